@@ -17,8 +17,8 @@ run: services ## start Tenantry with a private Postgres and Redis; Ctrl-C stops 
 	cargo build
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
-# Most tests wait for Postgres, Redis or a time for part of theirs: with four for each of two cores
-# the cores are busy.
+# Most tests spend a part of their time waiting for Postgres, for Redis or for a timer. Eight tests at
+# the same time keep two cores busy.
 test: export RUST_TEST_THREADS ?= 8
 test: test-programs ## run all tests; ARGS goes to cargo test
 	cargo test --workspace $(ARGS)

@@ -1,5 +1,5 @@
 //! Generates the gRPC code, the descriptors and the validators of field rules from `proto/`,
-//! without protoc, the list of common passwords, and the version with its commit.
+//! without protoc. Also generates the list of common passwords, and the version with its commit.
 
 #[path = "build/checks.rs"]
 mod checks;
@@ -7,6 +7,8 @@ mod checks;
 mod commit;
 #[path = "build/emit.rs"]
 mod emit;
+#[path = "build/envoy.rs"]
+mod envoy;
 #[path = "build/names.rs"]
 mod names;
 #[path = "build/passwords.rs"]
@@ -45,24 +47,26 @@ fn generate() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = sources::compile(Path::new("."))?;
 
-    // The descriptors are encoded by protox, because prost's types drop custom options. Comments
-    // are left out to keep the server small.
+    // Protox encodes the descriptors, because prost's types drop custom options. The descriptors in
+    // the server have no comments, to keep the server small.
     let mut files = compiler.file_descriptor_set();
     let descriptors = compiler.include_source_info(false).encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
 
-    // The types of this package are only used in options; the server's code does not need them.
+    // Only options use the types of this package, so the server's code does not need them.
     files.file.retain(|file| file.package() != "buf.validate");
-    let redacted = redact::messages(&pool);
+    let redacted = redact::redacted_messages(&pool);
     tonic_prost_build::configure()
         .codec_path("crate::proto::codec::ValidatedCodec")
         .skip_debug(redacted.iter().map(|message| format!(".{}", message.full_name())))
         .compile_fds(files)?;
 
+    envoy::generate()?;
+
     fs::write(out.join("descriptors.bin"), descriptors)?;
-    fs::write(out.join("debug.rs"), redact::debugs(&pool))?;
+    fs::write(out.join("debug.rs"), redact::debug_impls(&pool))?;
     fs::write(out.join("validate.rs"), emit::validators(&pool)?)?;
-    fs::write(out.join("common-passwords.fst"), passwords::common()?)?;
+    fs::write(out.join("common-passwords.fst"), passwords::common_passwords()?)?;
 
     println!("cargo::rustc-env=TENANTRY_VERSION={}", commit::version()?);
     Ok(())

@@ -4,20 +4,20 @@ use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, Value};
 
 use crate::rules::{set_rules, unsupported};
 
-/// A condition on the reference `this`, as Rust code, and the description of a violation for the
-/// caller.
+/// A condition on the variable `this`, a reference to the value, as Rust code; and the description
+/// of a violation, which the client gets.
 pub struct Check {
     pub condition: String,
     pub description: String,
 }
 
-/// The distinct patterns so far. The server compiles each of them once.
+/// The distinct patterns of all fields read so far. The server compiles each pattern once.
 #[derive(Default)]
 pub struct Patterns(pub Vec<String>);
 
 /// The check for one rule of a string, bytes or enum field. Returns `None` for a rule that is not
 /// supported.
-pub fn of_rule(
+pub fn rule_check(
     kind: &Kind,
     rule: &str,
     value: &Value,
@@ -37,8 +37,8 @@ pub fn of_rule(
             (format!("this.len() <= {n}"), at_most(*n, "byte"))
         }
         (Kind::String, "pattern", Value::String(pattern)) => (
-            format!("validate::matches(&PATTERN_{}, this)", patterns.index(pattern)?),
-            pattern_words(pattern),
+            format!("validate::matches(&PATTERN_{}, this)", patterns.add(pattern)?),
+            describe_pattern(pattern),
         ),
         (Kind::String, "uuid", Value::Bool(true)) => {
             ("validate::is_uuid(this)".into(), "must be a UUID".into())
@@ -46,13 +46,16 @@ pub fn of_rule(
         (Kind::String, "email", Value::Bool(true)) => {
             ("validate::is_email(this)".into(), "must be an email address".into())
         }
-        (Kind::Enum(of), "defined_only", Value::Bool(true)) => (
-            format!("matches!(this, {})", alternatives(of.values().map(|value| value.number()))),
-            format!("must be a value of {}", of.name()),
+        (Kind::Enum(enum_type), "defined_only", Value::Bool(true)) => (
+            format!(
+                "matches!(this, {})",
+                alternatives(enum_type.values().map(|value| value.number()))
+            ),
+            format!("must be a value of {}", enum_type.name()),
         ),
-        (Kind::Enum(of), "not_in", Value::List(numbers)) => (
+        (Kind::Enum(enum_type), "not_in", Value::List(numbers)) => (
             format!("!matches!(this, {})", alternatives(numbers.iter().filter_map(Value::as_i32))),
-            format!("must not be {}", value_names(of, numbers)),
+            format!("must not be {}", value_names(enum_type, numbers)),
         ),
         _ => return Ok(None),
     };
@@ -64,8 +67,8 @@ pub fn of_rule(
 /// space and joiners are not allowed at the ends.
 const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
 
-/// Describes a pattern. A pattern that is too long to read is described in words.
-fn pattern_words(pattern: &str) -> String {
+/// Describes a pattern: the long pattern in words, any other pattern by the pattern itself.
+fn describe_pattern(pattern: &str) -> String {
     match pattern {
         PRINTABLE_LINE => {
             "must be printable text on one line, without white space at its ends".into()
@@ -75,24 +78,26 @@ fn pattern_words(pattern: &str) -> String {
 }
 
 /// The check that Postgres can store a text.
-pub fn storable() -> Check {
+pub fn storable_check() -> Check {
     Check {
         condition: "!this.contains('\\0')".into(),
         description: "must not contain the character U+0000".into(),
     }
 }
 
-/// The check of a number's range. It is a single check, as in protovalidate's own reports.
-pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, String> {
+/// The check of a number's range. Both bounds are one check, because protovalidate reports one
+/// violation for both.
+pub fn range_check(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, String> {
     let set = set_rules(bounds)?;
     let bound = |names: [&str; 2]| set.iter().find(|(name, _)| names.contains(&name.as_str()));
     let (lower, upper) = (bound(["gt", "gte"]), bound(["lt", "lte"]));
     if let (Some((_, lower)), Some((_, upper))) = (lower, upper)
         && !in_order(lower, upper)
     {
-        return Err(format!("{path}: a range whose upper bound is the lower isn't supported"));
+        return Err(format!("{path}: an upper bound below the lower bound isn't supported"));
     }
-    // Lower bounds have higher field numbers, and come first in the description.
+    // Lower bounds have higher field numbers than upper bounds. The reverse order puts them first
+    // in the description.
     let mut checks = Vec::new();
     for (name, value) in set.iter().rev() {
         let (operator, words) = match name.as_str() {
@@ -113,8 +118,9 @@ pub fn range(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>, Strin
 }
 
 impl Patterns {
-    /// The index of `pattern` in the list. Returns an error for a pattern that can't be used.
-    fn index(&mut self, pattern: &str) -> Result<usize, String> {
+    /// Adds `pattern` to the list, if it is not in it, and returns its index. Returns an error for
+    /// a pattern that can't be used.
+    fn add(&mut self, pattern: &str) -> Result<usize, String> {
         regex::Regex::new(pattern).map_err(|error| error.to_string())?;
         let mut letters = pattern.chars();
         while let Some(letter) = letters.next() {
@@ -158,9 +164,11 @@ fn alternatives(numbers: impl Iterator<Item = i32>) -> String {
     numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" | ")
 }
 
-fn value_names(of: &EnumDescriptor, numbers: &[Value]) -> String {
+fn value_names(enum_type: &EnumDescriptor, numbers: &[Value]) -> String {
     let name = |number| {
-        of.get_value(number).map_or_else(|| number.to_string(), |value| value.name().to_owned())
+        enum_type
+            .get_value(number)
+            .map_or_else(|| number.to_string(), |value| value.name().to_owned())
     };
     numbers.iter().filter_map(Value::as_i32).map(name).collect::<Vec<_>>().join(" or ")
 }

@@ -1,4 +1,4 @@
-//! The version that `tenantry --version` prints: the package's version, and the commit that
+//! The version that `tenantry --version` prints: the version of the package, and the commit that
 //! the program is built from.
 
 use std::{
@@ -7,55 +7,59 @@ use std::{
     process::Command,
 };
 
-/// The length of a shown commit hash.
-const SHOWN: usize = 12;
+/// The number of digits of the commit hash in the version.
+const SHORT_HASH_DIGITS: usize = 12;
 
-/// The variable that gives the commit where there is no git, as in a container's build.
-const VARIABLE: &str = "TENANTRY_COMMIT";
+/// The environment variable with the commit, for a build without git, such as the build of an
+/// image.
+const COMMIT_VARIABLE: &str = "TENANTRY_COMMIT";
 
 /// Returns `0.1.0 (0123456789ab)`, or `0.1.0` when the commit is unknown, as in a tarball.
 ///
 /// # Errors
-/// When the variable is set and is no commit hash.
+/// Returns an error when the variable is set to a value that is not a commit hash.
 pub fn version() -> Result<String, String> {
-    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    println!("cargo::rerun-if-env-changed={COMMIT_VARIABLE}");
     let version = env::var("CARGO_PKG_VERSION").map_err(|error| error.to_string())?;
-    let given = env::var(VARIABLE).ok().filter(|given| !given.is_empty());
-    Ok(match given.map_or_else(|| Ok(from_git()), |given| shown(&given).map(Some))? {
+    let from_variable = env::var(COMMIT_VARIABLE).ok().filter(|hash| !hash.is_empty());
+    Ok(match from_variable.map_or_else(|| Ok(from_git()), |hash| short_hash(&hash).map(Some))? {
         Some(commit) => format!("{version} ({commit})"),
         None => version,
     })
 }
 
-fn shown(hash: &str) -> Result<String, String> {
-    let is_hash = (SHOWN..=64).contains(&hash.len()) && hash.chars().all(|c| c.is_ascii_hexdigit());
+fn short_hash(hash: &str) -> Result<String, String> {
+    let is_hash = (SHORT_HASH_DIGITS..=64).contains(&hash.len())
+        && hash.chars().all(|c| c.is_ascii_hexdigit());
     if is_hash {
-        Ok(hash[..SHOWN].to_ascii_lowercase())
+        Ok(hash[..SHORT_HASH_DIGITS].to_ascii_lowercase())
     } else {
-        Err(format!("{VARIABLE} is not a commit hash of {SHOWN} or more digits: {hash}"))
+        Err(format!(
+            "{COMMIT_VARIABLE} is not a commit hash of {SHORT_HASH_DIGITS} or more digits: {hash}"
+        ))
     }
 }
 
 fn from_git() -> Option<String> {
-    // In a worktree `.git` is a file. Without this check, sources that were unpacked inside
-    // of another repository would show that repository's commit.
+    // `.git` is a folder, or a file in a worktree. Without this check, sources that were unpacked
+    // inside of another repository would show the commit of that repository.
     if !Path::new(".git").exists() {
         return None;
     }
     let hash = git(&["rev-parse", "HEAD"])?;
-    watch();
-    shown(&hash).ok()
+    rerun_after_commit();
+    short_hash(&hash).ok()
 }
 
-/// Has cargo run the build again after a commit or a checkout.
-fn watch() {
-    let of_git = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
+/// Tells cargo to run the build again after a commit or a checkout.
+fn rerun_after_commit() {
+    let git_path = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).and_then(|name| {
-        // Git may keep the branch in `packed-refs` alone. The next commit creates its file, and
-        // this changes the folder.
-        of_git(&name)?.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
+        // If the branch is only in `packed-refs`, it has no file. The next commit creates the file,
+        // which changes the folder, so the path of the folder is used.
+        git_path(&name)?.ancestors().find(|path| path.exists()).map(Path::to_path_buf)
     });
-    for path in [of_git("HEAD"), of_git("packed-refs"), branch].into_iter().flatten() {
+    for path in [git_path("HEAD"), git_path("packed-refs"), branch].into_iter().flatten() {
         // A path that does not exist would make every build run again.
         if path.exists() {
             println!("cargo::rerun-if-changed={}", path.display());
@@ -63,7 +67,8 @@ fn watch() {
     }
 }
 
-/// The output of a git command, or nothing when it fails or git is not installed.
+/// The output of a git command. `None` when the command fails or prints nothing, or git is not
+/// installed.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = output.status.success().then_some(output.stdout)?;

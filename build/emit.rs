@@ -1,4 +1,4 @@
-//! Generates an implementation of `Validate` for each message of the package.
+//! Generates an implementation of `Validate` for each message in the package.
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
@@ -8,8 +8,8 @@ use crate::{
     rules::{self, Rules},
 };
 
-/// The validators of all messages, as Rust code. Returns all errors in the rules, one message per
-/// line.
+/// The validators of all messages, as Rust code. If rules have errors, returns all error messages,
+/// one per line.
 pub fn validators(pool: &DescriptorPool) -> Result<String, String> {
     let (mut code, mut errors) = (Vec::new(), Vec::new());
     let mut patterns = Patterns::default();
@@ -35,7 +35,7 @@ pub fn validators(pool: &DescriptorPool) -> Result<String, String> {
 }
 
 fn implementation(message: &MessageDescriptor, patterns: &mut Patterns) -> Result<String, String> {
-    rules::none(&message.options())
+    rules::ensure_no_rules(&message.options())
         .map_err(|error| format!("message {}: {error}", message.full_name()))?;
     let mut body = Vec::new();
     for field in message.fields() {
@@ -44,9 +44,9 @@ fn implementation(message: &MessageDescriptor, patterns: &mut Patterns) -> Resul
         body.push(code);
     }
     for oneof in message.oneofs() {
-        let required = rules::oneof_required(&oneof)
+        let is_required = rules::is_oneof_required(&oneof)
             .map_err(|error| format!("oneof {}: {error}", oneof.full_name()))?;
-        if required {
+        if is_required {
             let names: Vec<_> = oneof.fields().map(|field| field.name().to_owned()).collect();
             body.push(format!(
                 "found.ensure(&at.field({:?}), self.{}.is_some(), {:?});\n",
@@ -65,23 +65,23 @@ fn implementation(message: &MessageDescriptor, patterns: &mut Patterns) -> Resul
 }
 
 fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String, String> {
-    let rules = rules::of_field(field, patterns)?;
+    let rules = rules::read_field_rules(field, patterns)?;
     if field.is_map() {
-        return no_recursion(field).map(|()| String::new());
+        return ensure_no_message_values(field).map(|()| String::new());
     }
     let mut body = checks_code(&rules.checks);
     if field.is_list() {
         body.push_str(&items_code(field, rules.items.as_deref())?);
     } else {
-        body.push_str(recursion(&field.kind())?);
+        body.push_str(nested_validation_code(&field.kind())?);
     }
     if body.is_empty() && !rules.required {
         return Ok(body);
     }
-    let otherwise =
+    let else_branch =
         if rules.required { "else { found.ensure(at, false, \"is required\"); }" } else { "" };
     let body = match condition(field, &rules) {
-        Some(condition) => format!("if {condition} {{\n{body}}} {otherwise}\n"),
+        Some(condition) => format!("if {condition} {{\n{body}}} {else_branch}\n"),
         None => body,
     };
     let this = if field.supports_presence() {
@@ -92,8 +92,9 @@ fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String
     Ok(format!("{{\nlet at = &at.field({:?});\n{this}{body}}}\n", field.name()))
 }
 
-/// The condition under which a field's rules apply. With presence: when the field is set. Without:
-/// always, unless the rules ignore the zero value.
+/// The condition under which a field's rules apply; `None` if they always apply. For a field that
+/// tracks presence: the field is set. For any other field that is required or whose rules ignore
+/// the zero value: the value is not zero.
 fn condition(field: &FieldDescriptor, rules: &Rules) -> Option<String> {
     match field.containing_oneof() {
         Some(oneof) if !oneof.is_synthetic() => Some(format!(
@@ -112,7 +113,7 @@ fn condition(field: &FieldDescriptor, rules: &Rules) -> Option<String> {
 
 fn items_code(field: &FieldDescriptor, rules: Option<&Rules>) -> Result<String, String> {
     let mut body = rules.map(|rules| checks_code(&rules.checks)).unwrap_or_default();
-    body.push_str(recursion(&field.kind())?);
+    body.push_str(nested_validation_code(&field.kind())?);
     if body.is_empty() {
         return Ok(body);
     }
@@ -125,14 +126,15 @@ fn items_code(field: &FieldDescriptor, rules: Option<&Rules>) -> Result<String, 
 }
 
 fn checks_code(checks: &[Check]) -> String {
-    let line = |check: &Check| {
+    let code = |check: &Check| {
         format!("found.ensure(at, {}, {:?});\n", check.condition, check.description)
     };
-    checks.iter().map(line).collect::<Vec<_>>().concat()
+    checks.iter().map(code).collect::<Vec<_>>().concat()
 }
 
-/// The code that validates a nested message. Well-known types have no rules.
-fn recursion(kind: &Kind) -> Result<&'static str, String> {
+/// The code that validates a nested message; empty for other kinds and for well-known types, which
+/// have no rules.
+fn nested_validation_code(kind: &Kind) -> Result<&'static str, String> {
     match kind {
         Kind::Message(message) if message.package_name() == PACKAGE => {
             Ok("this.validate(at, found);\n")
@@ -144,10 +146,10 @@ fn recursion(kind: &Kind) -> Result<&'static str, String> {
     }
 }
 
-fn no_recursion(map: &FieldDescriptor) -> Result<(), String> {
+fn ensure_no_message_values(map: &FieldDescriptor) -> Result<(), String> {
     let entry = map.kind();
     let value = entry.as_message().map(|entry| entry.map_entry_value_field().kind());
-    match value.as_ref().map(recursion).transpose()? {
+    match value.as_ref().map(nested_validation_code).transpose()? {
         Some("") | None => Ok(()),
         Some(_) => Err("maps of messages aren't supported".into()),
     }

@@ -14,7 +14,7 @@ const KEYWORDS: [&str; 44] = [
     "struct", "trait", "true", "try", "type", "typeof", "unsafe", "use", "virtual", "while",
 ];
 
-/// The struct of a message of the package.
+/// The struct of a message in the package.
 pub fn message(message: &MessageDescriptor) -> String {
     format!("{}{}", module_of(message.parent_message()), message.name().to_upper_camel_case())
 }
@@ -35,8 +35,8 @@ pub fn oneof(oneof: &OneofDescriptor) -> String {
 }
 
 /// The enum variant of a field in a oneof.
-pub fn variant(of: &OneofDescriptor, field: &FieldDescriptor) -> String {
-    format!("{}::{}", oneof(of), field.name().to_upper_camel_case())
+pub fn variant(parent: &OneofDescriptor, field: &FieldDescriptor) -> String {
+    format!("{}::{}", oneof(parent), field.name().to_upper_camel_case())
 }
 
 /// The module path of types that are nested in a message, as a prefix.

@@ -1,4 +1,5 @@
-//! Generates `Debug` for messages with secret fields, which the proto marks with `debug_redact`.
+//! Generates `Debug` for messages with secret fields. The proto marks these fields with
+//! `debug_redact`.
 
 use std::fmt::Write as _;
 
@@ -7,14 +8,14 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor, OneofDes
 use crate::names::{self, PACKAGE};
 
 /// The messages that get a generated `Debug`.
-pub fn messages(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
-    let ours = pool.all_messages().filter(|message| message.package_name() == PACKAGE);
-    ours.filter(|message| message.fields().any(|field| is_redacted(&field))).collect()
+pub fn redacted_messages(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
+    let package_messages = pool.all_messages().filter(|message| message.package_name() == PACKAGE);
+    package_messages.filter(|message| message.fields().any(|field| is_redacted(&field))).collect()
 }
 
 /// The `Debug` implementations of these messages and their oneofs.
-pub fn debugs(pool: &DescriptorPool) -> String {
-    messages(pool).iter().map(of_message).collect()
+pub fn debug_impls(pool: &DescriptorPool) -> String {
+    redacted_messages(pool).iter().map(debug_of_message).collect()
 }
 
 fn is_redacted(field: &FieldDescriptor) -> bool {
@@ -23,7 +24,7 @@ fn is_redacted(field: &FieldDescriptor) -> bool {
     value.is_some_and(|value| *value == Value::Bool(true))
 }
 
-fn of_message(message: &MessageDescriptor) -> String {
+fn debug_of_message(message: &MessageDescriptor) -> String {
     let mut body = String::new();
     let oneof =
         |field: &FieldDescriptor| field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
@@ -38,15 +39,15 @@ fn of_message(message: &MessageDescriptor) -> String {
         let (name, member) = (oneof.name(), names::member(oneof.name()));
         write!(body, ".field({name:?}, &self.{member})").ok();
     }
-    let of_oneofs: String = oneofs.iter().map(of_oneof).collect();
+    let debug_of_oneofs: String = oneofs.iter().map(debug_of_oneof).collect();
     implementation(
         &names::message(message),
         &format!("f.debug_struct({:?}){body}.finish()", message.name()),
-    ) + &of_oneofs
+    ) + &debug_of_oneofs
 }
 
-/// `Debug` of a oneof shows only which field is set.
-fn of_oneof(oneof: &OneofDescriptor) -> String {
+/// The generated `Debug` of a oneof shows only which field is set.
+fn debug_of_oneof(oneof: &OneofDescriptor) -> String {
     let mut arms = String::new();
     for field in oneof.fields() {
         writeln!(arms, "{}(_) => {:?},", names::variant(oneof, &field), field.name()).ok();

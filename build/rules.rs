@@ -1,5 +1,5 @@
-//! Reads the annotations of protovalidate. An unknown rule is an error, because a rule that is
-//! written in the proto but not enforced would be a security hole.
+//! Reads the field rules, which are annotations of protovalidate. An unknown rule is an error,
+//! because a rule in the proto that the server does not enforce would be a security hole.
 
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, OneofDescriptor, ReflectMessage as _, Value,
@@ -22,18 +22,18 @@ pub struct Rules {
 /// Reads the rules of a field. A text field with rules gets one more check, without an annotation:
 /// Postgres must be able to store it. Passwords are excluded, because they are hashed and never
 /// stored.
-pub fn of_field(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rules, String> {
-    match extension(&field.options(), "buf.validate.field")? {
+pub fn read_field_rules(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rules, String> {
+    match annotation(&field.options(), "buf.validate.field")? {
         Some(_) if field.is_map() => Err("rules on a map aren't supported".into()),
         Some(rules) => {
-            let mut rules = read(&rules, field, field.is_list(), "", patterns)?;
+            let mut rules = read_rules(&rules, field, field.is_list(), "", patterns)?;
             if field.kind() == Kind::String && !field.name().ends_with("password") {
-                let of_text = if field.is_list() {
+                let text_checks = if field.is_list() {
                     &mut rules.items.get_or_insert_default().checks
                 } else {
                     &mut rules.checks
                 };
-                of_text.push(checks::storable());
+                text_checks.push(checks::storable_check());
             }
             Ok(rules)
         }
@@ -42,8 +42,8 @@ pub fn of_field(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<Rule
 }
 
 /// Whether one field of a oneof must be set.
-pub fn oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
-    let Some(rules) = extension(&oneof.options(), "buf.validate.oneof")? else { return Ok(false) };
+pub fn is_oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
+    let Some(rules) = annotation(&oneof.options(), "buf.validate.oneof")? else { return Ok(false) };
     let mut required = false;
     for (name, value) in set_rules(&rules)? {
         match (name.as_str(), value) {
@@ -54,27 +54,32 @@ pub fn oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
     Ok(required)
 }
 
-/// Returns an error if options that may not have rules have any.
-pub fn none(options: &DynamicMessage) -> Result<(), String> {
-    extension(options, "").map(drop)
+/// Returns an error if these options have rules. They are options of an element for which rules are
+/// not supported.
+pub fn ensure_no_rules(options: &DynamicMessage) -> Result<(), String> {
+    annotation(options, "").map(drop)
 }
 
-/// The annotation `known` of these options. Any other annotation of protovalidate is an error.
-fn extension(options: &DynamicMessage, known: &str) -> Result<Option<DynamicMessage>, String> {
-    let mut found = None;
+/// The annotation with the name `expected`, if these options have it. Any other annotation of
+/// protovalidate is an error.
+fn annotation(options: &DynamicMessage, expected: &str) -> Result<Option<DynamicMessage>, String> {
+    let mut annotation = None;
     for (extension, value) in options.extensions() {
         match value.as_message() {
-            Some(message) if extension.full_name() == known => found = Some(message.clone()),
+            Some(message) if extension.full_name() == expected => {
+                annotation = Some(message.clone());
+            }
             _ if extension.full_name().starts_with("buf.validate.") => {
                 return Err(unsupported(extension.full_name()));
             }
             _ => {}
         }
     }
-    Ok(found)
+    Ok(annotation)
 }
 
-/// The rules that are set in a message of rules. A rule that is `false` counts as not set.
+/// The names and values of the rules that are set in a message of rules. A rule that is `false`
+/// counts as not set.
 pub fn set_rules(rules: &DynamicMessage) -> Result<Vec<(String, &Value)>, String> {
     if let Some((extension, _)) = rules.extensions().next() {
         return Err(unsupported(extension.full_name()));
@@ -93,7 +98,7 @@ pub fn set_rules(rules: &DynamicMessage) -> Result<Vec<(String, &Value)>, String
         .collect())
 }
 
-fn read(
+fn read_rules(
     rules: &DynamicMessage,
     field: &FieldDescriptor,
     is_list: bool,
@@ -101,11 +106,11 @@ fn read(
     patterns: &mut Patterns,
 ) -> Result<Rules, String> {
     let kind = field.kind();
-    let mut read_rules = Rules::default();
+    let mut result = Rules::default();
     for (name, value) in set_rules(rules)? {
         let path = format!("{prefix}{name}");
         match (name.as_str(), value) {
-            ("required", Value::Bool(true)) if prefix.is_empty() => read_rules.required = true,
+            ("required", Value::Bool(true)) if prefix.is_empty() => result.required = true,
             ("ignore", Value::EnumNumber(0)) => {}
             ("ignore", Value::EnumNumber(IGNORE_IF_ZERO_VALUE)) => {
                 if field.supports_presence() || (!is_list && kind.as_message().is_some()) {
@@ -113,28 +118,28 @@ fn read(
                                 tracks presence"
                         .into());
                 }
-                read_rules.ignore_if_zero = true;
+                result.ignore_if_zero = true;
             }
             ("repeated", Value::Message(list)) if is_list => {
-                read_list(list, field, &mut read_rules, patterns)?;
+                read_list(list, field, &mut result, patterns)?;
             }
             ("int32" | "int64" | "uint32" | "double", Value::Message(bounds))
-                if !is_list && name == rules_of(&kind) =>
+                if !is_list && name == rules_name(&kind) =>
             {
-                read_rules.checks.extend(checks::range(bounds, &path)?);
+                result.checks.extend(checks::range_check(bounds, &path)?);
             }
-            (_, Value::Message(of_kind)) if !is_list && name == rules_of(&kind) => {
-                for (rule, value) in set_rules(of_kind)? {
+            (_, Value::Message(rules_of_kind)) if !is_list && name == rules_name(&kind) => {
+                for (rule, value) in set_rules(rules_of_kind)? {
                     let path = format!("{path}.{rule}");
-                    let check = checks::of_rule(&kind, &rule, value, patterns)
+                    let check = checks::rule_check(&kind, &rule, value, patterns)
                         .map_err(|error| format!("{path}: {error}"))?;
-                    read_rules.checks.push(check.ok_or_else(|| unsupported(&path))?);
+                    result.checks.push(check.ok_or_else(|| unsupported(&path))?);
                 }
             }
             _ => return Err(unsupported(&path)),
         }
     }
-    Ok(read_rules)
+    Ok(result)
 }
 
 fn read_list(
@@ -152,7 +157,7 @@ fn read_list(
                 (format!("this.len() <= {n}"), checks::at_most(*n, "item"))
             }
             ("items", Value::Message(items)) => {
-                let items = read(items, field, false, "repeated.items.", patterns)?;
+                let items = read_rules(items, field, false, "repeated.items.", patterns)?;
                 rules.items = Some(Box::new(items));
                 continue;
             }
@@ -163,8 +168,8 @@ fn read_list(
     Ok(())
 }
 
-/// The field of `FieldRules` with the rules of a kind.
-fn rules_of(kind: &Kind) -> &'static str {
+/// The name of the field of `FieldRules` that has the rules of this kind.
+fn rules_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::String => "string",
         Kind::Bytes => "bytes",

@@ -2,15 +2,15 @@
 
 use std::{fs, path::Path};
 
-/// Compiles the files of the package from `proto/` and `third_party/` below `root`, with their
-/// comments and imports.
+/// Compiles the files in `proto/tenantry/v1` below `root`, with their comments. Their imports are
+/// in `proto/` and `third_party/`.
 pub fn compile(root: &Path) -> Result<protox::Compiler, String> {
     let (proto, third_party) = (root.join("proto"), root.join("third_party"));
     let entries = fs::read_dir(proto.join("tenantry/v1")).and_then(Iterator::collect);
     let entries: Vec<fs::DirEntry> = entries.map_err(|error| error.to_string())?;
     let mut sources: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();
     sources.retain(|path| path.extension() == Some("proto".as_ref()));
-    // The order of a directory's entries differs between systems; the output must not.
+    // The order of a directory's entries differs between systems. The output must be the same.
     sources.sort();
 
     let mut compiler =

@@ -1,11 +1,12 @@
-# The setup that the documentation pages expect: variables and helpers. test-docs puts this script
-# in front of the blocks of the pages.
+# The variables and helper functions that the blocks of the documentation pages need. test-docs puts
+# this script in front of the blocks.
 set -e
 mkdir -p "$work"
 
-begin() { at=$1; echo "test-docs: $at"; }
-wrong() { echo "test-docs: $at succeeds, but its page shows an error"; exit 1; }
-trap 'code=$?; [ $code = 0 ] || echo "test-docs: $at failed"' EXIT
+# `block` is the page and line of the block that runs.
+start_block() { block=$1; echo "test-docs: $block"; }
+unexpected_success() { echo "test-docs: $block succeeds, but its page shows an error"; exit 1; }
+trap 'code=$?; [ $code = 0 ] || echo "test-docs: $block failed"' EXIT
 
 # Signs in the administrator of the README, and sets the variables of her session.
 sign_in() {
@@ -14,24 +15,26 @@ sign_in() {
     SESSION_ID=$(echo "$LOGIN" | field sessionId)
 }
 
-# The URL of the page's own database, with this role.
-database() { echo "$TENANTRY_POSTGRES" | sed "s#//postgres@#//$1@#; s#/tenantry?#/$database?#"; }
+# Prints the URL of the database of the current page, with this role.
+database_url() { echo "$TENANTRY_POSTGRES" | sed "s#//postgres@#//$1@#; s#/tenantry?#/$database?#"; }
 
-operate() {
+# Creates a database and a directory of keys for a page about the operation of the server.
+create_database() {
     database=docs_$1
     keys=$work/$1
     mkdir "$keys"
     psql --quiet "$TENANTRY_POSTGRES" --command "create database $database"
 }
 
-page() {
+# Prepares the variables that the blocks of a page need.
+prepare_page() {
     cd "$work"
     case $1 in
         service-accounts | audit | runbook | passwords) sign_in ;;
-        deployment | data) operate "$1" ;;
+        deployment | data) create_database "$1" ;;
     esac
     case $1 in
-        audit) export DATABASE_URL=$(database=tenantry database tenantry_app) ;;
+        audit) export DATABASE_URL=$(database=tenantry database_url tenantry_app) ;;
         runbook)
             API_KEY_ID=$(call ServiceAccountService/ListApiKeys "{\"service_account_id\": \"$ACCOUNT\"}" | field id)
             ;;
@@ -40,21 +43,23 @@ page() {
                 -keyout "$keys/tls.key.pem" -out "$keys/tls.pem" 2>/dev/null
             ;;
         passwords)
+            # Renames `call` of the README to `make_call`. The new `call` also waits for the mail.
             eval "$(declare -f call | sed '1s/call/make_&/')"
             call() {
                 make_call "$@"
-                [ "$1" != AuthService/RequestPasswordReset ] || RESET_TOKEN=$(mailed)
+                [ "$1" != AuthService/RequestPasswordReset ] || RESET_TOKEN=$(wait_for_token)
             }
             ;;
         data)
-            export MIGRATE_DATABASE_URL=$(database postgres) DATABASE_URL=$(database tenantry_app)
+            export MIGRATE_DATABASE_URL=$(database_url postgres)
+            export DATABASE_URL=$(database_url tenantry_app)
             MASTER_KEY_PATH=off tenantry migrate
             ;;
     esac
 }
 
-# Waits for the mail and prints its token. The lines of the mail are folded (RFC 2045, 6.7).
-mailed() {
+# Waits for the mail and prints the token in it. The lines of the mail are folded (RFC 2045, 6.7).
+wait_for_token() {
     for _ in $(seq 100); do
         sed -n -e ':a' -e '/=\r$/{N;s/=\r\n//;ba' -e '}' -e 's/^\([A-Za-z0-9_-]\{80,\}\)\r$/\1/p' \
             "$work"/../mail/*.eml 2>/dev/null | grep . && return
@@ -63,7 +68,8 @@ mailed() {
     return 1
 }
 
-# `tenantry serve` is stopped as soon as it serves, so that the page continues.
+# Runs the binary. `tenantry serve` is stopped as soon as it serves, so that the next commands of the
+# page run.
 tenantry() {
     if [ "$1" != serve ]; then
         command tenantry "$@"

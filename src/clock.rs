@@ -1,11 +1,12 @@
-//! The only file that reads the time.
+//! The only file that reads the system clock, and conversions of points in time.
 //!
-//! Tokens are dated by the service's own clock. Times that SQL compares come from Postgres.
+//! The times in tokens come from this clock. SQL compares times with `now()`, the clock of
+//! Postgres, except in `audit/verify.rs`.
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The current time in UTC.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+#[expect(clippy::disallowed_methods, reason = "no other code may read the system clock")]
 #[must_use]
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
@@ -22,19 +23,20 @@ pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
 
 /// Converts a point in time to text (RFC 3339).
 #[must_use]
-pub fn text(at: OffsetDateTime) -> String {
-    // It fails only for years beyond 9999, which no timestamp has.
+pub fn rfc3339(at: OffsetDateTime) -> String {
+    // Formatting fails only for years after 9999, which no timestamp has.
     at.format(&Rfc3339).unwrap_or_default()
 }
 
 /// Converts Unix seconds to a protobuf timestamp.
 #[must_use]
-pub fn timestamp_of(seconds: i64) -> prost_types::Timestamp {
+pub fn timestamp_from_seconds(seconds: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos: 0 }
 }
 
-/// Converts a protobuf timestamp to a point in time in whole seconds; `None` when it is not in
-/// the future. The permission cache counts whole seconds, and Postgres must agree with it.
+/// Converts a protobuf timestamp to a point in time, without the fraction of a second; `None` when
+/// the result is not in the future. The permission cache compares whole seconds. Without a
+/// fraction, Postgres decides the same.
 #[must_use]
 pub fn in_the_future(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {
     from_timestamp(at).and_then(|at| at.replace_nanosecond(0).ok()).filter(|at| *at > now())

@@ -1,4 +1,4 @@
-//! Emails: the normalised form for comparisons, and the blind index for look-ups.
+//! The normalised form of an email for comparisons, and its blind index for look-ups.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -7,14 +7,14 @@ use crate::privacy::{Cipher, Index};
 /// The normalised form of an email for comparisons: NFKC in lower case. Emails that differ only in
 /// case, or in compatible forms of a character, have the same normalised form.
 #[must_use]
-pub fn key(email: &str) -> String {
+pub fn normalized(email: &str) -> String {
     email.nfkc().flat_map(char::to_lowercase).collect()
 }
 
-/// The blind index of an email in the form of [`key`].
+/// The blind index of an email that [`normalized`] has normalised.
 #[must_use]
-pub fn index(cipher: &Cipher, key: &str) -> Index {
-    cipher.index("email", key.as_bytes())
+pub fn blind_index(cipher: &Cipher, key: &str) -> Index {
+    cipher.blind_index("email", key.as_bytes())
 }
 
 #[cfg(test)]
@@ -23,8 +23,8 @@ mod tests {
 
     #[test]
     fn emails_that_differ_in_case_or_width_have_the_same_key() {
-        assert_eq!(key("Ada@Example.ORG"), key("ada@example.org"));
-        assert_eq!(key("ａｄａ@example.org"), "ada@example.org");
-        assert_ne!(key("ada+a@example.org"), key("ada@example.org"));
+        assert_eq!(normalized("Ada@Example.ORG"), normalized("ada@example.org"));
+        assert_eq!(normalized("ａｄａ@example.org"), "ada@example.org");
+        assert_ne!(normalized("ada+a@example.org"), normalized("ada@example.org"));
     }
 }

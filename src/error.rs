@@ -2,8 +2,8 @@
 //!
 //! Every status carries a `google.rpc.ErrorInfo` with a documented [`ErrorReason`].
 //! `INVALID_ARGUMENT` lists all field violations in a `BadRequest`. If a retry helps, `RetryInfo`
-//! has the delay before the retry. The causes of internal errors are logged here, and the client gets a
-//! general message.
+//! has the delay before the retry. The cause of an internal error is logged here, and the client
+//! gets a general message.
 #![warn(missing_docs)]
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
@@ -29,7 +29,7 @@ pub struct Bound {
     pub name: &'static str,
     /// The largest allowed value.
     pub max: i64,
-    /// The limited data, as part of the error message.
+    /// What the limit counts, for the error message: for example `roles of the tenant`.
     pub meaning: &'static str,
 }
 
@@ -44,24 +44,24 @@ pub enum Error {
     /// a description.
     #[error("{1} {2}")]
     Field(ErrorReason, &'static str, &'static str),
-    /// The operation was refused for a documented reason. The text is shown to the caller.
+    /// The operation was refused for a documented reason. The client gets the text.
     #[error("{1}")]
     Refused(ErrorReason, Cow<'static, str>),
     /// A limit on stored data is reached.
     #[error("the limit of {} {} is reached", .0.max, .0.meaning)]
     Limit(&'static Bound),
-    /// A rate limit is reached. The caller may retry after this time.
+    /// A rate limit is reached. The client may retry after this time.
     #[error("rate limited")]
     RateLimited(Duration),
     /// A query failed. [`Error::reason`] distinguishes an outage of Postgres from a defect of this
     /// program.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
-    /// A sealed value can't be opened, because the value was altered. The failure is already
-    /// logged.
+    /// A sealed value can't be opened, because the value was altered. The code that opens values
+    /// has logged the failure.
     #[error("a sealed value does not open")]
     Unreadable,
-    /// A defect of this program. The text is only for the log.
+    /// A defect of this program. The text is logged, and the client does not get it.
     #[error("{0}")]
     Defect(Cow<'static, str>),
 }
@@ -100,7 +100,7 @@ impl Error {
             Self::Unreadable => ErrorReason::DataUnreadable,
             Self::Database(error) if took_too_long(error) => ErrorReason::DeadlineExceeded,
             Self::Database(error) if is_outage(error) => ErrorReason::StoreUnavailable,
-            Self::Database(error) if is_race(error) => ErrorReason::Conflict,
+            Self::Database(error) if is_conflict(error) => ErrorReason::Conflict,
             Self::Database(_) | Self::Defect(_) => ErrorReason::Internal,
         }
     }
@@ -113,13 +113,15 @@ impl From<Error> for Status {
             tracing::error!(error = %error, "request failed");
         }
         match error {
-            Error::Fields(fields) => invalid(reason, fields),
-            Error::Field(_, path, text) => invalid(reason, vec![(path.into(), text.into())]),
+            Error::Fields(fields) => invalid_argument(reason, fields),
+            Error::Field(_, path, text) => {
+                invalid_argument(reason, vec![(path.into(), text.into())])
+            }
             Error::Refused(_, message) => status(reason, &message),
             Error::Limit(bound) => limit_reached(reason, bound),
             Error::RateLimited(wait) => with_retry(reason, "too many calls; try again later", wait),
             Error::Database(_) | Error::Unreadable | Error::Defect(_) => {
-                status(reason, plain_message(reason))
+                status(reason, message_without_cause(reason))
             }
         }
     }
@@ -131,8 +133,8 @@ pub fn status(reason: ErrorReason, message: &str) -> Status {
     with_retry(reason, message, RETRY_DELAY)
 }
 
-/// Creates a status whose message and metadata name the limit and its value. A retry does not
-/// help.
+/// Creates a status whose message and metadata contain the limit and its value. The status has no
+/// `RetryInfo`, because a retry does not help.
 fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     let (value, meaning) = (bound.max.to_string(), bound.meaning);
     let text = format!("the limit of {value} {meaning} is reached");
@@ -140,12 +142,12 @@ fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_text(reason), DOMAIN, HashMap::from(metadata));
-    Status::with_error_details(code(reason), text, details)
+    Status::with_error_details(grpc_code(reason), text, details)
 }
 
 /// Creates a status. If a retry helps, the details of the status have the delay before the retry.
 fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
-    let code = code(reason);
+    let code = grpc_code(reason);
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_text(reason), DOMAIN, HashMap::new());
     if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
@@ -157,7 +159,7 @@ fn with_retry(reason: ErrorReason, message: &str, delay: Duration) -> Status {
 /// Creates `INVALID_ARGUMENT` with all violations of a request's field rules.
 #[must_use]
 pub fn invalid_fields(violations: Violations) -> Status {
-    invalid(ErrorReason::InvalidFields, violations.into_vec())
+    invalid_argument(ErrorReason::InvalidFields, violations.into_vec())
 }
 
 /// Creates `INVALID_ARGUMENT` for bytes that can't be decoded as the request's type.
@@ -169,11 +171,11 @@ pub fn undecodable() -> Status {
 /// Adds an `ErrorInfo` to a status that a library created, so that every error has one. Returns
 /// `None` when the status already has details, or is OK.
 #[must_use]
-pub fn with_reason(foreign: &Status) -> Option<Status> {
-    if !foreign.details().is_empty() {
+pub fn with_reason(library_status: &Status) -> Option<Status> {
+    if !library_status.details().is_empty() {
         return None;
     }
-    let reason = match foreign.code() {
+    let reason = match library_status.code() {
         Code::Ok => return None,
         Code::OutOfRange => ErrorReason::MessageTooLarge,
         Code::ResourceExhausted => ErrorReason::Overloaded,
@@ -181,12 +183,12 @@ pub fn with_reason(foreign: &Status) -> Option<Status> {
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
         Code::NotFound => ErrorReason::NotFound,
-        // This program's errors have details, so this error comes from tonic: the request violates
-        // the framing of gRPC or has no message.
+        // The errors of this program have details, so this error comes from tonic: the request
+        // violates the framing of gRPC, or has no message.
         Code::Internal => return Some(undecodable()),
         _ => return Some(status(ErrorReason::Internal, "internal error")),
     };
-    Some(status(reason, foreign.message()))
+    Some(status(reason, library_status.message()))
 }
 
 /// The text of the reason in `ErrorInfo`: the name of the enum value without its prefix.
@@ -195,23 +197,24 @@ pub fn reason_text(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
 
-fn invalid(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
+fn invalid_argument(reason: ErrorReason, fields: Vec<(String, String)>) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_text(reason), DOMAIN, HashMap::new());
     let summary = summary(&fields);
     details.set_bad_request(
         fields.into_iter().map(|(path, text)| FieldViolation::new(path, text)).collect::<Vec<_>>(),
     );
-    Status::with_error_details(code(reason), summary, details)
+    Status::with_error_details(grpc_code(reason), summary, details)
 }
 
-/// The message of the status: the first line of each of the first violations. The details of the
-/// status have all violations.
+/// The message of the status: the first line of each of the first three violations. The details of
+/// the status have all violations.
 fn summary(fields: &[(String, String)]) -> String {
     const MAX_SHOWN: usize = 3;
-    let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-    let shown = fields.iter().take(MAX_SHOWN).map(|(path, text)| format!("{path} {}", line(text)));
-    let mut summary = shown.collect::<Vec<_>>().join("; ");
+    let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    let first_fields = fields.iter().take(MAX_SHOWN);
+    let violations = first_fields.map(|(path, text)| format!("{path} {}", first_line(text)));
+    let mut summary = violations.collect::<Vec<_>>().join("; ");
     if fields.len() > MAX_SHOWN {
         summary.push_str("; …");
     }
@@ -219,7 +222,7 @@ fn summary(fields: &[(String, String)]) -> String {
 }
 
 /// The gRPC code of each reason.
-fn code(reason: ErrorReason) -> Code {
+fn grpc_code(reason: ErrorReason) -> Code {
     use ErrorReason as R;
     match reason {
         R::InvalidFields
@@ -266,7 +269,8 @@ fn code(reason: ErrorReason) -> Code {
     }
 }
 
-fn plain_message(reason: ErrorReason) -> &'static str {
+/// The message for the client, without the cause of the error.
+fn message_without_cause(reason: ErrorReason) -> &'static str {
     match reason {
         ErrorReason::StoreUnavailable => "a store that the request needs is unavailable; try again",
         ErrorReason::Conflict => "another transaction changed the same data; try again",
@@ -279,27 +283,27 @@ fn plain_message(reason: ErrorReason) -> &'static str {
 /// Whether Postgres cancelled the statement (SQLSTATE 57014), because of the call's deadline or
 /// because of the maximum time of a statement.
 fn took_too_long(error: &sqlx::Error) -> bool {
-    code_of(error).is_some_and(|code| code == "57014")
+    sqlstate(error).is_some_and(|code| code == "57014")
 }
 
-fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
-/// Whether Postgres was unavailable, so that a retry is safe.
+/// Whether Postgres was unavailable, so that a later retry may succeed.
 fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
-        // A connection that is closed while it is being set up fails with this error.
+        // sqlx returns this error when a connection is closed while it is being set up.
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => true,
         // SQLSTATE classes: 08 connection, 53 resources, 57 operator intervention (shutdown).
-        // SQLSTATE 25006 means a read-only server, which is seen during a failover.
-        sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+        // SQLSTATE 25006: the server is read-only, which happens during a failover.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
         }),
         _ => false,
@@ -308,6 +312,6 @@ fn is_outage(error: &sqlx::Error) -> bool {
 
 /// Whether the transaction failed because of a conflict with another transaction: a serialization
 /// failure, a deadlock or a lock timeout.
-fn is_race(error: &sqlx::Error) -> bool {
-    code_of(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+fn is_conflict(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }

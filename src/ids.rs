@@ -1,7 +1,7 @@
 //! Typed identifiers: an id of one kind can't be used as an id of another kind.
 //!
-//! All ids are UUIDv7 (RFC 9562). Ids are ordered by creation time, so that new primary keys are
-//! inserted at the end of the index. Never use an id as a secret: its 74 random bits are too few.
+//! All ids are UUIDv7 (RFC 9562). They are ordered by creation time, so that new primary keys are
+//! inserted at the end of the index. Never use an id as a secret: 74 random bits are too few.
 
 use std::fmt;
 
@@ -43,13 +43,13 @@ macro_rules! id {
 }
 
 impl TenantId {
-    /// In metrics, rate limits and audit events, this id replaces any tenant id that does not
-    /// exist.
+    /// The id that metrics, rate limits and audit events contain instead of the id of a tenant that
+    /// does not exist.
     pub const UNKNOWN: Self = Self(Uuid::nil());
 }
 
 /// Implements parsing for the ids that requests contain.
-macro_rules! named_in_requests {
+macro_rules! request_ids {
     ($($name:ident),*) => {$(
         impl $name {
             /// Parses an id from a field of a request. The field's rules already require a UUID.
@@ -66,7 +66,7 @@ macro_rules! named_in_requests {
 }
 
 /// Implements parsing for the ids that requests may leave empty.
-macro_rules! optional_in_requests {
+macro_rules! optional_request_ids {
     ($($name:ident),*) => {$(
         impl $name {
             /// Parses an id that may be empty.
@@ -86,10 +86,10 @@ id!(
 );
 id!(
     /// The id of a subject: a user or a service account of a tenant.
-    UserId
+    SubjectId
 );
 id!(
-    /// The id of a session, which is the `sid` claim of its tokens.
+    /// The id of a session: the `sid` claim of the session's tokens.
     SessionId
 );
 id!(
@@ -102,10 +102,10 @@ id!(
 );
 
 id!(
-    /// The id of a service account's API key, which is the `sid` claim of access tokens that are
-    /// issued for the key.
+    /// The id of a service account's API key: the `sid` claim of the access tokens that are issued
+    /// for the key.
     ApiKeyId
 );
 
-named_in_requests!(UserId, SessionId, RoleId, ApiKeyId);
-optional_in_requests!(UserId, SessionId, RoleId);
+request_ids!(SubjectId, SessionId, RoleId, ApiKeyId);
+optional_request_ids!(SubjectId, SessionId, RoleId);

@@ -1,23 +1,23 @@
 //! Tenantry: multi-tenant identity and authorization over gRPC.
 //!
-//! Reading order: [`server`] lists every layer and service on one page. [`gate`] is the layer that
-//! each call passes before its handler. Then read a feature folder: `rpc.rs` is its gRPC service,
-//! each operation has a file, and `store.rs` holds its SQL. docs/architecture.md has the map, the
-//! rules and a glossary.
+//! Reading order: `serve` in [`server`] connects all layers and services. [`gate`] is the layer
+//! that each call passes before its handler. Then read a feature folder: `rpc.rs` is its gRPC
+//! service, each operation has a file, and `store.rs` has the SQL. docs/architecture.md has the
+//! map, the rules and a glossary.
 //!
-//! No two files import each other, directly or through others, and no store reaches the gate
-//! (`tests/it/structure`). From the top to the bottom:
+//! No two files import each other, directly or through other files, and no store imports from the
+//! gate. `tests/it/structure` checks this. The layers, from top to bottom:
 //!
 //! ```text
-//! cli, app, server       the program: commands, the parts, connections
+//! cli, app, server       commands; the construction of all parts; connections
 //! <feature>/rpc          gRPC: decodes, calls an operation, encodes
-//! <feature>/<operation>  a rule and its transaction; takes the gate's proof of its caller
-//! gate                   admits callers, by permissions, sessions, tenants, limits, tokens
+//! <feature>/<operation>  a rule and its transaction; needs a caller that the gate admitted
+//! gate                   checks each call: limits, token, session, tenant, permission
 //! <feature>/store        SQL
 //! db                     transactions with the tenant's encryption key and the change feed
 //! feed, privacy          the change feed; encryption of personal data
-//! pg, redis              the stores alone
-//! api, concurrency       used at every level: pages, filters, idempotency; permits, deadlines
+//! pg, redis              access to Postgres and Redis
+//! api, concurrency       used by all layers: pages, filters, idempotency; permits, deadlines
 //! ```
 
 mod account;
@@ -59,4 +59,4 @@ pub mod tokens;
 mod users;
 
 pub use audit::EventKind;
-pub use limits::Owner;
+pub use limits::WorkOwner;

@@ -1,8 +1,8 @@
 //! Redis: a cache that may be unavailable, empty or slow at any time. No decision relies on
-//! Redis alone, and no call waits for it for long.
+//! Redis alone, and no call waits long for Redis.
 //!
-//! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis cannot be ours,
-//! and removes them.
+//! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis this program cannot
+//! have written, and removes them.
 
 use std::{
     sync::{
@@ -27,131 +27,132 @@ use tokio::time;
 
 use crate::telemetry::Operations;
 
-/// Runs commands and records their names, but not their arguments, in metrics and traces. Cheap
-/// to clone.
+/// Runs commands, and records their names in metrics and traces. The arguments are not recorded.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
     operations: Operations,
-    hanging: Arc<Hanging>,
+    pause: Arc<Pause>,
 }
 
-/// The time until which no command is sent, because Redis did not answer.
-struct Hanging {
-    began: Instant,
-    /// Milliseconds since `began`.
-    until: AtomicU64,
+/// The pause in which no command is sent, because Redis did not answer in time.
+struct Pause {
+    created_at: Instant,
+    /// The end of the pause, in milliseconds since `created_at`.
+    end_ms: AtomicU64,
 }
 
 impl Redis {
-    /// Runs the commands of this client.
+    /// Creates a value that runs commands with `client`.
     #[must_use]
     pub fn new(client: Client, operations: Operations) -> Self {
-        let hanging = Arc::new(Hanging { began: Instant::now(), until: AtomicU64::new(0) });
-        Self { client, operations, hanging }
+        let pause = Arc::new(Pause { created_at: Instant::now(), end_ms: AtomicU64::new(0) });
+        Self { client, operations, pause }
     }
 
-    /// The client. Pass the future of each command to [`Redis::observe`].
+    /// The client. Pass the future of each command to [`Redis::run`].
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Waits for a command. The command is not sent in the pause after a timeout.
+    /// Runs a command. In the pause after a timeout, the command is not sent.
     ///
     /// # Errors
-    /// The command's error, or a timeout during the pause.
-    pub async fn observe<T>(
+    /// Returns the error of the command. In the pause, returns a timeout.
+    pub async fn run<T>(
         &self,
-        command: &'static str,
-        answer: impl Future<Output = Result<T, Error>>,
+        name: &'static str,
+        command: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let running = self.operations.begin("redis");
-        if self.hanging.is_on() {
-            running.end(command, "", Some("skipped".to_owned()));
+        let operation = self.operations.begin("redis");
+        if self.pause.is_active() {
+            operation.end(name, "", Some("skipped".to_owned()));
             return Err(Error::new(
                 ErrorKind::Timeout,
                 "Redis did not answer an earlier command in time",
             ));
         }
-        let answer = answer.await;
-        let error = answer.as_ref().err().map(|error| match error.kind() {
+        let result = command.await;
+        let error = result.as_ref().err().map(|error| match error.kind() {
             ErrorKind::Timeout => {
-                self.hanging.begin();
+                self.pause.start();
                 "timeout".to_owned()
             }
             ErrorKind::IO | ErrorKind::Canceled => "connection".to_owned(),
             _ => "other".to_owned(),
         });
-        running.end(command, "", error);
-        answer
+        operation.end(name, "", error);
+        result
     }
 }
 
-impl Hanging {
-    fn is_on(&self) -> bool {
-        self.elapsed() < self.until.load(Ordering::Relaxed)
+impl Pause {
+    fn is_active(&self) -> bool {
+        self.elapsed_ms() < self.end_ms.load(Ordering::Relaxed)
     }
 
-    fn begin(&self) {
-        self.until.store(self.elapsed() + PAUSE_MS, Ordering::Relaxed);
+    fn start(&self) {
+        self.end_ms.store(self.elapsed_ms() + PAUSE_MS, Ordering::Relaxed);
     }
 
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.created_at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// A script that can use the functions in [`VALUES`].
+/// Creates a script that can call the functions of [`VALUES`].
 #[must_use]
 pub fn script(lua: &str) -> Script {
     Script::from_lua(format!("{VALUES}{lua}"))
 }
 
-/// Lua functions that read a key safely, whatever another program has written to it.
+/// Lua functions that read a key safely, even if another program has written to the key.
 const VALUES: &str = include_str!("redis/values.lua");
 
-/// Pause after a command that timed out, in milliseconds. No command is sent meanwhile, so a
-/// call that needs several commands waits for one timeout only.
+/// Pause after a command that timed out, in milliseconds. No command is sent in the pause. So a
+/// call that needs several commands waits for only one timeout.
 const PAUSE_MS: u64 = 250;
 
-/// Timeout of a command. Postgres is asked after it.
+/// Timeout of a command. After a timeout, the call continues without Redis.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Maximum pause between two attempts to reconnect, in milliseconds.
+/// Maximum delay between two attempts to reconnect, in milliseconds.
 const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
 
-/// Creates a client for subscriptions with its own connection, which is not connected yet.
+/// Creates a client for subscriptions. The client has its own connection and does not connect yet.
 ///
 /// # Errors
-/// When the URL is invalid.
+/// Fails when the URL is invalid.
 pub fn subscriber(url: &SecretString) -> anyhow::Result<SubscriberClient> {
     Ok(builder(url)?.build_subscriber_client()?)
 }
 
-/// Checks a URL. The error says what the URL must look like.
+/// Checks a URL. The error describes the required format.
 pub fn check_url(url: &SecretString) -> Result<(), &'static str> {
-    read(url).map(drop)
+    parse(url).map(drop)
 }
 
-fn read(url: &SecretString) -> Result<Config, &'static str> {
-    // The parser's own error may contain the password.
+fn parse(url: &SecretString) -> Result<Config, &'static str> {
+    // The error of the parser is dropped, because it may contain the password.
     Config::from_url(url.expose_secret()).map_err(|_| "must be a URL like redis://host:port")
 }
 
-/// Creates a client that connects, and always reconnects, in the background. The service starts
-/// without Redis.
+/// Creates a client that connects and reconnects in the background. So the server starts even if
+/// Redis is unavailable.
 ///
 /// # Errors
-/// When the URL is invalid.
+/// Fails when the URL is invalid.
 pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
     let client = builder(url)?.build()?;
     keep_connected(client.clone());
     Ok(client)
 }
 
-/// Connects until the client is told to quit. Connects again when the client gives up, which it
-/// does after errors that it treats as final, such as a wrong password.
+/// Keeps a client connected, in a background task, until `quit` is called on the client. The client
+/// itself stops reconnecting after some errors, such as a wrong password. Then the task connects
+/// the client again.
 pub fn keep_connected(client: impl ClientLike + 'static) {
     tokio::spawn(async move {
         while !matches!(client.connect().await, Ok(Ok(()))) {
@@ -161,8 +162,8 @@ pub fn keep_connected(client: impl ClientLike + 'static) {
 }
 
 fn builder(url: &SecretString) -> anyhow::Result<Builder> {
-    let mut config = read(url).map_err(|wanted| anyhow::anyhow!("REDIS_URL {wanted}"))?;
-    // Retry the first connection like every later one, instead of failing at start.
+    let mut config = parse(url).map_err(|problem| anyhow::anyhow!("REDIS_URL {problem}"))?;
+    // If the first attempt to connect fails, the client retries like after a lost connection.
     config.fail_fast = false;
     let mut builder = Builder::from_config(config);
     builder

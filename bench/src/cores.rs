@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Maximum number of cores that generate load. With more load cores, the benchmark would measure
 /// stores that lack CPU.
-const MAX_LOAD: usize = 3;
+const MAX_LOAD_CORES: usize = 3;
 
 /// Core numbers by purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,8 +16,8 @@ pub struct Cores {
     pub server: usize,
     /// Cores that generate load.
     pub load: Vec<usize>,
-    /// Cores of Postgres and Redis. On a machine with two cores, the stores share the core of
-    /// the load.
+    /// Cores of Postgres and Redis. On a machine with two cores, the stores share the core of the
+    /// load generator.
     pub stores: Vec<usize>,
 }
 
@@ -27,20 +27,20 @@ impl Cores {
     /// # Errors
     /// Returns an error when fewer than two cores are available.
     pub fn divide() -> anyhow::Result<Self> {
-        let allowed = sched_getaffinity(None).context("can't ask for the cores")?;
+        let allowed = sched_getaffinity(None).context("can't read the CPU affinity mask")?;
         let allowed: Vec<usize> =
             (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-        Self::of(&allowed)
+        Self::divide_cores(&allowed)
     }
 
-    fn of(allowed: &[usize]) -> anyhow::Result<Self> {
+    fn divide_cores(allowed: &[usize]) -> anyhow::Result<Self> {
         ensure!(
             allowed.len() > 1,
-            "measuring takes two cores: one for the server and one for the load"
+            "the benchmark needs two cores: one for the server and one for the load generator"
         );
         // The server gets the last core, because devices interrupt the first core most.
-        let (rest, server) = allowed.split_at(allowed.len() - 1);
-        let (load, stores) = rest.split_at((rest.len() / 2).clamp(1, MAX_LOAD));
+        let (other_cores, server) = allowed.split_at(allowed.len() - 1);
+        let (load, stores) = other_cores.split_at((other_cores.len() / 2).clamp(1, MAX_LOAD_CORES));
         let stores = if stores.is_empty() { load } else { stores };
         Ok(Self { server: server[0], load: load.to_vec(), stores: stores.to_vec() })
     }
@@ -49,13 +49,14 @@ impl Cores {
 /// Pins this thread, and every thread and process that it starts later, to these cores.
 ///
 /// # Errors
-/// Returns an error when the system refuses.
+/// Returns an error when the system refuses, for example because a core does not exist.
 pub fn pin(cores: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     for core in cores {
         set.set(*core);
     }
-    sched_setaffinity(None, &set).with_context(|| format!("can't move to the cores {cores:?}"))
+    sched_setaffinity(None, &set)
+        .with_context(|| format!("can't pin this thread to the cores {cores:?}"))
 }
 
 #[cfg(test)]
@@ -64,13 +65,13 @@ mod tests {
 
     #[test]
     fn the_server_gets_a_core_that_nothing_else_uses() {
-        assert!(Cores::of(&[3]).is_err());
-        let of = |allowed: &[usize]| Cores::of(allowed).expect("cores");
-        assert_eq!(of(&[0, 1]), Cores { server: 1, load: vec![0], stores: vec![0] });
-        assert_eq!(of(&[0, 2, 5]), Cores { server: 5, load: vec![0], stores: vec![2] });
+        assert!(Cores::divide_cores(&[3]).is_err());
+        let divide = |allowed: &[usize]| Cores::divide_cores(allowed).expect("two cores or more");
+        assert_eq!(divide(&[0, 1]), Cores { server: 1, load: vec![0], stores: vec![0] });
+        assert_eq!(divide(&[0, 2, 5]), Cores { server: 5, load: vec![0], stores: vec![2] });
         let sixteen_cores: Vec<usize> = (0..16).collect();
         assert_eq!(
-            of(&sixteen_cores),
+            divide(&sixteen_cores),
             Cores { server: 15, load: vec![0, 1, 2], stores: (3..15).collect() }
         );
     }

@@ -1,4 +1,4 @@
-//! Benchmark of Tenantry's decisions. It compares their cost with the cost of gRPC itself on
+//! Benchmark of Tenantry. It mainly compares the cost of decisions with the cost of gRPC itself, on
 //! the same machine at the same time.
 //!
 //! Reading order: [`scenarios`] has one file for each question. Scenarios get servers and data
@@ -50,7 +50,7 @@ fn command() -> Command {
             Arg::new("quick")
                 .long("quick")
                 .action(ArgAction::SetTrue)
-                .help("Fewer rounds, shorter, with 100000 users at most"),
+                .help("Fewer and shorter rounds, with 100000 users at most"),
         )
         .arg(
             Arg::new("only")
@@ -58,7 +58,7 @@ fn command() -> Command {
                 .value_name("SCENARIO")
                 .action(ArgAction::Append)
                 .value_parser(PossibleValuesParser::new(names))
-                .help("Only this scenario; may be given several times"),
+                .help("Run only this scenario; the option can be repeated"),
         )
         .arg(
             Arg::new("users")
@@ -66,7 +66,7 @@ fn command() -> Command {
                 .value_name("N")
                 .value_parser(value_parser!(u64).range(2_000..))
                 .default_value("10000000")
-                .help("The users of the largest database, 2000 at least"),
+                .help("Number of users in the largest database, 2000 at least"),
         )
         .arg(
             Arg::new("keep-data")
@@ -79,11 +79,11 @@ fn command() -> Command {
                 .long("dir")
                 .value_parser(value_parser!(PathBuf))
                 .default_value("target/bench")
-                .help("Where the stores and the report are"),
+                .help("Directory for the data of Postgres and Redis, and for the report"),
         )
         .subcommand(
             Command::new("bare")
-                .about("Serve gRPC health and nothing else: what the server is compared with")
+                .about("Start a minimal server with only gRPC health, for comparison with Tenantry")
                 .arg(Arg::new("addr").required(true).value_parser(value_parser!(SocketAddr))),
         )
 }
@@ -116,25 +116,25 @@ fn bench(matches: &ArgMatches) -> anyhow::Result<()> {
     let dir: &PathBuf = matches.get_one("dir").context("no folder")?;
 
     let cores = Cores::divide()?;
-    let world = World::make(dir, cores, &sizes, matches.get_flag("keep-data"))?;
+    let world = World::prepare(dir, cores, &sizes, matches.get_flag("keep-data"))?;
     let report = Report::new(&world)?;
     let mut bench = Bench { world, report, effort, users };
-    let mut failure = None;
+    let mut first_error = None;
     for scenario in selected {
         say(&format!("{}: {}", scenario.name, scenario.about));
-        bench.report.begin(scenario.name);
+        bench.report.begin_scenario(scenario.name);
         // The results of other scenarios stay valid when one scenario fails, so the run
         // continues.
         if let Err(error) = (scenario.run)(&mut bench).context(scenario.name) {
             say(&format!("    {error:#}"));
-            failure.get_or_insert(error);
+            first_error.get_or_insert(error);
         }
     }
     let Bench { world, report, .. } = bench;
     say(&report.table());
     report.write(dir)?;
-    world.end()?;
-    failure.map_or(Ok(()), Err)
+    world.shut_down()?;
+    first_error.map_or(Ok(()), Err)
 }
 
 /// Prints a line on standard output.
@@ -143,9 +143,9 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// Converts a count to `f64` for calculations. The conversion is exact up to 2^53, and every count
-/// here is far below 2^53.
+/// Converts a count to `f64`. The conversion is exact up to 2^53, and every count here is far below
+/// 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
-pub(crate) fn number(count: u64) -> f64 {
+pub(crate) fn to_f64(count: u64) -> f64 {
     count as f64
 }

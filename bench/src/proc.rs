@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::Context;
 
 /// Processor time that the threads of a process have used so far, with nanosecond resolution.
-/// Excludes ended threads. A server under load ends no thread.
+/// Excludes the threads that have ended. A server under load ends no thread.
 ///
 /// # Errors
 /// Returns an error when the process has ended.
@@ -16,7 +16,7 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
         // The thread may have ended since the directory was read.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         let used = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
-        nanos += used.context("schedstat can't be read")?;
+        nanos += used.context("schedstat has no number")?;
     }
     Ok(Duration::from_nanos(nanos))
 }
@@ -65,7 +65,7 @@ impl CoreTimes {
     pub fn busy_since(self, earlier: Self) -> f64 {
         let total = self.total.saturating_sub(earlier.total).max(1);
         let idle = self.idle.saturating_sub(earlier.idle);
-        1.0 - crate::number(idle) / crate::number(total)
+        1.0 - crate::to_f64(idle) / crate::to_f64(total)
     }
 }
 
@@ -79,19 +79,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_is_busy_when_it_is_not_idle() {
+    fn a_core_that_was_only_idle_is_not_busy() {
         let text = "cpu  9 9 9 9\ncpu1 10 0 10 70 5 0 5 0 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
+        // cpu1 has 75 idle ticks (70 idle, 5 iowait) of 100. So all 50 ticks since `before` were
+        // idle.
         let before = CoreTimes { idle: 25, total: 50 };
-        let now = CoreTimes::parse(text, 1).expect("a core");
+        let now = CoreTimes::parse(text, 1).expect("cpu1 is in the text");
         assert!((now.busy_since(before) - 0.0).abs() < 1e-9);
-        assert_eq!(CoreTimes::parse(text, 10).expect("a core").total, 8);
+        assert_eq!(CoreTimes::parse(text, 10).expect("cpu10 is in the text").total, 8);
         assert!(CoreTimes::parse(text, 2).is_none());
     }
 
     #[test]
     fn this_process_has_used_time_and_memory() {
         let pid = std::process::id();
-        assert!(cpu_time(pid).expect("a time") > Duration::ZERO);
-        assert!(anonymous_memory(pid).expect("memory") > 0);
+        assert!(cpu_time(pid).expect("/proc has the CPU times") > Duration::ZERO);
+        assert!(anonymous_memory(pid).expect("/proc has the memory") > 0);
     }
 }

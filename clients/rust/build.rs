@@ -21,11 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())?;
     // The types of buf.validate are used only in options, so no code is needed for them.
     files.file.retain(|file| file.package() != "buf.validate");
-    let redacted = redact::messages(&pool);
+    let redacted = redact::redacted_messages(&pool);
     tonic_prost_build::configure()
         .build_server(false)
         .skip_debug(redacted.iter().map(|message| format!(".{}", message.full_name())))
         .compile_fds(files)?;
-    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("debug.rs"), redact::debugs(&pool))?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("debug.rs"), redact::debug_impls(&pool))?;
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! Generates the page of audit event kinds.
+//! Generates the reference page of the kinds of audit events.
 
 use std::fmt::Write as _;
 
 use tenantry::EventKind;
 
-use crate::comments::cell;
+use crate::comments::escape_cell;
 
 const INTRODUCTION: &str = "# Audit events
 
@@ -21,7 +21,7 @@ pub fn page() -> String {
     for kind in EventKind::ALL {
         let detail: Vec<_> =
             kind.detail().iter().map(|(key, value)| format!("`{key}`: {value}")).collect();
-        let (about, detail) = (cell(kind.about()), cell(&detail.join("; ")));
+        let (about, detail) = (escape_cell(kind.about()), escape_cell(&detail.join("; ")));
         writeln!(page, "| `{}` | {about} | {} | {detail} |", kind.as_str(), kind.target()).ok();
     }
     page

@@ -5,14 +5,14 @@
 mod api;
 mod audit;
 #[path = "../../build/checks.rs"]
-#[expect(dead_code, reason = "only the server uses the conditions")]
+#[expect(dead_code, reason = "the pages contain only the descriptions of the checks")]
 mod checks;
 mod comments;
 #[path = "../../build/names.rs"]
-#[expect(dead_code, reason = "only the server's build uses the rest")]
+#[expect(dead_code, reason = "only the server's build uses the rest of this file")]
 mod names;
 #[path = "../../build/rules.rs"]
-#[expect(dead_code, reason = "only the server's build uses the rest")]
+#[expect(dead_code, reason = "only the server's build uses the rest of this file")]
 mod rules;
 mod settings;
 #[path = "../../build/sources.rs"]
@@ -48,9 +48,9 @@ mod tests {
 
     #[test]
     fn the_pages_are_current() {
-        for (path, text) in pages().expect("pages") {
-            let written = fs::read_to_string(&path).unwrap_or_default();
-            assert!(written == text, "{} is outdated: run make reference", path.display());
+        for (path, text) in pages().expect("the pages are generated") {
+            let on_disk = fs::read_to_string(&path).unwrap_or_default();
+            assert!(on_disk == text, "{} is outdated: run make reference", path.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Generates the page of settings.
+//! Generates the reference page of the settings.
 
 use std::fmt::Write as _;
 

@@ -12,11 +12,11 @@ use crate::{
     email,
     error::{Error, Result},
     gate::Caller,
-    limits::Owner,
-    passwords::{self, Presented},
+    limits::WorkOwner,
+    passwords::{self, PresentedPassword},
     proto::v1::{ChangePasswordRequest, ErrorReason},
     sessions,
-    sign_in::{SignIn, attempt::run_to_end},
+    sign_in::{SignInAttempt, attempt::run_to_end},
     tenants, users,
 };
 
@@ -27,27 +27,28 @@ impl Accounts {
     /// Changes the password of the caller. Returns the consistency token.
     pub async fn change_password(
         &self,
-        sign_in: &Arc<SignIn>,
+        sign_in: &Arc<SignInAttempt>,
         caller: &Caller,
         message: ChangePasswordRequest,
     ) -> Result<String> {
-        let (auth, sign_in, caller) = (self.clone(), sign_in.clone(), caller.clone());
-        let change =
-            |_| async move { Box::pin(auth.try_to_change(&sign_in, &caller, message)).await };
+        let (accounts, sign_in, caller) = (self.clone(), sign_in.clone(), caller.clone());
+        let change = |_| async move {
+            Box::pin(accounts.verify_and_change(&sign_in, &caller, message)).await
+        };
         run_to_end(change).await
     }
 
-    async fn try_to_change(
+    async fn verify_and_change(
         &self,
-        sign_in: &SignIn,
+        sign_in: &SignInAttempt,
         caller: &Caller,
         message: ChangePasswordRequest,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        let owner = Owner::new(tenant, caller.origin().ip);
-        let password = &Presented::new(&message.current_password);
-        sign_in.count(owner, password, 1)?;
-        let mut slot = self.hasher.slot(owner)?;
+        let owner = WorkOwner::new(tenant, caller.origin().ip);
+        let password = &PresentedPassword::new(&message.current_password);
+        sign_in.reserve(owner, password, 1)?;
+        let mut slot = self.hasher.take_slot(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
         let tenant_row = tenants::store::get(&mut tx, tenant).await?;
@@ -55,10 +56,10 @@ impl Accounts {
         // No connection is held while passwords are hashed.
         drop(tx);
 
-        let new = passwords::normalise(&message.new_password);
+        let new_password = passwords::normalise(&message.new_password);
         let policy = self.password_policy;
-        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
-        let email_key = email::key(&row.email);
+        tenants::check_password(&tenant_row, policy, "new_password", &new_password, &row.email)?;
+        let email_key = email::normalized(&row.email);
         let attempt = Attempt {
             caller,
             email_key: &email_key,
@@ -68,14 +69,14 @@ impl Accounts {
         };
         let verified_hash =
             current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
-        let hash = slot.hash(new).await?;
+        let new_hash = slot.hash(new_password).await?;
         drop(slot);
-        self.replace_verified(caller, &verified_hash, &hash).await
+        self.replace_hash(caller, &verified_hash, &new_hash).await
     }
 
-    /// Replaces the verified hash if it is still the user's hash and the caller and its session
-    /// are still active.
-    async fn replace_verified(
+    /// Replaces the verified hash if this hash is still stored, and if the user and the session of
+    /// the caller are still active.
+    async fn replace_hash(
         &self,
         caller: &Caller,
         verified_hash: &str,
@@ -83,7 +84,7 @@ impl Accounts {
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
         let mut tx = self.db.begin(tenant).await?;
-        // The lock orders this transaction against one that disables the user.
+        // The row lock excludes a concurrent transaction that disables the user.
         users::store::lock(&mut tx, tenant, user).await?;
         if !sessions::store::lock_live(&mut tx, tenant, user, caller.session()).await? {
             return Err(Error::refused(
@@ -96,11 +97,11 @@ impl Accounts {
             return Err(current_password::refusal(&self.db, caller, FAILURE_EVENT).await?);
         }
         let current_session = Some(caller.session());
-        let (count, ended) =
+        let (count, ended_sessions) =
             sessions::store::revoke_all(&mut tx, tenant, user, current_session, "password_changed")
                 .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
         let event = event.detail("sessions_revoked", count);
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }

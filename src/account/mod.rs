@@ -1,4 +1,4 @@
-//! Operations of a user on the own account: registration, change and reset of the password.
+//! Operations on one's own account: registration, change and reset of the password.
 
 mod change_password;
 mod register;
@@ -11,10 +11,10 @@ use crate::{
     config::TenantlessSignIn,
     db::Db,
     limits::Limits,
-    mail::Mails,
+    mail::MailQueue,
     passwords::{Hasher, PasswordPolicy},
     sessions::SessionCache,
-    sign_in::Failures,
+    sign_in::FailureTiming,
 };
 
 /// The operations on accounts, with their dependencies. Cheap to clone.
@@ -23,15 +23,16 @@ pub struct Accounts {
     pub db: Db,
     pub cache: SessionCache,
     pub hasher: Hasher,
-    /// Decides when a wrong current password is answered.
-    pub failures: Arc<Failures>,
+    /// Delays the response to a wrong current password to a fixed time.
+    pub failure_timing: Arc<FailureTiming>,
     pub limits: Limits,
-    /// Sends password reset mails; `None` when the server sends no mail.
-    pub mails: Option<Arc<Mails>>,
+    /// Queues password reset mails, which a worker sends; `None` when the server sends no mail.
+    pub mail_queue: Option<Arc<MailQueue>>,
     /// The server's policy, which a tenant's settings can only make stricter.
     pub password_policy: PasswordPolicy,
     /// Whether Register may create tenants.
     pub tenant_registration: bool,
-    /// The email addresses by which a reset request that names no tenant finds accounts.
-    pub tenantless: TenantlessSignIn,
+    /// Setting: whether a reset request that names no tenant looks up only verified addresses,
+    /// looks up all addresses, or is refused.
+    pub tenantless_sign_in: TenantlessSignIn,
 }

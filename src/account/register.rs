@@ -11,8 +11,8 @@ use crate::{
     db::TenantTx,
     error::{Error, Result, reason_text},
     gate::NamedTenant,
-    ids::{RoleId, TenantId, UserId},
-    limits::{Owner, RateClass},
+    ids::{RoleId, SubjectId, TenantId},
+    limits::{RateClass, WorkOwner},
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
@@ -20,7 +20,7 @@ use crate::{
     tenants::{
         self, TenantRef,
         create::{self, NewTenant},
-        settings::Known,
+        settings::KnownSettings,
         store::TenantRow,
     },
     users,
@@ -36,7 +36,7 @@ impl Accounts {
         let password = passwords::normalise(&message.password);
         if message.organization_name.is_empty() {
             let tenant = self.tenant_to_join(named, &message).await?;
-            return self.join(&tenant, origin, &message, password).await;
+            return self.join_tenant(&tenant, origin, &message, password).await;
         }
         if !matches!(named, NamedTenant::Absent) {
             let text = "must be empty when the metadata names a tenant to join";
@@ -46,13 +46,13 @@ impl Accounts {
             return Err(registration_closed());
         }
         let slug = create::slug_for(&message.organization_slug, &message.organization_name);
-        let response = self.create_tenant(origin, &message, &slug, password).await;
-        match response {
+        let result = self.create_tenant(origin, &message, &slug, password).await;
+        match result {
             Err(error) if error.reason() == ErrorReason::SlugTaken => {
                 // If this is a retry of the request that took the slug, return the first response.
                 self.first_response(&message, &slug).await?.ok_or(error)
             }
-            other => other,
+            result => result,
         }
     }
 
@@ -70,15 +70,19 @@ impl Accounts {
             tenant_slug: slug,
         };
         self.password_policy.check("password", &password, &context)?;
-        // The tenant does not exist yet. So all creations of tenants from one network count
-        // against the same placeholder.
-        let share = self.limits.placeholder_tenant_of_network(origin.ip);
-        let hash = self.hasher.slot(Owner::new(share, origin.ip))?.hash(password).await?;
+        // The tenant does not exist yet. So all requests of one network that create tenants count
+        // against the same placeholder tenant.
+        let charged_tenant = self.limits.placeholder_tenant_of_network(origin.ip);
+        let hash = self
+            .hasher
+            .take_slot(WorkOwner::new(charged_tenant, origin.ip))?
+            .hash(password)
+            .await?;
 
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let mut tx = self.db.begin_unsealed(id).await?;
-        let new = NewTenant {
+        let mut tx = self.db.begin_without_cipher(id).await?;
+        let new_tenant = NewTenant {
             id,
             name: &message.organization_name,
             slug,
@@ -86,17 +90,17 @@ impl Accounts {
             password_policy: self.password_policy,
             data_key: &data_key,
         };
-        let admin = create::create(&mut tx, new).await?;
+        let admin_role = create::create(&mut tx, new_tenant).await?;
         let row = tenants::store::get(&mut tx, id).await?;
         let event = Event::new(EventKind::TenantCreated).target(id.0);
-        let event = tenants::audited::made(event, &row);
+        let event = tenants::audited::with_tenant(event, &row);
         audit::record(&mut tx, &Actor::anonymous(origin), event).await?;
-        let key = key(id, message);
-        self.add_user(tx, origin, message, &key, &hash, admin).await
+        let key = idempotency_key(id, message);
+        self.add_user(tx, origin, message, &key, &hash, admin_role).await
     }
 
-    /// The response of an earlier call with the same request id and content that created the
-    /// tenant; `None` if another request created it.
+    /// Finds the response of an earlier call with the same request id and content, which created
+    /// the tenant; `None` if a different request created the tenant.
     async fn first_response(
         &self,
         message: &RegisterRequest,
@@ -104,7 +108,7 @@ impl Accounts {
     ) -> Result<Option<RegisterResponse>> {
         let Some(tenant) = tenants::find(&self.db, slug).await? else { return Ok(None) };
         let mut tx = self.db.begin(tenant.id).await?;
-        idempotency::find_response(&mut tx, &key(tenant.id, message)).await
+        idempotency::find_response(&mut tx, &idempotency_key(tenant.id, message)).await
     }
 
     async fn tenant_to_join(
@@ -112,25 +116,25 @@ impl Accounts {
         named: &NamedTenant,
         message: &RegisterRequest,
     ) -> Result<TenantRef> {
-        match named_tenant::tenant(&self.db, named, &message.organization_slug).await? {
+        match named_tenant::resolve_tenant(&self.db, named, &message.organization_slug).await? {
             NamedTenant::Known(tenant) => Ok(tenant),
             NamedTenant::Unknown(_) => Err(Error::not_found()),
             NamedTenant::Absent => Err(Error::refused(
                 ErrorReason::TenantRequired,
-                "give organization_name to create a tenant, or name the tenant to join",
+                "set organization_name to create a tenant, or organization_slug to join a tenant",
             )),
         }
     }
 
     /// Adds the user to a tenant that allows self-registration.
-    async fn join(
+    async fn join_tenant(
         &self,
         tenant: &TenantRef,
         origin: &Origin,
         message: &RegisterRequest,
         password: SecretString,
     ) -> Result<RegisterResponse> {
-        self.limits.tenant(RateClass::Registration, tenant.id).await?;
+        self.limits.count_for_tenant(RateClass::Registration, tenant.id).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = tenants::store::get(&mut tx, tenant.id).await?;
         let role = self_registration_role(&mut tx, &row).await?;
@@ -141,11 +145,11 @@ impl Accounts {
         }
         let (policy, email) = (self.password_policy, &message.email);
         tenants::check_password(&row, policy, "password", &password, email)?;
-        let owner = Owner::new(tenant.id, origin.ip);
-        let hash = self.hasher.slot(owner)?.hash(password).await?;
+        let owner = WorkOwner::new(tenant.id, origin.ip);
+        let hash = self.hasher.take_slot(owner)?.hash(password).await?;
 
         let mut tx = self.db.begin(tenant.id).await?;
-        let key = key(tenant.id, message);
+        let key = idempotency_key(tenant.id, message);
         if let Some(response) = idempotency::find_response(&mut tx, &key).await? {
             return Ok(response);
         }
@@ -155,12 +159,12 @@ impl Accounts {
             drop(tx);
             return Err(self.record_refusal(tenant.id, origin, registration_closed()).await?);
         };
-        let response = self.add_user(tx, origin, message, &key, &hash, role).await;
-        match response {
+        let result = self.add_user(tx, origin, message, &key, &hash, role).await;
+        match result {
             Err(error) if error.reason() == ErrorReason::EmailTaken => {
                 Err(self.record_refusal(tenant.id, origin, error).await?)
             }
-            other => other,
+            result => result,
         }
     }
 
@@ -183,22 +187,22 @@ impl Accounts {
         origin: &Origin,
         message: &RegisterRequest,
         key: &Key<'_>,
-        hash: &str,
+        password_hash: &str,
         role: RoleId,
     ) -> Result<RegisterResponse> {
-        let (tenant, user) = (key.tenant, UserId::new());
+        let (tenant, user) = (key.tenant, SubjectId::new());
         let (email, name) = (&message.email, &message.display_name);
-        let row = users::store::insert(&mut tx, tenant, user, email, name).await?;
-        password::set(&mut tx, tenant, user, hash).await?;
+        let user_row = users::store::insert(&mut tx, tenant, user, email, name).await?;
+        password::set(&mut tx, tenant, user, password_hash).await?;
         let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
         let event = Event::new(EventKind::UserRegistered).target(user.0);
-        let event = roles::audited::assigned(event, &assignment);
+        let event = roles::audited::with_assignment(event, &assignment);
         let actor = Actor::anonymous(origin);
         let consistency_token = audit::record_with_token(&mut tx, &actor, event).await?;
-        let tenant = tenants::store::get(&mut tx, tenant).await?;
+        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
         let response = RegisterResponse {
-            user: Some(row.into()),
-            tenant: Some(tenant.into()),
+            user: Some(user_row.into()),
+            tenant: Some(tenant_row.into()),
             consistency_token,
         };
         idempotency::store_response(&mut tx, key, user.0, &response).await?;
@@ -207,7 +211,7 @@ impl Accounts {
     }
 }
 
-fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
+fn idempotency_key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     Key {
         tenant,
         actor: None,
@@ -217,15 +221,15 @@ fn key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     }
 }
 
-/// The role of a user who joins the tenant; `None` when the tenant does not allow
-/// self-registration now.
+/// The role for users who join the tenant; `None` when the tenant does not allow self-registration
+/// now.
 async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
-    if !tenant.is_active() || !Known::read(tenant).self_registration {
+    if !tenant.is_active() || !KnownSettings::read(tenant).self_registration {
         return Ok(None);
     }
     roles::store::self_registration_role(tx, tenant.tenant_id, roles::system::MEMBER).await
 }
 
 fn registration_closed() -> Error {
-    Error::refused(ErrorReason::RegistrationClosed, "registration is closed here")
+    Error::refused(ErrorReason::RegistrationClosed, "registration is closed")
 }

@@ -1,4 +1,5 @@
-//! `RequestPasswordReset`: queues a request for a mail with a link ([`crate::mail`]).
+//! `RequestPasswordReset`: queues a request for a mail with a link to reset the password
+//! ([`crate::mail`]).
 //!
 //! Every request gets the same response in the same time, whether or not the tenant and the
 //! account exist. The worker handles the request after the response.
@@ -19,28 +20,29 @@ impl Accounts {
     /// Queues a request for a password reset. The request is committed when this function returns.
     ///
     /// # Errors
-    /// `MAIL_OFF` when the server sends no mail; `RATE_LIMITED`; `OVERLOADED` when too many
-    /// requests wait; `TENANT_REQUIRED` when a tenant must be named; UNAVAILABLE when Postgres is
-    /// unavailable.
+    /// `MAIL_OFF` when the server sends no mail; `RATE_LIMITED` above the tenant's rate;
+    /// `OVERLOADED` when too many requests wait; `TENANT_REQUIRED` when the setting requires that
+    /// the request names a tenant; UNAVAILABLE when Postgres is unavailable.
     pub async fn request_password_reset(
         &self,
         named: &NamedTenant,
         origin: &Origin,
         message: RequestPasswordResetRequest,
     ) -> Result<()> {
-        let Some(mails) = &self.mails else {
+        let Some(mail_queue) = &self.mail_queue else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
-        let named = named_tenant::tenant(&self.db, named, &message.organization_slug).await?;
-        let share = named_tenant::share(&self.limits, &named, origin.ip);
-        let tenants = if matches!(named, NamedTenant::Absent) {
-            let only_verified = named_tenant::only_verified(self.tenantless)?;
-            RequestedTenants::ByEmail { only_verified }
+        let named =
+            named_tenant::resolve_tenant(&self.db, named, &message.organization_slug).await?;
+        let charged_tenant = named_tenant::charged_tenant(&self.limits, &named, origin.ip);
+        let requested_tenants = if matches!(named, NamedTenant::Absent) {
+            let only_verified_emails = named_tenant::only_verified_emails(self.tenantless_sign_in)?;
+            RequestedTenants::ByEmail { only_verified_emails }
         } else {
-            self.limits.tenant(RateClass::PasswordReset, share).await?;
+            self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
             RequestedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
-        let request = ResetRequest::new(tenants, message.email, origin);
-        mails.queue_reset_request(share, &request).await
+        let request = ResetRequest::new(requested_tenants, message.email, origin);
+        mail_queue.queue_reset_request(charged_tenant, &request).await
     }
 }

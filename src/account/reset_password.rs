@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     gate::NamedTenant,
     ids::TenantId,
-    limits::{Owner, RateClass},
+    limits::{RateClass, WorkOwner},
     mail::{self, Link, Purpose},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
@@ -18,46 +18,46 @@ impl Accounts {
     /// Sets a new password with the link of a mail. Returns the consistency token.
     ///
     /// # Errors
-    /// `TOKEN_INVALID` when the link is not valid; `INVALID_FIELDS` and others when the new
-    /// password breaks a rule. The link stays valid after such an error.
+    /// `TOKEN_INVALID` when the link is not valid. When the new password breaks a rule:
+    /// `INVALID_FIELDS` or `PASSWORD_TOO_COMMON`, and the link stays valid.
     pub async fn reset_password(
         &self,
         named: &NamedTenant,
         origin: &Origin,
         message: ResetPasswordRequest,
     ) -> Result<String> {
-        let link = Link::read(Purpose::PasswordReset, &message.token.into());
+        let link = Link::parse(Purpose::PasswordReset, &message.token.into());
         let link = &link.ok_or_else(token_invalid)?;
         if named.is_other_than(link.tenant) {
             return Err(token_invalid());
         }
-        let (_, share) = self.tenant_and_share(link, origin).await?;
-        self.limits.tenant(RateClass::PasswordReset, share).await?;
-        let mut tx = self.db.begin_in_share(share, link.tenant).await?;
+        let (_, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
+        self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
+        let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
         if !mail::is_valid_link(&mut tx, link).await? {
             drop(tx);
-            return Err(self.reset_failed(link, origin).await?);
+            return Err(self.record_failure(link, origin).await?);
         }
         let row = users::store::get(&mut tx, link.tenant, link.user).await?;
         let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
         // No connection is held while a password is hashed.
         drop(tx);
-        let new = passwords::normalise(&message.new_password);
+        let new_password = passwords::normalise(&message.new_password);
         let policy = self.password_policy;
-        tenants::check_password(&tenant_row, policy, "new_password", &new, &row.email)?;
+        tenants::check_password(&tenant_row, policy, "new_password", &new_password, &row.email)?;
         // Hashing counts against the tenant only if the link is valid, because anybody can make a
-        // token that names any tenant.
-        let owner = Owner::new(link.tenant, origin.ip);
-        let hash = self.hasher.slot(owner)?.hash(new).await?;
+        // token with the id of any tenant.
+        let owner = WorkOwner::new(link.tenant, origin.ip);
+        let hash = self.hasher.take_slot(owner)?.hash(new_password).await?;
         match self.replace_password(link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.reset_failed(link, origin).await?),
+            None => Err(self.record_failure(link, origin).await?),
         }
     }
 
-    /// Sets the password if the link is still valid; `None` if it is not. The lock on the user
-    /// orders concurrent calls with the same link: the first call changes the password, which
-    /// invalidates the link.
+    /// Sets the password; `None` if the link is no longer valid. Concurrent calls with the same
+    /// link wait for the row lock of the user. The first call changes the password, which
+    /// invalidates the link for the others.
     async fn replace_password(
         &self,
         link: &Link,
@@ -68,29 +68,33 @@ impl Accounts {
         let mut tx = self.db.begin(tenant).await?;
         let mut row = match users::store::lock(&mut tx, tenant, user).await {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
-            locked => locked?,
+            row => row?,
         };
         if !mail::is_valid_link(&mut tx, link).await? {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
-        let (count, ended) =
+        let (count, ended_sessions) =
             sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
-        // The token proves that the user receives mail at the present address: a change of the
-        // address would have invalidated the link.
+        // The link was mailed to the user's current address, because a change of the address
+        // would have invalidated the link. So the user receives mail at this address.
         if !row.email_verified {
             row.email_verified = true;
             users::store::update(&mut tx, &row).await?;
             event = event.detail("email_verified", true);
         }
-        self.cache.finish(tx, &Actor::anonymous(origin), event, ended).await.map(Some)
+        self.cache.finish(tx, &Actor::anonymous(origin), event, ended_sessions).await.map(Some)
     }
 
     /// The tenant of a link, and the tenant whose limits the call counts against. If the tenant of
-    /// the link does not exist, the second is a placeholder for the caller's network.
-    async fn tenant_and_share(&self, link: &Link, origin: &Origin) -> Result<(TenantId, TenantId)> {
+    /// the link does not exist: [`TenantId::UNKNOWN`], and a placeholder for the client's network.
+    async fn tenant_and_charged_tenant(
+        &self,
+        link: &Link,
+        origin: &Origin,
+    ) -> Result<(TenantId, TenantId)> {
         Ok(match self.db.cipher(link.tenant).await? {
             Some(_) => (link.tenant, link.tenant),
             None => (TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)),
@@ -98,11 +102,11 @@ impl Accounts {
     }
 
     /// Records the failure in the tenant of the link, if that tenant exists. Returns the error.
-    async fn reset_failed(&self, link: &Link, origin: &Origin) -> Result<Error> {
-        let (tenant, share) = self.tenant_and_share(link, origin).await?;
+    async fn record_failure(&self, link: &Link, origin: &Origin) -> Result<Error> {
+        let (tenant, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
-        audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
+        audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
         Ok(token_invalid())
     }
 }

@@ -1,13 +1,12 @@
 //! Limits on stored data, checked on each write. docs/limits.md lists the limits. Data that already
 //! exceeds a limit can still be read and removed, but it can't grow.
 //!
-//! The limits keep a decision, a reply and a cache entry small. The limit of a single field is a
-//! field rule, in the proto or next to the code that reads the field.
+//! The limits keep decisions fast, and responses and cache entries small. A limit of a single field
+//! is a field rule, in the proto or next to the code that reads the field.
 
 use crate::error::{Bound, Error, Result};
 
-/// The maximum number of role assignments of one subject. Expired assignments are
-/// not included.
+/// The maximum number of role assignments of one subject. Expired assignments are not counted.
 pub const ASSIGNMENTS_OF_SUBJECT: Bound = Bound {
     name: "assignments_of_subject",
     max: 1_000,
@@ -15,7 +14,7 @@ pub const ASSIGNMENTS_OF_SUBJECT: Bound = Bound {
 };
 
 /// The maximum total size of the scopes of one subject's role assignments, in bytes of the JSON
-/// that Postgres writes, because decisions read that form.
+/// text that Postgres returns, because decisions parse this text.
 pub const SCOPE_BYTES_OF_SUBJECT: Bound = Bound {
     name: "scope_bytes_of_subject",
     max: 256 * 1024,
@@ -26,9 +25,9 @@ pub const SCOPE_BYTES_OF_SUBJECT: Bound = Bound {
 pub const ROLES_OF_TENANT: Bound =
     Bound { name: "roles_of_tenant", max: 1_000, meaning: "roles of the tenant" };
 
-/// The maximum number of permissions of all roles of one tenant. A subject can't hold more, so
-/// this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound replies that list a subject's
-/// permissions.
+/// The maximum number of permissions of all roles of one tenant. A subject can't hold more
+/// permissions. So this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound responses that list a
+/// subject's permissions.
 pub const PERMISSIONS_OF_ROLES: Bound = Bound {
     name: "permissions_of_roles",
     max: 50_000,
@@ -49,17 +48,17 @@ pub const SERVICE_ACCOUNTS_OF_TENANT: Bound = Bound {
     meaning: "service accounts of the tenant",
 };
 
-/// The number of expired assignments of one subject that are kept to explain denials: those that
-/// expired last.
+/// The number of expired assignments of one subject that are kept to explain denials. The most
+/// recently expired assignments are kept.
 pub const ENDED_ASSIGNMENTS_KEPT: i64 = 100;
 
 impl Bound {
-    /// Checks the value that a write results in. The caller must hold a lock that excludes
-    /// concurrent writes of the same kind.
+    /// Checks the total that the data will have after a write. The calling code must hold a lock
+    /// that excludes concurrent writes of the same kind.
     ///
     /// # Errors
-    /// Returns `LIMIT_REACHED` when the value is above the limit.
-    pub fn check(&'static self, new_value: i64) -> Result<()> {
-        if new_value > self.max { Err(Error::Limit(self)) } else { Ok(()) }
+    /// Returns `LIMIT_REACHED` when the total exceeds the limit.
+    pub fn check(&'static self, new_total: i64) -> Result<()> {
+        if new_total > self.max { Err(Error::Limit(self)) } else { Ok(()) }
     }
 }

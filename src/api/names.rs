@@ -3,12 +3,12 @@
 use unicode_normalization::UnicodeNormalization;
 
 /// The names of the system roles, without the characters that separate words.
-const BUILT_IN_ROLES: [&str; 5] = ["orgadmin", "manager", "member", "viewer", "platformadmin"];
+const SYSTEM_ROLES: [&str; 5] = ["orgadmin", "manager", "member", "viewer", "platformadmin"];
 
 /// The comparison key of a role's name: lower case, with a single hyphen for each run of spaces,
 /// dots, underscores and hyphens between words.
 #[must_use]
-pub fn role_key(name: &str) -> String {
+pub fn normalized_role_name(name: &str) -> String {
     let words = role_words(name);
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
@@ -18,7 +18,7 @@ pub fn role_key(name: &str) -> String {
 #[must_use]
 pub fn is_built_in_role(name: &str) -> bool {
     let letters = role_words(name).collect::<String>().to_ascii_lowercase();
-    BUILT_IN_ROLES.contains(&letters.as_str())
+    SYSTEM_ROLES.contains(&letters.as_str())
 }
 
 fn role_words(name: &str) -> impl Iterator<Item = &str> {
@@ -28,14 +28,14 @@ fn role_words(name: &str) -> impl Iterator<Item = &str> {
 /// The comparison key of a service account's name: NFKC, lower case, one space between words,
 /// without invisible characters.
 #[must_use]
-pub fn account_key(name: &str) -> String {
+pub fn normalized_account_name(name: &str) -> String {
     let folded: String =
         name.nfkc().flat_map(char::to_lowercase).filter(|&c| !is_invisible(c)).collect();
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a character is a joiner or a variation selector. Names may have these characters. Such
-/// a character only changes how the characters next to it are drawn.
+/// Whether a character is a joiner or a variation selector. Names may contain these characters,
+/// which only change how the neighbouring characters are displayed.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
@@ -47,18 +47,17 @@ mod tests {
     /// N16: role names that differ only in case and word separators have the same key.
     #[test]
     fn role_names_that_look_alike_have_the_same_key() {
-        for alike in ["Ops Team", "ops_team", "OPS-TEAM", "ops. team", "ops team.", "ops__team"] {
-            assert_eq!(role_key(alike), "ops-team");
+        for name in ["Ops Team", "ops_team", "OPS-TEAM", "ops. team", "ops team.", "ops__team"] {
+            assert_eq!(normalized_role_name(name), "ops-team");
         }
-        for other in ["opsteam", "ops team 1", "o.p.s team"] {
-            assert_ne!(role_key(other), "ops-team");
+        for name in ["opsteam", "ops team 1", "o.p.s team"] {
+            assert_ne!(normalized_role_name(name), "ops-team");
         }
-        for reserved in ["org_admin", "Org Admin", "OrgAdmin", "MEMBER", "v.i.e.w.e.r", "manager-"]
-        {
-            assert!(is_built_in_role(reserved), "{reserved}");
+        for name in ["org_admin", "Org Admin", "OrgAdmin", "MEMBER", "v.i.e.w.e.r", "manager-"] {
+            assert!(is_built_in_role(name), "{name}");
         }
-        for unreserved in ["org_admins", "members", "admin", "view"] {
-            assert!(!is_built_in_role(unreserved), "{unreserved}");
+        for name in ["org_admins", "members", "admin", "view"] {
+            assert!(!is_built_in_role(name), "{name}");
         }
     }
 
@@ -66,11 +65,11 @@ mod tests {
     /// key.
     #[test]
     fn account_names_that_look_alike_have_the_same_key() {
-        for alike in
+        for name in
             ["Été  1", "été 1", "ÉTÉ\u{a0}1", "e\u{301}te\u{301} 1", "été １", "é\u{200d}té 1"]
         {
-            assert_eq!(account_key(alike), "été 1", "{alike:?}");
+            assert_eq!(normalized_account_name(name), "été 1", "{name:?}");
         }
-        assert_ne!(account_key("ete 1"), "été 1");
+        assert_ne!(normalized_account_name("ete 1"), "été 1");
     }
 }

@@ -28,14 +28,14 @@ pub fn check_etag(etag_of_request: &str, version: i64) -> Result<()> {
 pub struct Mask<'a>(Option<&'a [String]>);
 
 impl<'a> Mask<'a> {
-    /// Parses a mask. The mask may name only `fields`.
+    /// Parses a mask that may contain only `fields`.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` when the mask names another field.
+    /// Returns `INVALID_ARGUMENT` when the mask contains another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
-        // `*` is refused too. `*` means to replace the whole resource (AIP-134), which would clear
-        // fields that an older client does not know.
+        // `*` is refused too. It means that the update replaces the whole resource (AIP-134). So a
+        // client that does not know a new field would clear the field.
         if !paths.unwrap_or_default().iter().all(|path| fields.contains(&path.as_str())) {
             let text = format!("must name only these fields: {}", fields.join(", "));
             return Err(Error::field("update_mask", text));
@@ -44,11 +44,11 @@ impl<'a> Mask<'a> {
     }
 
     /// The new value of a field, or `None` when the update does not change the field. With a mask,
-    /// the update changes the fields that the mask names. Without a mask, the update changes the
-    /// fields that are set.
+    /// the update changes the fields in the mask. Without a mask, the update changes the fields
+    /// that are set.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` when the mask names the field and the field is not set.
+    /// Returns `INVALID_ARGUMENT` when the field is in the mask and is not set.
     pub fn take<T>(&self, field: &str, value: Option<T>) -> Result<Option<T>> {
         match self.0 {
             Some(paths) if paths.iter().any(|path| path == field) => match value {
@@ -61,12 +61,12 @@ impl<'a> Mask<'a> {
     }
 
     /// The new value of a list field, or `None` when the update does not change the field. With a
-    /// mask, the update changes the fields that the mask names. Without a mask, it changes a list
-    /// only when the list has items, because an unset list looks like an empty list.
+    /// mask, the update changes the fields in the mask. Without a mask, the update changes the
+    /// lists that have items, because an unset list can't be distinguished from an empty list.
     #[must_use]
     pub fn take_list<T>(&self, field: &str, items: Vec<T>) -> Option<Vec<T>> {
-        let is_named = self.0.map(|paths| paths.iter().any(|path| path == field));
-        is_named.unwrap_or(!items.is_empty()).then_some(items)
+        let is_in_mask = self.0.map(|paths| paths.iter().any(|path| path == field));
+        is_in_mask.unwrap_or(!items.is_empty()).then_some(items)
     }
 }
 
@@ -75,10 +75,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_selects_the_fields_and_without_a_mask_the_set_fields_change() {
+    fn an_update_changes_the_fields_in_the_mask_or_all_set_fields() {
         let field_mask = FieldMask { paths: vec!["name".into()] };
         let mask = Mask::read(Some(&field_mask), &["name", "slug"])
-            .expect("the mask names only allowed fields");
+            .expect("the mask contains only allowed fields");
         assert_eq!(mask.take("name", Some(1)).ok(), Some(Some(1)));
         assert_eq!(mask.take("slug", Some(1)).ok(), Some(None));
         assert!(mask.take::<i32>("name", None).is_err());

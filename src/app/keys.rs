@@ -26,7 +26,7 @@ pub(super) struct ServerKeys {
     pub sealer: Arc<Sealer>,
     pub counter_names: Arc<CounterNames>,
     pub page_tokens: Arc<OpaqueTokens>,
-    /// Authenticate the entries of the session cache.
+    /// Authenticates the entries of the session cache.
     pub entry_keys: Arc<EntryKeys>,
 }
 
@@ -34,9 +34,9 @@ impl ServerKeys {
     /// Reads the keys, and derives the secrets.
     ///
     /// # Errors
-    /// When a key can't be read or used.
+    /// Fails when a key can't be read or used.
     pub fn load(config: &Config) -> anyhow::Result<Self> {
-        let (keyring, data_keys) = load(config)?;
+        let (keyring, data_keys) = load_on_thread(config)?;
         let server = &config.server;
         let tls = |paths| Tls::load(paths, server.web_origins.is_some());
         Ok(Self {
@@ -50,9 +50,10 @@ impl ServerKeys {
         })
     }
 
-    /// Reloads the keys when their files change, for as long as the returned value is held.
-    pub fn reload(&self, registry: &mut Registry) -> Arc<KeyringReload> {
-        let keys = KeyringReload::new(
+    /// Starts to reload the keys when their files change. The reloading of the signing keys ends
+    /// when the returned value is dropped.
+    pub fn start_reloading(&self, registry: &mut Registry) -> Arc<KeyringReload> {
+        let key_reload = KeyringReload::new(
             self.keyring.clone(),
             vec![
                 self.sealer.clone(),
@@ -61,23 +62,23 @@ impl ServerKeys {
                 self.entry_keys.clone(),
             ],
         );
-        reload::keep_current(&keys, registry);
+        reload::keep_current(&key_reload, registry);
         reload::keep_current(&self.data_keys, registry);
         if let Some(tls) = &self.tls {
             reload::keep_current(tls, registry);
         }
-        keys
+        key_reload
     }
 }
 
-/// Reads the keys on a thread of its own, because the client of a key service must not block
-/// the runtime.
-fn load(config: &Config) -> anyhow::Result<(Keyring, Arc<DataKeys>)> {
+/// Reads the keys on a separate thread, because the client of a key service blocks its thread and
+/// must not block the runtime.
+fn load_on_thread(config: &Config) -> anyhow::Result<(Keyring, Arc<DataKeys>)> {
     let tokens = &config.tokens;
     let load = || {
         let keyring = Keyring::load(&tokens.keys, &tokens.issuer, &tokens.audience)?;
         Ok((keyring, DataKeys::load(&config.master)?))
     };
-    let loaded = thread::scope(|scope| scope.spawn(load).join());
-    loaded.unwrap_or_else(|_| bail!("the thread that read the keys panicked"))
+    let result = thread::scope(|scope| scope.spawn(load).join());
+    result.unwrap_or_else(|_| bail!("the thread that read the keys panicked"))
 }

@@ -1,4 +1,4 @@
-//! Builds the parts of the server, each once, and connects them.
+//! Creates each part of the server once, and connects the parts.
 
 mod keys;
 mod services;
@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 use crate::{
     audit::Refusals,
     config::{Config, Server},
-    gate::{Gatekeeper, Policies},
-    mail::Mails,
+    gate::{Authorizer, Policies},
+    mail::MailQueue,
     passwords::Hasher,
     pg::unreadable,
     secrets::tls::Tls,
@@ -24,10 +24,10 @@ use crate::{
 use keys::ServerKeys;
 use shared::Shared;
 
-pub use services::Serving;
+pub use services::ServiceHandlers;
 pub use stores::Stores;
 
-/// The parts before the server starts. No store was contacted yet.
+/// The parts of a server that is not started yet.
 pub struct App {
     config: Config,
     policies: Policies,
@@ -39,24 +39,25 @@ pub struct App {
     traces: Option<Arc<Traces>>,
 }
 
-/// The parts that the server works with.
+/// The parts of a running server.
 pub struct Parts {
     pub server: Server,
-    pub gatekeeper: Gatekeeper,
+    pub authorizer: Authorizer,
     pub registry: Registry,
     /// Counts and times calls.
     pub calls: Calls,
     /// `None` when no traces are collected.
     pub traces: Option<Arc<Traces>>,
-    /// Keeps the keys current for as long as it is held.
+    /// Reloads the signing keys when their files change, until this value is dropped.
     pub keys: Arc<KeyringReload>,
     /// `None` when connections are not encrypted.
     pub tls: Option<Arc<Tls>>,
-    /// Refusals that are not recorded yet. The server flushes them when it stops.
+    /// Refusals that are not recorded yet. The server records them when it stops.
     pub refusals: Arc<Refusals>,
-    /// The worker that sends mails. The server ends it when it stops.
-    pub mails: Option<Arc<Mails>>,
-    pub serving: Serving,
+    /// Queues mails and sends them in the background; `None` when the server sends no mail. The
+    /// server calls [`MailQueue::finish`] when it stops.
+    pub mail_queue: Option<Arc<MailQueue>>,
+    pub handlers: ServiceHandlers,
     pub stores: Stores,
 }
 
@@ -64,12 +65,12 @@ impl App {
     /// Checks the policies, reads the keys and starts the hashing threads.
     ///
     /// # Errors
-    /// When a method has no policy, a key can't be used, or a URL is invalid.
+    /// Fails when a method has no policy, a key can't be used, or a URL is invalid.
     pub fn build(config: Config) -> anyhow::Result<Self> {
         let operations = Operations::default();
         let keys = ServerKeys::load(&config)?;
         Ok(Self {
-            policies: Policies::load().context("the proto's policies")?,
+            policies: Policies::load().context("the policies of the methods are invalid")?,
             stores: Stores::new(&config, keys.data_keys.clone(), &operations)?,
             hasher: Hasher::start(&config.passwords)?,
             traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
@@ -79,19 +80,19 @@ impl App {
         })
     }
 
-    /// Starts the background workers, and makes the gate and the services.
+    /// Starts the background workers, and creates the gate and the services.
     ///
     /// # Errors
-    /// When the folder for mails can't be created.
+    /// Fails when the folder for mails can't be created.
     pub fn start(self) -> anyhow::Result<Parts> {
-        let mut registry = self.registry();
+        let mut registry = self.create_registry();
         let calls = Calls::register(&self.policies.names(), &mut registry);
         let Self { config, keys, stores, hasher, .. } = self;
-        let reloaded = keys.reload(&mut registry);
+        let key_reload = keys.start_reloading(&mut registry);
         let shared = Shared::start(&config, &keys, &stores, hasher, &mut registry)?;
         Ok(Parts {
-            serving: Serving::new(&shared, &config),
-            gatekeeper: Gatekeeper {
+            handlers: ServiceHandlers::new(&shared, &config),
+            authorizer: Authorizer {
                 policies: self.policies,
                 authenticator: shared.authenticator,
                 db: shared.db,
@@ -103,16 +104,16 @@ impl App {
             registry,
             calls,
             traces: self.traces,
-            keys: reloaded,
+            keys: key_reload,
             tls: keys.tls,
             refusals: shared.refusals,
-            mails: shared.mails,
+            mail_queue: shared.mail_queue,
             stores,
         })
     }
 
-    /// The metrics of the parts that exist before the workers start.
-    fn registry(&self) -> Registry {
+    /// Registers the metrics of the parts that exist before the workers start.
+    fn create_registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.operations.register(&mut registry);
         unreadable::register(&mut registry);

@@ -1,4 +1,4 @@
-//! The gRPC services, made from the parts that they share.
+//! Creates the gRPC services from the shared parts.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::{
     users::Users,
 };
 
-/// Maximum number of open streams of `WatchPermissions`, in total and of one tenant.
+/// Maximum number of open streams of `WatchPermissions`, in total and per tenant.
 const PERMISSION_STREAMS: usize = 10_000;
 const PERMISSION_STREAMS_OF_TENANT: usize = 5_000;
 
-/// Maximum number of open streams of `WatchEvents`, in total and of one tenant.
+/// Maximum number of open streams of `WatchEvents`, in total and per tenant.
 const AUDIT_STREAMS: usize = 200;
 const AUDIT_STREAMS_OF_TENANT: usize = 20;
 
 /// The gRPC services.
-pub struct Serving {
+pub struct ServiceHandlers {
     pub tenants: Tenants,
     pub auth: Auth,
     pub sessions: Sessions,
@@ -38,7 +38,7 @@ pub struct Serving {
     pub events: Events,
 }
 
-impl Serving {
+impl ServiceHandlers {
     pub(super) fn new(shared: &Shared, config: &Config) -> Self {
         let Shared { db, pages, cache, .. } = shared;
         let (db, pages, cache) = (|| db.clone(), || pages.clone(), || cache.clone());
@@ -56,9 +56,9 @@ impl Serving {
                 pages: pages(),
                 cache: cache(),
                 hasher: shared.hasher.clone(),
-                failures: shared.failures.clone(),
+                failure_timing: shared.failure_timing.clone(),
                 limits: shared.limits.clone(),
-                mails: shared.mails.clone(),
+                mail_queue: shared.mail_queue.clone(),
                 password_policy: config.passwords.policy,
             },
             roles: Roles { db: db(), pages: pages() },
@@ -79,7 +79,7 @@ impl Serving {
             events: Events {
                 db: db(),
                 pages: pages(),
-                seals: shared.seals.clone(),
+                chain_signal: shared.chain_signal.clone(),
                 streams: BoundedPermits::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
             },
         }
@@ -93,12 +93,12 @@ fn sign_ins(shared: &Shared, config: &Config) -> SignIns {
         authenticator: shared.authenticator.clone(),
         keyring: shared.keyring.clone(),
         hasher: shared.hasher.clone(),
-        failures: shared.failures.clone(),
-        seen: Arc::default(),
+        failure_timing: shared.failure_timing.clone(),
+        slug_cache: Arc::default(),
         lifetimes: config.tokens.lifetimes,
         limits: shared.limits.clone(),
         refusals: shared.refusals.clone(),
-        tenantless: config.tenantless,
+        tenantless_sign_in: config.tenantless_sign_in,
     }
 }
 
@@ -107,11 +107,11 @@ fn accounts(shared: &Shared, config: &Config) -> Accounts {
         db: shared.db.clone(),
         cache: shared.cache.clone(),
         hasher: shared.hasher.clone(),
-        failures: shared.failures.clone(),
+        failure_timing: shared.failure_timing.clone(),
         limits: shared.limits.clone(),
-        mails: shared.mails.clone(),
+        mail_queue: shared.mail_queue.clone(),
         password_policy: config.passwords.policy,
         tenant_registration: config.tenant_registration,
-        tenantless: config.tenantless,
+        tenantless_sign_in: config.tenantless_sign_in,
     }
 }

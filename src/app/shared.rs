@@ -1,5 +1,5 @@
-//! The parts that the gate and several services share. Making them starts the background
-//! workers.
+//! The parts that the gate and several services share. Creating these parts also starts the
+//! background workers.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use prometheus_client::registry::Registry;
 use super::{keys::ServerKeys, stores::Stores};
 use crate::{
     api::{idempotency, paging::Pages},
-    audit::{self, Refusals, SealSignal},
+    audit::{self, ChainSignal, Refusals},
     config::Config,
     db::Db,
     feed::Feed,
     limits::Limits,
-    mail::Mails,
+    mail::MailQueue,
     passwords::Hasher,
-    permissions::{Engine, Memory, Watchers},
+    permissions::{Engine, StandingCache, Watchers},
     sessions::{Authenticator, SessionCache, VerifiedTokens},
-    sign_in::Failures,
+    sign_in::FailureTiming,
     telemetry::ResourceGauges,
     tokens::Keyring,
 };
@@ -34,19 +34,19 @@ pub(super) struct Shared {
     pub feed: Feed,
     pub watchers: Arc<Watchers>,
     pub limits: Limits,
-    pub failures: Arc<Failures>,
+    pub failure_timing: Arc<FailureTiming>,
     pub refusals: Arc<Refusals>,
-    pub seals: Arc<SealSignal>,
-    /// `None` where the server sends no mail.
-    pub mails: Option<Arc<Mails>>,
+    pub chain_signal: Arc<ChainSignal>,
+    /// `None` when the server sends no mail.
+    pub mail_queue: Option<Arc<MailQueue>>,
 }
 
 impl Shared {
-    /// Makes the parts, and starts the workers: the follower of the change feed, the audit
-    /// trail, the trimming of idempotency records, and the mails.
+    /// Creates the parts, and starts the background workers: for the change feed, the audit trail,
+    /// expired idempotency records, and mails.
     ///
     /// # Errors
-    /// When the folder for mails can't be created.
+    /// Fails when the folder for mails can't be created.
     pub fn start(
         config: &Config,
         keys: &ServerKeys,
@@ -55,37 +55,44 @@ impl Shared {
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let (db, redis) = (&stores.db, &stores.redis);
-        let memory = Arc::new(Memory::new(config.memory.subject_bytes));
-        let verified = Arc::new(VerifiedTokens::new(config.memory.tokens));
+        let standing_cache = Arc::new(StandingCache::new(config.caches.subject_bytes));
+        let verified_tokens = Arc::new(VerifiedTokens::new(config.caches.tokens));
         let watchers = Arc::new(Watchers::default());
         registry.register_collector(Box::new(ResourceGauges {
             connections: db.connections().clone(),
             hasher: hasher.clone(),
-            memory: memory.clone(),
+            standing_cache: standing_cache.clone(),
         }));
         let feed = Feed::follow(
             stores.sources(),
-            vec![memory.clone(), verified.clone(), watchers.clone(), keys.data_keys.clone()],
+            vec![
+                standing_cache.clone(),
+                verified_tokens.clone(),
+                watchers.clone(),
+                keys.data_keys.clone(),
+            ],
             keys.sealer.clone(),
             registry,
         );
         db.follow(feed.clone());
         idempotency::spawn_trimming(db, registry);
         let refusals = Refusals::new(db.clone());
-        let length = config.audit_stream_length;
-        let seals = audit::start_workers(db, redis, length, refusals.clone(), registry);
+        let stream_length = config.audit_stream_length;
+        let chain_signal =
+            audit::start_workers(db, redis, stream_length, refusals.clone(), registry);
         let names = keys.counter_names.clone();
         let limits = Limits::new(&config.rates, names, redis.clone(), refusals.clone(), registry);
-        let start = |mail| Mails::start(db.clone(), limits.clone(), mail, registry);
-        let mails = config.mail.as_ref().map(start).transpose()?;
-        let worst = hasher.worst_case();
-        let requests = config.server.max_requests;
-        let failures = Failures::new(config.sign_in_failure_time, worst, requests, registry);
+        let start = |mail| MailQueue::start(db.clone(), limits.clone(), mail, registry);
+        let mail_queue = config.mail.as_ref().map(start).transpose()?;
+        let worst_case = hasher.worst_case();
+        let max_requests = config.server.max_requests;
+        let failure_time = config.sign_in_failure_time;
+        let failure_timing = FailureTiming::new(failure_time, worst_case, max_requests, registry);
         let cache = SessionCache::new(redis.clone(), keys.entry_keys.clone());
-        let engine = Engine::new(db.clone(), memory, feed.clone());
+        let engine = Engine::new(db.clone(), standing_cache, feed.clone());
         let authenticator = Authenticator {
             keyring: keys.keyring.clone(),
-            tokens: verified,
+            tokens: verified_tokens,
             feed: feed.clone(),
             engine: engine.clone(),
             cache: cache.clone(),
@@ -102,10 +109,10 @@ impl Shared {
             feed,
             watchers,
             limits,
-            failures,
+            failure_timing,
             refusals,
-            seals,
-            mails,
+            chain_signal,
+            mail_queue,
         })
     }
 }

@@ -15,24 +15,25 @@ use crate::{
     telemetry::Operations,
 };
 
-/// Maximum time that the start waits for Redis.
-const REDIS_AT_START: Duration = Duration::from_millis(500);
+/// Maximum time for which the server waits for Redis when it starts.
+const REDIS_START_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The connections to the stores. Cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
     pub db: Db,
     pub(super) redis: Redis,
-    /// Connections of the change feed, which no call can use up.
+    /// Connections that only the change feed uses, so that it never waits for a call.
     feed_db: Postgres,
     subscriber: SubscriberClient,
 }
 
 impl Stores {
-    /// Makes the pools. Connections are opened at their first use.
+    /// Creates the connection pools. Connections to Postgres are opened at their first use. The
+    /// client of Redis connects in the background.
     ///
     /// # Errors
-    /// When a URL is invalid.
+    /// Fails when a URL is invalid.
     pub(super) fn new(
         config: &Config,
         data_keys: Arc<DataKeys>,
@@ -49,7 +50,7 @@ impl Stores {
         })
     }
 
-    /// What the change feed reads from.
+    /// The stores from which the change feed reads.
     pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             postgres: self.feed_db.clone(),
@@ -58,11 +59,12 @@ impl Stores {
         }
     }
 
-    /// Waits until Redis is connected, for [`REDIS_AT_START`] at most. Without it, this replica
-    /// would count the first calls alone.
+    /// Waits until Redis is connected, at most for [`REDIS_START_TIMEOUT`]. Without Redis, this
+    /// replica would apply the rate limits to its first calls alone, without the calls of other
+    /// replicas.
     pub async fn wait_for_redis(&self) {
         let connected = self.redis.client().wait_for_connect();
-        if !matches!(time::timeout(REDIS_AT_START, connected).await, Ok(Ok(()))) {
+        if !matches!(time::timeout(REDIS_START_TIMEOUT, connected).await, Ok(Ok(()))) {
             tracing::warn!("starting without Redis; the server connects when Redis is available");
         }
     }
@@ -71,7 +73,8 @@ impl Stores {
     pub async fn close(&self) {
         self.db.close().await;
         self.feed_db.close().await;
-        // A failure loses nothing: Redis holds only caches and counters.
+        // If this fails, no data is lost, because all data in Redis is a cache, a counter or a
+        // copy.
         self.redis.client().quit().await.ok();
         self.subscriber.quit().await.ok();
     }

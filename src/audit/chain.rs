@@ -1,5 +1,5 @@
 //! The hash chain of the audit trail. The hash of an event covers the event and the hash of the
-//! event before. So a change, removal or insertion of an event changes all later hashes.
+//! previous event. So a change, removal or insertion of an event changes all later hashes.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::store::EventRow;
 
-/// Name of the hashed format, which distinguishes it from other versions.
+/// The name and the version of the format, as part of the hashed content.
 const FORMAT: &str = "tenantry-audit-2";
 
 /// Encodes a hash as text.
@@ -17,12 +17,12 @@ pub fn text(hash: &[u8]) -> String {
 }
 
 /// Hashes an event at a position: SHA-256 of a JSON array without white space. The keys of each
-/// JSON object are sorted. `before` is the hash of the event before.
+/// JSON object are sorted. For the first event, `previous_hash` is empty.
 #[must_use]
-pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
+pub fn hash(event: &EventRow, position: i64, previous_hash: &[u8]) -> Vec<u8> {
     let content = json!([
         FORMAT,
-        text(before),
+        text(previous_hash),
         position,
         event.tenant_id,
         event.event_id,
@@ -34,13 +34,13 @@ pub fn hash(event: &EventRow, position: i64, before: &[u8]) -> Vec<u8> {
         event.request_id,
         event.ip.as_deref().map(text),
         event.detail,
-        micros(event),
+        created_at_micros(event),
     ]);
     digest(&SHA256, content.to_string().as_bytes()).as_ref().to_vec()
 }
 
-/// Microseconds since 1970, the precision of Postgres.
-fn micros(event: &EventRow) -> i64 {
+/// The time of an event in microseconds since 1970. Postgres stores whole microseconds.
+fn created_at_micros(event: &EventRow) -> i64 {
     let created_at = event.created_at;
     created_at.unix_timestamp() * 1_000_000 + i64::from(created_at.microsecond())
 }
@@ -70,9 +70,10 @@ mod tests {
         }
     }
 
-    /// The expected hashes come from Python (json, hashlib, base64), as docs/audit.md shows.
+    /// The expected hashes were computed with Python (json, hashlib, base64), in the format that
+    /// docs/audit.md describes.
     #[test]
-    fn a_hash_equals_the_hash_in_the_documentation() {
+    fn a_hash_has_the_documented_format() {
         let first = hash(&event(), 1, &[]);
         assert_eq!(text(&first), "nDXXNdEiYkm0-qVtW8ZoqKY2W2PE0W3JzlVeO97Y5io");
         assert_eq!(text(&hash(&event(), 2, &first)), "mKTUImZE2aVpOBjWLkk82ZfhFh62C1TDsezCqLMcIcg");
@@ -100,6 +101,6 @@ mod tests {
             assert_ne!(hash(&event, 1, &[]), original, "{index}");
         }
         assert_ne!(hash(&event(), 2, &[]), original, "the position");
-        assert_ne!(hash(&event(), 1, &original), original, "the hash before");
+        assert_ne!(hash(&event(), 1, &original), original, "the previous hash");
     }
 }

@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{EventKind, Origin};
-use crate::ids::{SessionId, TenantId, UserId};
+use crate::ids::{SessionId, SubjectId, TenantId};
 
-/// Maximum size of an event's detail, in bytes of JSON. The largest scope fits.
+/// Maximum size of an event's detail, in bytes of JSON. A scope of the maximum size fits.
 pub const DETAIL_BYTES: usize = 16 * 1024;
 
 /// Maximum size of one list in a detail, in bytes of JSON.
@@ -15,23 +15,23 @@ const LIST_BYTES: usize = 10 * 1024;
 /// The part of [`DETAIL_BYTES`] that is reserved for the key [`OMITTED`].
 const OMITTED_BYTES: usize = 512;
 
-/// The key of the detail that lists the omitted values.
+/// The key in the detail whose value lists the values that did not fit.
 const OMITTED: &str = "omitted";
 
-/// The caller that acts. A call without a token has no ids.
+/// The caller in an event. For a call without a token, the ids are `None`.
 #[derive(Clone, Debug)]
 pub struct Actor {
     /// The caller's own tenant, which may differ from the tenant of the event.
     pub tenant: Option<TenantId>,
     /// The caller's user or service account.
-    pub user: Option<UserId>,
+    pub user: Option<SubjectId>,
     /// The caller's session.
     pub session: Option<SessionId>,
     pub origin: Origin,
 }
 
 impl Actor {
-    /// A caller without a token.
+    /// The sender of a call without a token.
     #[must_use]
     pub fn anonymous(origin: &Origin) -> Self {
         Self { tenant: None, user: None, session: None, origin: origin.clone() }
@@ -44,7 +44,7 @@ pub struct Event {
     pub(super) kind: EventKind,
     pub(super) target: Option<Uuid>,
     pub(super) detail: Map<String, Value>,
-    /// Upper bound of the size of the detail, in bytes of JSON.
+    /// Upper bound of the size of the detail, in bytes of JSON. Includes [`OMITTED_BYTES`].
     bytes: usize,
 }
 
@@ -68,8 +68,8 @@ impl Event {
         self
     }
 
-    /// Adds a value to the detail. A value that does not fit is left out, and `omitted` gets the
-    /// size of the value in bytes.
+    /// Adds a value to the detail. If the value does not fit, adds the size of the value in bytes
+    /// to `omitted` instead.
     #[must_use]
     pub fn detail(mut self, key: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -92,8 +92,8 @@ impl Event {
         }
     }
 
-    /// Adds a list to the detail, unless the list is empty. Items that do not fit are left out,
-    /// and `omitted` gets the number of these items.
+    /// Adds a list to the detail, unless the list is empty. Items that do not fit are left out, and
+    /// their number is added to `omitted`.
     #[must_use]
     pub fn list<V: Into<Value>>(self, key: &str, items: impl IntoIterator<Item = V>) -> Self {
         let limit = (DETAIL_BYTES - self.bytes).saturating_sub(entry_size(key)).min(LIST_BYTES);
@@ -118,7 +118,7 @@ impl Event {
         if from == to { self } else { self.detail(key, json!({ "from": from, "to": to })) }
     }
 
-    /// The detail alone.
+    /// Returns the detail.
     #[cfg(test)]
     pub fn into_detail(self) -> Map<String, Value> {
         self.detail
@@ -151,9 +151,10 @@ mod tests {
         size(&Value::Object(event.detail.clone()))
     }
 
-    /// N09: the size of a detail is bounded, and the detail names the omitted values.
+    /// N09: the size of a detail is bounded. The key `omitted` lists the values that do not fit.
     #[test]
-    fn a_detail_is_bounded_and_names_the_omitted_values() {
+    fn values_that_exceed_the_size_of_a_detail_are_listed_as_omitted() {
+        // With quotes and a comma, such an item has 1003 bytes of JSON.
         let long = |n: usize| format!("{n:0>1000}");
         let event = Event::new(EventKind::RoleUpdated)
             .list("added", (0..50).map(long))
@@ -161,8 +162,10 @@ mod tests {
             .detail("scope", "x".repeat(5000))
             .detail("name", "ops");
         assert!(bytes(&event) <= DETAIL_BYTES, "{}", bytes(&event));
+        // Ten items fit into the 10 KiB of a list, then five items into the rest of the 16 KiB.
         assert_eq!(event.detail["added"].as_array().map(Vec::len), Some(10));
         assert_eq!(event.detail["removed"].as_array().map(Vec::len), Some(5));
+        // The scope has 5000 bytes and two quotes.
         let omitted = json!({ "added": { "items": 40 }, "removed": { "items": 45 }, "scope": { "bytes": 5002 } });
         assert_eq!(event.detail[OMITTED], omitted);
         assert_eq!(event.detail["name"], "ops");

@@ -3,8 +3,8 @@
 /// A key of an event's `detail`, and the meaning of its value.
 pub type Detail = (&'static str, &'static str);
 
-/// Declares the kinds. Each kind has a name, a meaning, the meaning of `target_id` (empty if its
-/// events have no target), and the keys of `detail`.
+/// Declares the kinds. Each kind has a name, a meaning, the meaning of `target_id` (empty if events
+/// of the kind have no target), and the keys of `detail` with the meanings of their values.
 macro_rules! kinds {
     ($($kind:ident $name:literal $about:literal $target:literal [$($key:literal $value:literal),*])*) => {
         /// The kind of an event. Its name in the trail is in the past tense and in

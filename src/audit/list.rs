@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{
     service::Events,
     store::{self, EventFilter, EventRow},
-    to_proto::shown,
+    to_proto::event_to_proto,
 };
 use crate::{
     api::{
@@ -35,13 +35,14 @@ impl Events {
         message: &ListEventsRequest,
     ) -> Result<(Vec<AuditEvent>, String)> {
         let filter = event_filter(message)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         let cipher = tx.cipher(caller.tenant())?;
         while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
             let rows = store::list(&mut tx, caller.tenant(), &filter, &read).await?;
             let position = |row: &EventRow| Position { id: row.event_id, at: Some(row.created_at) };
-            page.take(read.found(rows), position, |row| shown(row, &cipher).map(Some)).await?;
+            page.add_rows(read.batch(rows), position, |row| event_to_proto(row, &cipher).map(Some))
+                .await?;
         }
         page.finish()
     }
@@ -50,7 +51,7 @@ impl Events {
 fn event_filter(message: &ListEventsRequest) -> Result<EventFilter> {
     let filter = Filter::parse(&message.filter, FIELDS)?;
     let (start, end) =
-        (time("start_time", message.start_time)?, time("end_time", message.end_time)?);
+        (parse_time("start_time", message.start_time)?, parse_time("end_time", message.end_time)?);
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
         return Err(Error::field("end_time", "must be later than start_time"));
     }
@@ -59,13 +60,13 @@ fn event_filter(message: &ListEventsRequest) -> Result<EventFilter> {
         actor: filter.id("actor_id"),
         target: filter.id("target_id"),
         session: filter.id("session_id"),
-        request_id: filter.exactly("request_id"),
+        request_id: filter.exact_value("request_id"),
         start,
         end,
     })
 }
 
-fn time(field: &str, timestamp: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
+fn parse_time(field: &str, timestamp: Option<Timestamp>) -> Result<Option<OffsetDateTime>> {
     let convert = |timestamp| {
         clock::from_timestamp(&timestamp).ok_or_else(|| Error::field(field, "out of range"))
     };

@@ -1,9 +1,10 @@
 //! The audit trail: each event records the caller, the action and the target.
 //!
 //! An event is written in the same transaction as the change that it records ([`record`]). A
-//! refusal changes nothing, so its event has a transaction of its own (`refusals`). Background
-//! workers process the events later (`worker`): `sealer` gives each event its position in the
-//! tenant's hash chain (`chain`), and `stream` sends the event to Redis.
+//! refusal changes nothing, so its event is written in a separate transaction (`refusals`).
+//! Background workers process the events later (`worker`): `sealer` seals each event, and `stream`
+//! sends the event to Redis. In this folder, to seal an event means to add it to the tenant's hash
+//! chain (`chain`). Sealing an event is not encryption.
 //!
 //! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
 //! queue of the sealer.
@@ -34,7 +35,7 @@ pub use kind::EventKind;
 pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
-pub use worker::{SealReceiver, SealSignal, start_workers};
+pub use worker::{ChainReceiver, ChainSignal, start_workers};
 
 use crate::{
     db::{Db, TenantTx},
@@ -45,10 +46,10 @@ use crate::{
 /// Records an event in the tenant that the transaction works in.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn record(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<()> {
     let (tenant, id) = (tx.current_tenant(), Uuid::now_v7());
-    // A deleted tenant has no data key, so its events have no address.
+    // A deleted tenant has no data key to encrypt the address, so its events have no address.
     let ip = match tx.find_cipher(tenant)? {
         Some(cipher) => actor.origin.sealed_ip(&cipher, id)?,
         None => None,
@@ -57,11 +58,11 @@ pub async fn record(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<()
 }
 
 /// Records the last event of a transaction, in the tenant that the transaction works in. Returns
-/// the consistency token of the transaction's changes, for a response that is stored before the
-/// commit.
+/// the consistency token of the transaction's changes. Operations that store their response before
+/// the commit use this function instead of [`finish`].
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -> Result<String> {
     record(tx, actor, event).await?;
     tx.consistency_token().await
@@ -70,10 +71,10 @@ pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -
 /// Ends a transaction: records the event, unless it is `None`, and commits. Returns the consistency
 /// token of the transaction's changes.
 ///
-/// A change that ended sessions is finished with `SessionCache::finish` instead.
+/// A transaction that ended sessions uses `SessionCache::finish` instead.
 ///
 /// # Errors
-/// When Postgres is unavailable. The transaction may or may not be committed then.
+/// UNAVAILABLE when Postgres is unavailable. The transaction may or may not be committed then.
 pub async fn finish(
     mut tx: TenantTx,
     actor: &Actor,
@@ -87,33 +88,33 @@ pub async fn finish(
     Ok(token)
 }
 
-/// Records an event, such as a refusal, in a transaction of its own. The transaction finishes even
-/// if the client cancels the call.
+/// Records an event, such as a refusal, in a separate transaction. The transaction is completed
+/// even if the client cancels the call.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
     record_in_share(db, tenant, tenant, actor, event).await
 }
 
-/// Like [`record_alone`], but takes the connection from the share of tenant `share`, as
+/// Like [`record_alone`], but takes the connection from the share of tenant `charged_tenant`, as
 /// [`Db::begin_in_share`] does.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn record_in_share(
     db: &Db,
-    share: TenantId,
+    charged_tenant: TenantId,
     tenant: TenantId,
     actor: &Actor,
     event: Event,
 ) -> Result<()> {
     let (db, actor) = (db.clone(), actor.clone());
-    let work = async move {
-        let mut tx = db.begin_in_share(share, tenant).await?;
+    let transaction = async move {
+        let mut tx = db.begin_in_share(charged_tenant, tenant).await?;
         record(&mut tx, &actor, event).await?;
-        tx.commit_record().await
+        tx.commit_without_waiting().await
     };
-    let result = tokio::spawn(work.with_current_context().in_current_span()).await;
-    result.map_err(|_| Error::defect("a task that records an event died"))?
+    let result = tokio::spawn(transaction.with_current_context().in_current_span()).await;
+    result.map_err(|_| Error::defect("a task that records an event panicked"))?
 }

@@ -1,7 +1,7 @@
 //! Records refused calls of known subjects. A refusal is recorded before the caller gets the
-//! response. If one subject is refused very often in a minute, the further refusals of that minute
-//! become one event. Calls refused by a rate limit are only counted: one event per minute for each
-//! tenant and limit.
+//! response. Each refusal becomes one event, up to a maximum number for each subject and minute.
+//! The further refusals of that minute are counted, and become one event together. Calls refused by
+//! a rate limit are only counted: one event per minute for each tenant and limit.
 
 use std::{
     collections::HashMap,
@@ -12,31 +12,32 @@ use super::{Actor, CorrelationId, Event, EventKind, Origin, record_alone};
 use crate::{
     db::Db,
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
 };
 
 /// Maximum number of refusals per subject, tenant and minute that are recorded as single
 /// events.
 const RECORDED_SINGLY: u64 = 20;
 
-/// Maximum number of limits that are counted between two flushes. The metrics count all refusals.
-/// The bound is needed because callers can name any number of tenants, even unknown tenants.
+/// Maximum number of pairs of tenant and rate limit that are counted between two flushes. Clients
+/// can name any number of tenants, even tenants that do not exist. The metrics count all refusals.
 const MAX_LIMITS: usize = 10_000;
 
 /// Records refused calls.
 pub struct Refusals {
     db: Db,
     /// Refusals since the last flush, by tenant and subject.
-    by_subject: Mutex<HashMap<(TenantId, UserId), RefusalCounts>>,
+    by_subject: Mutex<HashMap<(TenantId, SubjectId), RefusalCounts>>,
     /// Calls refused by a rate limit since the last flush.
-    limited: Mutex<HashMap<Limit, u64>>,
+    by_limit: Mutex<HashMap<TenantLimit, u64>>,
 }
 
-/// A rate limit, as it applies to one tenant.
+/// A rate limit, and the tenant whose calls it refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Limit {
+struct TenantLimit {
     tenant: TenantId,
     class: &'static str,
+    /// What the limit counts by, such as `network`.
     by: &'static str,
 }
 
@@ -46,7 +47,7 @@ struct RefusalCounts {
     single: u64,
     /// Number of refusals that were only counted.
     counted: u64,
-    /// The caller of the last refusal that was counted.
+    /// The caller of the last counted refusal.
     actor: Option<Actor>,
 }
 
@@ -55,7 +56,7 @@ pub struct Refusal {
     /// The tenant in which the call was refused.
     pub tenant: TenantId,
     /// The subject that was refused.
-    pub subject: UserId,
+    pub subject: SubjectId,
     pub actor: Actor,
     pub event: Event,
 }
@@ -63,13 +64,13 @@ pub struct Refusal {
 impl Refusals {
     #[must_use]
     pub fn new(db: Db) -> Arc<Self> {
-        Arc::new(Self { db, by_subject: Mutex::default(), limited: Mutex::default() })
+        Arc::new(Self { db, by_subject: Mutex::default(), by_limit: Mutex::default() })
     }
 
-    /// Records a refusal even if the client cancels the call. If Postgres is unavailable, the
-    /// call is still refused, and the log names the request without an event.
+    /// Records a refusal, even if the client cancels the call. If Postgres is unavailable, the call
+    /// is still refused, and the log contains the id of the request that has no event.
     pub async fn record(&self, refusal: Refusal) {
-        if !self.is_single(&refusal) {
+        if !self.count_as_single(&refusal) {
             return;
         }
         let db = self.db.clone();
@@ -83,57 +84,59 @@ impl Refusals {
                 );
             }
         });
-        // The task logs its own failure. A panic has been logged too.
+        // The task has logged its failure, and a panic is logged too.
         task.await.ok();
     }
 
-    /// Counts a call refused by a rate limit. `class` names the limit, and `by` the key of its
-    /// counters, such as the network. Calls without a known tenant are not counted.
+    /// Counts a call refused by a rate limit. `class` is the name of the limit, and `by` is what
+    /// the limit counts by, such as `network`. Calls without a known tenant are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
         }
-        self.count_limited(Limit { tenant, class, by }, 1);
+        self.add_limited(TenantLimit { tenant, class, by }, 1);
     }
 
     /// Adds to the count of a limit, unless [`MAX_LIMITS`] other limits are counted already.
-    fn count_limited(&self, limit: Limit, count: u64) {
-        let mut limited = lock(&self.limited);
-        if limited.len() < MAX_LIMITS || limited.contains_key(&limit) {
-            *limited.entry(limit).or_default() += count;
+    fn add_limited(&self, limit: TenantLimit, count: u64) {
+        let mut by_limit = lock(&self.by_limit);
+        if by_limit.len() < MAX_LIMITS || by_limit.contains_key(&limit) {
+            *by_limit.entry(limit).or_default() += count;
         }
     }
 
     /// Records the refusals that were only counted.
     ///
     /// # Errors
-    /// When Postgres is unavailable. The next flush records the counts that were not recorded.
+    /// UNAVAILABLE when Postgres is unavailable. The next flush records the counts that were not
+    /// recorded.
     pub async fn flush(&self) -> Result<()> {
         self.flush_refusals().await.and(self.flush_limited().await)
     }
 
     async fn flush_limited(&self) -> Result<()> {
-        let limited = std::mem::take(&mut *lock(&self.limited));
-        let mut outcome = Ok(());
-        for (limit, count) in limited {
+        let by_limit = std::mem::take(&mut *lock(&self.by_limit));
+        let mut result = Ok(());
+        for (limit, count) in by_limit {
             if let Err(error) = self.record_limited(limit, count).await {
-                outcome = Err(error);
-                self.count_limited(limit, count);
+                result = Err(error);
+                self.add_limited(limit, count);
             }
         }
-        outcome
+        result
     }
 
-    async fn record_limited(&self, limit: Limit, count: u64) -> Result<()> {
-        let Limit { tenant, class, by } = limit;
+    async fn record_limited(&self, limit: TenantLimit, count: u64) -> Result<()> {
+        let TenantLimit { tenant, class, by } = limit;
+        // Without a cipher, the tenant does not exist and has no audit trail.
         if self.db.cipher(tenant).await?.is_none() {
             return Ok(());
         }
-        // The event stands for many calls, so it gets an id of its own, which the log names.
+        // The event stands for many calls, so it gets a new correlation id, which is also logged.
         let correlation_id = CorrelationId::new();
         tracing::warn!(
             %tenant, class, by, count, request_id = %correlation_id,
-            "calls were refused for their rate"
+            "calls were refused by a rate limit"
         );
         let actor = Actor::anonymous(&Origin { correlation_id, ip: None, user_agent: None });
         let event = Event::new(EventKind::CallLimited).target(tenant.0);
@@ -143,24 +146,25 @@ impl Refusals {
 
     async fn flush_refusals(&self) -> Result<()> {
         let by_subject = std::mem::take(&mut *lock(&self.by_subject));
-        let mut outcome = Ok(());
+        let mut result = Ok(());
         for (key, RefusalCounts { counted, actor, .. }) in by_subject {
             let Some(actor) = actor else { continue };
             let (tenant, subject) = key;
             let event =
                 Event::new(EventKind::RefusalsCounted).target(subject.0).detail("count", counted);
             if let Err(error) = record_alone(&self.db, tenant, &actor, event).await {
-                outcome = Err(error);
+                result = Err(error);
                 let mut by_subject = lock(&self.by_subject);
                 let newer_counts = by_subject.entry(key).or_default();
                 newer_counts.counted += counted;
                 newer_counts.actor.get_or_insert(actor);
             }
         }
-        outcome
+        result
     }
 
-    fn is_single(&self, refusal: &Refusal) -> bool {
+    /// Counts a refusal. Returns whether the refusal must be recorded as a single event.
+    fn count_as_single(&self, refusal: &Refusal) -> bool {
         let mut by_subject = lock(&self.by_subject);
         let counts = by_subject.entry((refusal.tenant, refusal.subject)).or_default();
         if counts.single < RECORDED_SINGLY {

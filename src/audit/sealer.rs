@@ -1,8 +1,9 @@
-//! Seals events: gives them their positions in the chain. Only the replica that holds the lock
-//! seals. If a replica stops, another replica seals the remaining events.
+//! Seals events: adds each event to its tenant's hash chain, with a position and a hash. One
+//! replica at a time holds the lock for this. If that replica stops, another replica seals the
+//! remaining events.
 //!
-//! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether events wait
-//!   to be sealed or sent.
+//! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether there are
+//!   events that are not sealed or not sent yet.
 //! - Rule: `read_unsealed` (`migrations/0022_seal_audit_events.sql`) decides the order of the
 //!   chain, and lets one replica at a time seal.
 //! - Rule: `seal_events` (`migrations/0022_seal_audit_events.sql`) writes positions once, and
@@ -21,7 +22,7 @@ use crate::{db::Db, error::Result};
 /// Maximum number of events that one transaction seals.
 pub const BATCH: usize = 500;
 
-/// Positions and hashes to be written, as parallel arrays.
+/// Positions and hashes to write, as parallel arrays with one element per event.
 #[derive(Default)]
 struct ChainPositions {
     tenants: Vec<Uuid>,
@@ -30,10 +31,10 @@ struct ChainPositions {
     hashes: Vec<Vec<u8>>,
 }
 
-/// Seals waiting events, at most [`BATCH`]; returns their number.
+/// Seals at most [`BATCH`] events. Returns the number of sealed events.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn seal(db: &Db) -> Result<usize> {
     if !store::has_unsealed(db).await? {
         return Ok(0);
@@ -43,7 +44,7 @@ pub async fn seal(db: &Db) -> Result<usize> {
     if rows.is_empty() {
         return Ok(0);
     }
-    let chain_positions = ChainPositions::of(&rows);
+    let chain_positions = ChainPositions::assign(&rows);
     store::seal(
         &mut tx,
         &chain_positions.tenants,
@@ -57,17 +58,18 @@ pub async fn seal(db: &Db) -> Result<usize> {
 }
 
 impl ChainPositions {
-    /// Gives each event the position after the last event of its tenant.
-    fn of(events: &[EventRow]) -> Self {
+    /// Gives each event the next position of its tenant. The `position` and `hash` of each row are
+    /// the values of the last event that was sealed in the tenant before.
+    fn assign(events: &[EventRow]) -> Self {
         let mut chain_positions = Self::default();
         let mut last_by_tenant: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();
         for event in events {
-            let before = last_by_tenant
+            let last = last_by_tenant
                 .entry(event.tenant_id)
                 .or_insert_with(|| (event.position, event.hash.clone()));
-            let position = before.0 + 1;
-            let hash = chain::hash(event, position, &before.1);
-            *before = (position, hash.clone());
+            let position = last.0 + 1;
+            let hash = chain::hash(event, position, &last.1);
+            *last = (position, hash.clone());
             chain_positions.tenants.push(event.tenant_id);
             chain_positions.events.push(event.event_id);
             chain_positions.positions.push(position);

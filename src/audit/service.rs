@@ -1,8 +1,8 @@
-//! The service that serves the events of the audit trail over gRPC.
+//! The gRPC service for the audit trail.
 
 use std::sync::Arc;
 
-use super::SealSignal;
+use super::ChainSignal;
 use crate::{api::paging::Pages, concurrency::bounded::BoundedPermits, db::Db, ids::TenantId};
 
 /// The implementation of `AuditService`.
@@ -10,7 +10,7 @@ pub struct Events {
     pub db: Db,
     pub pages: Pages,
     /// Signals that events were sealed.
-    pub seals: Arc<SealSignal>,
-    /// The open streams, which are limited because each polls Postgres.
+    pub chain_signal: Arc<ChainSignal>,
+    /// Permits for open streams. Their number is limited, because each stream polls Postgres.
     pub streams: Arc<BoundedPermits<TenantId>>,
 }

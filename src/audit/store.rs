@@ -29,9 +29,9 @@ pub struct EventRow {
     pub ip: Option<Vec<u8>>,
     pub detail: Value,
     pub created_at: OffsetDateTime,
-    /// 0 while the event is not sealed.
+    /// 0 while the event is not in the chain.
     pub position: i64,
-    /// Empty while the event is not sealed.
+    /// Empty while the event is not in the chain.
     pub hash: Vec<u8>,
 }
 
@@ -39,7 +39,7 @@ impl EventRow {
     /// The client's address; empty when the event has no address.
     ///
     /// # Errors
-    /// `DATA_UNREADABLE` when the sealed address was altered.
+    /// `DATA_UNREADABLE` when the encrypted address was altered.
     pub fn open_ip(&self, cipher: &Cipher) -> Result<String> {
         let Some(ip) = &self.ip else { return Ok(String::new()) };
         let ip = cipher.open(SealContext::row("audit_events", &self.event_id), ip)?;
@@ -47,10 +47,10 @@ impl EventRow {
     }
 }
 
-/// Inserts an event. `ip` is the sealed client address.
+/// Inserts an event. `ip` is the encrypted client address.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -91,19 +91,19 @@ pub struct EventFilter {
     pub actor: Option<Uuid>,
     /// The id of the target.
     pub target: Option<Uuid>,
-    /// The session of the actor, or the session that is the target.
+    /// The session of the actor.
     pub session: Option<Uuid>,
     pub request_id: Option<String>,
-    /// The earliest time, inclusive.
+    /// The start of the time range, inclusive.
     pub start: Option<OffsetDateTime>,
-    /// The latest time, exclusive.
+    /// The end of the time range, exclusive.
     pub end: Option<OffsetDateTime>,
 }
 
 /// Reads the next events of a tenant, newest first.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -147,11 +147,11 @@ pub async fn list(
     Ok(rows)
 }
 
-/// Reads the sealed events of a tenant after `position`, in the order of the chain.
+/// Reads at most `limit` events of a tenant's chain after `position`, in the order of the chain.
 ///
 /// # Errors
-/// When Postgres is unavailable.
-pub async fn after(
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn read_after(
     tx: &mut TenantTx,
     tenant: TenantId,
     position: i64,
@@ -182,7 +182,7 @@ pub async fn after(
 /// The last position in a tenant's chain; 0 when the chain is empty.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     let last = sqlx::query_scalar!(
         r#"select coalesce(max(position), 0) as "position!" from audit_chain where tenant_id = $1"#,
@@ -193,10 +193,11 @@ pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     Ok(last)
 }
 
-/// The tenants that have or had a trail. The transaction must work in the platform tenant.
+/// The tenants that have an audit trail, including deleted tenants. The transaction must work in
+/// the platform tenant.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> {
     let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#)
         .fetch_all(tx.conn())
@@ -204,10 +205,10 @@ pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> 
     Ok(tenants.into_iter().map(TenantId).collect())
 }
 
-/// The number of a tenant's events that are older than `before` and not sealed.
+/// The number of a tenant's events that were created before `before` and are not in the chain.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn count_unsealed_before(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -229,20 +230,21 @@ pub(super) async fn count_unsealed_before(
     Ok(count)
 }
 
-/// Whether events wait for their position in a chain.
+/// Whether there are events that are not in a chain yet.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn has_unsealed(db: &Db) -> Result<bool> {
     let query = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
     Ok(query.fetch_one(db.pool()).await?)
 }
 
-/// Reads unsealed events of all tenants, at most `limit`. The `position` and `hash` of a row are
-/// the values of the last sealed event of its tenant. Empty when another replica seals events.
+/// Reads at most `limit` unsealed events of all tenants. The `position` and `hash` of a row are the
+/// values of the last sealed event of the tenant. Returns no rows while another replica seals
+/// events.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(
         EventRow,
@@ -261,10 +263,10 @@ pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result
     Ok(rows)
 }
 
-/// Writes the positions and hashes of events.
+/// Writes the positions and hashes of events. The arrays have one element per event.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn seal(
     tx: &mut PgConnection,
     tenants: &[Uuid],
@@ -278,7 +280,7 @@ pub(super) async fn seal(
     Ok(())
 }
 
-/// An event to send. The client's address stays in Postgres.
+/// An event to send to Redis. The client's address is not sent.
 pub(super) struct OutboxEvent {
     pub(super) tenant_id: Uuid,
     pub(super) event_id: Uuid,
@@ -297,22 +299,22 @@ pub(super) struct OutboxEvent {
 /// Whether the outbox has events.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn has_unsent(db: &Db) -> Result<bool> {
     let query = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
     Ok(query.fetch_one(db.pool()).await?)
 }
 
-/// Reads events from the outbox, at most `limit`, except events of the `blocked` tenants. The
-/// tenants after `from` come first.
+/// Reads at most `limit` events from the outbox, in the order of tenants and positions. Leaves out
+/// the `blocked` tenants, and the tenants whose id is lower than `first_tenant`.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn read_outbox(
     tx: &mut PgConnection,
     limit: u16,
     blocked: &[Uuid],
-    from: Uuid,
+    first_tenant: Uuid,
 ) -> Result<Vec<OutboxEvent>> {
     let events = sqlx::query_as!(
         OutboxEvent,
@@ -326,7 +328,7 @@ pub(super) async fn read_outbox(
         "#,
         i64::from(limit),
         blocked,
-        from,
+        first_tenant,
     )
     .fetch_all(tx)
     .await?;
@@ -336,7 +338,7 @@ pub(super) async fn read_outbox(
 /// Removes sent events from the outbox.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn mark_published(
     tx: &mut PgConnection,
     tenants: &[Uuid],

@@ -1,10 +1,10 @@
 //! The outbox: sends sealed events to Redis Streams, one stream for each tenant. Consumers can
 //! read all events there.
 //!
-//! The id of an entry is the event's position, and Redis accepts only ascending ids. So an
-//! event that is sent again, after a crash or a lost connection, is in the stream only once and
-//! in order. If a stream rejects an event and does not contain that event, another program wrote to
-//! the stream. Such a stream gets no events until an operator repairs it.
+//! The id of an entry is the event's position, and Redis accepts only ascending ids. So an event
+//! that is sent again, after a crash or a lost connection, is in the stream only once and in order.
+//! If a stream rejects an event that it does not contain, another program has written to the
+//! stream. Such a stream is blocked: it gets no events until an operator repairs it.
 //!
 //! - Rule: `read_outbox` (`migrations/0023_publish_audit_events.sql`) decides the order of
 //!   sending, and lets one replica at a time send.
@@ -22,7 +22,7 @@ use fred::{
 use uuid::Uuid;
 
 use super::{
-    blocked::Blocked,
+    blocked::BlockedStreams,
     chain,
     store::{self, OutboxEvent},
 };
@@ -37,16 +37,17 @@ use crate::{
 /// least this number of entries, so it still contains the events of a batch that is sent again.
 const BATCH: u16 = 200;
 
-/// The result of one pass.
+/// The result of one pass through the outbox.
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Progress {
-    /// Number of events that left the outbox.
-    pub done: usize,
+    /// Number of events that were removed from the outbox.
+    pub removed: usize,
     /// Number of streams that accepted no event because of the content of their key in Redis.
-    pub blocked: usize,
-    /// Whether Redis failed to accept an event.
-    pub failed: bool,
-    /// Whether the next pass should start at once, with the tenants after the blocked tenants.
+    pub blocked_streams: usize,
+    /// Whether a command to Redis failed.
+    pub has_failed: bool,
+    /// Whether the next pass should start immediately, because blocked streams that are not
+    /// remembered may have filled the batch.
     pub should_continue: bool,
 }
 
@@ -58,37 +59,38 @@ enum SendError {
     Failed(Error),
 }
 
-/// The outbox and its target.
+/// Sends the events of the outbox to Redis.
 pub struct Outbox {
     db: Db,
     redis: Redis,
     has_event: Script,
-    length: u32,
-    blocked: Blocked,
-    /// The tenant at which the next pass starts.
-    from: Uuid,
+    stream_length: u32,
+    blocked_streams: BlockedStreams,
+    /// The tenant with which the next pass starts.
+    first_tenant: Uuid,
 }
 
 impl Outbox {
-    /// Each stream keeps about `length` entries. With 0, nothing is sent, and the outbox is
-    /// only emptied.
-    pub fn new(db: Db, redis: Redis, length: u32) -> Self {
+    /// Each stream keeps about `stream_length` entries. If `stream_length` is 0, nothing is sent,
+    /// and the events are only removed from the outbox.
+    pub fn new(db: Db, redis: Redis, stream_length: u32) -> Self {
         let has_event = redis::script(include_str!("has.lua"));
-        Self { db, redis, has_event, length, blocked: Blocked::default(), from: Uuid::nil() }
+        let (blocked_streams, first_tenant) = (BlockedStreams::default(), Uuid::nil());
+        Self { db, redis, has_event, stream_length, blocked_streams, first_tenant }
     }
 
-    /// Sends a batch of events from the outbox.
+    /// Sends a batch of events from the outbox, and removes them from the outbox.
     ///
     /// # Errors
-    /// When Postgres is unavailable. Events that Redis already accepted are sent again later. The
-    /// second sending has no effect.
+    /// UNAVAILABLE when Postgres is unavailable. Events that Redis already accepted are sent again
+    /// later. Sending an event again has no effect.
     pub async fn publish(&mut self) -> Result<Progress> {
         if !store::has_unsent(&self.db).await? {
             return Ok(Progress::default());
         }
-        let blocked = self.blocked.current();
+        let paused_tenants = self.blocked_streams.paused_tenants();
         let mut tx = self.db.connections().begin().await?;
-        let events = store::read_outbox(&mut tx, BATCH, &blocked, self.from).await?;
+        let events = store::read_outbox(&mut tx, BATCH, &paused_tenants, self.first_tenant).await?;
         let (sent, progress) = self.send_all(&events).await;
         if sent.is_empty() {
             return Ok(progress);
@@ -100,68 +102,68 @@ impl Outbox {
         Ok(progress)
     }
 
-    /// Sends events and returns the events that Redis accepted. A failure of Redis ends the pass. A
-    /// blocked stream delays only the events of its own tenant.
+    /// Sends events, and returns the events that Redis accepted. A failure of Redis ends the pass.
+    /// A blocked stream delays only the events of the stream's tenant.
     async fn send_all<'a>(
         &mut self,
         events: &'a [OutboxEvent],
     ) -> (Vec<&'a OutboxEvent>, Progress) {
         let (mut sent, mut progress) = (Vec::new(), Progress::default());
-        let (mut blocked, mut are_remembered) = (HashSet::new(), true);
+        let (mut blocked_tenants, mut all_remembered) = (HashSet::new(), true);
         for event in events {
             let tenant = event.tenant_id;
-            if blocked.contains(&tenant) {
+            if blocked_tenants.contains(&tenant) {
                 continue;
             }
             match self.send(event).await {
                 Ok(()) => sent.push(event),
                 Err(SendError::Blocked(why)) => {
-                    blocked.insert(tenant);
-                    let is_remembered = self.blocked.insert(tenant);
-                    // One log line for each remembered stream, so their number is bounded.
+                    blocked_tenants.insert(tenant);
+                    let is_remembered = self.blocked_streams.insert(tenant);
+                    // Only remembered streams are logged, so the number of log lines is bounded.
                     if is_remembered {
                         tracing::warn!(why, %tenant, "a tenant's audit stream takes no events");
                     }
-                    are_remembered &= is_remembered;
+                    all_remembered &= is_remembered;
                 }
                 Err(SendError::Failed(error)) => {
                     tracing::debug!(%error, "an audit event waits in the outbox");
-                    progress.failed = true;
+                    progress.has_failed = true;
                     break;
                 }
             }
         }
-        progress.done = sent.len();
-        progress.blocked = blocked.len();
-        if !progress.failed {
+        progress.removed = sent.len();
+        progress.blocked_streams = blocked_tenants.len();
+        if !progress.has_failed {
             let last_of_full_batch = events.last().filter(|_| events.len() >= BATCH.into());
-            progress.should_continue = last_of_full_batch.is_some() && !are_remembered;
+            progress.should_continue = last_of_full_batch.is_some() && !all_remembered;
             match last_of_full_batch {
-                // Earlier streams may be blocked without being remembered, so the next pass
-                // starts after this tenant.
-                Some(last) if !are_remembered => self.from = after(last.tenant_id),
+                // Blocked streams that are not remembered could fill the next batch again. So the
+                // next pass starts after the last tenant of this batch.
+                Some(last) if !all_remembered => self.first_tenant = next_id(last.tenant_id),
                 Some(_) => {}
-                None => self.from = Uuid::nil(),
+                None => self.first_tenant = Uuid::nil(),
             }
         }
         (sent, progress)
     }
 
     async fn send(&self, event: &OutboxEvent) -> Result<(), SendError> {
-        if self.length == 0 {
+        if self.stream_length == 0 {
             return Ok(());
         }
         let key = format!("audit:{{{}}}", event.tenant_id);
-        let cap = ("MAXLEN", "~", i64::from(self.length.max(BATCH.into())), None);
+        let max_length = ("MAXLEN", "~", i64::from(self.stream_length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
-        let command = self.redis.client().xadd(&key, false, cap, &id, event.fields());
-        let result: Result<(), _> = self.redis.observe("XADD", command).await;
+        let command = self.redis.client().xadd(&key, false, max_length, &id, event.fields());
+        let result: Result<(), _> = self.redis.run("XADD", command).await;
         let Err(error) = result else { return Ok(()) };
         let message = error.details();
         if message.contains("equal or smaller") {
-            return self.was_sent(key, id, event).await;
+            return self.check_already_sent(key, id, event).await;
         }
-        // The key is not a stream, or the stream has an entry with the highest possible id.
+        // The key is not a stream, or the last entry of the stream has the highest possible id.
         if message.starts_with("WRONGTYPE") || message.contains("exhausted the last possible ID") {
             return Err(SendError::Blocked(message.to_owned()));
         }
@@ -169,32 +171,32 @@ impl Outbox {
     }
 
     /// Checks that a stream contains the event. Called when the last id of the stream is not lower
-    /// than the id of the event. The stream contains the event if the event was sent before
-    /// and the confirmation was lost.
-    async fn was_sent(
+    /// than the id of the event. The stream contains the event if the event was sent before and the
+    /// response of Redis was lost.
+    async fn check_already_sent(
         &self,
         key: String,
         id: String,
         event: &OutboxEvent,
     ) -> Result<(), SendError> {
-        let blocked = |why: &str| Err(SendError::Blocked(why.to_owned()));
+        let blocked_error = |why: &str| Err(SendError::Blocked(why.to_owned()));
         let arguments = vec![id, event.event_id.to_string()];
         let has_event =
             self.has_event.evalsha_with_reload(self.redis.client(), vec![key], arguments);
-        match self.redis.observe("EVALSHA", has_event).await {
+        match self.redis.run("EVALSHA", has_event).await {
             Ok(1_i64) => Ok(()),
-            Ok(_) => blocked("the stream has a later entry but not this event"),
-            // A large entry in one stream must not stop the sending to all streams.
-            Err(error) if *error.kind() == ErrorKind::Timeout => {
-                blocked("the stream has a later entry, and the search for this event timed out")
-            }
+            Ok(_) => blocked_error("the stream has a later entry but not this event"),
+            // A large entry in one stream must not stop the sending to the other streams.
+            Err(error) if *error.kind() == ErrorKind::Timeout => blocked_error(
+                "the stream has a later entry, and the search for this event timed out",
+            ),
             Err(error) => Err(SendError::Failed(error)),
         }
     }
 }
 
-/// The next tenant id. After the highest id comes the lowest id.
-fn after(tenant: Uuid) -> Uuid {
+/// The id after this id. After the highest id comes the lowest id.
+fn next_id(tenant: Uuid) -> Uuid {
     Uuid::from_u128(tenant.as_u128().wrapping_add(1))
 }
 
@@ -209,7 +211,7 @@ impl OutboxEvent {
             ("target_id", id(self.target_id)),
             ("session_id", id(self.session_id)),
             ("request_id", Some(self.request_id.clone())),
-            ("create_time", Some(clock::text(self.created_at))),
+            ("create_time", Some(clock::rfc3339(self.created_at))),
             ("detail", Some(self.detail.to_string())),
             ("hash", Some(chain::text(&self.hash))),
         ];

@@ -1,4 +1,4 @@
-//! Conversion of events for clients.
+//! Converts events to the messages that clients get.
 
 use std::fmt::Display;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Converts an event. The event is marked `unreadable` if its address can't be decrypted.
-pub(super) fn shown(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
+pub(super) fn event_to_proto(row: EventRow, cipher: &Cipher) -> Result<AuditEvent> {
     fn text(value: Option<impl Display>) -> String {
         value.map(|value| value.to_string()).unwrap_or_default()
     }

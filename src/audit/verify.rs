@@ -1,7 +1,7 @@
 //! Verifies the audit trail by recomputing each tenant's chain.
 //!
-//! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) shows all tenants with a trail
-//! to the platform tenant only.
+//! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) lists all tenants with a trail, and
+//! only for the platform tenant.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,13 +12,14 @@ use super::{
 };
 use crate::{clock, db::Db, error::Result, ids::TenantId};
 
-/// Number of events that are read at once.
+/// Number of events that one statement reads.
 const BATCH: i64 = 1000;
 
-/// The age after which an unsealed event is a fault.
+/// The age after which an event that is not in the chain is a fault.
 const MAX_UNSEALED_AGE: time::Duration = time::Duration::minutes(1);
 
-/// The end of a chain. A copy that is saved elsewhere can be compared with the chain later.
+/// The last position of a chain and its hash. An operator can keep a copy outside of the database,
+/// and compare the chain with the copy later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Head {
     pub tenant_id: uuid::Uuid,
@@ -33,49 +34,50 @@ pub struct VerifiedTrail {
     /// The end of the valid part of the chain.
     #[serde(flatten)]
     pub head: Head,
-    /// The faults. Only the first break of the chain is listed, because events after it can't
+    /// The faults. Only the first fault in the chain is listed, because the events after it can't
     /// be verified.
     pub faults: Vec<String>,
 }
 
-/// The tenants that have or had a trail. `platform` is the platform's tenant, which may see all
-/// tenants.
+/// The tenants that have an audit trail, including deleted tenants. `platform` is the id of the
+/// platform tenant, which may list all tenants.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
-    let mut tx = db.begin_unsealed(platform).await?;
+    let mut tx = db.begin_without_cipher(platform).await?;
     store::audited_tenants(&mut tx).await
 }
 
-/// Recomputes a tenant's chain, and compares the chain with a head that was saved earlier.
+/// Recomputes a tenant's chain, and checks that the chain contains `saved_head`.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Result<VerifiedTrail> {
     let mut walk = Walk { position: 0, hash: Vec::new(), saved_head, passed_saved_head: false };
     let mut faults = Vec::new();
     while faults.is_empty() {
-        let mut tx = db.begin_unsealed(tenant).await?;
-        let rows = store::after(&mut tx, tenant, walk.position, BATCH).await?;
+        let mut tx = db.begin_without_cipher(tenant).await?;
+        let rows = store::read_after(&mut tx, tenant, walk.position, BATCH).await?;
         if rows.is_empty() {
             break;
         }
-        faults.extend(rows.iter().find_map(|row| walk.step(row).err()));
+        faults.extend(rows.iter().find_map(|row| walk.verify_next(row).err()));
     }
-    let last = store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?;
+    let last = store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await?;
     if faults.is_empty() && last > walk.position {
         faults.push(missing_event(walk.position + 1));
     }
     faults.extend(unsealed_events(db, tenant).await?);
     if let Some(saved_head) = saved_head.filter(|_| !walk.passed_saved_head) {
-        faults.push(format!("the chain does not lead to the kept hash at {}", saved_head.position));
+        let position = saved_head.position;
+        faults.push(format!("the chain does not contain the kept hash of position {position}"));
     }
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
     Ok(VerifiedTrail { head, faults })
 }
 
-/// The state of walking a chain from its start.
+/// The verified part of a chain, from its start to `position`.
 struct Walk<'a> {
     position: i64,
     hash: Vec<u8>,
@@ -84,8 +86,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Verifies the next event; an error describes the fault.
-    fn step(&mut self, row: &EventRow) -> Result<(), String> {
+    /// Verifies the next event. An error describes the fault.
+    fn verify_next(&mut self, row: &EventRow) -> Result<(), String> {
         let next = self.position + 1;
         if row.position != next {
             return Err(missing_event(next));
@@ -93,7 +95,9 @@ impl Walk<'_> {
         let hash = chain::hash(row, next, &self.hash);
         if hash != row.hash {
             let id = row.event_id;
-            return Err(format!("the event at position {next}, {id}, is not what was sealed"));
+            return Err(format!(
+                "the event at position {next} ({id}) was changed after it was added to the chain"
+            ));
         }
         (self.position, self.hash) = (next, hash);
         self.passed_saved_head |= self.saved_head.is_some_and(|saved_head| {
@@ -104,14 +108,15 @@ impl Walk<'_> {
 }
 
 fn missing_event(position: i64) -> String {
-    format!("the event at position {position}, or its place in the chain, is missing")
+    format!("the event at position {position} is missing, or its place in the chain is missing")
 }
 
-/// Describes the fault that events are still unsealed after [`MAX_UNSEALED_AGE`].
+/// Describes the fault that events older than [`MAX_UNSEALED_AGE`] are not in the chain; `None`
+/// when there are no such events.
 async fn unsealed_events(db: &Db, tenant: TenantId) -> Result<Option<String>> {
-    let mut tx = db.begin_unsealed(tenant).await?;
+    let mut tx = db.begin_without_cipher(tenant).await?;
     let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;
     let count = store::count_unsealed_before(&mut tx, tenant, before).await?;
-    let text = || format!("{count} events have no place in the chain, though they are not new");
+    let text = || format!("{count} events older than one minute have no place in the chain");
     Ok((count > 0).then(text))
 }

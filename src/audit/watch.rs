@@ -1,4 +1,4 @@
-//! `WatchEvents`: streams a tenant's events as they are sealed.
+//! `WatchEvents`: streams a tenant's events when they are sealed.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{SealReceiver, service::Events, store, to_proto::shown};
+use super::{ChainReceiver, service::Events, store, to_proto::event_to_proto};
 use crate::{
     concurrency::bounded::BoundedPermit,
     db::Db,
@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Interval at which a stream polls for events that another replica sealed, and checks that the
-/// caller of the stream is still admitted.
+/// gate still admits the caller of the stream.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Maximum time without a message on a stream.
+/// Time after which a stream without a new event sends a message without an event.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Maximum number of events of one read.
@@ -32,7 +32,7 @@ pub type Messages = BoxStream<'static, Result<Message, Status>>;
 /// The state of one caller's stream.
 struct Stream {
     db: Db,
-    listener: SealReceiver,
+    chain_receiver: ChainReceiver,
     admission: Admission,
     tenant: TenantId,
     /// The position up to which the stream has read.
@@ -42,7 +42,8 @@ struct Stream {
     _permit: BoundedPermit<TenantId>,
 }
 
-/// Opens a stream for a caller, with the events after a position or from now on.
+/// Opens a stream for a caller: with the events after the position `after`, or with new events
+/// only.
 ///
 /// # Errors
 /// `RESOURCE_EXHAUSTED` when too many streams are open; UNAVAILABLE when Postgres is
@@ -54,15 +55,15 @@ pub async fn open(
     after: Option<i64>,
 ) -> Result<Messages> {
     let tenant = caller.tenant();
-    let permit = events.streams.open(tenant)?;
-    let (db, listener) = (&events.db, events.seals.subscribe());
+    let permit = events.streams.acquire(tenant)?;
+    let (db, chain_receiver) = (&events.db, events.chain_signal.subscribe());
     let position = match after {
         Some(position) => position,
-        None => store::last_position(&mut db.begin_unsealed(tenant).await?, tenant).await?,
+        None => store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await?,
     };
     let mut stream = Stream {
         db: db.clone(),
-        listener,
+        chain_receiver,
         admission,
         tenant,
         position,
@@ -79,16 +80,16 @@ pub async fn open(
 }
 
 impl Stream {
-    /// Returns the next message; an error ends the stream.
+    /// Waits for the next message. An error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
             if let Some(message) = self.pending.pop_front() {
                 self.last_sent_at = Instant::now();
                 return Ok(message);
             }
-            let timeout = if self.read().await? { Duration::ZERO } else { INTERVAL };
-            if !self.listener.wait(timeout).await {
-                return Err(interrupted());
+            let timeout = if self.read_events().await? { Duration::ZERO } else { INTERVAL };
+            if !self.chain_receiver.wait(timeout).await {
+                return Err(watch_interrupted());
             }
             self.admission.renew().await?;
             if self.pending.is_empty() && self.last_sent_at.elapsed() >= HEARTBEAT {
@@ -97,23 +98,24 @@ impl Stream {
         }
     }
 
-    /// Reads the next events; false when there are no new events.
-    async fn read(&mut self) -> Result<bool> {
+    /// Reads the next events into `pending`. Returns false when there are no new events.
+    async fn read_events(&mut self) -> Result<bool> {
         let mut tx = self.db.begin(self.tenant).await?;
-        let rows = store::after(&mut tx, self.tenant, self.position, BATCH).await?;
+        let rows = store::read_after(&mut tx, self.tenant, self.position, BATCH).await?;
         let Some(last) = rows.last() else { return Ok(false) };
         self.position = last.position;
         let cipher = tx.cipher(self.tenant)?;
         for row in rows {
             let position = row.position;
-            self.pending.push_back(Message { event: Some(shown(row, &cipher)?), position });
+            self.pending
+                .push_back(Message { event: Some(event_to_proto(row, &cipher)?), position });
         }
         Ok(true)
     }
 }
 
-fn interrupted() -> Error {
-    let text = "this replica cannot continue the stream: open a new one after the last position \
-                that you received";
+fn watch_interrupted() -> Error {
+    let text = "this replica cannot continue the stream: open a new stream after the last \
+                position that you received";
     Error::refused(ErrorReason::WatchInterrupted, text)
 }

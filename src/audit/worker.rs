@@ -8,28 +8,30 @@ use tokio::{sync::watch, time};
 use super::{Refusals, sealer, stream::Outbox};
 use crate::{db::Db, error::Error, redis::Redis};
 
-/// Pause between two runs of the sealer. The sum of this pause and the poll interval of the streams
-/// is less than one second.
+/// Pause between two runs of the sealer. Together with the poll interval of `WatchEvents`, it is
+/// less than one second, so a client gets an event within about one second.
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// Maximum pause between two passes through the outbox when this replica seals nothing.
+/// Pause before the next pass through the outbox after a failure of Redis, and the maximum pause
+/// while this replica seals no events.
 const SEND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval at which counted refusals are recorded.
+/// Interval at which the counts of refusals are recorded.
 const COUNT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Signals that this replica sealed events. The value is true when the server stops.
+/// Signals that this replica sealed events, and that the server stops. The value of the channel is
+/// true when the server stops.
 #[derive(Default, Debug)]
-pub struct SealSignal(watch::Sender<bool>);
+pub struct ChainSignal(watch::Sender<bool>);
 
-/// Receives the signals of a [`SealSignal`].
-pub struct SealReceiver(watch::Receiver<bool>);
+/// Receives the signals of a [`ChainSignal`].
+pub struct ChainReceiver(watch::Receiver<bool>);
 
-impl SealSignal {
-    /// Subscribes to all signals from now on.
+impl ChainSignal {
+    /// Creates a receiver of all signals from now on.
     #[must_use]
-    pub fn subscribe(&self) -> SealReceiver {
-        SealReceiver(self.0.subscribe())
+    pub fn subscribe(&self) -> ChainReceiver {
+        ChainReceiver(self.0.subscribe())
     }
 
     /// Signals that the server stops.
@@ -42,8 +44,9 @@ impl SealSignal {
     }
 }
 
-impl SealReceiver {
-    /// Waits until events are sealed, at most for `timeout`; false when the server stops.
+impl ChainReceiver {
+    /// Waits until this replica seals events, at most for `timeout`. Returns false when the server
+    /// stops.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
         let changed = time::timeout(timeout, self.0.changed()).await;
         !matches!(changed, Ok(Err(_))) && !*self.0.borrow()
@@ -55,50 +58,51 @@ impl SealReceiver {
 struct Metrics {
     sealed: Counter,
     sent: Counter,
-    unsent: Counter,
-    blocked: Counter,
+    send_failures: Counter,
+    blocked_streams: Counter,
 }
 
 impl Metrics {
     fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let sealed = "Audit events that this replica sealed";
-        registry.register("tenantry_audit_sealed", sealed, metrics.sealed.clone());
-        let sent = "Audit events that this replica sent to Redis";
-        registry.register("tenantry_audit_sent", sent, metrics.sent.clone());
-        let unsent = "Failures to send an audit event to Redis";
-        registry.register("tenantry_audit_send_failures", unsent, metrics.unsent.clone());
-        let blocked = "Times that a tenant's stream in Redis accepted no event, because of the \
-                       content of its key";
-        registry.register("tenantry_audit_streams_blocked", blocked, metrics.blocked.clone());
+        let help = "Audit events that this replica sealed";
+        registry.register("tenantry_audit_sealed", help, metrics.sealed.clone());
+        let help = "Audit events that this replica sent to Redis";
+        registry.register("tenantry_audit_sent", help, metrics.sent.clone());
+        let help = "Failures to send an audit event to Redis";
+        registry.register("tenantry_audit_send_failures", help, metrics.send_failures.clone());
+        let help = "Times that a tenant's stream in Redis accepted no event, because of the \
+                    content of its key";
+        registry.register("tenantry_audit_streams_blocked", help, metrics.blocked_streams.clone());
         metrics
     }
 }
 
-/// Starts the workers. They stop when the pool is closed. Each tenant's Redis stream keeps
-/// about `stream_length` entries; with 0 there are no streams.
+/// Starts the workers. They stop when the connection pool is closed. Each tenant's Redis stream
+/// keeps about `stream_length` entries. If `stream_length` is 0, no events are sent.
 pub fn start_workers(
     db: &Db,
     redis: &Redis,
     stream_length: u32,
     refusals: Arc<Refusals>,
     registry: &mut Registry,
-) -> Arc<SealSignal> {
-    let seals = Arc::new(SealSignal::default());
+) -> Arc<ChainSignal> {
+    let chain_signal = Arc::new(ChainSignal::default());
     let metrics = Metrics::register(registry);
     let outbox = Outbox::new(db.clone(), redis.clone(), stream_length);
-    tokio::spawn(seal(db.clone(), seals.clone(), metrics.sealed.clone()));
-    tokio::spawn(send(db.clone(), outbox, stream_length > 0, seals.subscribe(), metrics));
+    tokio::spawn(seal(db.clone(), chain_signal.clone(), metrics.sealed.clone()));
+    let (has_streams, chain_receiver) = (stream_length > 0, chain_signal.subscribe());
+    tokio::spawn(send(db.clone(), outbox, has_streams, chain_receiver, metrics));
     tokio::spawn(record_counts(db.clone(), refusals));
-    seals
+    chain_signal
 }
 
-async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
+async fn seal(db: Db, chain_signal: Arc<ChainSignal>, sealed: Counter) {
     while !db.is_closed() {
         let count = sealer::seal(&db).await.unwrap_or_else(|error| log_failure(&error));
         if count > 0 {
             sealed.inc_by(u64::try_from(count).unwrap_or_default());
-            seals.notify();
+            chain_signal.notify();
         }
         if count < sealer::BATCH {
             time::sleep(INTERVAL).await;
@@ -106,19 +110,25 @@ async fn seal(db: Db, seals: Arc<SealSignal>, sealed: Counter) {
     }
 }
 
-async fn send(db: Db, mut outbox: Outbox, is_on: bool, mut seals: SealReceiver, metrics: Metrics) {
+async fn send(
+    db: Db,
+    mut outbox: Outbox,
+    has_streams: bool,
+    mut chain_receiver: ChainReceiver,
+    metrics: Metrics,
+) {
     while !db.is_closed() {
         let progress = outbox.publish().await.unwrap_or_else(|error| log_failure(&error));
-        if is_on {
-            metrics.sent.inc_by(u64::try_from(progress.done).unwrap_or_default());
+        if has_streams {
+            metrics.sent.inc_by(u64::try_from(progress.removed).unwrap_or_default());
         }
-        metrics.unsent.inc_by(u64::from(progress.failed));
-        metrics.blocked.inc_by(u64::try_from(progress.blocked).unwrap_or_default());
-        if progress.failed {
+        metrics.send_failures.inc_by(u64::from(progress.has_failed));
+        metrics.blocked_streams.inc_by(u64::try_from(progress.blocked_streams).unwrap_or_default());
+        if progress.has_failed {
             time::sleep(SEND_INTERVAL).await;
-        } else if progress.done == 0
+        } else if progress.removed == 0
             && !progress.should_continue
-            && !seals.wait(SEND_INTERVAL).await
+            && !chain_receiver.wait(SEND_INTERVAL).await
         {
             return;
         }
@@ -132,7 +142,8 @@ async fn record_counts(db: Db, refusals: Arc<Refusals>) {
     }
 }
 
-/// Logs a failure. No data is lost: events wait in Postgres, and counts wait in memory.
+/// Logs a failure and returns the default value. No data is lost: events wait in Postgres, and
+/// counts wait in memory.
 fn log_failure<T: Default>(error: &Error) -> T {
     tracing::warn!(%error, "a worker of the audit trail failed and tries again");
     T::default()

@@ -41,9 +41,9 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let sign_in = self.sign_ins.failures.begin(visitor.began());
+        let sign_in = self.sign_ins.failure_timing.begin(visitor.began());
         let pair = self.sign_ins.login(&sign_in, visitor.tenant(), visitor.origin(), message).await;
-        Ok(Response::new(sign_in.answer(pair).await?.into()))
+        Ok(Response::new(sign_in.delay_failure(pair).await?.into()))
     }
 
     async fn refresh(
@@ -70,8 +70,9 @@ impl AuthService for Auth {
         &self,
         request: Request<IntrospectTokenRequest>,
     ) -> Result<Response<IntrospectTokenResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let response = self.sign_ins.introspect(&reaching, &request.get_ref().token).await?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
+        let response =
+            self.sign_ins.introspect(&self_or_permitted, &request.get_ref().token).await?;
         Ok(Response::new(response))
     }
 
@@ -99,9 +100,9 @@ impl AuthService for Auth {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let caller = gate::caller(&request)?;
-        let sign_in = self.accounts.failures.begin(Instant::now());
+        let sign_in = self.accounts.failure_timing.begin(Instant::now());
         let result = self.accounts.change_password(&sign_in, &caller, request.into_inner()).await;
-        let consistency_token = sign_in.answer(result).await?;
+        let consistency_token = sign_in.delay_failure(result).await?;
         Ok(Response::new(ChangePasswordResponse { consistency_token }))
     }
 
@@ -132,10 +133,11 @@ impl AuthService for Auth {
         request: Request<ExchangeApiKeyRequest>,
     ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
         let visitor = gate::visitor(&request)?;
-        let certificate = request.extensions().get::<ClientNames>().cloned();
+        let certificate_names = request.extensions().get::<ClientNames>().cloned();
         let message = request.into_inner();
         let (named, origin) = (visitor.tenant(), visitor.origin());
-        let token = self.sign_ins.exchange_api_key(named, origin, message, certificate).await?;
+        let token =
+            self.sign_ins.exchange_api_key(named, origin, message, certificate_names).await?;
         Ok(Response::new(ExchangeApiKeyResponse {
             access_token: token.jwt.expose_secret().to_owned(),
             access_expire_time: Some(timestamp(token.expires_at)),

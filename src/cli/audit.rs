@@ -17,8 +17,9 @@ use crate::{
 pub(super) fn command() -> Command {
     let verify = Command::new("verify")
         .about(
-            "Verify every tenant's audit trail. Prints one line of JSON for each: the trail's \
-             end and its faults; fails when a trail has faults",
+            "Verify every tenant's audit trail. Prints a line of JSON for each trail, with the \
+             position and hash of its last event and with its faults. Fails when a trail has \
+             faults",
         )
         .arg(
             Arg::new("tenant")
@@ -31,7 +32,7 @@ pub(super) fn command() -> Command {
                 .long("kept")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Lines that an earlier run printed; the trail must still contain those ends"),
+                .help("File with the output of an earlier run: the trails must contain its hashes"),
         );
     Command::new("audit")
         .about("Verify the audit trail")
@@ -44,58 +45,62 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (_, matches) = matches.subcommand().context("no command")?;
     let values = Values::gather(matches)?;
     let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
-    let kept = match matches.get_one::<PathBuf>("kept") {
-        Some(path) => read_kept(path)?,
+    let kept_heads = match matches.get_one::<PathBuf>("kept") {
+        Some(path) => read_heads(path)?,
         None => HashMap::new(),
     };
     let tenants = match matches.get_one::<String>("tenant") {
-        Some(named) => vec![find(&db, named).await?],
-        None => all(&db, &kept).await?,
+        Some(id_or_slug) => vec![find_tenant(&db, id_or_slug).await?],
+        None => all_tenants(&db, &kept_heads).await?,
     };
-    let mut faulty = 0;
+    let mut faulty_trails = 0;
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
-        let finding = verify::verify(&db, *tenant, kept.get(&tenant.0)).await?;
-        let line = serde_json::to_string(&finding)?;
+        let trail = verify::verify(&db, *tenant, kept_heads.get(&tenant.0)).await?;
+        let line = serde_json::to_string(&trail)?;
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
-        faulty += usize::from(!finding.faults.is_empty());
+        faulty_trails += usize::from(!trail.faults.is_empty());
     }
     bar.finish_and_clear();
-    ensure!(faulty == 0, "{faulty} of {} trails have faults", tenants.len());
+    ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
 }
 
-/// Finds a tenant by id or slug. An id works also for a deleted tenant.
-async fn find(db: &Db, named: &str) -> anyhow::Result<TenantId> {
-    if let Ok(id) = uuid::Uuid::try_parse(named) {
+/// Finds a tenant by id or slug. A deleted tenant can be found by its id.
+async fn find_tenant(db: &Db, id_or_slug: &str) -> anyhow::Result<TenantId> {
+    if let Ok(id) = uuid::Uuid::try_parse(id_or_slug) {
         return Ok(TenantId(id));
     }
-    Ok(tenants::find(db, named).await?.context("there is no such tenant")?.id)
+    Ok(tenants::find(db, id_or_slug).await?.context("there is no such tenant")?.id)
 }
 
-/// The tenants that have an audit trail, and those in the kept lines.
-async fn all(db: &Db, kept: &HashMap<uuid::Uuid, Head>) -> anyhow::Result<Vec<TenantId>> {
+/// The tenants that have an audit trail, and the tenants of `kept_heads`.
+async fn all_tenants(
+    db: &Db,
+    kept_heads: &HashMap<uuid::Uuid, Head>,
+) -> anyhow::Result<Vec<TenantId>> {
     let platform = tenants::find(db, provision::PLATFORM).await?;
     let platform = platform.context(
-        "without a platform tenant the tenants cannot be listed: name one with --tenant",
+        "there is no platform tenant, so the tenants can't be listed: set --tenant to a tenant",
     )?;
     let mut tenants = verify::tenants(db, platform.id).await?;
-    tenants.extend(kept.keys().map(|id| TenantId(*id)));
+    tenants.extend(kept_heads.keys().map(|id| TenantId(*id)));
     tenants.sort_unstable();
     tenants.dedup();
     Ok(tenants)
 }
 
-fn read_kept(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("can't read {shown}"))?;
-    let mut kept = HashMap::new();
+/// Reads the heads in the output of an earlier run.
+fn read_heads(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
+    let file = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {file}"))?;
+    let mut heads = HashMap::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let finding: VerifiedTrail =
-            serde_json::from_str(line).with_context(|| format!("{shown} has an unknown line"))?;
-        // Of several lines for a tenant, the last one is the newest.
-        kept.insert(finding.head.tenant_id, finding.head);
+        let trail: VerifiedTrail = serde_json::from_str(line)
+            .with_context(|| format!("{file} has a line that `audit verify` did not print"))?;
+        // If there are several lines for a tenant, the last line replaces the earlier lines.
+        heads.insert(trail.head.tenant_id, trail.head);
     }
-    Ok(kept)
+    Ok(heads)
 }

@@ -26,29 +26,31 @@ pub(super) fn email(matches: &ArgMatches) -> String {
     matches.get_one::<String>("email").cloned().unwrap_or_default()
 }
 
-/// Creates the platform tenant. Fails when it exists.
-pub(super) async fn platform(values: Values, email: String) -> anyhow::Result<()> {
+/// Creates the platform tenant and its administrator, and prints the administrator's credentials.
+/// Fails when the tenant exists.
+pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Result<()> {
     let owner = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
-    let made = provision::platform(&owner, &hasher(&values)?, &email).await?;
-    show(&made.context("the platform tenant is there already")?);
+    let credentials = provision::platform(&owner, &hasher(&values)?, &email).await?;
+    print(&credentials.context("the platform tenant is there already")?);
     Ok(())
 }
 
-/// Creates the demo tenant. Fails when it exists.
-pub(super) async fn demo(values: Values, email: String) -> anyhow::Result<()> {
+/// Creates the demo tenant and its administrator, and prints the administrator's credentials. Fails
+/// when the tenant exists.
+pub(super) async fn create_demo(values: Values, email: String) -> anyhow::Result<()> {
     let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
-    let made = provision::demo(&db, &hasher(&values)?, &email).await?;
-    show(&made.context("the demo tenant is there already")?);
+    let credentials = provision::demo(&db, &hasher(&values)?, &email).await?;
+    print(&credentials.context("the demo tenant is there already")?);
     Ok(())
 }
 
-/// Creates a hasher with the server's settings.
+/// Starts a password hasher with the settings of the server.
 pub(super) fn hasher(values: &Values) -> anyhow::Result<Hasher> {
     Hasher::start(&config::Passwords::check(values)?)
 }
 
-fn show(made: &Credentials) {
-    println!("tenant   {}", made.tenant);
-    println!("email    {}", made.email);
-    println!("password {}", made.password);
+fn print(credentials: &Credentials) {
+    println!("tenant   {}", credentials.tenant);
+    println!("email    {}", credentials.email);
+    println!("password {}", credentials.password);
 }

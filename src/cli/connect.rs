@@ -9,17 +9,18 @@ use crate::{
     privacy::DataKeys,
 };
 
-/// Opens one connection to Postgres, for commands that read or write personal data.
+/// Opens one connection to Postgres and loads the data keys, for commands that read or write
+/// personal data.
 pub(super) async fn open(values: &Values, url: &SecretString) -> anyhow::Result<Db> {
     let source = config::master_keys(values)?;
-    // The client of a key service blocks, so it must not run on the runtime's threads.
+    // The client of a key service blocks its thread, so it must not run on a thread of the runtime.
     let data_keys = tokio::task::spawn_blocking(move || DataKeys::load(&source)).await??;
     let db = Db::connect(url, 1)?.with_data_keys(data_keys);
     db.prepare().await?;
     Ok(db)
 }
 
-/// The URL in a setting.
+/// The URL in the setting `name`.
 pub(super) fn url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
     values.get(name).map(SecretString::from).with_context(|| format!("{name} must be set"))
 }

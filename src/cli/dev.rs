@@ -1,4 +1,5 @@
-//! The command `tenantry dev`: creates and starts what serving needs and is missing.
+//! The command `tenantry dev`: starts the stores, creates the keys and tenants that do not exist
+//! yet, and serves.
 
 use std::{
     fs,
@@ -33,22 +34,24 @@ use crate::{
 const DATABASE: &str = "tenantry";
 const PLATFORM_EMAIL: &str = "admin@platform.local";
 
-/// Starts the missing servers, serves until a signal, and stops the servers that it started.
+/// Starts a private Postgres and Redis unless the URLs of both are set, serves until a signal, and
+/// stops the private Postgres and Redis.
 pub(super) async fn run(mut values: Values) -> anyhow::Result<()> {
-    let _writing = telemetry::init(&values)?;
-    let (mut out, _saying) = telemetry::non_blocking_writer(io::stdout());
+    let _log_guard = telemetry::init(&values)?;
+    let (mut out, _stdout_guard) = telemetry::non_blocking_writer(io::stdout());
     let stop = serve::stop_signal()?;
     let dir = PathBuf::from(values.get("DEV_DIR").context("DEV_DIR must be set")?);
     let services = start_services(&values, &dir, &mut out).await?;
-    let served = serve_on(&mut values, &dir, services.as_ref(), &mut out, stop);
-    let served = Box::pin(served).await;
+    let serving = set_up_and_serve(&mut values, &dir, services.as_ref(), &mut out, stop);
+    let result = Box::pin(serving).await;
     if let Some(services) = services {
         services.stop().await?;
     }
-    served
+    result
 }
 
-/// Starts the private servers. Returns `None` when the URLs of both stores are given.
+/// Starts a private Postgres and Redis. Returns `None` when the settings have the URLs of both
+/// stores.
 async fn start_services(
     values: &Values,
     dir: &Path,
@@ -68,28 +71,29 @@ async fn start_services(
     Ok(Some(services))
 }
 
-async fn serve_on(
+/// Sets the missing settings, creates the missing tenants, and serves until `stop` completes.
+async fn set_up_and_serve(
     values: &mut Values,
     dir: &Path,
     services: Option<&Services>,
     out: &mut NonBlocking,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
-    let owner = point_at_stores(values, dir, services).await?;
-    point_at_keys(values, dir)?;
-    point_at_master_key(values, dir)?;
-    point_at_mail(values, dir)?;
+    let owner_url = set_store_urls(values, dir, services).await?;
+    set_signing_keys(values, dir)?;
+    set_master_key(values, dir)?;
+    set_mail_folder(values, dir)?;
     // In development, nobody verifies email addresses.
     values.set_default("TENANTLESS_SIGN_IN", "any");
     let config = Config::check(values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let addr = listeners.grpc.local_addr()?;
 
-    let mut connection = pg::connect_owner(&owner).await?;
+    let mut connection = pg::connect_owner(&owner_url).await?;
     pg::migrate(&mut connection, Some(&config.database.url)).await?;
     connection.close().await?;
     let credentials = dir.join("credentials.json");
-    let demo = provision(values, &owner, &config.database.url, &credentials).await?;
+    let demo = provision(values, &owner_url, &config.database.url, &credentials).await?;
 
     let transport = if config.server.tls.is_some() { "" } else { "-plaintext " };
     let app = App::build(config)?;
@@ -97,8 +101,9 @@ async fn serve_on(
     server::serve(app, listeners, stop).await
 }
 
-/// Sets the stores' URLs that are not given, and returns the URL of the schema's owner.
-async fn point_at_stores(
+/// Sets the URLs of the stores if they are missing. Returns the URL with which the schema's owner
+/// connects.
+async fn set_store_urls(
     values: &mut Values,
     dir: &Path,
     services: Option<&Services>,
@@ -107,21 +112,22 @@ async fn point_at_stores(
         let services = services.context("no private Redis")?;
         values.set("REDIS_URL", services.redis_url());
     }
-    if let Some(given) = values.get("DATABASE_URL").map(str::to_owned) {
-        if let Some(owner) = values.get("MIGRATE_DATABASE_URL") {
-            return Ok(owner.into());
+    if let Some(database_url) = values.get("DATABASE_URL").map(str::to_owned) {
+        if let Some(owner_url) = values.get("MIGRATE_DATABASE_URL") {
+            return Ok(owner_url.into());
         }
-        // Only the URL of the schema's owner is given: the service gets its own role.
+        // Without MIGRATE_DATABASE_URL, DATABASE_URL is the URL of the schema's owner. The server
+        // connects with the role `tenantry_app` instead.
         let password = app_password(dir)?;
-        let mut url =
-            url::Url::parse(&given).map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
-        let set = url.set_username("tenantry_app").is_ok()
+        let mut url = url::Url::parse(&database_url)
+            .map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
+        let is_set = url.set_username("tenantry_app").is_ok()
             && url.set_password(Some(password.expose_secret())).is_ok();
-        if !set {
-            bail!("DATABASE_URL names no host");
+        if !is_set {
+            bail!("DATABASE_URL has no host");
         }
         values.set("DATABASE_URL", url.as_str());
-        return Ok(given.into());
+        return Ok(database_url.into());
     }
     let services = services.context("no private Postgres")?;
     create_database(&services.postgres_url("postgres", "postgres").into()).await?;
@@ -129,11 +135,12 @@ async fn point_at_stores(
     Ok(services.postgres_url("postgres", DATABASE).into())
 }
 
-/// The password of the service's role in a given Postgres. It is generated once.
+/// The password of the role `tenantry_app` in a Postgres that this command did not start. The
+/// password is generated once and stored in a file.
 fn app_password(dir: &Path) -> anyhow::Result<SecretString> {
     let path = dir.join("app-password");
-    if let Ok(kept) = fs::read_to_string(&path) {
-        return Ok(kept.into());
+    if let Ok(password) = fs::read_to_string(&path) {
+        return Ok(password.into());
     }
     let password = provision::random_secret()?;
     write_private(&path, password.expose_secret())?;
@@ -157,7 +164,8 @@ async fn create_database(admin: &SecretString) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn point_at_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+/// Creates signing keys, unless the settings have the paths of keys.
+fn set_signing_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     if values.get("JWT_ACCESS_PRIVATE_KEY_PATH").is_some() {
         return Ok(());
     }
@@ -180,7 +188,8 @@ fn point_at_keys(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn point_at_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+/// Creates a master key, unless the settings have a master key.
+fn set_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     let is_off = |name| values.get(name).is_none_or(|text| text == "off");
     if !is_off("MASTER_KEY_PATH") || !is_off("MASTER_TRANSIT_KEY") {
         return Ok(());
@@ -191,39 +200,45 @@ fn point_at_master_key(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes mails into a folder for the developer.
-fn point_at_mail(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
+/// Sets a folder as the destination of mails, unless the settings have a destination. The developer
+/// can read the mails there.
+fn set_mail_folder(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
     if values.get("MAIL_URL").is_none_or(|url| url == "off") {
         let dir = std::path::absolute(dir.join("mail"))?;
         let url = url::Url::from_directory_path(dir);
-        values.set("MAIL_URL", url.map_err(|()| anyhow::anyhow!("no folder for mails"))?);
+        values.set(
+            "MAIL_URL",
+            url.map_err(|()| anyhow::anyhow!("the path of the folder for mails is invalid"))?,
+        );
     }
     Ok(())
 }
 
-/// Creates the platform and demo tenants and writes their credentials to `file`. If the tenants
-/// exist without the file, both administrators get new passwords. This happens when the file
-/// was deleted, or when an earlier start was interrupted.
+/// Creates the platform and demo tenants, and writes the credentials of their administrators to
+/// `file`. Returns the credentials of the demo administrator. If a tenant exists but the file does
+/// not, the tenant's administrator gets a new password. This happens when the file was deleted, or
+/// when an earlier start was interrupted.
 async fn provision(
     values: &Values,
-    owner: &SecretString,
-    app: &SecretString,
+    owner_url: &SecretString,
+    app_url: &SecretString,
     file: &Path,
 ) -> anyhow::Result<Value> {
-    if let Some(demo) = read_demo(file) {
+    if let Some(demo) = read_demo_credentials(file) {
         return Ok(demo);
     }
     let hasher = bootstrap::hasher(values)?;
-    let (owner, app) = (open(values, owner).await?, open(values, app).await?);
-    let platform = if let Some(made) = provision::platform(&owner, &hasher, PLATFORM_EMAIL).await? {
-        made
+    let (owner, app) = (open(values, owner_url).await?, open(values, app_url).await?);
+    let platform = provision::platform(&owner, &hasher, PLATFORM_EMAIL).await?;
+    let platform = if let Some(credentials) = platform {
+        credentials
     } else {
         let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
         provision::reset_password(&app, &hasher, tenant, email).await?
     };
     let email = bootstrap::DEMO_EMAIL;
     let demo: Credentials = match provision::demo(&app, &hasher, email).await? {
-        Some(made) => made,
+        Some(credentials) => credentials,
         None => provision::reset_password(&app, &hasher, provision::DEMO, email).await?,
     };
     owner.close().await;
@@ -233,7 +248,8 @@ async fn provision(
     Ok(content["demo_admin"].clone())
 }
 
-fn read_demo(file: &Path) -> Option<Value> {
+/// Reads the credentials of the demo administrator; `None` when the file is not complete.
+fn read_demo_credentials(file: &Path) -> Option<Value> {
     let content: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
     content.get("platform_admin")?;
     content.get("demo_admin").cloned()

@@ -22,30 +22,35 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Fails unless the server is ready.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    // With TLS the server may require a client certificate, which this command does not have.
-    // It therefore asks over HTTP.
+    // With TLS, the server may require a client certificate, which this command does not have. So
+    // this command checks the readiness over HTTP.
     if values.get("TLS_CERT_PATH").is_some_and(|path| path != "off") {
-        return time::timeout(TIMEOUT, ask_http(&values)).await.context("no answer in time")?;
+        return time::timeout(TIMEOUT, check_over_http(&values))
+            .await
+            .context("the server did not answer in time")?;
     }
     let addr = values.get("GRPC_ADDR").context("GRPC_ADDR must be set")?;
     let addr: SocketAddr = addr.parse().context("GRPC_ADDR is not an address")?;
-    let channel = Endpoint::from_shared(format!("http://{}", reachable(addr)))?
+    let channel = Endpoint::from_shared(format!("http://{}", connect_addr(addr)))?
         .connect_timeout(TIMEOUT)
         .timeout(TIMEOUT)
         .connect()
         .await
         .with_context(|| format!("nothing answers on {addr}"))?;
-    let reply = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
-    let status = reply.into_inner().status();
+    let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+    let status = response.into_inner().status();
     ensure!(status == ServingStatus::Serving, "the server is {}", status.as_str_name());
     println!("{}", status.as_str_name());
     Ok(())
 }
 
-async fn ask_http(values: &Values) -> anyhow::Result<()> {
+async fn check_over_http(values: &Values) -> anyhow::Result<()> {
     let addr = values.get("HTTP_ADDR").filter(|addr| *addr != "off");
-    let addr = addr.context("HTTP_ADDR must be set, because gRPC requires TLS")?;
-    let addr = reachable(addr.parse().context("HTTP_ADDR is not an address")?);
+    let addr = addr.context(
+        "set HTTP_ADDR to an address: with TLS, this command checks over HTTP, because it has no \
+         client certificate for gRPC",
+    )?;
+    let addr = connect_addr(addr.parse().context("HTTP_ADDR is not an address")?);
     let stream = TcpStream::connect(addr);
     let stream = stream.await.with_context(|| format!("nothing answers on {addr}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -58,8 +63,9 @@ async fn ask_http(values: &Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The address to connect to. A server that listens on all addresses is reached on loopback.
-fn reachable(addr: SocketAddr) -> SocketAddr {
+/// The address to connect to. For a server that listens on all addresses, this is the loopback
+/// address.
+fn connect_addr(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-const ACCESS_LIFE: &str = "JWT_ACCESS_EXPIRES_IN";
-const REFRESH_LIFE: &str = "JWT_REFRESH_EXPIRES_IN";
+const ACCESS_LIFETIME: &str = "JWT_ACCESS_EXPIRES_IN";
+const REFRESH_LIFETIME: &str = "JWT_REFRESH_EXPIRES_IN";
 
 pub(super) fn command() -> Command {
     Command::new("keys")
@@ -32,43 +32,46 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("generate")
                 .about("Create both key pairs; existing keys are not changed")
-                .arg(dir())
-                .arg(algorithm().default_value("RS256")),
+                .arg(dir_arg())
+                .arg(algorithm_arg().default_value("RS256")),
         )
         .subcommand(
             Command::new("rotate")
                 .about(
-                    "Add keys that are published now and sign later, so that no token fails, \
-                     and remove replaced keys whose tokens have ended. One rotation at a time",
+                    "Add keys that are published now and sign later, so that all tokens stay \
+                     valid, and remove replaced keys whose tokens have expired. Adds no keys while \
+                     added keys do not sign yet",
                 )
-                .arg(dir())
-                .arg(algorithm())
+                .arg(dir_arg())
+                .arg(algorithm_arg())
                 .arg(
                     Arg::new("ahead")
                         .long("ahead")
                         .value_name("TIME")
                         .value_parser(humantime::parse_duration)
                         .default_value("15m")
-                        .help("Time until the new keys sign; all verifiers need them by then"),
+                        .help(
+                            "Time until the new keys sign; all verifiers need the new keys by then",
+                        ),
                 )
                 .arg(
                     Arg::new("compromised")
                         .long("compromised")
                         .action(ArgAction::SetTrue)
-                        .help("Drop the old keys at once: everybody must sign in again"),
+                        .help("Remove the old keys immediately: everybody must sign in again"),
                 )
-                .args(lives()),
+                .args(lifetime_args()),
         )
         .subcommand(
             Command::new("retire")
-                .about("Remove replaced keys whose tokens have ended")
-                .arg(dir())
-                .args(lives()),
+                .about("Remove replaced keys whose tokens have expired")
+                .arg(dir_arg())
+                .args(lifetime_args()),
         )
-        .subcommand(Command::new("list").about("Show the keys and their states").arg(dir()))
+        .subcommand(Command::new("list").about("Show the keys and their states").arg(dir_arg()))
 }
 
-fn dir() -> Arg {
+fn dir_arg() -> Arg {
     Arg::new("dir")
         .long("dir")
         .value_name("DIR")
@@ -77,7 +80,7 @@ fn dir() -> Arg {
         .help("Folder of the PEM files")
 }
 
-fn algorithm() -> Arg {
+fn algorithm_arg() -> Arg {
     let names =
         PossibleValuesParser::new(["RS256", "ES256", "EdDSA"]).map(|name| match name.as_str() {
             "ES256" => KeyAlgorithm::Es256,
@@ -87,13 +90,14 @@ fn algorithm() -> Arg {
     Arg::new("algorithm")
         .long("algorithm")
         .value_parser(names)
-        .help("Algorithm of the new keys; a rotation keeps the current one by default")
+        .help("Algorithm of the new keys; a rotation keeps the current algorithm by default")
 }
 
 /// The arguments for the lifetimes of tokens.
-fn lives() -> Vec<Arg> {
-    let settings =
-        SETTINGS.iter().filter(|setting| [ACCESS_LIFE, REFRESH_LIFE].contains(&setting.name));
+fn lifetime_args() -> Vec<Arg> {
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| [ACCESS_LIFETIME, REFRESH_LIFETIME].contains(&setting.name));
     settings
         .map(|setting| {
             let arg = Arg::new(setting.name)
@@ -123,25 +127,25 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             }
         }
         "rotate" => rotate(dir, matches)?,
-        "retire" => pem::retire(dir, read_lives(matches)?)?,
+        "retire" => pem::retire(dir, lifetimes(matches)?)?,
         _ => {}
     }
     list(dir)
 }
 
 fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
-    // Keys that the server could not load are not rotated.
+    // Fails if the server could not load the keys.
     Keyring::load(&pem::source(dir), "", "")?;
     let algorithm = matches.get_one("algorithm").copied();
     if matches.get_flag("compromised") {
         pem::replace(dir, algorithm)?;
-        println!("replaced the keys in {}: all tokens from before are refused", dir.display());
+        println!("replaced the keys in {}: all earlier tokens are refused", dir.display());
         return Ok(());
     }
-    let ahead = *matches.get_one::<Duration>("ahead").context("no time")?;
-    ensure!(ahead <= Duration::from_hours(24 * 365), "--ahead must be a year at most");
-    let starts = clock::now().replace_nanosecond(0).context("the clock")? + ahead;
-    if pem::rotate(dir, algorithm, starts, read_lives(matches)?)? {
+    let ahead = *matches.get_one::<Duration>("ahead").context("no value of --ahead")?;
+    ensure!(ahead <= Duration::from_hours(24 * 365), "--ahead must be at most a year");
+    let sign_from = clock::now().replace_nanosecond(0).context("the time is invalid")? + ahead;
+    if pem::rotate(dir, algorithm, sign_from, lifetimes(matches)?)? {
         println!(
             "added keys in {}; they sign in {}",
             dir.display(),
@@ -153,9 +157,9 @@ fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_lives(matches: &ArgMatches) -> anyhow::Result<Lifetimes> {
-    let life = |name| matches.get_one::<Duration>(name).copied().context("no lifetime");
-    Ok(Lifetimes { access: life(ACCESS_LIFE)?, refresh: life(REFRESH_LIFE)? })
+fn lifetimes(matches: &ArgMatches) -> anyhow::Result<Lifetimes> {
+    let lifetime = |name| matches.get_one::<Duration>(name).copied().context("no lifetime");
+    Ok(Lifetimes { access: lifetime(ACCESS_LIFETIME)?, refresh: lifetime(REFRESH_LIFETIME)? })
 }
 
 fn list(dir: &Path) -> anyhow::Result<()> {

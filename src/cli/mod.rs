@@ -1,5 +1,5 @@
 //! The commands of the `tenantry` program.
-#![expect(clippy::print_stdout, reason = "commands talk to people")]
+#![expect(clippy::print_stdout, reason = "commands print their results")]
 
 mod audit;
 mod bootstrap;
@@ -51,7 +51,7 @@ pub fn command() -> Command {
         .subcommand(with_settings("serve", "Serve with an existing Postgres and Redis"))
         .subcommand(with_settings(
             "dev",
-            "Serve for development: starts its own Postgres and Redis, migrates, creates keys, \
+            "Serve for development: starts a private Postgres and Redis, migrates, creates keys, \
              an administrator and a demo tenant",
         ))
         .subcommand(with_settings(
@@ -90,17 +90,17 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "serve" => block_on(serve::run(values)),
         "dev" => block_on(dev::run(values)),
         "migrate" => block_on(migrate::run(values)),
-        "bootstrap" => block_on(bootstrap::platform(values, bootstrap::email(matches))),
-        "seed" => block_on(bootstrap::demo(values, bootstrap::email(matches))),
+        "bootstrap" => block_on(bootstrap::create_platform(values, bootstrap::email(matches))),
+        "seed" => block_on(bootstrap::create_demo(values, bootstrap::email(matches))),
         "healthcheck" => block_on(healthcheck::run(values)),
         _ => anyhow::bail!("no such command: {name}"),
     }
 }
 
-fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("can't start the runtime")?
-        .block_on(work)
+        .block_on(command)
 }

@@ -2,8 +2,8 @@
 
 use crate::gate::Policies;
 
-/// Prints the policy of every method. Server reflection cannot show policies, because it drops
-/// the options of the proto.
+/// Prints the policy of every method. Server reflection can't show policies, because it leaves out
+/// the options of the proto, which contain the policies.
 pub(super) fn run() -> anyhow::Result<()> {
     for method in Policies::load()?.iter() {
         println!("{:<52} {method}", method.path);

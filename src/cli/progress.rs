@@ -8,19 +8,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 const TICK: Duration = Duration::from_millis(100);
 
 /// A progress bar for `total` items.
-pub(super) fn bar(total: u64, what: &'static str) -> ProgressBar {
+pub(super) fn bar(total: u64, message: &'static str) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} {msg}, {eta} left");
-    // The template is a constant, so it is valid; otherwise the default style is used.
+    // This never fails, because the template is a valid constant.
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total).with_style(style).with_message(what)
+    ProgressBar::new(total).with_style(style).with_message(message)
 }
 
 /// A spinner for work of unknown length.
-pub(super) fn spinner(what: &'static str) -> ProgressBar {
+pub(super) fn spinner(message: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let spinner = ProgressBar::new_spinner().with_style(style).with_message(what);
+    let spinner = ProgressBar::new_spinner().with_style(style).with_message(message);
     spinner.enable_steady_tick(TICK);
     spinner
 }

@@ -12,8 +12,8 @@ use crate::{
     credentials::password,
     db::{Db, TenantTx},
     error::Result,
-    ids::{RoleId, TenantId, UserId},
-    limits::Owner,
+    ids::{RoleId, SubjectId, TenantId},
+    limits::WorkOwner,
     passwords::{Hasher, PasswordPolicy},
     roles::{self, system},
     sessions,
@@ -26,8 +26,8 @@ pub const PLATFORM: &str = "platform";
 /// The slug of the demo tenant.
 pub const DEMO: &str = "demo";
 
-/// Permissions of the demo's administrator. `*:*` covers the others, which are listed so that a
-/// first Check has permissions to ask for.
+/// Permissions of the administrator of the demo tenant. `*:*` includes the other permissions. They
+/// are examples of permissions that a client can check.
 const DEMO_PERMISSIONS: &[&str] = &["*:*", "agent:manage", "workflow:execute"];
 
 /// The credentials of an administrator.
@@ -44,7 +44,7 @@ pub struct Credentials {
 /// already.
 ///
 /// # Errors
-/// When `owner` is not connected as the schema's owner, or Postgres is unavailable.
+/// Fails when `owner` is not connected as the schema's owner, or when Postgres is unavailable.
 pub async fn platform(
     owner: &Db,
     hasher: &Hasher,
@@ -56,7 +56,7 @@ pub async fn platform(
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
     let data_key = owner.generate_data_key(id).await?;
-    let mut tx = owner.begin_unsealed(id).await?;
+    let mut tx = owner.begin_without_cipher(id).await?;
     sqlx::query!(
         r#"
         insert into tenants (tenant_id, name, slug, is_platform)
@@ -68,15 +68,15 @@ pub async fn platform(
     .await
     .context("can't make the platform tenant; is this the schema's owner?")?;
     tx.insert_data_key(&data_key).await?;
-    let admin = system::create(&mut tx, id, system::PLATFORM).await?;
-    finish(tx, id, admin, email, &hash).await?;
+    let admin_role = system::create(&mut tx, id, system::PLATFORM).await?;
+    add_administrator(tx, id, admin_role, email, &hash).await?;
     Ok(Some(credentials(PLATFORM, email, &password)))
 }
 
 /// Creates the demo tenant and its administrator; `None` when the tenant exists already.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// Fails when Postgres is unavailable.
 pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Option<Credentials>> {
     if tenants::find(db, DEMO).await?.is_some() {
         return Ok(None);
@@ -84,8 +84,8 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
     let data_key = db.generate_data_key(id).await?;
-    let mut tx = db.begin_unsealed(id).await?;
-    let new = NewTenant {
+    let mut tx = db.begin_without_cipher(id).await?;
+    let new_tenant = NewTenant {
         id,
         name: "Demo",
         slug: DEMO,
@@ -93,78 +93,79 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
         password_policy: PasswordPolicy::default(),
         data_key: &data_key,
     };
-    let admin = tenants::create::create(&mut tx, new).await?;
-    let mut role = roles::store::lock(&mut tx, id, admin).await?;
+    let admin_role = tenants::create::create(&mut tx, new_tenant).await?;
+    let mut role = roles::store::lock(&mut tx, id, admin_role).await?;
     role.permissions = DEMO_PERMISSIONS.iter().map(|p| (*p).to_owned()).collect();
     roles::store::update(&mut tx, &role).await?;
-    finish(tx, id, admin, email, &hash).await?;
+    add_administrator(tx, id, admin_role, email, &hash).await?;
     Ok(Some(credentials(DEMO, email, &password)))
 }
 
 /// Sets a new password for the user with this email, and ends the user's sessions.
 ///
 /// # Errors
-/// When the tenant or the user does not exist, or Postgres is unavailable.
+/// Fails when the tenant or the user does not exist, or when Postgres is unavailable.
 pub async fn reset_password(
     db: &Db,
     hasher: &Hasher,
-    tenant: &str,
+    slug: &str,
     email: &str,
 ) -> anyhow::Result<Credentials> {
-    let found = tenants::find(db, tenant).await?.context("there is no such tenant")?;
+    let tenant = tenants::find(db, slug).await?.context("there is no such tenant")?.id;
     let (password, hash) = new_password(hasher).await?;
-    let mut tx = db.begin(found.id).await?;
-    let user = users::store::find_by_email(&mut tx, found.id, email).await?;
+    let mut tx = db.begin(tenant).await?;
+    let user = users::store::find_by_email(&mut tx, tenant, email).await?;
     let user = user.context("there is no such user")?.user_id;
-    password::set(&mut tx, found.id, user, &hash).await?;
-    let (count, ended) =
-        sessions::store::revoke_all(&mut tx, found.id, user, None, "password_reset").await?;
+    password::set(&mut tx, tenant, user, &hash).await?;
+    let (count, ended_sessions) =
+        sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
     let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await?;
-    ended.expire_in_cache();
-    Ok(credentials(tenant, email, &password))
+    ended_sessions.expire_in_cache();
+    Ok(credentials(slug, email, &password))
 }
 
 /// Records in the platform tenant's audit trail that data keys were wrapped by another master
-/// key. Does nothing without a platform tenant.
+/// key. Does nothing if there is no platform tenant.
 ///
 /// # Errors
-/// When Postgres is unavailable.
-pub async fn record_rewrapped(db: &Db, by: &str, count: u64) -> Result<()> {
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn record_rewrapped(db: &Db, master_key: &str, count: u64) -> Result<()> {
     let Some(platform) = tenants::find(db, PLATFORM).await? else { return Ok(()) };
     let event = Event::new(EventKind::DataKeysRewrapped);
-    let event = event.detail("master_key", by).detail("count", count);
+    let event = event.detail("master_key", master_key).detail("count", count);
     audit::record_alone(db, platform.id, &operator(), event).await
 }
 
-async fn finish(
+/// Records the creation of the tenant, creates its administrator and commits.
+async fn add_administrator(
     mut tx: TenantTx,
     tenant: TenantId,
-    admin: RoleId,
+    admin_role: RoleId,
     email: &str,
-    hash: &str,
+    password_hash: &str,
 ) -> Result<()> {
     let row = tenants::store::get(&mut tx, tenant).await?;
     let event = Event::new(EventKind::TenantCreated).target(tenant.0).detail("by", "command");
-    let event = tenants::audited::made(event, &row);
+    let event = tenants::audited::with_tenant(event, &row);
     audit::record(&mut tx, &operator(), event).await?;
 
-    let user = UserId::new();
+    let user = SubjectId::new();
     users::store::insert(&mut tx, tenant, user, email, "Administrator").await?;
-    password::set(&mut tx, tenant, user, hash).await?;
-    let assignment = roles::assign_new(&mut tx, tenant, user, admin).await?;
+    password::set(&mut tx, tenant, user, password_hash).await?;
+    let assignment = roles::assign_new(&mut tx, tenant, user, admin_role).await?;
     let event = Event::new(EventKind::UserCreated).target(user.0).detail("by", "command");
     let event = event.list("fields", ["email", "display_name", "password"]);
-    let event = roles::audited::assigned(event, &assignment);
+    let event = roles::audited::with_assignment(event, &assignment);
     audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await
 }
 
-fn credentials(tenant: &str, email: &str, password: &SecretString) -> Credentials {
+fn credentials(slug: &str, email: &str, password: &SecretString) -> Credentials {
     Credentials {
-        tenant: tenant.to_owned(),
+        tenant: slug.to_owned(),
         email: email.to_owned(),
         password: password.expose_secret().to_owned(),
     }
@@ -173,21 +174,22 @@ fn credentials(tenant: &str, email: &str, password: &SecretString) -> Credential
 /// A random secret of 144 bits, in base64url.
 ///
 /// # Errors
-/// When the operating system provides no random bytes.
+/// Fails when the operating system provides no random bytes.
 pub fn random_secret() -> anyhow::Result<SecretString> {
     let mut bytes = [0; 18];
-    rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no random bytes"))?;
+    rand::fill(&mut bytes)
+        .map_err(|_| anyhow::anyhow!("the operating system provides no random bytes"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes).into())
 }
 
 async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
     let password = random_secret()?;
-    let owner = Owner::new(TenantId::UNKNOWN, None);
-    let hash = hasher.slot(owner)?.hash(password.clone()).await?;
+    let owner = WorkOwner::new(TenantId::UNKNOWN, None);
+    let hash = hasher.take_slot(owner)?.hash(password.clone()).await?;
     Ok((password, hash))
 }
 
-/// The person who runs the command.
+/// The actor of events that a command records.
 fn operator() -> Actor {
     Actor::anonymous(&Origin { correlation_id: CorrelationId::Command, ip: None, user_agent: None })
 }

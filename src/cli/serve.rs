@@ -9,10 +9,10 @@ use crate::{
     telemetry,
 };
 
-/// Serves until SIGINT or SIGTERM, then drains.
+/// Serves until SIGINT or SIGTERM, then lets the calls in progress finish.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let config = Config::check(&values)?;
-    let _writing = telemetry::init(&values)?;
+    let _log_guard = telemetry::init(&values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let app = App::build(config)?;
     tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
@@ -21,7 +21,7 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completes at the first SIGINT or SIGTERM. The second signal ends the process at once.
+/// Completes at the first SIGINT or SIGTERM. The second signal ends the process immediately.
 pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

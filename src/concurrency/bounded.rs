@@ -1,9 +1,9 @@
-//! Limits how many objects (such as connections or streams) are open at once, in total and for
-//! each owner.
+//! Permits for objects that are open for a while, such as connections or streams. There is a limit
+//! for all owners together, and a limit for each owner.
 //!
-//! Where the limit of an owner is below the total, an owner opens another object only while it has
-//! fewer open objects than there are free permits (dynamic thresholds, Choudhury and Hahne 1998).
-//! So a few owners can never take all permits.
+//! If the limit of an owner is below the total limit, an owner gets a permit only while the owner
+//! holds fewer permits than are free (dynamic thresholds, Choudhury and Hahne 1998). So a few
+//! owners can never take all permits.
 
 use std::{
     collections::HashMap,
@@ -13,21 +13,22 @@ use std::{
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
-/// Counts the open objects of each owner.
+/// A pool of permits. Each permit allows one open object of an owner.
 pub struct BoundedPermits<K: Eq + Hash + Copy> {
-    total: usize,
-    per_owner: usize,
-    open: Mutex<Counts<K>>,
+    total_limit: usize,
+    limit_per_owner: usize,
+    counts: Mutex<Counts<K>>,
 }
 
+/// The numbers of permits in use.
 struct Counts<K> {
-    all: usize,
+    total: usize,
     by_owner: HashMap<K, usize>,
 }
 
 /// A permit for one open object. Dropping the permit returns it to the pool.
 pub struct BoundedPermit<K: Eq + Hash + Copy> {
-    all: Arc<BoundedPermits<K>>,
+    pool: Arc<BoundedPermits<K>>,
     owner: K,
 }
 
@@ -37,57 +38,60 @@ pub enum TooMany {
     /// The limit on the open objects of all owners.
     Total,
     /// The limit on the open objects of this owner.
-    OfOwner,
+    PerOwner,
 }
 
 impl From<TooMany> for Error {
     fn from(_: TooMany) -> Self {
-        Self::refused(ErrorReason::Overloaded, "the maximum number is open already")
+        Self::refused(ErrorReason::Overloaded, "too many are open; close one, or try again later")
     }
 }
 
 impl<K: Eq + Hash + Copy> BoundedPermits<K> {
-    /// Creates the counter with no open objects.
+    /// Creates a pool without permits in use.
     #[must_use]
-    pub fn new(total: usize, per_owner: usize) -> Arc<Self> {
-        let open = Mutex::new(Counts { all: 0, by_owner: HashMap::new() });
-        Arc::new(Self { total, per_owner, open })
+    pub fn new(total_limit: usize, limit_per_owner: usize) -> Arc<Self> {
+        let counts = Mutex::new(Counts { total: 0, by_owner: HashMap::new() });
+        Arc::new(Self { total_limit, limit_per_owner, counts })
     }
 
-    /// Opens one more object of an owner.
+    /// Takes a permit for an owner, without waiting.
     ///
     /// # Errors
     /// Returns the limit that is reached.
-    pub fn open(self: &Arc<Self>, owner: K) -> Result<BoundedPermit<K>, TooMany> {
-        let mut open = self.lock();
-        if open.all >= self.total {
+    pub fn acquire(self: &Arc<Self>, owner: K) -> Result<BoundedPermit<K>, TooMany> {
+        let mut counts = self.lock();
+        if counts.total >= self.total_limit {
             return Err(TooMany::Total);
         }
-        let owner_count = open.by_owner.get(&owner).copied().unwrap_or_default();
-        let free = self.total - open.all;
-        let owner_limit =
-            if self.per_owner < self.total { self.per_owner.min(free) } else { self.total };
+        let owner_count = counts.by_owner.get(&owner).copied().unwrap_or_default();
+        let free = self.total_limit - counts.total;
+        let owner_limit = if self.limit_per_owner < self.total_limit {
+            self.limit_per_owner.min(free)
+        } else {
+            self.total_limit
+        };
         if owner_count >= owner_limit {
-            return Err(TooMany::OfOwner);
+            return Err(TooMany::PerOwner);
         }
-        open.by_owner.insert(owner, owner_count + 1);
-        open.all += 1;
-        Ok(BoundedPermit { all: self.clone(), owner })
+        counts.by_owner.insert(owner, owner_count + 1);
+        counts.total += 1;
+        Ok(BoundedPermit { pool: self.clone(), owner })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts<K>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Eq + Hash + Copy> Drop for BoundedPermit<K> {
     fn drop(&mut self) {
-        let mut open = self.all.lock();
-        open.all -= 1;
-        if let Some(count) = open.by_owner.get_mut(&self.owner) {
+        let mut counts = self.pool.lock();
+        counts.total -= 1;
+        if let Some(count) = counts.by_owner.get_mut(&self.owner) {
             *count -= 1;
             if *count == 0 {
-                open.by_owner.remove(&self.owner);
+                counts.by_owner.remove(&self.owner);
             }
         }
     }
@@ -99,41 +103,42 @@ mod tests {
 
     #[test]
     fn a_dropped_permit_can_be_taken_again() {
-        let all = BoundedPermits::new(4, 2);
-        let first = all.open('a').ok();
-        let second = all.open('a').ok();
+        let pool = BoundedPermits::new(4, 2);
+        let first = pool.acquire('a').ok();
+        let second = pool.acquire('a').ok();
         assert!(first.is_some() && second.is_some());
-        assert_eq!(all.open('a').err(), Some(TooMany::OfOwner));
-        let other_permits = (all.open('b').ok(), all.open('c').ok());
+        assert_eq!(pool.acquire('a').err(), Some(TooMany::PerOwner));
+        let other_permits = (pool.acquire('b').ok(), pool.acquire('c').ok());
         assert!(other_permits.0.is_some() && other_permits.1.is_some());
-        assert_eq!(all.open('d').err(), Some(TooMany::Total));
+        assert_eq!(pool.acquire('d').err(), Some(TooMany::Total));
         drop(second);
         assert_eq!(
-            all.open('a').err(),
-            Some(TooMany::OfOwner),
-            "the last permit is kept for a new owner"
+            pool.acquire('a').err(),
+            Some(TooMany::PerOwner),
+            "the last permit is reserved for an owner without a permit"
         );
-        assert!(all.open('d').is_ok());
+        assert!(pool.acquire('d').is_ok());
         drop((first, other_permits));
-        assert!(all.lock().by_owner.is_empty());
+        assert!(pool.lock().by_owner.is_empty());
     }
 
     #[test]
     fn a_few_owners_never_take_all_permits() {
-        let all = BoundedPermits::new(20, 10);
-        let mut open = Vec::new();
+        let pool = BoundedPermits::new(20, 10);
+        let mut permits = Vec::new();
         loop {
             let batch: Vec<_> =
-                ['a', 'b', 'c'].iter().filter_map(|&owner| all.open(owner).ok()).collect();
+                ['a', 'b', 'c'].iter().filter_map(|&owner| pool.acquire(owner).ok()).collect();
             if batch.is_empty() {
                 break;
             }
-            open.extend(batch);
+            permits.extend(batch);
         }
-        assert_eq!(open.len(), 15);
-        assert!(all.open('d').is_ok());
-        let alone = BoundedPermits::new(3, 3);
-        let open: Vec<_> = (0..3).filter_map(|_| alone.open('a').ok()).collect();
-        assert_eq!(open.len(), 3, "one owner takes all permits if its limit is the total");
+        assert_eq!(permits.len(), 15, "each of the three owners holds 5, as many as are free");
+        assert!(pool.acquire('d').is_ok());
+        let pool_without_owner_limit = BoundedPermits::new(3, 3);
+        let permits: Vec<_> =
+            (0..3).filter_map(|_| pool_without_owner_limit.acquire('a').ok()).collect();
+        assert_eq!(permits.len(), 3, "one owner takes all permits if its limit is the total");
     }
 }

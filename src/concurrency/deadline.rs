@@ -1,7 +1,7 @@
 //! The deadline of the call that the current task serves.
 //!
-//! The gate sets the deadline, and the code that waits for a store reads it. Tasks that a call
-//! spawns and background work have no deadline.
+//! The gate sets the deadline, and the code that waits for a store reads it. A task that a call
+//! spawns has no deadline, and neither has background work.
 
 use std::time::Duration;
 
@@ -31,9 +31,12 @@ mod tests {
     async fn the_remaining_time_is_known_only_inside_the_scope() {
         assert_eq!(remaining(), None);
         let deadline = Instant::now() + Duration::from_mins(1);
-        let left =
-            scope(deadline, async { remaining() }).await.expect("no deadline inside the scope");
-        assert!(Duration::ZERO < left && left <= Duration::from_mins(1), "{left:?}");
+        let remaining_time =
+            scope(deadline, async { remaining() }).await.expect("the scope has a deadline");
+        assert!(
+            Duration::ZERO < remaining_time && remaining_time <= Duration::from_mins(1),
+            "{remaining_time:?}"
+        );
         assert_eq!(scope(Instant::now(), async { remaining() }).await, Some(Duration::ZERO));
         assert_eq!(remaining(), None);
     }

@@ -1,15 +1,15 @@
 //! Yields in long work, so that calls share a thread fairly.
 //!
 //! A thread runs one task at a time. Work whose length a tenant controls (a batch, a long list)
-//! calls [`Pace::pause`] between its items. After one millisecond of work it lets the thread's
-//! other tasks run. The call's deadline takes effect at these yields: the gate drops a call
-//! that is still running at its deadline.
+//! calls [`Pace::pause`] between its items. After one millisecond of work, `pause` lets the
+//! thread's other tasks run. The call's deadline takes effect at these yields: the gate drops a
+//! call that is still running at its deadline.
 
 use std::time::{Duration, Instant};
 
 use tokio::task;
 
-/// Time for which a task may work before it yields.
+/// Time for which a task works before `pause` yields.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// Measures how long a task has worked without a yield.
@@ -50,12 +50,13 @@ mod tests {
             Poll::Ready(()),
             "no yield before the slice has passed"
         );
-        pace.slice_start = Instant::now().checked_sub(SLICE).expect("the clock is at its start");
+        pace.slice_start =
+            Instant::now().checked_sub(SLICE).expect("the clock is older than a slice");
         {
             let mut pause = pin!(pace.pause());
             assert_eq!(poll!(pause.as_mut()), Poll::Pending, "other tasks run");
             assert_eq!(poll!(pause.as_mut()), Poll::Ready(()));
         }
-        assert!(pace.slice_start.elapsed() < Duration::from_mins(1), "the next slice began");
+        assert!(pace.slice_start.elapsed() < Duration::from_mins(1), "a new slice has started");
     }
 }

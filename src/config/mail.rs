@@ -34,23 +34,25 @@ pub enum MailDestination {
 
 impl Mail {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let post = reader.read("MAIL_URL", |text| match text {
+        let destination = reader.read("MAIL_URL", |text| match text {
             "off" => Ok(None),
-            text => post(text).map(Some),
+            text => parse_destination(text).map(Some),
         });
         let from = reader.read("MAIL_FROM", |text| {
-            text.parse().map(Some).map_err(|_| "must be like Name <name@host>".to_owned())
+            text.parse()
+                .map(Some)
+                .map_err(|_| "must be an address like Name <name@host>".to_owned())
         });
         let reset_page = reader.read("PASSWORD_RESET_URL", |text| match text {
             "off" => Ok(None),
-            text => parse_page(text).map(Some),
+            text => parse_reset_page(text).map(Some),
         });
-        Some(Self { post: post?, from: from?, reset_page })
+        Some(Self { post: destination?, from: from?, reset_page })
     }
 }
 
 /// Parses a mail URL. The error never repeats the URL, which may contain a password.
-fn post(text: &str) -> Result<MailDestination, String> {
+fn parse_destination(text: &str) -> Result<MailDestination, String> {
     let expected_format =
         "must be a URL like smtps://user:password@host, smtp://host or file:///folder";
     let url = Url::parse(text).map_err(|_| expected_format)?;
@@ -68,10 +70,10 @@ fn post(text: &str) -> Result<MailDestination, String> {
     }
 }
 
-fn parse_page(text: &str) -> Result<String, String> {
-    let is_page = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
+fn parse_reset_page(text: &str) -> Result<String, String> {
+    let is_valid = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
         && text.contains(TOKEN_PLACEHOLDER);
-    if is_page {
+    if is_valid {
         Ok(text.to_owned())
     } else {
         Err(format!("must be a URL with {TOKEN_PLACEHOLDER} in it"))

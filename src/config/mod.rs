@@ -34,7 +34,7 @@ use crate::{
     privacy::MasterSource,
     telemetry,
 };
-use values::{Reader, size, threads};
+use values::{Reader, thread_count, to_usize};
 
 /// The default address of metrics and probes over HTTP.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -61,14 +61,15 @@ pub struct Config {
     pub proxies: TrustedProxies,
     /// The trace collector; `None` when traces are off.
     pub traces: Option<telemetry::Settings>,
-    /// Time from the begin of a failed sign-in to its response.
+    /// Time from the start of a failed sign-in to its response.
     pub sign_in_failure_time: Duration,
     /// Whether the method `Register` may create tenants.
     pub tenant_registration: bool,
-    /// The email addresses that a sign-in without a tenant looks up.
-    pub tenantless: TenantlessSignIn,
+    /// Whether a sign-in that names no tenant looks up verified addresses or all addresses, or is
+    /// refused.
+    pub tenantless_sign_in: TenantlessSignIn,
     /// Limits of the in-memory caches.
-    pub memory: Memory,
+    pub caches: CacheSizes,
     /// Approximate number of entries in each tenant's Redis stream of audit events; 0 turns the
     /// streams off.
     pub audit_stream_length: u32,
@@ -76,7 +77,7 @@ pub struct Config {
 
 /// Limits of the in-memory caches.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub struct CacheSizes {
     /// Maximum size of the subject cache, in bytes.
     pub subject_bytes: u64,
     /// Maximum number of verified access tokens in the token cache.
@@ -85,7 +86,7 @@ pub struct Memory {
 
 /// The connection to Postgres.
 pub struct Database {
-    /// The URL, which names the service's own role, `tenantry_app`.
+    /// The URL. The user in the URL is `tenantry_app`, the database role of the service.
     pub url: SecretString,
     /// Maximum number of connections for calls.
     pub max_connections: u32,
@@ -111,13 +112,13 @@ pub struct Passwords {
 }
 
 impl Config {
-    /// Checks all settings that `serve` needs.
+    /// Parses and checks all settings that `serve` needs.
     ///
     /// # Errors
-    /// One message that lists every invalid setting.
+    /// Fails with one message that lists every invalid setting.
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
-        let service = transit::read(&mut reader);
+        let key_service = transit::read(&mut reader);
         let server = Server::read(&mut reader);
         let config = Self {
             sign_in_failure_time: failure_time(&mut reader, server.request_timeout),
@@ -127,8 +128,8 @@ impl Config {
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
             redis_url: reader.url("REDIS_URL", crate::redis::check_url),
-            tokens: Tokens::read(&mut reader, service.clone()),
-            master: privacy::read(&mut reader, service),
+            tokens: Tokens::read(&mut reader, key_service.clone()),
+            master: privacy::read(&mut reader, key_service),
             passwords: Passwords::read(&mut reader),
             mail: Mail::read(&mut reader),
             rates: Rates {
@@ -142,10 +143,10 @@ impl Config {
             proxies: reader.read("TRUSTED_PROXIES", str::parse),
             traces: traces::read(&mut reader),
             tenant_registration: reader.choice("TENANT_REGISTRATION", "open", "closed"),
-            tenantless: reader.read("TENANTLESS_SIGN_IN", str::parse),
-            memory: Memory {
+            tenantless_sign_in: reader.read("TENANTLESS_SIGN_IN", str::parse),
+            caches: CacheSizes {
                 subject_bytes: reader.number("MEMORY_SUBJECT_BYTES", 16 * 1024, u32::MAX).into(),
-                tokens: size(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
+                tokens: to_usize(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
             },
             audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),
         };
@@ -161,10 +162,10 @@ impl Config {
 }
 
 impl Passwords {
-    /// Checks the settings of passwords alone.
+    /// Parses and checks only the settings of passwords.
     ///
     /// # Errors
-    /// One message that lists every invalid setting.
+    /// Fails with one message that lists every invalid setting.
     pub fn check(values: &Values) -> anyhow::Result<Self> {
         let mut reader = Reader::new(values);
         let passwords = Self::read(&mut reader);
@@ -176,7 +177,7 @@ impl Passwords {
     /// be configured lower.
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            policy: PasswordPolicy::of_server(size(reader.number(
+            policy: PasswordPolicy::of_server(to_usize(reader.number(
                 "PASSWORD_MIN_LENGTH",
                 PasswordPolicy::LOWEST.into(),
                 PasswordPolicy::HIGHEST.into(),
@@ -185,8 +186,8 @@ impl Passwords {
             iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
             parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
             pepper: reader.path_or_off("PASSWORD_PEPPER_PATH"),
-            threads: threads(reader.number("HASHING_THREADS", 0, 1024)),
-            queue: size(reader.number("HASHING_QUEUE", 1, 100_000)),
+            threads: thread_count(reader.number("HASHING_THREADS", 0, 1024)),
+            queue: to_usize(reader.number("HASHING_QUEUE", 1, 100_000)),
         }
     }
 }
@@ -224,6 +225,6 @@ mod tests {
         for name in ["ARGON2_MEMORY_KIB", "JWT_ACCESS_EXPIRES_IN", "DATABASE_URL must be set"] {
             assert!(message.contains(name), "{message}");
         }
-        assert_eq!(message.lines().count(), 4, "{message}");
+        assert_eq!(message.lines().count(), 4, "a heading and the three settings: {message}");
     }
 }

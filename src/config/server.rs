@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use http::HeaderValue;
 use url::Url;
 
-use super::values::{DAY, Reader, size, threads};
+use super::values::{DAY, Reader, thread_count, to_usize};
 
 /// Addresses, TLS and limits of the server.
 pub struct Server {
@@ -32,7 +32,7 @@ pub struct Server {
     pub reflection: bool,
     /// Whether Envoy's external authorization is served.
     pub envoy: bool,
-    /// The origins (RFC 6454) whose pages may use gRPC-Web; `None` when gRPC-Web is not
+    /// The origins (RFC 6454) of the web pages that may use gRPC-Web; `None` when gRPC-Web is not
     /// served.
     pub web_origins: Option<Vec<HeaderValue>>,
 }
@@ -55,7 +55,7 @@ pub struct Connections {
     pub total: usize,
     /// Maximum number of open connections from one IPv4 address or one IPv6 /64.
     pub per_address: usize,
-    /// Age at which a connection accepts no more calls.
+    /// Age from which a connection accepts no more calls.
     pub max_age: Duration,
 }
 
@@ -76,7 +76,7 @@ impl Server {
         let tls = TlsPaths::read(reader);
         let plaintext = Plaintext::read(reader);
         let addr: Option<SocketAddr> = reader.read("GRPC_ADDR", |text| {
-            let addr = address(text)?;
+            let addr = parse_address(text)?;
             if tls.is_some() || addr.ip().is_loopback() || plaintext == Plaintext::All {
                 return Ok(Some(addr));
             }
@@ -86,30 +86,32 @@ impl Server {
         });
         let http_addr = |text: &str| match (text, plaintext) {
             ("off", _) => Ok(None),
-            (text, Plaintext::Loopback) if !address(text)?.ip().is_loopback() => {
+            (text, Plaintext::Loopback) if !parse_address(text)?.ip().is_loopback() => {
                 Err("is not a loopback address, and HTTP has no TLS: set PLAINTEXT=http".into())
             }
-            (text, _) => address(text).map(Some),
+            (text, _) => parse_address(text).map(Some),
         };
         Self {
+            // The default is never used, because `Reader::finish` fails when the address is
+            // invalid.
             addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             http_addr: reader.read("HTTP_ADDR", http_addr),
             tls,
             connections: Connections {
-                total: size(reader.number("MAX_CONNECTIONS", 1, 1_000_000)),
-                per_address: size(reader.number("MAX_CONNECTIONS_PER_ADDRESS", 1, 1_000_000)),
+                total: to_usize(reader.number("MAX_CONNECTIONS", 1, 1_000_000)),
+                per_address: to_usize(reader.number("MAX_CONNECTIONS_PER_ADDRESS", 1, 1_000_000)),
                 max_age: reader.duration("MAX_CONNECTION_AGE", 366 * DAY),
             },
-            threads: threads(reader.number("SERVING_THREADS", 0, 1024)),
-            max_message_bytes: size(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
+            threads: thread_count(reader.number("SERVING_THREADS", 0, 1024)),
+            max_message_bytes: to_usize(reader.number("MAX_MESSAGE_BYTES", 1024, 64 << 20)),
             request_timeout: reader.duration("REQUEST_TIMEOUT", DAY),
-            max_requests: size(reader.number("MAX_REQUESTS", 1, 1_000_000)),
+            max_requests: to_usize(reader.number("MAX_REQUESTS", 1, 1_000_000)),
             shutdown_grace: reader.duration("SHUTDOWN_GRACE", DAY),
             reflection: reader.choice("REFLECTION", "on", "off"),
             envoy: reader.choice("ENVOY_AUTHORIZATION", "on", "off"),
             web_origins: reader.read("GRPC_WEB_ORIGINS", |text| match text {
                 "off" => Ok(None),
-                text => text.split(',').map(origin).collect::<Result<_, _>>().map(Some),
+                text => text.split(',').map(parse_origin).collect::<Result<_, _>>().map(Some),
             }),
         }
     }
@@ -144,13 +146,13 @@ impl Plaintext {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address like 127.0.0.1:50051".into())
 }
 
 /// Parses an origin. The origin must be spelled as browsers send it, because origins are compared
 /// as text.
-fn origin(text: &str) -> Result<HeaderValue, String> {
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     let text = text.trim();
     let is_origin = Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

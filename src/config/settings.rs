@@ -43,7 +43,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATABASE_MAX_CONNECTIONS",
         Some("20"),
-        "Connections to Postgres for calls, at most; the change feed has two of its own",
+        "Maximum number of connections to Postgres for calls; the change feed uses two more",
     ),
     secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
     setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),
@@ -57,7 +57,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TLS_CLIENT_CA_PATH",
         Some("off"),
-        "PEM file with the authorities of client certificates, which every client needs then; or off",
+        "PEM file with the CAs of client certificates, which all clients then need; or off",
     ),
     setting(
         "PLAINTEXT",
@@ -71,22 +71,30 @@ pub const SETTINGS: &[Setting] = &[
         Some("30s"),
         "Maximum duration of a request, also when its deadline is later",
     ),
-    setting("MAX_REQUESTS", Some("2000"), "Requests in progress at once; more are refused"),
-    setting("MAX_CONNECTIONS", Some("10000"), "Connections at once; more are closed"),
+    setting(
+        "MAX_REQUESTS",
+        Some("2000"),
+        "Maximum number of requests in progress; more are refused",
+    ),
+    setting(
+        "MAX_CONNECTIONS",
+        Some("10000"),
+        "Maximum number of open connections; more are closed",
+    ),
     setting(
         "MAX_CONNECTIONS_PER_ADDRESS",
         Some("1000"),
-        "Connections at once from one address, or one IPv6 /64",
+        "Maximum number of open connections from one IPv4 address or one IPv6 /64",
     ),
     setting(
         "MAX_CONNECTION_AGE",
         Some("1h"),
-        "Age at which a connection takes no more calls, so that clients reconnect to all replicas",
+        "Age from which a connection accepts no calls, so that clients reconnect to all replicas",
     ),
     setting(
         "SHUTDOWN_GRACE",
         Some("10s"),
-        "Time that requests in progress have when the server stops",
+        "Time that requests in progress have to finish when the server stops",
     ),
     setting("JWT_ACCESS_PRIVATE_KEY_PATH", None, "PEM file with the keys that sign access tokens"),
     setting("JWT_ACCESS_PUBLIC_KEY_PATH", None, "PEM file with the keys that verify access tokens"),
@@ -103,9 +111,13 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TRANSIT_URL",
         Some("off"),
-        "Key service with Vault's Transit API that signs instead of files, or off",
+        "URL of a key service (Vault's Transit API) that signs tokens instead of key files, or off",
     ),
-    setting("TRANSIT_MOUNT", Some("transit"), "Mount path of the key service's engine"),
+    setting(
+        "TRANSIT_MOUNT",
+        Some("transit"),
+        "Mount path of the transit engine in the key service",
+    ),
     setting(
         "TRANSIT_TOKEN_PATH",
         None,
@@ -114,17 +126,17 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TRANSIT_CA_PATH",
         Some("off"),
-        "PEM file with the key service's authority; off: the system's authorities",
+        "PEM file with the key service's CA; off: the CAs of the system",
     ),
     setting(
         "JWT_ACCESS_TRANSIT_KEY",
         Some("tenantry-access"),
-        "The key service's key for access tokens",
+        "Key in the key service that signs access tokens",
     ),
     setting(
         "JWT_REFRESH_TRANSIT_KEY",
         Some("tenantry-refresh"),
-        "The key service's key for refresh tokens",
+        "Key in the key service that signs refresh tokens",
     ),
     setting(
         "MASTER_KEY_PATH",
@@ -134,7 +146,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "MASTER_TRANSIT_KEY",
         Some("off"),
-        "The key service's key that wraps data keys instead of a file, or off",
+        "Key in the key service that wraps new data keys, or off",
     ),
     setting("JWT_ISSUER", Some("tenantry"), "The iss claim of tokens"),
     setting("JWT_AUDIENCE", Some("tenantry"), "The aud claim of access tokens"),
@@ -142,7 +154,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "JWT_REFRESH_EXPIRES_IN",
         Some("30d"),
-        "Lifetime of a refresh token; a session that is not refreshed for so long ends",
+        "Lifetime of a refresh token; a session ends if it is not refreshed for this time",
     ),
     setting(
         "SESSION_EXPIRES_IN",
@@ -197,18 +209,18 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "OTEL_TRACES_SAMPLER_ARG",
         Some("0.01"),
-        "Share of the calls without a caller's trace that are traced, from 0 to 1",
+        "Fraction of the calls without a client's trace that are traced, from 0 to 1",
     ),
     setting("MAIL_FROM", Some("Tenantry <tenantry@localhost>"), "Sender of mails"),
     setting(
         "PASSWORD_RESET_URL",
         Some("off"),
-        "Page that password reset mails link to, with {token} in it; off: mails have the token alone",
+        "URL with {token}, to which password reset mails link; off: mails contain only the token",
     ),
     setting(
         "AUDIT_STREAM_LENGTH",
         Some("1000"),
-        "Approximate number of events in each tenant's Redis stream, at least 200; 0: none are sent",
+        "Approximate number of events in each tenant's Redis stream, at least 200; 0: no streams",
     ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Minimum password length, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
@@ -219,7 +231,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "HASHING_QUEUE",
         Some("128"),
-        "Passwords that may wait for a thread, half of them of one tenant; more are refused",
+        "Maximum number of passwords that wait for a thread, half for one tenant; more are refused",
     ),
     setting(
         "SIGN_IN_FAILURE_TIME",
@@ -239,15 +251,19 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "MEMORY_SUBJECT_BYTES",
         Some("134217728"),
-        "Size of the subject cache, in bytes; most subjects take 300",
+        "Maximum size of the subject cache, in bytes; most subjects need about 300",
     ),
-    setting("MEMORY_TOKENS", Some("200000"), "Verified access tokens kept in memory, at most"),
+    setting(
+        "MEMORY_TOKENS",
+        Some("200000"),
+        "Maximum number of verified access tokens in the token cache",
+    ),
     setting("REFLECTION", Some("on"), "Whether gRPC reflection is served: on|off"),
     setting("ENVOY_AUTHORIZATION", Some("on"), "Whether Envoy's ext_authz is served: on|off"),
     setting(
         "GRPC_WEB_ORIGINS",
         Some("off"),
-        "Origins whose pages may call by gRPC-Web: https://app.example.com,...; or off",
+        "Origins of web pages that may use gRPC-Web: https://app.example.com,...; or off",
     ),
     setting("LOG_FORMAT", Some("human"), "Log lines: human|json"),
     setting("LOG_LEVEL", Some("info"), "error|warn|info|debug|trace, or a tracing filter"),

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-/// The email addresses that a sign-in or a password reset without a tenant looks up.
+/// The email addresses that a sign-in or a password reset looks up if the call names no tenant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TenantlessSignIn {
-    /// Verified addresses only.
+    /// Only verified addresses.
     #[default]
     Verified,
     /// All addresses. Verified addresses come before unverified addresses.

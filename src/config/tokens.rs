@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::values::{DAY, Reader};
 use crate::{
-    secrets::transit::TransitAddress,
+    secrets::transit::TransitConnection,
     tokens::{KeyPaths, KeySource, TransitKeys},
 };
 
@@ -25,16 +25,16 @@ pub struct Tokens {
 pub struct Lifetimes {
     /// Lifetime of an access token.
     pub access: Duration,
-    /// Lifetime of a refresh token. A session that is not refreshed for this time ends.
+    /// Lifetime of a refresh token. A session ends if it is not refreshed for this time.
     pub refresh: Duration,
     /// Maximum lifetime of a session, also when it is refreshed.
     pub session: Duration,
 }
 
 impl Tokens {
-    pub(super) fn read(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> Self {
+    pub(super) fn read(reader: &mut Reader<'_>, key_service: Option<TransitConnection>) -> Self {
         Self {
-            keys: keys(reader, service),
+            keys: read_key_source(reader, key_service),
             issuer: reader.text("JWT_ISSUER"),
             audience: reader.text("JWT_AUDIENCE"),
             lifetimes: Lifetimes {
@@ -47,8 +47,8 @@ impl Tokens {
 }
 
 /// Reads the source of the keys: the key service if it is configured, otherwise files.
-fn keys(reader: &mut Reader<'_>, service: Option<TransitAddress>) -> KeySource {
-    let Some(service) = service else {
+fn read_key_source(reader: &mut Reader<'_>, key_service: Option<TransitConnection>) -> KeySource {
+    let Some(service) = key_service else {
         return KeySource::Files(KeyPaths {
             access_private: reader.path("JWT_ACCESS_PRIVATE_KEY_PATH"),
             access_public: reader.path("JWT_ACCESS_PUBLIC_KEY_PATH"),

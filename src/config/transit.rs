@@ -3,15 +3,16 @@
 use url::{Host, Url};
 
 use super::values::Reader;
-use crate::secrets::transit::TransitAddress;
+use crate::secrets::transit::TransitConnection;
 
-/// Reads the address of the key service; `None` when `TRANSIT_URL` is `off`.
-pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
+/// Reads the settings of the connection to the key service; `None` when `TRANSIT_URL` is `off` or
+/// invalid. The reader collects the error.
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitConnection> {
     let url = reader.read("TRANSIT_URL", |text| match text {
         "off" => Ok(None),
-        text => service(text).map(Some),
+        text => parse_url(text).map(Some),
     })?;
-    Some(TransitAddress {
+    Some(TransitConnection {
         url,
         mount: reader.text("TRANSIT_MOUNT"),
         token: reader.path("TRANSIT_TOKEN_PATH"),
@@ -20,8 +21,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<TransitAddress> {
 }
 
 /// Parses the URL of a key service. The URL must use TLS, except on loopback, because each request
-/// contains the access token.
-fn service(text: &str) -> Result<Url, String> {
+/// contains the token for the key service.
+fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|_| "must be a URL like https://vault:8200, or off")?;
     let is_loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -32,6 +33,6 @@ fn service(text: &str) -> Result<Url, String> {
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback => Ok(url),
-        _ => Err("must be an https URL, or an http one of this machine".into()),
+        _ => Err("must be an https URL, or an http URL with a loopback host".into()),
     }
 }

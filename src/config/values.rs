@@ -22,8 +22,8 @@ pub(super) const DAY: Duration = Duration::from_hours(24);
 #[derive(Default)]
 pub struct Values {
     texts: BTreeMap<&'static str, String>,
-    /// The settings with a given value, which is not the default.
-    given: BTreeSet<&'static str>,
+    /// The names of the settings that a flag, the environment or the file sets.
+    explicit_names: BTreeSet<&'static str>,
 }
 
 impl Values {
@@ -55,7 +55,7 @@ impl Values {
     /// Reads the settings from the command line, the environment and the file.
     ///
     /// # Errors
-    /// When the file cannot be read, or contains an unknown key.
+    /// Fails when the file cannot be read, or when it contains an unknown key or an invalid value.
     pub fn gather(matches: &ArgMatches) -> anyhow::Result<Self> {
         let mut values = Self::default();
         for setting in SETTINGS {
@@ -68,29 +68,29 @@ impl Values {
         }
         for setting in SETTINGS {
             // An empty value means that the setting is not set, because Compose files and Helm
-            // charts set a variable to an empty text to omit it.
+            // charts cannot omit a variable and set it to an empty text instead.
             let value = matches.get_one::<String>(setting.name).filter(|value| !value.is_empty());
             if let Some(value) = value {
-                values.give(setting.name, value.clone());
+                values.set_explicitly(setting.name, value.clone());
             }
         }
         Ok(values)
     }
 
-    /// Sets a setting. Overrides a given value.
+    /// Sets a setting, and replaces any earlier value.
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.texts.insert(name, value.into());
     }
 
-    /// Sets a setting, unless a value was given.
+    /// Sets a setting, unless a flag, the environment or the file sets it.
     pub fn set_default(&mut self, name: &'static str, value: impl Into<String>) {
-        if !self.given.contains(name) {
+        if !self.explicit_names.contains(name) {
             self.set(name, value);
         }
     }
 
-    fn give(&mut self, name: &'static str, value: String) {
-        self.given.insert(name);
+    fn set_explicitly(&mut self, name: &'static str, value: String) {
+        self.explicit_names.insert(name);
         self.set(name, value);
     }
 
@@ -102,7 +102,7 @@ impl Values {
 
     fn read_file(&mut self, path: &str) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path).with_context(|| format!("can't read {path}"))?;
-        // The parser's own message would show the line, which may contain a secret.
+        // The message of the TOML parser would show the line, which may contain a secret.
         let table: toml::Table =
             text.parse().map_err(|_| anyhow::anyhow!("{path} is not valid TOML"))?;
         for (key, value) in table {
@@ -114,7 +114,7 @@ impl Values {
                 toml::Value::Integer(number) => number.to_string(),
                 _ => bail!("{path}: {key} must be a string or a whole number"),
             };
-            self.give(setting.name, text);
+            self.set_explicitly(setting.name, text);
         }
         Ok(())
     }
@@ -123,16 +123,17 @@ impl Values {
 /// Parses settings and collects all errors.
 pub(super) struct Reader<'a> {
     values: &'a Values,
-    mistakes: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(values: &'a Values) -> Self {
-        Self { values, mistakes: Vec::new() }
+        Self { values, errors: Vec::new() }
     }
 
-    /// Parses a setting. The parser's error describes a valid value. An invalid setting gives the
-    /// default of the type. This default is never used, because [`Reader::finish`] then fails.
+    /// Parses a setting. The error of `parse` describes a valid value. For an invalid setting,
+    /// returns the default of the type. This default is never used, because [`Reader::finish`] then
+    /// fails.
     pub(super) fn read<T: Default>(
         &mut self,
         name: &str,
@@ -142,8 +143,8 @@ impl<'a> Reader<'a> {
             Some(text) => parse(text),
             None => Err("must be set".into()),
         };
-        result.unwrap_or_else(|mistake| {
-            self.mistakes.push(format!("{name} {mistake}"));
+        result.unwrap_or_else(|error| {
+            self.errors.push(format!("{name} {error}"));
             T::default()
         })
     }
@@ -152,8 +153,8 @@ impl<'a> Reader<'a> {
         self.read(name, |text| Ok(text.to_owned()))
     }
 
-    /// Reads a URL and checks it with the client that uses it. The error must not repeat the
-    /// URL, which may contain a password.
+    /// Reads a URL. `check` checks the URL with the library that uses it. The error must not repeat
+    /// the URL, which may contain a password.
     pub(super) fn url(
         &mut self,
         name: &str,
@@ -202,21 +203,21 @@ impl<'a> Reader<'a> {
 
     /// Fails with one message that lists every invalid setting.
     pub(super) fn finish(self) -> anyhow::Result<()> {
-        if self.mistakes.is_empty() {
+        if self.errors.is_empty() {
             return Ok(());
         }
-        bail!("the settings can't be used:\n  {}", self.mistakes.join("\n  "))
+        bail!("the settings can't be used:\n  {}", self.errors.join("\n  "))
     }
 }
 
 /// The number of threads; 0 means the number of cores.
-pub(super) fn threads(number: u32) -> usize {
+pub(super) fn thread_count(number: u32) -> usize {
     match number {
         0 => available_parallelism().map_or(1, usize::from),
-        number => size(number),
+        number => to_usize(number),
     }
 }
 
-pub(super) fn size(number: u32) -> usize {
+pub(super) fn to_usize(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

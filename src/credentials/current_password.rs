@@ -1,5 +1,5 @@
-//! Verifies the caller's current password, for calls for which an access token alone is not
-//! enough.
+//! Verifies the caller's current password, for calls that require the password in addition to an
+//! access token.
 
 use super::invalid_credentials;
 use crate::{
@@ -8,24 +8,24 @@ use crate::{
     error::{Error, Result},
     gate::Caller,
     limits::Limits,
-    passwords::{Outcome, Presented, QueueSlot},
+    passwords::{Comparison, PresentedPassword, QueueSlot},
 };
 
 /// The inputs of one verification.
 pub struct Attempt<'a> {
     pub caller: &'a Caller,
-    /// The caller's email, normalised by `email::key`.
+    /// The caller's email, normalised by `email::normalized`.
     pub email_key: &'a str,
     /// The password in the request.
-    pub password: &'a Presented,
+    pub password: &'a PresentedPassword,
     /// The stored hash; `None` for a user without a password.
     pub kept: Option<String>,
-    /// The audit event of a failure.
+    /// The kind of the audit event that records a wrong password.
     pub failed: EventKind,
 }
 
-/// Verifies the password. Returns the stored hash that the password matched. The call counts as a
-/// guess at the account, and a failure is recorded.
+/// Verifies the password. Returns the stored hash that the password matched. The verification
+/// counts as a guess at the account. A wrong password is recorded in the audit trail.
 ///
 /// # Errors
 /// UNAUTHENTICATED when the password is wrong; `RATE_LIMITED` after too many wrong passwords.
@@ -44,14 +44,14 @@ pub async fn verify(
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
-    let outcome = slot.verify(caller.home(), password, stored_hash.as_deref()).await?;
-    match stored_hash.filter(|_| outcome != Outcome::Wrong) {
+    let comparison = slot.verify(caller.home(), password, stored_hash.as_deref()).await?;
+    match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),
         None => Err(refusal(db, caller, failure_event).await?),
     }
 }
 
-/// Records a wrong password. Returns the error for the caller.
+/// Records a wrong password in the audit trail. Returns the error for the caller.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

@@ -6,7 +6,7 @@ pub mod password;
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
-/// UNAUTHENTICATED, the same for every reason for which a sign-in fails.
+/// The error of a failed sign-in: UNAUTHENTICATED, with the same text for every reason.
 pub fn invalid_credentials() -> Error {
     Error::refused(ErrorReason::InvalidCredentials, "the credentials are not valid")
 }

@@ -1,4 +1,4 @@
-//! Postgres with the keys for personal data and the change feed.
+//! The handle to Postgres, with the data keys and the change feed.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     feed::Feed,
     ids::TenantId,
-    pg::{Observed, Postgres},
+    pg::{InstrumentedExecutor, Postgres},
     privacy::{Cipher, DataKeys, MasterKeys, NewDataKey},
     proto::v1::ErrorReason,
     telemetry::Operations,
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Db {
     postgres: Postgres,
-    /// Set once this process follows the change feed.
+    /// Set when this process starts to follow the change feed.
     feed: Arc<OnceLock<Feed>>,
     /// `None` in a process that reads and writes no personal data.
     data_keys: Option<Arc<DataKeys>>,
@@ -37,10 +37,11 @@ impl fmt::Debug for Db {
 }
 
 impl Db {
-    /// Creates a pool of at most `max_connections`. Each connection is opened at its first use.
+    /// Creates a pool of at most `max_connections` connections. Each connection is opened at its
+    /// first use.
     ///
     /// # Errors
-    /// When the URL is invalid.
+    /// Fails when the URL is invalid.
     pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
         let postgres = Postgres::connect(url, max_connections)?;
         Ok(Self { postgres, feed: Arc::default(), data_keys: None })
@@ -63,17 +64,17 @@ impl Db {
         Self { data_keys: Some(data_keys), ..self }
     }
 
-    /// Records the statements in `operations`, which other stores share.
+    /// Records the metrics of the statements in `operations`, which Redis shares.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { postgres: self.postgres.with_operations(operations), ..self }
     }
 
-    /// Loads the common data key, and creates it in a new database.
+    /// Loads the data key for data that belongs to no tenant. In a new database, creates the key.
     ///
     /// # Errors
-    /// When Postgres or the key service is unavailable, or when another master key wrapped the
-    /// database's common data key.
+    /// Fails when Postgres or the key service is unavailable, or when no configured master key can
+    /// unwrap the data key.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         self.data_keys()?.prepare(&self.postgres).await
     }
@@ -82,7 +83,7 @@ impl Db {
         self.data_keys.as_ref().ok_or_else(no_data_keys)
     }
 
-    /// The master keys.
+    /// The master keys, which wrap the data keys.
     ///
     /// # Errors
     /// INTERNAL when this handle has no data keys.
@@ -93,7 +94,7 @@ impl Db {
     /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
-    /// Before [`Db::prepare`].
+    /// INTERNAL when [`Db::prepare`] has not run.
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
         self.data_keys()?.common()
     }
@@ -117,28 +118,32 @@ impl Db {
 
     /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
-    pub fn pool(&self) -> Observed<'static> {
+    pub fn pool(&self) -> InstrumentedExecutor<'static> {
         self.postgres.pool()
     }
 
-    /// An executor for a single statement on a connection of the tenant's share: for SQL
-    /// functions that set the tenant themselves.
+    /// An executor for a single statement, on a connection of the tenant's share. The statement
+    /// must call an SQL function that selects the tenant itself.
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn statement_in_share(&self, tenant: TenantId) -> Result<Observed<'static>> {
+    pub async fn statement_in_share(
+        &self,
+        tenant: TenantId,
+    ) -> Result<InstrumentedExecutor<'static>> {
         self.postgres.statement_in_share(tenant).await
     }
 
-    /// The pool itself, without metrics and shares.
+    /// The pool itself. Statements on its connections have no metrics, and do not count against the
+    /// share of a tenant.
     #[must_use]
     pub fn connections(&self) -> &PgPool {
         self.postgres.connections()
     }
 
-    /// Begins a transaction in `tenant`, on a connection of the tenant's share. The tenant's
-    /// data key is loaded before the transaction begins, so a key service that hangs keeps no
-    /// transaction open. If the key cannot be loaded, only operations that need the key fail.
+    /// Begins a transaction in `tenant`, on a connection of the tenant's share. The tenant's data
+    /// key is loaded before the transaction begins, so no transaction stays open while a key
+    /// service hangs. If the key cannot be loaded, only operations that need the key fail.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
@@ -147,45 +152,57 @@ impl Db {
         self.begin_in_share(tenant, tenant).await
     }
 
-    /// Like [`Db::begin`], but takes the connection from the share of tenant `share`, not from the
-    /// share of `tenant`: for callers that did not name the tenant, or named a tenant that does not
+    /// Like [`Db::begin`], but takes the connection from the share of the tenant `charged_tenant`,
+    /// not from the share of `tenant`: for calls that named no tenant, or a tenant that does not
     /// exist.
     ///
     /// # Errors
     /// As [`Db::begin`].
-    pub async fn begin_in_share(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
+    pub async fn begin_in_share(
+        &self,
+        charged_tenant: TenantId,
+        tenant: TenantId,
+    ) -> Result<TenantTx> {
         if self.data_keys.is_none() {
-            return self.begin_unsealed_within(share, tenant).await;
+            return self.begin_without_cipher_in_share(charged_tenant, tenant).await;
         }
         let cipher_state = match self.cipher(tenant).await {
             Ok(Some(cipher)) => CipherState::Ready(cipher),
-            Ok(None) => CipherState::Absent,
-            Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => CipherState::Away,
+            Ok(None) => CipherState::Missing,
+            Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => CipherState::Unavailable,
             Err(error) => return Err(error),
         };
-        Ok(self.begin_unsealed_within(share, tenant).await?.with(cipher_state))
+        Ok(self
+            .begin_without_cipher_in_share(charged_tenant, tenant)
+            .await?
+            .with_cipher_state(cipher_state))
     }
 
     /// Like [`Db::begin`], for work that neither encrypts nor decrypts personal data.
     ///
     /// # Errors
     /// As [`Db::begin`].
-    pub async fn begin_unsealed(&self, tenant: TenantId) -> Result<TenantTx> {
-        self.begin_unsealed_within(tenant, tenant).await
+    pub async fn begin_without_cipher(&self, tenant: TenantId) -> Result<TenantTx> {
+        self.begin_without_cipher_in_share(tenant, tenant).await
     }
 
-    async fn begin_unsealed_within(&self, share: TenantId, tenant: TenantId) -> Result<TenantTx> {
-        let tx = self.postgres.begin_in_share(share, tenant).await?;
+    async fn begin_without_cipher_in_share(
+        &self,
+        charged_tenant: TenantId,
+        tenant: TenantId,
+    ) -> Result<TenantTx> {
+        let tx = self.postgres.begin_in_share(charged_tenant, tenant).await?;
         Ok(TenantTx::new(tx, tenant, self.data_keys.clone(), self.feed.get().cloned()))
     }
 
-    /// Sets the feed. From now on, each commit returns only after this process's caches have
-    /// applied the changes.
+    /// Sets the change feed that this process follows. From now on, each commit returns only after
+    /// this process's caches have applied the changes of the transaction.
     pub fn follow(&self, feed: Feed) {
         self.feed.set(feed).ok();
     }
 
-    /// Waits until this process's caches have applied a commit that can alter a decision.
+    /// Waits until this process's caches have applied all earlier commits, and wakes the other
+    /// replicas. Call this after a commit outside of a [`TenantTx`] that can alter a decision.
     pub async fn wait_for_caches(&self) {
         if let Some(feed) = self.feed.get() {
             feed.wait_for_commit().await;

@@ -1,6 +1,6 @@
-//! The access of the features to Postgres. [`Db`] begins transactions that work in one tenant and
-//! encrypt the tenant's personal data. A commit returns only after this process's caches have
-//! applied the transaction.
+//! Access to Postgres for all features. [`Db`] begins transactions that work in one tenant, and
+//! that have the cipher for the tenant's personal data. A commit returns only after this process's
+//! caches have applied the changes of the transaction.
 
 mod database;
 mod tx;

@@ -1,11 +1,11 @@
-//! A process group that does not outlive this process.
+//! A process group that ends with this process.
 //!
-//! Its leader is a small shell that waits on a pipe, whose other end only this process holds.
-//! When that end closes, because this process stops the group or because it died, the shell
-//! ends the group. The servers start as members of the group, so each of them is always
-//! covered.
+//! The leader of the group is a small shell that reads from a pipe. Only this process has the other
+//! end of the pipe. The pipe closes when this process stops the group or dies, and then the shell
+//! ends the group. The servers are started as members of the group, so no server can outlive this
+//! process.
 //!
-//! The group also shields the servers from a terminal's Ctrl-C. It reaches only this process,
+//! The group also protects the servers from Ctrl-C in a terminal. Ctrl-C reaches only this process,
 //! which then stops the servers in order.
 
 use std::{
@@ -20,13 +20,13 @@ use anyhow::{Context, anyhow, bail};
 
 use super::{
     data_dir::DataDir,
-    wait::{pause, within},
+    wait::{pause, with_timeout},
 };
 
-/// The script of the leader. INT is the fast shutdown of Postgres and the regular one of Redis;
-/// QUIT is the immediate shutdown. Each signal gets ten seconds. Both arguments are files that
-/// exist while a server runs. The script checks these files instead of process ids, because the
-/// system may reuse a process id.
+/// The script of the leader. INT is the fast shutdown of Postgres and the regular shutdown of
+/// Redis; QUIT is the immediate shutdown. After each signal the script waits up to ten seconds for
+/// the end of the servers. Both arguments are files that exist while a server runs. The script
+/// checks these files instead of process ids, because the system may reuse a process id.
 const LEADER: &str = r#"
 trap '' HUP INT QUIT TERM
 read -r line
@@ -41,16 +41,16 @@ for signal in INT QUIT KILL; do
 done
 "#;
 
-/// Timeout of stopping the group. It is longer than the leader's time until KILL.
+/// Timeout of stopping the group. The leader sends KILL after 20 seconds.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Maximum number of log lines in an error.
 const LOG_LINES: usize = 15;
 
-/// The group and its members. Dropping it ends the members, without waiting for their end.
+/// The group and its members. A drop ends the members, without waiting for their end.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// Its `stdin` is the end of the pipe that keeps the group alive.
+    /// The shell. Its `stdin` is the end of the pipe that keeps the group alive.
     leader: Child,
     members: Vec<Member>,
 }
@@ -67,7 +67,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When there is no /bin/sh.
+    /// Fails when there is no /bin/sh.
     pub(super) fn new(dir: &DataDir) -> anyhow::Result<Self> {
         let leader = Command::new("/bin/sh")
             .args(["-c", LEADER, "tenantry-dev"])
@@ -76,8 +76,8 @@ impl Group {
             .process_group(0)
             .current_dir("/")
             .stdin(Stdio::piped())
-            // If the leader inherited the output, a program that reads this process's output to
-            // its end would also wait for the leader.
+            // If the leader inherited the output of this process, a program that reads this output
+            // to its end would also wait for the leader.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -89,7 +89,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When the process id exceeds an `i32`, which does not occur.
+    /// Fails when the process id exceeds an `i32`, which does not occur.
     pub(super) fn id(&self) -> anyhow::Result<i32> {
         Ok(i32::try_from(self.leader.id())?)
     }
@@ -98,7 +98,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When the program cannot be started or the log cannot be written.
+    /// Fails when the program cannot be started or the log cannot be written.
     pub(super) fn spawn(
         &mut self,
         name: &'static str,
@@ -126,11 +126,11 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When a member has ended. The error contains the end of its log.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    /// Fails when a member has ended. The error contains the last lines of the member's log.
+    pub(super) fn check_members(&mut self) -> anyhow::Result<()> {
         for Member { name, log, child } in &mut self.members {
             if let Some(status) = child.try_wait()? {
-                bail!("{name} ended, {status}. {}", tail(log));
+                bail!("{name} ended, {status}. {}", last_lines(log));
             }
         }
         Ok(())
@@ -140,10 +140,10 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// When a member had to be killed, because the leader did not end it in time.
+    /// Fails when a member had to be killed, because the leader did not end the member in time.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.leader.stdin.take());
-        let ended = within(STOP_LIMIT, "the end of the servers", async {
+        let result = with_timeout(STOP_LIMIT, "the end of the servers", async {
             for Member { child, .. } in &mut self.members {
                 while child.try_wait()?.is_none() {
                     pause().await;
@@ -163,15 +163,15 @@ impl Group {
         // The leader may still wait for a file that a crashed server did not remove.
         self.leader.kill()?;
         self.leader.wait()?;
-        ended.map_err(|error| anyhow!("{error}; killed {}", killed.join(" and ")))
+        result.map_err(|error| anyhow!("{error}; killed {}", killed.join(" and ")))
     }
 }
 
 /// The last lines of a log, for the end of an error message.
-fn tail(log: &Path) -> String {
+fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-    format!("The end of {}:\n{}", log.display(), last.join("\n"))
+    let last_lines = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    format!("The end of {}:\n{}", log.display(), last_lines.join("\n"))
 }

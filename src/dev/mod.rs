@@ -1,9 +1,9 @@
 //! A private Postgres and a private Redis, for development and for tests.
 //!
-//! Both listen only on Unix sockets in a directory that no other user can enter, so they do not
-//! conflict with servers that already run on the machine. Reading order: [`Services::start`]
-//! below, `data_dir` (the directories and their owner), `group` (how the servers end with this
-//! process), then `postgres` and `redis`.
+//! Both servers listen only on Unix sockets in a directory that no other user can enter. So they do
+//! not conflict with servers that already run on the machine. Read [`Services::start`] first, then
+//! `data_dir` (the directories and their owner), `group` (how the servers end with this process),
+//! `postgres` and `redis`.
 
 mod data_dir;
 mod group;
@@ -21,32 +21,35 @@ pub use program::Options;
 
 /// The running servers.
 ///
-/// [`stop`](Services::stop) ends them and waits for their end. Dropping this value, or the end
-/// of this process for any reason, also ends them, but without waiting.
+/// [`stop`](Services::stop) ends the servers and waits for their end. A drop of this value, or the
+/// end of this process for any reason, also ends the servers, but does not wait.
 #[derive(Debug)]
 pub struct Services {
-    // Dropped in this order: the servers are told to end before the directory is unlocked.
+    // The fields are dropped in this order: the servers are told to end before the directory is
+    // unlocked.
     group: Group,
     dir: DataDir,
 }
 
 impl Services {
-    /// Starts both servers with their state below `dir`, which is created if it does not exist.
-    /// Returns when both answer. The first start creates the Postgres cluster; later starts
-    /// keep it.
+    /// Starts both servers with their data below `dir`, which is created if it does not exist.
+    /// Returns when both servers are ready. The first start creates the Postgres cluster, and later
+    /// starts use this cluster.
     ///
     /// # Errors
     ///
-    /// When a program is not installed, when another process runs servers from `dir`, when
-    /// another user owns `dir` or its contents, or when a server does not start. The error then
-    /// contains the end of that server's log.
+    /// Fails when a program is not installed, when another process runs servers from `dir`, or when
+    /// another user owns `dir` or its contents. Also fails when a server does not start; then the
+    /// error contains the last lines of the server's log.
     pub async fn start(dir: &Path, options: Options) -> anyhow::Result<Self> {
         let dir = DataDir::claim(dir).await?;
         let mut group = Group::new(&dir)?;
         if let Err(error) = launch(&dir, &mut group, options).await {
             return Err(match group.stop().await {
                 Ok(()) => error,
-                Err(stop) => error.context(format!("and the servers did not end: {stop:#}")),
+                Err(stop_error) => {
+                    error.context(format!("and the servers did not end: {stop_error:#}"))
+                }
             });
         }
         Ok(Self { group, dir })
@@ -69,12 +72,12 @@ impl Services {
     /// The URL of Redis, which has no password.
     #[must_use]
     pub fn redis_url(&self) -> String {
-        // Clients do not decode this path; `data_dir` chose one that needs no encoding.
+        // Clients do not decode this path, so `data_dir` chose a path that needs no encoding.
         format!("redis+unix://{}", self.dir.redis_socket().display())
     }
 
-    /// Messages for the person who started the servers, one sentence each: where state is when
-    /// it cannot be below `dir`. Usually empty.
+    /// Messages for the person who started the servers, one sentence each. Each message says where
+    /// files are that cannot be below `dir`. Usually there are none.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.dir.notes
@@ -85,7 +88,7 @@ impl Services {
     ///
     /// # Errors
     ///
-    /// When a server had to be killed, because it did not end within half a minute.
+    /// Fails when a server had to be killed, because it did not end within half a minute.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.group.stop().await
     }
@@ -97,8 +100,8 @@ async fn launch(dir: &DataDir, group: &mut Group, options: Options) -> anyhow::R
 
     redis::spawn(&redis, dir, group, options).await?;
     postgres.spawn(dir, group, options).await?;
-    postgres.ready(dir, group).await?;
-    redis::ready(dir, group).await
+    postgres.wait_until_ready(dir, group).await?;
+    redis::wait_until_ready(dir, group).await
 }
 
 fn percent_encode(text: &str) -> String {

@@ -13,20 +13,20 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     data_dir::{DataDir, POSTGRES_PORT},
     group::Group,
-    program::{ORPHAN_LIMIT, Options, in_path},
-    wait::{pause, within},
+    program::{ORPHAN_LIMIT, Options, find_in_path},
+    wait::{pause, with_timeout},
 };
 
 /// The directory where Debian and Ubuntu install each major version, outside the PATH.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// Timeout of the start. It is long enough for recovery after a power failure.
+/// Timeout of the start, long enough for a recovery after a power failure.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
-const DURABLE: &[&str] = &[];
-const FAST: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
+const DURABLE_SETTINGS: &[&str] = &[];
+const FAST_SETTINGS: &[&str] = &["fsync=off", "synchronous_commit=off", "full_page_writes=off"];
 
-/// The directory of the programs of one installed Postgres.
+/// The programs of one installed Postgres, by their directory.
 #[derive(Debug)]
 pub(super) struct Programs(PathBuf);
 
@@ -35,35 +35,36 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// When there is no such version.
+    /// Fails when this version is not installed.
     pub(super) fn find(dir: &DataDir) -> anyhow::Result<Self> {
         let mut versions = installed_versions();
         versions.sort();
-        if let Ok(made_with) = fs::read_to_string(dir.data().join("PG_VERSION")) {
-            let made_with = made_with.trim();
-            let any = !versions.is_empty();
-            versions.retain(|(version, _)| version.to_string() == made_with);
+        if let Ok(cluster_version) = fs::read_to_string(dir.data().join("PG_VERSION")) {
+            let cluster_version = cluster_version.trim();
+            let has_versions = !versions.is_empty();
+            versions.retain(|(version, _)| version.to_string() == cluster_version);
             ensure!(
-                !any || !versions.is_empty(),
-                "{} was made by Postgres {made_with}, which is not installed any more; \
-                 install postgresql-{made_with}, or remove that directory to start afresh",
+                !has_versions || !versions.is_empty(),
+                "{} was created by Postgres {cluster_version}, which is not installed any more; \
+                 install postgresql-{cluster_version}, or remove that directory to start without \
+                 data",
                 dir.data().display()
             );
         }
         versions
             .pop()
             .map(|(_, bin)| bin)
-            .or_else(programs_in_path)
+            .or_else(find_programs_in_path)
             .map(Self)
             .context("Postgres is not installed; on Debian and Ubuntu, the package is postgresql")
     }
 
-    /// Starts the server. Creates the cluster if it does not exist. First waits for the end of
-    /// a server that an earlier run left while it was shutting down.
+    /// Starts the server. Creates the cluster if it does not exist. First ends a server that an
+    /// earlier run left running.
     ///
     /// # Errors
     ///
-    /// When the cluster cannot be created or the earlier server does not end.
+    /// Fails when the cluster cannot be created or the earlier server does not end.
     pub(super) async fn spawn(
         &self,
         dir: &DataDir,
@@ -71,10 +72,10 @@ impl Programs {
         options: Options,
     ) -> anyhow::Result<()> {
         if !dir.data().exists() {
-            self.init(dir, group, options).await?;
+            self.create_cluster(dir, group, options).await?;
         }
-        let data = dir.server_dir("data")?;
-        clear_earlier(dir).await?;
+        let data = dir.make_server_dir("data")?;
+        end_earlier_server(dir).await?;
         let mut command = dir.user.command(&self.0.join("postgres"), &dir.home);
         command
             .arg("-D")
@@ -82,15 +83,15 @@ impl Programs {
             .arg("-k")
             .arg(&dir.run)
             .args(["-p", &POSTGRES_PORT.to_string()]);
-        let always = [
+        let fixed_settings = [
             "listen_addresses=",
             "max_connections=200",
             "shared_buffers=128MB",
             "timezone=UTC",
             "log_timezone=UTC",
         ];
-        let durability = if options.durable { DURABLE } else { FAST };
-        for setting in always.iter().chain(durability) {
+        let durability_settings = if options.durable { DURABLE_SETTINGS } else { FAST_SETTINGS };
+        for setting in fixed_settings.iter().chain(durability_settings) {
             command.args(["-c", setting]);
         }
         group.spawn("Postgres", dir.path.join("postgres.log"), command)
@@ -100,11 +101,15 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// When a server of the group ends, or the timeout passes.
-    pub(super) async fn ready(&self, dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
-        within(READY_LIMIT, "Postgres's readiness", async {
+    /// Fails when a server of the group ends, or when the timeout passes.
+    pub(super) async fn wait_until_ready(
+        &self,
+        dir: &DataDir,
+        group: &mut Group,
+    ) -> anyhow::Result<()> {
+        with_timeout(READY_LIMIT, "Postgres's readiness", async {
             while !self.is_ready(dir).await? {
-                group.check()?;
+                group.check_members()?;
                 pause().await;
             }
             Ok(())
@@ -120,13 +125,18 @@ impl Programs {
         Ok(status.success())
     }
 
-    /// Creates the cluster. It gets its final name only when it is complete, so that an
-    /// interrupted creation is never used.
-    async fn init(&self, dir: &DataDir, group: &Group, options: Options) -> anyhow::Result<()> {
-        remove_unfinished(dir)?;
-        // The name contains the process id, because an initdb of a crashed run may still be
+    /// Creates the cluster. The directory gets its final name only when the cluster is complete, so
+    /// that an unfinished cluster is never used.
+    async fn create_cluster(
+        &self,
+        dir: &DataDir,
+        group: &Group,
+        options: Options,
+    ) -> anyhow::Result<()> {
+        remove_unfinished_clusters(dir)?;
+        // The name contains the process id, because the initdb of a crashed run may still be
         // removing its own directory.
-        let unfinished = dir.server_dir(&format!("data.new-{}", std::process::id()))?;
+        let unfinished = dir.make_server_dir(&format!("data.new-{}", std::process::id()))?;
         let mut command = dir.user.command(&self.0.join("initdb"), &dir.home);
         command
             .arg("-D")
@@ -147,7 +157,7 @@ impl Programs {
     }
 }
 
-/// The major versions in Debian's layout, each with the directory of its programs.
+/// The major versions in [`VERSIONS`], each with the directory of its programs.
 fn installed_versions() -> Vec<(u32, PathBuf)> {
     fs::read_dir(VERSIONS)
         .into_iter()
@@ -162,49 +172,49 @@ fn installed_versions() -> Vec<(u32, PathBuf)> {
 }
 
 /// The directory of the first Postgres in the PATH. Symbolic links are resolved.
-fn programs_in_path() -> Option<PathBuf> {
-    let initdb = in_path("initdb")?.canonicalize().ok()?;
+fn find_programs_in_path() -> Option<PathBuf> {
+    let initdb = find_in_path("initdb")?.canonicalize().ok()?;
     initdb.parent().map(Path::to_path_buf)
 }
 
-/// Removes what a killed initdb left.
-fn remove_unfinished(dir: &DataDir) -> anyhow::Result<()> {
+/// Removes the directories that killed initdb processes left.
+fn remove_unfinished_clusters(dir: &DataDir) -> anyhow::Result<()> {
     for entry in fs::read_dir(&dir.home)? {
         let entry = entry?;
         if entry.file_name().as_bytes().starts_with(b"data.new-") {
-            // That initdb may be removing the directory at the same time, so errors are
-            // ignored.
+            // An initdb may be removing its directory at the same time, so errors are ignored.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
 }
 
-/// Ends a server that an earlier run left behind, and removes its files. The directory is
-/// locked, so nobody uses that server.
-async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
+/// Ends a server that an earlier run left running, and changes the lock files of that server so
+/// that a new server can start. This process has locked the directory, so nobody uses the earlier
+/// server.
+async fn end_earlier_server(dir: &DataDir) -> anyhow::Result<()> {
     if !Path::new("/proc/self/cmdline").exists() {
-        // Without /proc an earlier server cannot be detected, so only Postgres's own stricter
-        // checks apply.
+        // Without /proc, an earlier server cannot be detected. Then Postgres may refuse to start,
+        // because Postgres also checks for earlier servers, more strictly.
         return Ok(());
     }
-    if let Some(pid) = running(dir) {
-        // The server is probably ending already, and then this has no effect. It may also have
-        // ended by now.
+    if let Some(pid) = earlier_server_pid(dir) {
+        // If the server is already shutting down, the signal has no effect. If the server has ended
+        // by now, the error is ignored.
         let _ = kill_process(pid, Signal::INT);
         let what = format!("the end of Postgres, pid {pid}, of an earlier run");
-        within(ORPHAN_LIMIT, &what, async {
-            while running(dir).is_some() {
+        with_timeout(ORPHAN_LIMIT, &what, async {
+            while earlier_server_pid(dir).is_some() {
                 pause().await;
             }
             Ok(())
         })
         .await?;
     }
-    // Postgres refuses to start if the process id in one of these files belongs to a running
-    // process. The exception is the id of Postgres's parent, which it treats as stale. It then
-    // still checks that no child of the earlier server uses the shared memory that the rest of
-    // the file describes.
+    // Postgres refuses to start if the process id in its pid file or in the lock file of its socket
+    // belongs to a running process. Postgres accepts a pid file with the id of its own parent
+    // process, which is this process. The rest of the pid file stays unchanged, because with it
+    // Postgres checks that no child of the earlier server uses the shared memory.
     let pid_file = dir.postgres_pid();
     if let Ok(text) = fs::read_to_string(&pid_file) {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
@@ -217,8 +227,9 @@ async fn clear_earlier(dir: &DataDir) -> anyhow::Result<()> {
     }
 }
 
-/// The process id of a server that runs on this directory's cluster.
-fn running(dir: &DataDir) -> Option<Pid> {
+/// The process id of a server that runs on this directory's cluster. The pid file may be outdated,
+/// so the arguments of the process are checked.
+fn earlier_server_pid(dir: &DataDir) -> Option<Pid> {
     let text = fs::read_to_string(dir.postgres_pid()).ok()?;
     let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;

@@ -14,41 +14,41 @@ use tokio::{
 use super::{
     data_dir::DataDir,
     group::Group,
-    program::{ORPHAN_LIMIT, Options, in_path},
-    wait::{pause, within},
+    program::{ORPHAN_LIMIT, Options, find_in_path},
+    wait::{pause, with_timeout},
 };
 
-/// Timeout of the start. It is long enough to load a developer's data.
+/// Timeout of the start, long enough to load the data of a developer.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Finds the server program.
 ///
 /// # Errors
 ///
-/// When Redis is not installed.
+/// Fails when Redis is not installed.
 pub(super) fn find() -> anyhow::Result<PathBuf> {
-    in_path("redis-server")
+    find_in_path("redis-server")
         .context("Redis is not installed; on Debian and Ubuntu, the package is redis-server")
 }
 
-/// Starts the server. First ends a server that an earlier run left behind.
+/// Starts the server. First ends a server that an earlier run left running.
 ///
 /// # Errors
 ///
-/// When the server cannot be started or the earlier server does not end.
+/// Fails when the server cannot be started or the earlier server does not end.
 pub(super) async fn spawn(
     program: &Path,
     dir: &DataDir,
     group: &mut Group,
     options: Options,
 ) -> anyhow::Result<()> {
-    let data = dir.server_dir("redis")?;
+    let data = dir.make_server_dir("redis")?;
     let socket = dir.redis_socket();
-    within(ORPHAN_LIMIT, "the end of Redis of an earlier run", async {
-        while let Ok(mut orphan) = UnixStream::connect(&socket).await {
-            // The directory is locked, so nobody uses this server. It is probably ending
-            // already.
-            let _ = orphan.write_all(b"SHUTDOWN\r\n").await;
+    with_timeout(ORPHAN_LIMIT, "the end of Redis of an earlier run", async {
+        while let Ok(mut connection) = UnixStream::connect(&socket).await {
+            // This process has locked the directory, so nobody uses the earlier server. An error is
+            // ignored, because the server may already be shutting down.
+            let _ = connection.write_all(b"SHUTDOWN\r\n").await;
             pause().await;
         }
         Ok(())
@@ -66,16 +66,16 @@ pub(super) async fn spawn(
     group.spawn("Redis", dir.path.join("redis.log"), command)
 }
 
-/// Waits until the server answers.
+/// Waits until the server is ready for commands.
 ///
 /// # Errors
 ///
-/// When a server of the group ends, or the timeout passes.
-pub(super) async fn ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
+/// Fails when a server of the group ends, or when the timeout passes.
+pub(super) async fn wait_until_ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()> {
     let socket = dir.redis_socket();
-    within(READY_LIMIT, "Redis's readiness", async {
+    with_timeout(READY_LIMIT, "Redis's readiness", async {
         while !ping(&socket).await.unwrap_or(false) {
-            group.check()?;
+            group.check_members()?;
             pause().await;
         }
         Ok(())
@@ -83,7 +83,8 @@ pub(super) async fn ready(dir: &DataDir, group: &mut Group) -> anyhow::Result<()
     .await
 }
 
-/// Whether the server answers a PING. It does not while it loads its data.
+/// Whether the server replies to PING with PONG. A server that loads its data replies with an
+/// error.
 async fn ping(socket: &Path) -> std::io::Result<bool> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"PING\r\n").await?;

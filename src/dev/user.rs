@@ -9,58 +9,58 @@ use std::{
 
 use anyhow::Context;
 
-/// The user that the servers run as. It is this process's own user. If that is root, it is an
-/// unprivileged user instead, because Postgres refuses to run as root.
+/// The user that the servers run as: the user of this process, or an unprivileged user if this
+/// process runs as root. Postgres refuses to run as root.
 #[derive(Debug)]
 pub(super) struct ServerUser {
     /// The owner of all files that the servers write.
     pub(super) uid: u32,
-    /// `None` when the servers run as this process's own user.
-    instead_of_root: Option<Account>,
+    /// The user that replaces root; `None` when the servers run as the user of this process.
+    instead_of_root: Option<PasswdEntry>,
 }
 
 #[derive(Debug)]
-struct Account {
+struct PasswdEntry {
     name: String,
     uid: u32,
     gid: u32,
 }
 
 impl ServerUser {
-    /// Chooses the user. If this process is root, it is `postgres`, or else `nobody`.
+    /// Chooses the user. If this process runs as root, chooses `postgres`, or else `nobody`.
     ///
     /// # Errors
     ///
-    /// When this process is root and neither user exists.
+    /// Fails when this process runs as root and neither user exists.
     pub(super) fn choose() -> anyhow::Result<Self> {
-        let me = rustix::process::geteuid();
-        if !me.is_root() {
-            return Ok(Self { uid: me.as_raw(), instead_of_root: None });
+        let own_uid = rustix::process::geteuid();
+        if !own_uid.is_root() {
+            return Ok(Self { uid: own_uid.as_raw(), instead_of_root: None });
         }
         let passwd = fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
-        let account = ["postgres", "nobody"]
+        let entry = ["postgres", "nobody"]
             .into_iter()
-            .find_map(|name| passwd.lines().find_map(|line| Account::parse(line, name)))
+            .find_map(|name| passwd.lines().find_map(|line| PasswdEntry::parse(line, name)))
             .context("Postgres refuses to run as root, and there is no user postgres or nobody")?;
-        Ok(Self { uid: account.uid, instead_of_root: Some(account) })
+        Ok(Self { uid: entry.uid, instead_of_root: Some(entry) })
     }
 
-    /// The name of the user that replaces root; `None` when this process is not root.
+    /// The name of the user that replaces root; `None` when this process does not run as root.
     pub(super) fn instead_of_root(&self) -> Option<&str> {
-        self.instead_of_root.as_ref().map(|account| account.name.as_str())
+        self.instead_of_root.as_ref().map(|entry| entry.name.as_str())
     }
 
     /// A command that runs `program` as this user in `dir`, without input.
     pub(super) fn command(&self, program: &Path, dir: &Path) -> Command {
         let mut command = Command::new(program);
-        // Variables such as PGOPTIONS or LC_ALL would change the servers' behavior.
+        // Environment variables such as PGOPTIONS or LC_ALL would change the servers' behaviour.
         command
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .current_dir(dir)
             .stdin(Stdio::null());
-        if let Some(account) = &self.instead_of_root {
-            command.uid(account.uid).gid(account.gid);
+        if let Some(entry) = &self.instead_of_root {
+            command.uid(entry.uid).gid(entry.gid);
         }
         command
     }
@@ -69,20 +69,20 @@ impl ServerUser {
     ///
     /// # Errors
     ///
-    /// The errors of chown(2).
-    pub(super) fn own(&self, path: &Path) -> io::Result<()> {
+    /// Fails when chown(2) fails.
+    pub(super) fn take_ownership(&self, path: &Path) -> io::Result<()> {
         match &self.instead_of_root {
-            Some(account) => chown(path, Some(account.uid), Some(account.gid)),
+            Some(entry) => chown(path, Some(entry.uid), Some(entry.gid)),
             None => Ok(()),
         }
     }
 
-    /// Whether this user can enter `dir`. The program `test` checks it, because the answer
-    /// depends on every directory above `dir`.
+    /// Whether this user can enter `dir`. The program `test` runs as this user and checks the
+    /// access, because the access depends on all parent directories of `dir`.
     ///
     /// # Errors
     ///
-    /// When `test` cannot be run.
+    /// Fails when `test` cannot be run.
     pub(super) fn can_enter(&self, dir: &Path) -> anyhow::Result<bool> {
         let status = self
             .command(Path::new("test"), Path::new("/"))
@@ -94,8 +94,8 @@ impl ServerUser {
     }
 }
 
-impl Account {
-    /// Parses a line of passwd(5); `None` when it describes another user than `name`.
+impl PasswdEntry {
+    /// Parses a line of passwd(5); `None` when the line describes another user than `name`.
     fn parse(line: &str, name: &str) -> Option<Self> {
         let mut fields = line.split(':');
         if fields.next() != Some(name) {

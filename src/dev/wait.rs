@@ -1,12 +1,12 @@
-//! Waits for conditions.
+//! Waits with a timeout.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// Runs `wait`, a loop that checks a condition and calls [`pause`] between checks, for at most
-/// `limit`.
-pub(super) async fn within(
+/// Runs `wait`, a loop that checks a condition and calls [`pause`] between the checks, for at most
+/// `limit`. `what` is the awaited event, for the error message.
+pub(super) async fn with_timeout(
     limit: Duration,
     what: &str,
     wait: impl Future<Output = anyhow::Result<()>>,
@@ -16,7 +16,7 @@ pub(super) async fn within(
         .with_context(|| format!("{what}: not within {limit:?}"))?
 }
 
-/// The pause between two checks of a condition.
+/// Sleeps between two checks of a condition.
 pub(super) async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }

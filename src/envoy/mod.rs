@@ -1,47 +1,50 @@
-//! Envoy's external authorization: Envoy asks about each request before it forwards it.
+//! Envoy's external authorization: before Envoy forwards a request, Envoy calls this service, which
+//! allows or denies the request.
 //!
-//! [`asked`] reads Envoy's request and [`answer`] writes the response. Every error becomes a
-//! denial and never a failed call, because a setting of Envoy may allow requests whose check
-//! failed.
+//! [`request`] reads Envoy's message and [`response`] writes the response. Every error becomes a
+//! denial and never a failed call, because a setting of Envoy (`failure_mode_allow`) may allow
+//! requests whose check failed.
 
-mod answer;
+pub mod proto;
 mod request;
+mod response;
 
 use std::sync::Arc;
 
-use envoy_types::ext_authz::v3::pb::{Authorization, CheckRequest, CheckResponse};
 use tonic::{Request, Response, Status};
 
 use crate::{
     audit::Origin,
     error::{Error, Result},
-    gate::{self, Caller, ENVOY_CHECK, Gatekeeper},
+    gate::{self, Caller, ENVOY_CHECK},
     permissions::{Permission, decide::decide},
     proto::v1::{DecisionReason, ErrorReason},
 };
-use request::{CheckedRequest, Required};
+use proto::{Authorization, CheckRequest, CheckResponse};
+use request::{CheckedRequest, Requirement};
 
 /// The authorization service that Envoy calls.
-pub struct Authorizer {
-    keeper: Arc<Gatekeeper>,
+pub struct EnvoyAuthorization {
+    authorizer: Arc<gate::Authorizer>,
 }
 
-impl Authorizer {
-    /// Creates a service that allows the same callers as this gatekeeper.
+impl EnvoyAuthorization {
+    /// Creates a service that identifies callers with this authorizer of the gate.
     #[must_use]
-    pub fn new(keeper: Arc<Gatekeeper>) -> Self {
-        Self { keeper }
+    pub fn new(authorizer: Arc<gate::Authorizer>) -> Self {
+        Self { authorizer }
     }
 
-    /// Decides a request. Returns its caller when the request is allowed.
+    /// Decides on a request. Returns the caller of the request when the request is allowed.
     async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
-        let CheckedRequest { headers, source, required } = CheckedRequest::read(request)?;
+        let CheckedRequest { headers, client_of_envoy, requirement } =
+            CheckedRequest::read(request)?;
         let client_behind_gateway =
-            |envoy| self.keeper.proxies.client_behind_gateway(envoy, source, &headers);
+            |envoy| self.authorizer.proxies.client_behind_gateway(envoy, client_of_envoy, &headers);
         origin.ip = origin.ip.map(client_behind_gateway);
         let caller =
-            Box::pin(self.keeper.identify_for_proxy(&headers, ENVOY_CHECK, origin)).await?;
-        let Required::Permission { name, scope } = required else { return Ok(caller) };
+            Box::pin(self.authorizer.identify_for_proxy(&headers, ENVOY_CHECK, origin)).await?;
+        let Requirement::Permission { name, scope } = requirement else { return Ok(caller) };
         let permission = Permission::concrete("permission", &name).map_err(|_| {
             Error::defect("a route's permission is not of the form resource:action")
         })?;
@@ -63,16 +66,16 @@ impl Authorizer {
 }
 
 #[tonic::async_trait]
-impl Authorization for Authorizer {
+impl Authorization for EnvoyAuthorization {
     async fn check(
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let origin = gate::visitor(&request)?.origin().clone();
-        let decided = self.decide(request.get_ref(), origin).await;
-        Ok(Response::new(match decided {
-            Ok(caller) => answer::allowed(&caller),
-            Err(error) => answer::denied(&error.into()),
+        let decision = self.decide(request.get_ref(), origin).await;
+        Ok(Response::new(match decision {
+            Ok(caller) => response::allow(&caller),
+            Err(error) => response::deny(&error.into()),
         }))
     }
 }

@@ -1,31 +1,25 @@
-//! Reads Envoy's check request.
+//! Reads Envoy's `CheckRequest`.
 
 use std::{collections::HashMap, net::IpAddr};
 
-use envoy_types::{
-    ext_authz::v3::pb::CheckRequest,
-    pb::envoy::{
-        config::core::v3::address::Address,
-        service::auth::v3::{AttributeContext, attribute_context::HttpRequest},
-    },
-};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::proto::{Address, AttributeContext, CheckRequest, HttpRequest};
 use crate::{
     error::{Error, Result},
     permissions::Scope,
     proto::v1::ErrorReason,
 };
 
-/// The key in the route's context extensions whose value is the required permission.
-const PERMISSION: &str = "permission";
-/// The key whose value `authenticated` means that no permission is required.
-const ACCESS: &str = "access";
-/// The prefix of the keys that make up the scope.
-const SCOPE: &str = "scope.";
+/// The key of the required permission in the context extensions of a route.
+const PERMISSION_KEY: &str = "permission";
+/// The key whose only valid value, `authenticated`, means that no permission is required.
+const ACCESS_KEY: &str = "access";
+/// The prefix of the keys of the scope.
+const SCOPE_PREFIX: &str = "scope.";
 
 /// The headers that are read: the token, the tenant and the client's address.
-const READ: [&str; 6] = [
+const READ_HEADERS: [&str; 6] = [
     "authorization",
     "x-tenant-id",
     "x-organization-slug",
@@ -34,103 +28,108 @@ const READ: [&str; 6] = [
     "x-forwarded-for",
 ];
 
-/// A request that Envoy asks about, and what its route requires.
+/// The request that Envoy asks about, and the requirement of the request's route.
 pub(super) struct CheckedRequest {
     pub(super) headers: HeaderMap,
-    /// The address of Envoy's peer.
-    pub(super) source: Option<IpAddr>,
-    pub(super) required: Required,
+    /// The address that is connected to Envoy: of the client, or of a proxy in front of Envoy.
+    pub(super) client_of_envoy: Option<IpAddr>,
+    pub(super) requirement: Requirement,
 }
 
-/// What a route requires of a request.
+/// The requirement of a route.
 #[derive(Debug, PartialEq)]
-pub(super) enum Required {
+pub(super) enum Requirement {
     /// A valid access token.
     Authenticated,
-    /// A valid access token whose subject holds this permission within the scope.
+    /// A valid access token, whose subject must hold this permission in the scope.
     Permission { name: String, scope: Scope },
 }
 
 impl CheckedRequest {
-    /// Parses a check request.
+    /// Reads a `CheckRequest`.
     ///
     /// # Errors
-    /// When a header is malformed, or when the route does not say what it requires.
+    /// Returns `INVALID_ARGUMENT` when a header is malformed, and INTERNAL when the route has no
+    /// valid requirement.
     pub(super) fn read(request: &CheckRequest) -> Result<Self> {
         let attributes = request.attributes.as_ref();
-        let http = attributes.and_then(|all| all.request.as_ref()?.http.as_ref());
-        let required = match attributes {
-            Some(attributes) => required(&attributes.context_extensions)?,
-            None => return Err(Error::defect("Envoy's check contains no request")),
+        let http = attributes.and_then(|attributes| attributes.request.as_ref()?.http.as_ref());
+        let requirement = match attributes {
+            Some(attributes) => read_requirement(&attributes.context_extensions)?,
+            None => return Err(Error::defect("Envoy's check request has no attributes")),
         };
-        let headers = http.map(headers).transpose()?.unwrap_or_default();
-        Ok(Self { headers, source: attributes.and_then(source), required })
+        let headers = http.map(read_headers).transpose()?.unwrap_or_default();
+        let client_of_envoy = attributes.and_then(read_source);
+        Ok(Self { headers, client_of_envoy, requirement })
     }
 }
 
-/// Reads what the route requires. A route without a requirement is an error, so that a
-/// forgotten configuration never allows a request.
-fn required(extensions: &HashMap<String, String>) -> Result<Required> {
-    let wrong = |text: &'static str| Err(Error::defect(text));
-    match (extensions.get(PERMISSION), extensions.get(ACCESS).map(String::as_str)) {
+/// Reads the requirement of a route. A route without a requirement is an error, so that a forgotten
+/// configuration never allows a request.
+fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement> {
+    let defect = |text: &'static str| Err(Error::defect(text));
+    match (extensions.get(PERMISSION_KEY), extensions.get(ACCESS_KEY).map(String::as_str)) {
         (Some(name), None) => {
             let scope = extensions.iter().filter_map(|(key, value)| {
-                Some((key.strip_prefix(SCOPE)?.to_owned(), value.clone().into()))
+                Some((key.strip_prefix(SCOPE_PREFIX)?.to_owned(), value.clone().into()))
             });
-            Ok(Required::Permission { name: name.clone(), scope: scope.collect() })
+            Ok(Requirement::Permission { name: name.clone(), scope: scope.collect() })
         }
-        (None, Some("authenticated")) => Ok(Required::Authenticated),
-        (None, None) => wrong("a route of Envoy's names no permission in its context extensions"),
-        (Some(_), Some(_)) => wrong("a route of Envoy's names a permission and an access"),
-        (None, Some(_)) => wrong("a route of Envoy's has an access that is not `authenticated`"),
+        (None, Some("authenticated")) => Ok(Requirement::Authenticated),
+        (None, None) => defect("Envoy's route has no `permission` and no `access` extension"),
+        (Some(_), Some(_)) => {
+            defect("Envoy's route has both a `permission` and an `access` extension")
+        }
+        (None, Some(_)) => defect("Envoy's route has an `access` that is not `authenticated`"),
     }
 }
 
-fn source(attributes: &AttributeContext) -> Option<IpAddr> {
-    match attributes.source.as_ref()?.address.as_ref()?.address.as_ref()? {
-        Address::SocketAddress(socket) => socket.address.parse().ok(),
-        _ => None,
-    }
+fn read_source(attributes: &AttributeContext) -> Option<IpAddr> {
+    let Address::SocketAddress(socket) =
+        attributes.source.as_ref()?.address.as_ref()?.address.as_ref()?;
+    socket.address.parse().ok()
 }
 
-/// The headers that are read. A repeated header stays repeated when Envoy sends raw headers.
-fn headers(http: &HttpRequest) -> Result<HeaderMap> {
-    let mut read = HeaderMap::new();
-    let raw = http.header_map.iter().flat_map(|map| &map.headers);
-    let raw = raw.map(|header| {
+/// Reads the headers in [`READ_HEADERS`]. A repeated header stays repeated if Envoy sends raw
+/// headers; otherwise Envoy joins the values.
+fn read_headers(http: &HttpRequest) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let raw_headers = http.header_map.iter().flat_map(|map| &map.headers);
+    let raw_headers = raw_headers.map(|header| {
         let is_raw = !header.raw_value.is_empty();
         let value = if is_raw { &header.raw_value } else { header.value.as_bytes() };
         (&header.key, value)
     });
-    let joined = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
-    for (name, value) in raw.chain(joined) {
-        let Some(name) = READ.iter().find(|read| name.eq_ignore_ascii_case(read)) else {
+    let joined_headers = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
+    for (name, value) in raw_headers.chain(joined_headers) {
+        let known_name = READ_HEADERS.iter().find(|known| name.eq_ignore_ascii_case(known));
+        let Some(name) = known_name else {
             continue;
         };
         let value = HeaderValue::from_bytes(value).map_err(|_| {
             Error::refused(ErrorReason::InvalidMetadata, "a header value is not valid in HTTP")
         })?;
-        read.append(HeaderName::from_static(name), value);
+        headers.append(HeaderName::from_static(name), value);
     }
-    Ok(read)
+    Ok(headers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn extensions(all: &[(&str, &str)]) -> HashMap<String, String> {
-        all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    fn extensions(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
-    fn a_route_says_what_it_requires() {
-        let read = |all: &[(&str, &str)]| required(&extensions(all)).ok();
-        assert_eq!(read(&[("access", "authenticated")]), Some(Required::Authenticated));
+    fn a_route_without_exactly_one_requirement_is_an_error() {
+        let read = |pairs: &[(&str, &str)]| read_requirement(&extensions(pairs)).ok();
+        assert_eq!(read(&[("access", "authenticated")]), Some(Requirement::Authenticated));
         let scope: Scope = [("region".to_owned(), "eu".into())].into_iter().collect();
-        let wanted = Required::Permission { name: "a:b".into(), scope };
-        let said = [("permission", "a:b"), ("scope.region", "eu"), ("virtual_host", "v")];
-        assert_eq!(read(&said), Some(wanted));
+        let expected = Requirement::Permission { name: "a:b".into(), scope };
+        let pairs = [("permission", "a:b"), ("scope.region", "eu"), ("virtual_host", "v")];
+        assert_eq!(read(&pairs), Some(expected));
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[("access", "public")]), None);
         assert_eq!(read(&[("access", "authenticated"), ("permission", "a:b")]), None);

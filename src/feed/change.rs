@@ -1,4 +1,4 @@
-//! Changes, and the trait of their listeners.
+//! The changes in the feed, and the trait for listeners.
 //!
 //! - Rule: `record_change` (`migrations/0002_change_feed.sql`) and its triggers decide which
 //!   changes are written to the feed.
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::ids::TenantId;
 
-/// A listener for changes. In-memory caches implement it to drop outdated entries.
+/// A listener for changes. Each in-memory cache implements this trait, to drop outdated entries.
 pub trait ChangeListener: Send + Sync + 'static {
     /// Called for each change.
     fn apply(&self, change: &Change);
@@ -43,8 +43,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Parses the value of the column `changes.kind`; `None` for a kind that only a newer version
-    /// knows.
+    /// Parses the value of the column `changes.kind`; `None` when this version of the program does
+    /// not know the kind.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {

@@ -1,9 +1,10 @@
 //! The loop that reads the change feed until the pool is closed.
 //!
-//! Postgres assigns ids before the commit, so a reader that continues after the last id misses
-//! transactions that commit late. This reader keeps the snapshot of its last read and reads the
-//! changes that have become visible since. The reader sees each committed change exactly once, in the
-//! first read after the commit, even while older transactions are still open.
+//! Postgres assigns transaction ids before the commit, so a reader that continues after the last id
+//! misses transactions that commit late. The follower stores the snapshot of its last read instead,
+//! and reads the changes that have become visible since this snapshot. The follower reads each
+//! committed change exactly once, in the first read after the commit, even while older transactions
+//! are still open.
 //!
 //! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
 //! has not seen, and whether it may have missed some.
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Maximum pause between two reads.
-const POLL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Timeout of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,15 +33,15 @@ pub(super) struct Follower {
     metrics: Metrics,
     /// The last successful read; `None` before the first read.
     last_read: Option<LastRead>,
-    /// Whether the server may have been replaced since the last successful read. Then `last_read`
-    /// may name transactions that the server does not have.
-    in_doubt: bool,
+    /// Whether another server may have replaced the Postgres server since the last successful read.
+    /// The new server may not have all transactions of the snapshot in `last_read`.
+    server_may_differ: bool,
 }
 
 struct LastRead {
     snapshot: String,
     /// Start time of the Postgres server. A different time means another server, or a restart.
-    server: OffsetDateTime,
+    server_start: OffsetDateTime,
 }
 
 impl Follower {
@@ -49,30 +50,30 @@ impl Follower {
         listeners: Vec<Arc<dyn ChangeListener>>,
         metrics: Metrics,
     ) -> Self {
-        Self { postgres, listeners, metrics, last_read: None, in_doubt: false }
+        Self { postgres, listeners, metrics, last_read: None, server_may_differ: false }
     }
 
     pub(super) async fn run(mut self, state: Arc<State>) {
-        let mut woken = true;
+        let mut was_woken = true;
         while !self.postgres.is_closed() {
-            let read_start = state.begin();
+            let started_read = state.begin_read();
             let result = time::timeout(READ_TIMEOUT, self.read(&state)).await;
-            // A server that stops answering may be replaced by another server.
-            self.in_doubt |= result.is_err();
+            // A server that does not respond may be replaced by another server.
+            self.server_may_differ |= result.is_err();
             match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
-                    self.metrics.read(changes, woken);
-                    if state.end(read_start) {
-                        self.metrics.lapsed();
+                    self.metrics.record_read(changes, was_woken);
+                    if state.end_read(started_read) {
+                        self.metrics.record_lapse();
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the change feed can't be read");
-                    self.in_doubt |= is_another_server(&error);
-                    self.metrics.failed();
+                    self.server_may_differ |= is_connection_loss(&error);
+                    self.metrics.record_failure();
                 }
             }
-            woken = state.wait_for_wake_up(POLL).await;
+            was_woken = state.wait_for_wake_up(POLL_INTERVAL).await;
         }
     }
 
@@ -88,17 +89,22 @@ impl Follower {
         )
         .fetch_all(self.postgres.pool())
         .await?;
-        let Some(first) = rows.first() else {
+        // There is always a row: without changes, the row has only the snapshot.
+        let Some(first_row) = rows.first() else {
             return Err(Error::defect("read_changes returned no row"));
         };
-        let (xmin, xmax) = bounds(&first.snapshot)?;
-        // Must come before any use of the data that this read returned.
+        let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
+        // The snapshot must be recorded before any use of the data that this read returned.
         state.progress.record_snapshot(xmax);
         match &self.last_read {
-            // The first read. Entries that were cached before this read may be outdated.
+            // This is the first read. Entries that were cached before this read may be outdated.
             None => self.clear(state),
             // A connection pooler can switch to another server without closing the connection.
-            Some(last) if first.missed || self.in_doubt || last.server != first.server => {
+            Some(last)
+                if first_row.missed
+                    || self.server_may_differ
+                    || last.server_start != first_row.server =>
+            {
                 tracing::warn!("changes may have been missed: the in-memory caches are reset");
                 self.clear(state);
             }
@@ -114,13 +120,14 @@ impl Follower {
             changes += 1;
             match Kind::parse(kind) {
                 Some(kind) => self.apply(&Change { tenant: TenantId(tenant), kind, subject }),
-                // A newer version wrote a kind that this version does not know.
+                // A newer version of the program wrote the change.
                 None => self.clear(state),
             }
         }
         state.progress.set_horizon(xmin);
-        self.in_doubt = false;
-        self.last_read = Some(LastRead { snapshot: first.snapshot.clone(), server: first.server });
+        self.server_may_differ = false;
+        self.last_read =
+            Some(LastRead { snapshot: first_row.snapshot.clone(), server_start: first_row.server });
         Ok(changes)
     }
 
@@ -138,22 +145,23 @@ impl Follower {
     }
 }
 
-/// Returns xmin and xmax of a snapshot in text form, `xmin:xmax:xip_list`.
-fn bounds(snapshot: &str) -> Result<(u64, u64)> {
+/// Parses xmin and xmax of a snapshot in text form, `xmin:xmax:xip_list`.
+fn snapshot_bounds(snapshot: &str) -> Result<(u64, u64)> {
     let mut parts = snapshot.split(':').map(|part| part.parse().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
         (Some(xmin), Some(xmax)) => Ok((xmin, xmax)),
-        _ => Err(Error::defect("a snapshot that can't be read")),
+        _ => Err(Error::defect("the snapshot of read_changes can't be parsed")),
     }
 }
 
-/// Whether the connection was lost. A restarted server, or a server that replaced it, may assign
-/// transaction ids a second time: the transactions that had these ids before were not durable.
-fn is_another_server(error: &Error) -> bool {
+/// Whether the error means that the connection was lost. The server may have been restarted or
+/// replaced since then. Such a server may assign transaction ids a second time, because the
+/// transactions that had these ids before were not durable.
+fn is_connection_loss(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,
-        // SQLSTATE 57P: shutdown, crash or start of the server. 08 and 58: connection lost, as
-        // reported by poolers.
+        // SQLSTATE 57P: shutdown, crash or start of the server. 08 and 58: connection poolers
+        // report a lost connection.
         Error::Database(sqlx::Error::Database(error)) => error
             .code()
             .is_some_and(|code| ["57P", "08", "58"].iter().any(|class| code.starts_with(class))),

@@ -1,5 +1,5 @@
-//! The feed's handle for the rest of the service. It reports how fresh the in-memory caches are,
-//! and refreshes them.
+//! The handle to the feed for the rest of the service. The handle reports how fresh the in-memory
+//! caches are, and refreshes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,12 +23,13 @@ use crate::{
     redis::Redis,
 };
 
-/// Number of Postgres connections that the feed uses: one for the follower, one for trimming.
+/// Number of Postgres connections that the feed uses: one for the follower and one for trimming.
 pub const CONNECTIONS: u32 = 2;
 
 /// The connections that the feed needs.
 pub struct Sources<'a> {
-    /// A pool for the feed alone, so calls that use up their own pool cannot delay the feed.
+    /// A pool that only the feed uses. So calls that use all connections of their pool do not delay
+    /// the feed.
     pub postgres: Postgres,
     /// Publishes wake-ups for other replicas.
     pub redis: Redis,
@@ -43,7 +44,7 @@ pub struct Feed {
     redis: Redis,
 }
 
-/// Proof that the caches are fresh enough to answer. Only [`Feed::fresh`] creates it.
+/// Proof that the caches are fresh enough for decisions. Only [`Feed::fresh`] creates this value.
 #[derive(Clone, Copy, Debug)]
 pub struct FreshnessProof(());
 
@@ -56,30 +57,30 @@ impl Feed {
         registry: &mut Registry,
     ) -> Self {
         let Sources { postgres, redis, subscriber } = sources;
-        let woken = Arc::new(Notify::new());
-        let state = Arc::new(State::new(woken.clone(), Progress::new(sealer)));
+        let wake_up = Arc::new(Notify::new());
+        let state = Arc::new(State::new(wake_up.clone(), Progress::new(sealer)));
         let metrics = Metrics::register(registry, Lag(state.clone()));
-        wake::listen(subscriber, postgres.clone(), woken, metrics.subscribed.clone());
-        tokio::spawn(trim::spawn_trimming(postgres.clone()));
+        wake::listen(subscriber, postgres.clone(), wake_up, metrics.subscribed.clone());
+        tokio::spawn(trim::trim_until_closed(postgres.clone()));
         tokio::spawn(Follower::new(postgres, listeners, metrics).run(state.clone()));
         Self { state, redis }
     }
 
-    /// A proof that the caches are fresh enough to answer now; `None` when they are not. Get the
-    /// proof before you read a cache, and do not hold the proof across an await.
+    /// A proof that the caches are fresh enough for decisions now; `None` when they are not. Get
+    /// the proof before you read a cache, and do not hold the proof across an await.
     #[must_use]
     pub fn fresh(&self) -> Option<FreshnessProof> {
         self.state.is_fresh().then_some(FreshnessProof(()))
     }
 
-    /// Whether the caches are fresh enough to answer now.
+    /// Whether the caches are fresh enough for decisions now.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.fresh().is_some()
     }
 
-    /// Whether the caches have applied every change of the last `time` (up to the last read),
-    /// with no reset in between.
+    /// Whether the caches were not reset during the last `time`. Then the caches have applied every
+    /// change in that time, up to the last read.
     #[must_use]
     pub fn has_followed_for(&self, time: Duration) -> bool {
         self.state.followed_for() > time
@@ -92,17 +93,18 @@ impl Feed {
     }
 
     /// Must be called after a commit. Wakes the other replicas, and returns when this replica's
-    /// caches have applied the commit. If the wait exceeds one second, the caches must not answer
+    /// caches have applied the commit. If the wait exceeds one second, the caches are not used
     /// until the next successful read.
     pub async fn wait_for_commit(&self) {
-        wake::others(&self.redis);
+        wake::notify_replicas(&self.redis);
         if !self.state.wait_for_new_read().await {
             self.state.expire();
         }
     }
 
-    /// Waits until the caches have applied every committed transaction below the revision's
-    /// position; false when the wait exceeds one second. Concurrent callers share one read.
+    /// Waits until the caches have applied every committed transaction whose id is smaller than the
+    /// revision's position; false when the wait exceeds one second. Concurrent waits share one
+    /// read.
     pub async fn wait_for_revision(&self, revision: Revision) -> bool {
         self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
@@ -112,24 +114,24 @@ impl Feed {
         self.is_fresh() || self.state.wait_for_new_read().await
     }
 
-    /// A transaction id. Every transaction below this id has ended, and the caches have applied
+    /// A transaction id. Every transaction with a smaller id has ended, and the caches have applied
     /// the changes of these transactions.
     #[must_use]
     pub fn horizon(&self) -> u64 {
         self.state.progress.horizon()
     }
 
-    /// Records the xmax of a snapshot of Postgres. Must be called before data read in that snapshot
-    /// is cached or used for a decision. Tokens made later cover this snapshot.
+    /// Records the xmax of a snapshot of Postgres. Must be called before data that was read in this
+    /// snapshot is cached or used for a decision. Later consistency tokens cover this snapshot.
     pub fn record_snapshot(&self, xmax: u64) {
         self.state.progress.record_snapshot(xmax);
     }
 
-    /// The consistency token for a decision. `horizon` is [`Feed::horizon`] from before the
+    /// The consistency token for a decision. `horizon` is the value of [`Feed::horizon`] before the
     /// decision's data was read.
     ///
     /// # Errors
-    /// INTERNAL when the token can't be sealed. No key causes this.
+    /// INTERNAL when the token can't be sealed, which no key causes.
     pub fn token(&self, horizon: u64) -> Result<String> {
         self.state.progress.token(horizon)
     }
@@ -137,7 +139,7 @@ impl Feed {
     /// The consistency token for a transaction that is about to commit.
     ///
     /// # Errors
-    /// INTERNAL when the token can't be sealed. No key causes this.
+    /// INTERNAL when the token can't be sealed, which no key causes.
     pub fn token_for_transaction(&self, transaction: u64) -> Result<String> {
         self.state.progress.token_for_transaction(transaction)
     }

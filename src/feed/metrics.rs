@@ -18,7 +18,7 @@ use super::state::State;
 
 #[derive(Default)]
 pub(super) struct Metrics {
-    reads: Family<Read, Counter>,
+    reads: Family<ReadLabels, Counter>,
     changes: Counter,
     gap: Counter,
     lapses: Counter,
@@ -26,12 +26,12 @@ pub(super) struct Metrics {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Read {
+struct ReadLabels {
     outcome: Outcome,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "labels are spelled as these are")]
+#[expect(non_camel_case_types, reason = "the names of the variants are the values of the label")]
 enum Outcome {
     ok,
     failed,
@@ -43,7 +43,7 @@ impl Metrics {
         let reads = "Reads of the change feed";
         registry.register("tenantry_feed_reads", reads, metrics.reads.clone());
         for outcome in [Outcome::ok, Outcome::failed] {
-            drop(metrics.reads.get_or_create(&Read { outcome }));
+            drop(metrics.reads.get_or_create(&ReadLabels { outcome }));
         }
         let changes = "Changes read from the change feed";
         registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
@@ -57,22 +57,23 @@ impl Metrics {
         metrics
     }
 
-    /// Records a successful read of `changes` changes. `woken` is false when the read followed
+    /// Records a successful read of `changes` changes. `was_woken` is false when the read followed
     /// a full pause instead of a wake-up.
-    pub(super) fn read(&self, changes: u64, woken: bool) {
-        self.reads.get_or_create(&Read { outcome: Outcome::ok }).inc();
+    pub(super) fn record_read(&self, changes: u64, was_woken: bool) {
+        self.reads.get_or_create(&ReadLabels { outcome: Outcome::ok }).inc();
         self.changes.inc_by(changes);
-        if !woken {
+        if !was_woken {
             self.gap.inc_by(changes);
         }
     }
 
-    pub(super) fn lapsed(&self) {
+    /// Records that the caches were not fresh enough for decisions for a while.
+    pub(super) fn record_lapse(&self) {
         self.lapses.inc();
     }
 
-    pub(super) fn failed(&self) {
-        self.reads.get_or_create(&Read { outcome: Outcome::failed }).inc();
+    pub(super) fn record_failure(&self) {
+        self.reads.get_or_create(&ReadLabels { outcome: Outcome::failed }).inc();
     }
 }
 

@@ -4,17 +4,17 @@
 //! transaction. Each replica reads new changes every 250 ms, and immediately when it is woken.
 //! Redis only carries wake-ups, so correctness does not depend on it.
 //!
-//! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed.
-//! `wake` sends and receives wake-ups. `since` reads the changes for a stream that resumes.
-//! `trim` deletes old changes. `state` records how fresh the caches are. `progress` and `token`
-//! make consistency tokens.
+//! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed. `wake`
+//! sends and receives wake-ups. `changes_since` reads the changes for a client that opens a stream
+//! again. `trim` deletes old changes. `state` records how fresh the caches are. `progress` and
+//! `token` create consistency tokens.
 
 mod change;
+mod changes_since;
 mod follower;
 mod handle;
 mod metrics;
 mod progress;
-mod since;
 mod state;
 mod token;
 mod trim;

@@ -1,4 +1,5 @@
-//! The transaction ids that this replica has reached, and the consistency tokens made from them.
+//! The transaction ids that this replica has reached. Consistency tokens are created from these
+//! ids.
 
 use std::sync::{
     Arc,
@@ -13,16 +14,17 @@ use crate::error::Result;
 /// The transaction ids that this replica has reached.
 pub(super) struct Progress {
     sealer: Arc<Sealer>,
-    /// Every transaction below this id has ended, and the listeners have applied its changes.
+    /// Every transaction with a smaller id has ended, and the listeners have applied its changes.
     horizon: AtomicU64,
-    /// No snapshot from which data was cached saw a transaction at or above this id.
+    /// The largest xmax of all recorded snapshots. Cached data includes no change of the
+    /// transaction with this id, or of a transaction with a larger id.
     position: AtomicU64,
-    /// The last sealed token, reused for the same revision.
+    /// The last sealed token, which is used again for the same revision.
     last_token: ArcSwapOption<SealedToken>,
 }
 
 struct SealedToken {
-    round: u64,
+    key_generation: u64,
     revision: Revision,
     token: String,
 }
@@ -41,32 +43,34 @@ impl Progress {
         self.horizon.load(Ordering::Acquire)
     }
 
-    /// Records that the listeners have applied all changes below `horizon`.
+    /// Records that the listeners have applied the changes of all transactions with ids smaller
+    /// than `horizon`.
     pub(super) fn set_horizon(&self, horizon: u64) {
         self.horizon.store(horizon, Ordering::Release);
     }
 
-    /// Records the xmax of a snapshot. Must be called before data read in that snapshot is used.
+    /// Records the xmax of a snapshot. Must be called before data that was read in this snapshot is
+    /// used.
     pub(super) fn record_snapshot(&self, xmax: u64) {
         self.position.fetch_max(xmax, Ordering::AcqRel);
     }
 
-    /// The token for a decision. `horizon` is the value from before the decision's data was
-    /// read. One sealed token serves all decisions of the same revision.
+    /// The token for a decision. `horizon` is the value before the decision's data was read. All
+    /// decisions of the same revision get the same token.
     pub(super) fn token(&self, horizon: u64) -> Result<String> {
         let revision = Revision { horizon, position: self.position.load(Ordering::Acquire) };
-        // The round is read before sealing. If the keys change in between, the next call seals
-        // the token again.
-        let round = self.sealer.round();
+        // Read before the token is sealed: if the keys change in between, the next call seals the
+        // token again.
+        let key_generation = self.sealer.key_generation();
         if let Some(last_token) = &*self.last_token.load()
             && last_token.revision == revision
-            && last_token.round == round
+            && last_token.key_generation == key_generation
         {
             return Ok(last_token.token.clone());
         }
         let token = self.sealer.seal(revision)?;
         self.last_token.store(Some(Arc::new(SealedToken {
-            round,
+            key_generation,
             revision,
             token: token.clone(),
         })));

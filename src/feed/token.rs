@@ -1,7 +1,7 @@
-//! Consistency tokens. A token says which transactions a response has seen. Clients send the token
-//! back with later requests.
+//! Consistency tokens. A token contains bounds of the transactions that a response includes.
+//! Clients send the token with later requests.
 //!
-//! A token is opaque and can't be forged: it is sealed with a key that all replicas share.
+//! A token is opaque and can't be forged, because it is sealed with a key that all replicas share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,52 +13,52 @@ use crate::{
 /// Format version, the first byte of the payload.
 const VERSION: u8 = 1;
 
-/// The label from which the key for consistency tokens is derived. No other use has this label.
+/// The label from which the key for consistency tokens is derived. Nothing else uses this label.
 const LABEL: &str = "tenantry consistency token";
 
 /// Length of the payload in bytes: version, horizon, position.
-const PAYLOAD: usize = 1 + 8 + 8;
+const PAYLOAD_LENGTH: usize = 1 + 8 + 8;
 
-/// The transactions that a response has seen, as bounds of Postgres transaction ids.
+/// The transactions that a response includes, as bounds of Postgres transaction ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Revision {
-    /// Lower bound for resuming: a reader that reads the changes of all transactions from this id
-    /// on misses no change that the response had not seen.
+    /// Lower bound for a client that resumes a stream. Every change that the response does not
+    /// include belongs to the transaction with this id, or to a transaction with a larger id.
     pub horizon: u64,
-    /// Upper bound: a replica that has applied every committed transaction below this id has
-    /// seen everything that the response saw.
+    /// Upper bound. A replica that has applied every committed transaction with a smaller id has
+    /// applied everything that the response includes.
     pub position: u64,
 }
 
 /// Seals and opens consistency tokens.
 pub struct Sealer {
     tokens: OpaqueTokens,
-    /// Number of key changes so far.
-    round: AtomicU64,
+    /// The number of key changes so far.
+    key_generation: AtomicU64,
 }
 
 impl Sealer {
     /// Derives the keys from the keyring that the replicas share.
     ///
     /// # Errors
-    /// When a key can't be derived. No keyring causes this.
+    /// Fails when a key can't be derived, which no keyring causes.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
-        Ok(Self { tokens: OpaqueTokens::new(keyring, LABEL)?, round: AtomicU64::new(0) })
+        Ok(Self { tokens: OpaqueTokens::new(keyring, LABEL)?, key_generation: AtomicU64::new(0) })
     }
 
-    /// A number that changes when the keys change. A token that was sealed in an earlier round may
-    /// soon be rejected.
+    /// A number that changes when the keys change. A token that was sealed with an earlier
+    /// generation of keys may soon be refused.
     #[must_use]
-    pub fn round(&self) -> u64 {
-        self.round.load(Ordering::Acquire)
+    pub fn key_generation(&self) -> u64 {
+        self.key_generation.load(Ordering::Acquire)
     }
 
     /// Seals a revision into a token.
     ///
     /// # Errors
-    /// INTERNAL when the key can't seal. No key causes this.
+    /// INTERNAL when the key can't seal the token, which no key causes.
     pub fn seal(&self, revision: Revision) -> Result<String> {
-        let mut payload = Vec::with_capacity(PAYLOAD);
+        let mut payload = Vec::with_capacity(PAYLOAD_LENGTH);
         payload.push(VERSION);
         payload.extend(revision.horizon.to_be_bytes());
         payload.extend(revision.position.to_be_bytes());
@@ -68,19 +68,19 @@ impl Sealer {
     /// Opens a token; `None` when no replica sealed the token.
     #[must_use]
     pub fn open(&self, token: &str) -> Option<Revision> {
-        read(&self.tokens.open(&[], token)?)
+        parse(&self.tokens.open(&[], token)?)
     }
 }
 
 impl Renew for Sealer {
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
         self.tokens.renew(keyring)?;
-        self.round.fetch_add(1, Ordering::AcqRel);
+        self.key_generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 }
 
-fn read(payload: &[u8]) -> Option<Revision> {
+fn parse(payload: &[u8]) -> Option<Revision> {
     let (version, numbers) = payload.split_first()?;
     let (horizon, position) = numbers.split_first_chunk()?;
     let position = position.try_into().ok().filter(|_| *version == VERSION)?;
@@ -93,12 +93,13 @@ mod tests {
 
     #[test]
     fn an_opened_token_has_the_sealed_revision() {
-        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the tokens cannot be created");
-        let sealer = Sealer { tokens, round: AtomicU64::new(0) };
+        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the key is derived");
+        let sealer = Sealer { tokens, key_generation: AtomicU64::new(0) };
         let revision = Revision { horizon: 7, position: u64::MAX };
-        let token = sealer.seal(revision).expect("sealing failed");
+        let token = sealer.seal(revision).expect("the token is sealed");
         assert_eq!(sealer.open(&token), Some(revision));
-        let other = sealer.tokens.seal(&[], vec![VERSION; PAYLOAD + 1]).expect("sealing failed");
-        assert_eq!(sealer.open(&other), None, "a payload of another length");
+        let longer_payload = vec![VERSION; PAYLOAD_LENGTH + 1];
+        let other_token = sealer.tokens.seal(&[], longer_payload).expect("the token is sealed");
+        assert_eq!(sealer.open(&other_token), None, "a payload of another length");
     }
 }

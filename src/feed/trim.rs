@@ -1,4 +1,4 @@
-//! Deletes old changes, which every replica has had time to read.
+//! Deletes changes that every replica has had enough time to read.
 //!
 //! Rule: `trim_changes` (`migrations/0021_trim_changes.sql`) decides which changes every reader
 //! had time to read, and lets one replica at a time trim.
@@ -13,15 +13,15 @@ use crate::{error::Result, pg::Postgres};
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Retention of changes: one hour. A replica that has not read the feed for longer
-/// resets its caches.
-const KEEP: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
+/// Retention of changes: one hour. A replica that has not read the feed for a longer time resets
+/// its caches.
+const RETENTION: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
 
 /// Maximum number of changes that one transaction deletes.
 const BATCH: i64 = 10_000;
 
 /// Trims the feed until the pool is closed.
-pub(super) async fn spawn_trimming(postgres: Postgres) {
+pub(super) async fn trim_until_closed(postgres: Postgres) {
     while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
         match trim(&postgres).await {
@@ -32,12 +32,12 @@ pub(super) async fn spawn_trimming(postgres: Postgres) {
     }
 }
 
-/// Runs batches until nothing is left to delete; returns the number of deleted changes.
+/// Deletes old changes in batches; returns the number of deleted changes.
 async fn trim(postgres: &Postgres) -> Result<i64> {
     let mut deleted = 0;
     loop {
-        let batch = sqlx::query_scalar!("select trim_changes($1, $2)", KEEP, BATCH);
-        // NULL when another replica is trimming.
+        let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
+        // The result is NULL while another replica is trimming.
         let batch = batch.fetch_one(postgres.pool()).await?.unwrap_or_default();
         deleted += batch;
         if batch < BATCH {

@@ -26,31 +26,30 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Interval at which an existing subscription is renewed.
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// Minimum time between two reads that messages cause, so a flood of messages does not cause a
-/// flood of reads. Messages beyond the receiver's buffer are dropped and together cause one
-/// read.
+/// Minimum time between two wake-ups, so that many messages do not cause many reads. Messages for
+/// which the receiver's buffer has no space are dropped, and together cause one wake-up.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Number of consecutive failures after which a warning is logged.
 const FAILURES_BEFORE_WARNING: u32 = 3;
 
 /// Wakes all replicas. Does not wait for Redis.
-pub(super) fn others(redis: &Redis) {
+pub(super) fn notify_replicas(redis: &Redis) {
     let redis = redis.clone();
     tokio::spawn(async move {
-        let published: Result<i64, _> =
-            redis.observe("PUBLISH", redis.client().publish(CHANNEL, "")).await;
-        if let Err(error) = published {
+        let result: Result<i64, _> =
+            redis.run("PUBLISH", redis.client().publish(CHANNEL, "")).await;
+        if let Err(error) = result {
             tracing::debug!(%error, "other replicas not woken: they poll");
         }
     });
 }
 
-/// Notifies `woken` at each message, until the client is closed.
+/// Notifies `wake_up` at each message, until the client is closed.
 pub(super) fn listen(
     client: &SubscriberClient,
     postgres: Postgres,
-    woken: Arc<Notify>,
+    wake_up: Arc<Notify>,
     subscribed: Gauge,
 ) {
     let mut messages = client.message_rx();
@@ -59,7 +58,7 @@ pub(super) fn listen(
         loop {
             match messages.recv().await {
                 Ok(_) | Err(RecvError::Lagged(_)) => {
-                    woken.notify_one();
+                    wake_up.notify_one();
                     time::sleep(MIN_INTERVAL).await;
                 }
                 Err(RecvError::Closed) => return,
@@ -68,8 +67,8 @@ pub(super) fn listen(
     });
 }
 
-/// Subscribes after each connection and at regular intervals, in case the subscription was
-/// lost. A repeated subscription has no effect.
+/// Subscribes after each new connection, and again at regular intervals in case the subscription
+/// was lost. A repeated subscription has no effect.
 async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribed: Gauge) {
     let mut connected = client.reconnect_rx();
     redis::keep_connected(client.clone());

@@ -1,27 +1,27 @@
-//! The admission of a stream. The admission is checked again while the stream stays open.
+//! The admission of a stream, which is checked again while the stream is open.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
 
-use super::{Caller, Gatekeeper};
+use super::{Authorizer, Caller};
 use crate::{audit::Origin, error::Result};
 
 /// The data that is needed to check again whether an open stream is admitted.
 #[derive(Clone)]
 pub struct Admission {
-    keeper: Arc<Gatekeeper>,
+    authorizer: Arc<Authorizer>,
     path: String,
-    /// Only the `authorization` header of the call.
+    /// The headers of the call, reduced to `authorization`.
     headers: HeaderMap,
     origin: Origin,
     /// Whether the call works in a tenant other than the caller's own tenant.
-    across: bool,
+    is_in_other_tenant: bool,
 }
 
 impl Admission {
     pub(super) fn new(
-        keeper: Arc<Gatekeeper>,
+        authorizer: Arc<Authorizer>,
         path: &str,
         headers: &HeaderMap,
         caller: &Caller,
@@ -31,21 +31,21 @@ impl Admission {
             authorization.insert(header::AUTHORIZATION, value.clone());
         }
         Self {
-            keeper,
+            authorizer,
             path: path.to_owned(),
             headers: authorization,
             origin: caller.origin.clone(),
-            across: caller.tenant != caller.home,
+            is_in_other_tenant: caller.tenant != caller.home,
         }
     }
 
-    /// Checks that the call would still be admitted.
+    /// Checks that the call would also be admitted now.
     ///
     /// # Errors
     /// Returns UNAUTHENTICATED when the token has expired or its session has ended, and
     /// `PERMISSION_DENIED` when the caller no longer holds a required permission.
     pub async fn renew(&self) -> Result<()> {
         let origin = self.origin.clone();
-        self.keeper.readmit(&self.path, &self.headers, origin, self.across).await
+        self.authorizer.readmit(&self.path, &self.headers, origin, self.is_in_other_tenant).await
     }
 }

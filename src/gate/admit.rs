@@ -1,8 +1,11 @@
-//! Admits calls. The checks run in one order: metadata size, policy, tenant metadata, token,
-//! session, tenant, rate limit, permission.
+//! Admits calls. The checks have a fixed order: metadata size, policy of the method, form of the
+//! tenant metadata, token, session, state of the subject and its tenant, rate limit, tenant that
+//! the metadata names, permission. For a public call: metadata size, policy of the method, form of
+//! the tenant metadata, rate limit of the network.
 //!
-//! The tenant is the tenant of the token. For a public call, it is the tenant that the metadata
-//! names. A public call may also name the tenant in the message: see `sign_in/named_tenant.rs`.
+//! A call with a token works in the tenant of the token. Platform staff can name another tenant in
+//! the metadata. A public call names its tenant in the metadata or in the message: see
+//! `sign_in/named_tenant.rs`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -30,7 +33,7 @@ use crate::{
 };
 
 /// Admits calls.
-pub struct Gatekeeper {
+pub struct Authorizer {
     /// The access policy of each method.
     pub policies: Policies,
     /// Finds the subject of an access token.
@@ -45,9 +48,9 @@ pub struct Gatekeeper {
     pub refusals: Arc<Refusals>,
 }
 
-impl Gatekeeper {
+impl Authorizer {
     /// Admits a call of one of this service's methods. `method` is `None` for an unknown method.
-    /// Puts the proof of admission into the request's extensions. Returns the caller; `None` for a
+    /// Adds the proof of admission to the request's extensions. Returns the caller; `None` for a
     /// public method.
     pub(super) async fn admit<B>(
         &self,
@@ -55,20 +58,20 @@ impl Gatekeeper {
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<Option<Caller>, Status> {
-        let (method, named) = read(request.headers(), method)?;
+        let (method, tenant_key) = check_metadata(request.headers(), method)?;
         if method.access == Access::Public {
-            let began = Instant::now();
-            if let Some(class) = method.limit.filter(|class| class.counts_by_metadata()) {
-                Box::pin(self.limits.network(class, origin.ip)).await?;
+            let start = Instant::now();
+            if let Some(class) = method.limit.filter(|class| class.is_counted_before_decoding()) {
+                Box::pin(self.limits.count_for_network(class, origin.ip)).await?;
             }
-            let tenant = Box::pin(self.find(named)).await?;
-            request.extensions_mut().insert(Visitor::new(tenant, origin, began));
+            let tenant = Box::pin(self.find_tenant(tenant_key)).await?;
+            request.extensions_mut().insert(Visitor::new(tenant, origin, start));
             return Ok(None);
         }
 
         let mut caller = self.identify(request.headers(), origin).await?;
-        let admission = self.admit_caller(request, method, named, &mut caller).await;
-        if let Err(error) = admission {
+        let result = self.admit_caller(request, method, tenant_key, &mut caller).await;
+        if let Err(error) = result {
             let refusal = Status::from(error);
             self.record_refusal(&caller, &method.path, &refusal).await;
             return Err(refusal);
@@ -80,14 +83,14 @@ impl Gatekeeper {
         &self,
         request: &mut Request<B>,
         method: &MethodPolicy,
-        named: Option<String>,
+        tenant_key: Option<String>,
         caller: &mut Caller,
     ) -> Result<()> {
         if let Some(class) = method.limit {
-            Box::pin(self.limit(class, caller)).await?;
+            Box::pin(self.check_rate(class, caller)).await?;
         }
-        if let Some(named) = named {
-            Box::pin(self.switch_tenant(caller, named, &method.path)).await?;
+        if let Some(tenant_key) = tenant_key {
+            Box::pin(self.switch_tenant(caller, tenant_key, &method.path)).await?;
         }
         let admitted_caller = caller.clone();
         match &method.access {
@@ -113,7 +116,7 @@ impl Gatekeeper {
         Ok(())
     }
 
-    /// Records the refusal when it is `PERMISSION_DENIED`.
+    /// Records a refusal in the audit trail if its code is `PERMISSION_DENIED`.
     pub(super) async fn record_refusal(&self, caller: &Caller, path: &str, refusal: &Status) {
         if refusal.code() == Code::PermissionDenied {
             let reason = refusal.get_details_error_info().map(|info| info.reason);
@@ -122,16 +125,16 @@ impl Gatekeeper {
         }
     }
 
-    /// Admits a call of another package's service: health probes and reflection. These services
-    /// have no tenant and read no store.
+    /// Admits a call of a service of another package: health probes or reflection. These services
+    /// have no tenant and use no store.
     pub(super) fn admit_public<B>(request: &Request<B>) -> Result<()> {
-        metadata::bounded(request.headers())?;
+        metadata::check_size(request.headers())?;
         let is_known = policy::is_public_service(request.uri().path());
         if is_known { Ok(()) } else { Err(method_unknown()) }
     }
 
-    /// Identifies the caller and the tenant from the headers of a call that another server handles.
-    /// `path` is the path of that call.
+    /// Identifies the caller and the tenant from the headers of a request that a proxy asks about.
+    /// `path` is the path of the method that the proxy calls.
     ///
     /// # Errors
     /// Returns the same errors as for a call of this service's own methods.
@@ -141,40 +144,40 @@ impl Gatekeeper {
         path: &str,
         origin: Origin,
     ) -> Result<Caller> {
-        metadata::bounded(headers)?;
-        let named = metadata::tenant(headers)?;
+        metadata::check_size(headers)?;
+        let tenant_key = metadata::tenant_key(headers)?;
         let mut caller = self.identify(headers, origin).await?;
-        if let Some(named) = named {
-            self.switch_tenant(&mut caller, named, path).await?;
+        if let Some(tenant_key) = tenant_key {
+            self.switch_tenant(&mut caller, tenant_key, path).await?;
         }
         Ok(caller)
     }
 
-    /// Checks only the metadata of a call. Refuses metadata that is too large, an unknown method,
-    /// and an invalid token.
+    /// Checks only the metadata of a call, before its message has arrived. Refuses invalid
+    /// metadata, an unknown method and an invalid token.
     pub(super) async fn screen(
         &self,
         headers: &HeaderMap,
         method: Option<&MethodPolicy>,
         origin: Origin,
     ) -> Result<()> {
-        let (method, _) = read(headers, method)?;
+        let (method, _) = check_metadata(headers, method)?;
         if method.access != Access::Public {
             self.identify(headers, origin).await?;
         }
         Ok(())
     }
 
-    /// Checks that an admitted call would still be admitted.
+    /// Checks that an admitted call would also be admitted now.
     pub(super) async fn readmit(
         &self,
         path: &str,
         headers: &HeaderMap,
         origin: Origin,
-        across: bool,
+        is_in_other_tenant: bool,
     ) -> Result<()> {
         let caller = self.identify(headers, origin).await?;
-        if across && !caller.may_act_across() {
+        if is_in_other_tenant && !caller.may_act_across() {
             return Err(tenant_mismatch());
         }
         match self.policies.of(path) {
@@ -187,26 +190,28 @@ impl Gatekeeper {
         }
     }
 
-    async fn find(&self, named: Option<String>) -> Result<NamedTenant> {
-        let Some(named) = named else { return Ok(NamedTenant::Absent) };
-        let found = tenants::find(&self.db, &named).await?;
-        Ok(found.map_or(NamedTenant::Unknown(named), NamedTenant::Known))
+    async fn find_tenant(&self, key: Option<String>) -> Result<NamedTenant> {
+        let Some(key) = key else { return Ok(NamedTenant::Absent) };
+        let tenant = tenants::find(&self.db, &key).await?;
+        Ok(tenant.map_or(NamedTenant::Unknown(key), NamedTenant::Known))
     }
 
-    /// Identifies the subject of the token. The subject and its tenant must be active.
+    /// Identifies the subject of the bearer token, or of the API key that is sent as bearer token.
+    /// The subject and its tenant must be active.
     async fn identify(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
         let bearer = metadata::bearer(headers)?;
-        // Only Postgres can verify the secret of an API key that is not cached, so the rate limit
-        // counts the attempt.
+        // To verify an API key that is not cached, Postgres is needed. So the rate limit counts
+        // such a call.
         if Secret::has_prefix(bearer) && !self.authenticator.remembers(bearer) {
-            // A malformed secret causes no query, so the rate limit does not count it.
+            // A malformed secret causes no query, so the rate limit does not count the call.
             if Secret::read(bearer).is_none() {
                 return Err(metadata::token_invalid());
             }
-            Box::pin(self.limits.network(RateClass::ApiKey, origin.ip)).await?;
+            Box::pin(self.limits.count_for_network(RateClass::ApiKey, origin.ip)).await?;
         }
-        let found = self.authenticator.authenticate(bearer).await?;
-        let Authenticated { token, standing } = found.ok_or_else(metadata::token_invalid)?;
+        let authenticated = self.authenticator.authenticate(bearer).await?;
+        let Authenticated { token, standing } =
+            authenticated.ok_or_else(metadata::token_invalid)?;
         if standing.user != UserStanding::Active {
             return Err(metadata::token_invalid());
         }
@@ -224,26 +229,32 @@ impl Gatekeeper {
         })
     }
 
-    async fn limit(&self, class: RateClass, caller: &Caller) -> Result<()> {
-        let result = self.limits.network(class, caller.origin.ip).await;
+    /// Counts the call for the client's network and for the caller's tenant.
+    async fn check_rate(&self, class: RateClass, caller: &Caller) -> Result<()> {
+        let result = self.limits.count_for_network(class, caller.origin.ip).await;
         result.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
-        self.limits.tenant(class, caller.home).await
+        self.limits.count_for_tenant(class, caller.home).await
     }
 
-    /// Moves the call into the tenant that the metadata names, if it is not the token's tenant.
+    /// Moves the call into the tenant that the metadata names, if this is not the token's tenant.
     /// Only platform staff may work in another tenant. The audit trail records each such call.
-    async fn switch_tenant(&self, caller: &mut Caller, named: String, path: &str) -> Result<()> {
-        if named == caller.home.to_string() {
+    async fn switch_tenant(
+        &self,
+        caller: &mut Caller,
+        tenant_key: String,
+        path: &str,
+    ) -> Result<()> {
+        if tenant_key == caller.home.to_string() {
             return Ok(());
         }
         let standing = &caller.standing;
-        if named == standing.tenant.get().slug {
+        if tenant_key == standing.tenant.get().slug {
             return Ok(());
         }
         if !caller.may_act_across() {
             return Err(tenant_mismatch());
         }
-        let NamedTenant::Known(tenant) = self.find(Some(named)).await? else {
+        let NamedTenant::Known(tenant) = self.find_tenant(Some(tenant_key)).await? else {
             return Err(Error::not_found());
         };
         caller.tenant = tenant.id;
@@ -253,13 +264,13 @@ impl Gatekeeper {
     }
 }
 
-/// Checks the metadata before any lookup. Returns the policy of the method, and the tenant that the
-/// metadata names.
-fn read<'a>(
+/// Checks the metadata before any lookup. Returns the policy of the method, and the id or slug of
+/// the tenant that the metadata names.
+fn check_metadata<'a>(
     headers: &HeaderMap,
     method: Option<&'a MethodPolicy>,
 ) -> Result<(&'a MethodPolicy, Option<String>)> {
-    metadata::bounded(headers)?;
+    metadata::check_size(headers)?;
     let method = method.ok_or_else(method_unknown)?;
-    Ok((method, metadata::tenant(headers)?))
+    Ok((method, metadata::tenant_key(headers)?))
 }

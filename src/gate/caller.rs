@@ -1,4 +1,4 @@
-//! The callers that the gate admitted. Only the gate can create these values.
+//! The visitors and callers that the gate admitted. Only the gate can create these values.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,7 +6,7 @@ use crate::{
     api::paging::PageCaller,
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     permissions::Standing,
     proto::v1::ErrorReason,
     tenants::TenantRef,
@@ -16,19 +16,19 @@ use crate::{
 /// The permission that platform staff need to work in other tenants.
 const ACT_ACROSS: &str = "tenant:act";
 
-/// The tenant that a public call's metadata names.
+/// The tenant that a public call names, in its metadata or its message.
 #[derive(Clone, Debug)]
 pub enum NamedTenant {
-    /// The metadata names no tenant.
+    /// The call names no tenant.
     Absent,
-    /// The metadata names a tenant that does not exist. Contains the id or slug from the metadata.
+    /// The call names a tenant that does not exist. Contains the id or slug from the call.
     Unknown(String),
-    /// The metadata names this tenant.
+    /// The call names this tenant.
     Known(TenantRef),
 }
 
 impl NamedTenant {
-    /// The named tenant; `None` when the metadata names no tenant or an unknown tenant.
+    /// The named tenant; `None` when the call names no tenant or an unknown tenant.
     #[must_use]
     pub fn known(&self) -> Option<&TenantRef> {
         match self {
@@ -37,57 +37,58 @@ impl NamedTenant {
         }
     }
 
-    /// Whether the metadata names a tenant other than `tenant`.
+    /// Whether the call names a tenant other than `tenant`.
     #[must_use]
     pub fn is_other_than(&self, tenant: TenantId) -> bool {
         match self {
             Self::Absent => false,
             Self::Unknown(_) => true,
-            Self::Known(named) => named.id != tenant,
+            Self::Known(named_tenant) => named_tenant.id != tenant,
         }
     }
 }
 
-/// The caller of a public method. The caller is not authenticated.
+/// The sender of a call to a public method. The sender is not authenticated.
 #[derive(Clone, Debug)]
 pub struct Visitor {
     tenant: NamedTenant,
     origin: Origin,
-    began: Instant,
+    start: Instant,
 }
 
 impl Visitor {
-    pub(super) fn new(tenant: NamedTenant, origin: Origin, began: Instant) -> Self {
-        Self { tenant, origin, began }
+    pub(super) fn new(tenant: NamedTenant, origin: Origin, start: Instant) -> Self {
+        Self { tenant, origin, start }
     }
 
-    /// The time when the call's message was complete, before any lookup. A failed sign-in is
-    /// answered at a fixed time after this time.
+    /// The time when the call's message was complete, before any lookup. The response to a failed
+    /// sign-in is sent at a fixed delay after this time.
     #[must_use]
     pub fn began(&self) -> Instant {
-        self.began
+        self.start
     }
 
-    /// The tenant that the metadata names. The handler must treat an unknown tenant
-    /// differently from no tenant.
+    /// The tenant that the metadata names. The handler must not treat an unknown tenant like no
+    /// tenant.
     #[must_use]
     pub fn tenant(&self) -> &NamedTenant {
         &self.tenant
     }
 
-    /// The call's request id, IP address and user agent.
+    /// The address, the user agent and the correlation id of the call.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 }
 
-/// A subject with a valid token of a live session. The gate admitted the subject to the method.
+/// A subject with a valid token of a live session or API key. The gate admitted the subject's call
+/// of the method.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) tenant: TenantId,
     pub(super) home: TenantId,
-    pub(super) user: UserId,
+    pub(super) user: SubjectId,
     pub(super) subject_type: SubjectType,
     pub(super) session: SessionId,
     pub(super) standing: Arc<Standing>,
@@ -101,22 +102,22 @@ impl Caller {
         self.tenant
     }
 
-    /// The caller's own tenant. It equals [`Self::tenant`], except for platform staff who work
-    /// in another tenant.
+    /// The caller's own tenant. This tenant equals [`Self::tenant`], except for platform staff who
+    /// work in another tenant.
     #[must_use]
     pub fn home(&self) -> TenantId {
         self.home
     }
 
-    /// The identity that page tokens are bound to.
+    /// The identity for which a page token is valid.
     #[must_use]
-    pub fn asker(&self) -> PageCaller {
+    pub fn page_caller(&self) -> PageCaller {
         PageCaller { home: self.home, user: self.user, tenant: self.tenant }
     }
 
     /// The id of the subject.
     #[must_use]
-    pub fn user(&self) -> UserId {
+    pub fn user(&self) -> SubjectId {
         self.user
     }
 
@@ -144,19 +145,19 @@ impl Caller {
         &self.standing
     }
 
-    /// Whether the caller is platform staff that may work in other tenants.
+    /// Whether the caller is platform staff who may work in other tenants.
     #[must_use]
     pub fn may_act_across(&self) -> bool {
         may_act_across(&self.standing)
     }
 
-    /// The call's request id, IP address and user agent.
+    /// The address, the user agent and the correlation id of the call.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// The audit record of the refusal of this caller's call, for the given method and reason.
+    /// The audit record of a refused call of this caller, with the method and the reason.
     #[must_use]
     pub fn refusal(&self, method: &str, reason: &str) -> Refusal {
         let event =
@@ -176,34 +177,35 @@ impl Caller {
     }
 }
 
-/// Whether the subject with this standing is platform staff that may work in other tenants.
+/// Whether the subject with this standing is platform staff who may work in other tenants.
 pub(super) fn may_act_across(standing: &Standing) -> bool {
     standing.tenant.get().is_platform && standing.holds(ACT_ACROSS)
 }
 
-/// The subjects whose data a caller may access, on a method that admits callers for their own data.
+/// The subjects whose data a caller may access with a method. Some methods admit each caller for
+/// the caller's own data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// All subjects of the tenant: the caller holds the permission.
     Tenant,
     /// Only the caller. Contains the caller's id.
-    Own(UserId),
+    Own(SubjectId),
 }
 
 impl Reach {
     /// Whether the caller may access the data of this user.
     #[must_use]
-    pub fn has(self, user: UserId) -> bool {
+    pub fn has(self, user: SubjectId) -> bool {
         match self {
             Self::Tenant => true,
-            Self::Own(own) => own == user,
+            Self::Own(caller_id) => caller_id == user,
         }
     }
 
     /// The only user whose data the caller may access; `None` when the caller may access the data
     /// of all users.
     #[must_use]
-    pub fn owner(self) -> Option<UserId> {
+    pub fn owner(self) -> Option<SubjectId> {
         match self {
             Self::Tenant => None,
             Self::Own(user) => Some(user),
@@ -211,8 +213,8 @@ impl Reach {
     }
 }
 
-/// A caller of a method that admits callers for their own data. The caller is available only
-/// together with its reach.
+/// A caller of a method that admits each caller for the caller's own data. The functions return the
+/// caller only together with the reach, so that a handler cannot forget the reach.
 #[derive(Clone, Debug)]
 pub struct SelfOrPermitted {
     caller: Caller,
@@ -224,26 +226,26 @@ impl SelfOrPermitted {
         Self { caller, reach }
     }
 
-    /// The caller, and the user whose data the request concerns: the user that the request names,
-    /// or the caller when the request names no user.
+    /// The caller, and the subject whose data the request is about: the subject that the request
+    /// names, or the caller if the request names no subject.
     ///
     /// # Errors
-    /// Returns `PERMISSION_DENIED` when the request names another user and the caller lacks the
-    /// permission.
-    pub fn acting_for(&self, user: Option<UserId>) -> Result<(&Caller, UserId)> {
+    /// Returns `PERMISSION_DENIED` when the request names another subject and the caller does not
+    /// hold the permission.
+    pub fn caller_and_subject(&self, user: Option<SubjectId>) -> Result<(&Caller, SubjectId)> {
         let user = user.unwrap_or(self.caller.user);
         match self.reach {
-            Reach::Own(own) if own != user => Err(Error::refused(
+            Reach::Own(caller_id) if caller_id != user => Err(Error::refused(
                 ErrorReason::PermissionMissing,
-                "the permission is missing, and this is not the caller's own",
+                "the permission is missing, and the request is not for the caller's own data",
             )),
             _ => Ok((&self.caller, user)),
         }
     }
 
-    /// The caller and its reach, for a request on a resource whose owner is not known yet. For a
-    /// resource that the caller may not access, the handler must return the same error as for a
-    /// resource that does not exist.
+    /// The caller and the caller's reach, for a request about a resource whose owner is not known
+    /// yet. For a resource that the caller may not access, the handler must return the same error
+    /// as for a resource that does not exist.
     #[must_use]
     pub fn within(&self) -> (&Caller, Reach) {
         (&self.caller, self.reach)

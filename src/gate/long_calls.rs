@@ -1,8 +1,8 @@
-//! Runs long calls (large messages, lists and changes) on threads of their own.
+//! Runs long calls (large messages, lists and changes) on separate threads.
 //!
-//! A thread runs one call at a time. Decoding one megabyte takes tens of milliseconds, and one
-//! page of a list takes up to a tenth of a second. Even in slices of one millisecond, several
-//! such calls would delay decisions and sign-ins on the same threads.
+//! A thread runs one call at a time. To decode one megabyte takes tens of milliseconds, and one
+//! page of a list takes up to a tenth of a second. Although a long call yields every millisecond,
+//! several long calls would delay decisions and sign-ins on the same thread.
 
 use std::{
     collections::HashMap,
@@ -18,41 +18,41 @@ use tokio::{
 
 use crate::{
     concurrency::{fair_permits::FairPermits, priority},
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     pg,
 };
 
-/// Maximum size of a message that is not large, in bytes. Decoding a message of this size takes
+/// Maximum size of the message of a short call, in bytes. To decode a message of this size takes
 /// less than a millisecond.
-pub(super) const LARGE: usize = 32 * 1024;
+pub(super) const MAX_SHORT_MESSAGE: usize = 32 * 1024;
 
-/// Maximum number of long calls in progress for each thread. Further calls wait until their
-/// deadline. Most calls in progress wait for Postgres, so a thread can serve many.
+/// Maximum number of long calls in progress for each thread. Further calls wait, at most until
+/// their deadline. Most calls in progress wait for Postgres, so a thread can serve many calls.
 const CALLS_OF_THREAD: usize = 32;
 
-/// Maximum number of long calls in progress for one subject. The rest of the tenant's share
-/// stays free for its other subjects.
+/// Maximum number of long calls in progress for one subject. The rest of the tenant's share is for
+/// the other subjects of the tenant.
 const CALLS_OF_SUBJECT: usize = 8;
 
 /// The threads for long calls.
 pub(super) struct LongCalls {
-    /// `None` only while `self` is dropped.
+    /// `None` only during the drop of this value.
     runtime: Option<Runtime>,
-    shares: Arc<FairPermits>,
-    subjects: Subjects,
-    /// The runtime that opens connections to Postgres. The thread that opens a connection polls
-    /// its input, and later users of the connection must not wait for the threads of long
-    /// calls.
-    connecting: Handle,
+    tenant_permits: Arc<FairPermits>,
+    subject_permits: SubjectPermits,
+    /// The runtime that opens connections to Postgres. A connection is always polled by the runtime
+    /// that opened it, and short calls that use the connection later must not wait for the threads
+    /// of long calls.
+    connection_runtime: Handle,
 }
 
 impl LongCalls {
-    /// Starts the threads: half as many as serve calls, at least one.
+    /// Starts the threads: half as many as the threads that serve calls, but at least one.
     ///
     /// # Errors
     /// Returns an error when the operating system can't start the threads.
-    pub(super) fn start(serving: usize) -> anyhow::Result<Self> {
-        let threads = (serving / 2).max(1);
+    pub(super) fn start(serving_threads: usize) -> anyhow::Result<Self> {
+        let threads = (serving_threads / 2).max(1);
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("long-calls")
@@ -60,25 +60,28 @@ impl LongCalls {
             .enable_all()
             .build()
             .context("can't start the threads for long calls")?;
-        let shares = FairPermits::new(threads * CALLS_OF_THREAD);
-        let (subjects, connecting) = (Subjects::default(), Handle::current());
-        Ok(Self { runtime: Some(runtime), shares, subjects, connecting })
+        Ok(Self {
+            runtime: Some(runtime),
+            tenant_permits: FairPermits::new(threads * CALLS_OF_THREAD),
+            subject_permits: SubjectPermits::default(),
+            connection_runtime: Handle::current(),
+        })
     }
 
-    /// Waits for a permit of the subject and a permit of the tenant, then runs the call on these
-    /// threads. Returns `None` when the call panicked. Dropping the returned future cancels the
-    /// call.
+    /// Waits for a permit of the subject and a permit of the tenant, then runs the call on the
+    /// threads for long calls. Returns `None` when the call panicked. A drop of the returned future
+    /// cancels the call.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: TenantId,
-        subject: UserId,
+        subject: SubjectId,
         call: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let subject_permits = self.subjects.permits(subject);
+        let subject_permits = self.subject_permits.permits_of(subject);
         let _subject_permit = subject_permits.acquire().await.ok()?;
-        let _tenant_permit = self.shares.acquire(tenant).await;
-        let call = pg::connect_on(self.connecting.clone(), call);
-        // A `JoinSet`, because it aborts its tasks when it is dropped.
+        let _tenant_permit = self.tenant_permits.acquire(tenant).await;
+        let call = pg::connect_on(self.connection_runtime.clone(), call);
+        // The drop of a `JoinSet` aborts its tasks.
         let mut tasks = JoinSet::new();
         tasks.spawn_on(call, self.runtime.as_ref()?.handle());
         tasks.join_next().await?.ok()
@@ -87,15 +90,15 @@ impl LongCalls {
 
 /// The permits of each subject that has long calls.
 #[derive(Default)]
-struct Subjects(Mutex<HashMap<UserId, Weak<Semaphore>>>);
+struct SubjectPermits(Mutex<HashMap<SubjectId, Weak<Semaphore>>>);
 
-impl Subjects {
-    fn permits(&self, subject: UserId) -> Arc<Semaphore> {
+impl SubjectPermits {
+    fn permits_of(&self, subject: SubjectId) -> Arc<Semaphore> {
         let mut subjects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(permits) = subjects.get(&subject).and_then(Weak::upgrade) {
             return permits;
         }
-        // Entries of subjects without calls are removed, so that the map stays small.
+        // Remove the entries of subjects without calls, so that the map stays small.
         subjects.retain(|_, permits| permits.strong_count() > 0);
         let permits = Arc::new(Semaphore::new(CALLS_OF_SUBJECT));
         subjects.insert(subject, Arc::downgrade(&permits));

@@ -14,13 +14,13 @@ use crate::{error, proto::v1::ErrorReason};
 /// HTTP/2, `Length-Prefixed-Message`).
 const PREFIX_BYTES: usize = 5;
 
-/// Maximum size of the rest of a refused call's body that is read, in bytes.
-const MAX_REST_BYTES: usize = 64 * 1024;
+/// Maximum number of bytes of a refused call's body that are read and discarded.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024;
 
-/// Maximum time for reading the rest of a refused call's body.
-const MAX_REST_TIME: Duration = Duration::from_secs(2);
+/// Maximum time for which a refused call's body is read and discarded.
+const MAX_DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// A request's body: HTTP/2 directly, or translated from gRPC-Web.
+/// A request's body: the body of an HTTP/2 request, or a translation from gRPC-Web.
 pub trait RequestBody:
     HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static
 {
@@ -31,16 +31,16 @@ impl<B> RequestBody for B where
 {
 }
 
-/// Reads a request's whole body. Every method takes exactly one message.
+/// Reads a request's whole body, which contains exactly one message.
 ///
 /// # Errors
 /// Returns `OUT_OF_RANGE` when the body is longer than a message of `limit` bytes,
 /// `INVALID_ARGUMENT` when the gRPC-Web body can't be translated, and CANCELLED when the body ends
 /// early.
-pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Status> {
+pub(super) async fn read(body: &mut impl RequestBody, limit: usize) -> Result<Bytes, Status> {
     let mut body = Limited::new(body, limit + PREFIX_BYTES);
     let first_piece = next_piece(&mut body, limit).await?.unwrap_or_default();
-    // Most messages come in one frame, which is returned without a copy.
+    // Most messages arrive in one frame, which is returned without a copy.
     if body.is_end_stream() {
         return Ok(first_piece);
     }
@@ -52,19 +52,20 @@ pub(super) async fn gather(body: &mut impl RequestBody, limit: usize) -> Result<
 }
 
 /// Reads and discards the rest of a refused call's body. Usually the client has already sent the
-/// message. If the server reset the stream, the message would arrive at a closed stream. That is a
-/// protocol error, and the connection is closed after a limited number of such errors.
+/// message. If the server reset the stream, the message would arrive at a closed stream. This would
+/// be a protocol error, and after a limited number of such errors the connection is closed.
 pub fn discard_body(body: impl RequestBody) {
     if body.is_end_stream() {
         return;
     }
-    let mut body = Limited::new(body, MAX_REST_BYTES);
-    tokio::spawn(time::timeout(MAX_REST_TIME, async move {
+    let mut body = Limited::new(body, MAX_DISCARDED_BYTES);
+    tokio::spawn(time::timeout(MAX_DISCARD_TIME, async move {
         while let Some(Ok(_)) = body.frame().await {}
     }));
 }
 
-/// The next piece of the body. Trailers are not part of the message.
+/// Reads the next piece of the body. Trailers are not part of the message: they give an empty
+/// piece.
 async fn next_piece(
     body: &mut Limited<&mut impl RequestBody>,
     limit: usize,
@@ -75,8 +76,8 @@ async fn next_piece(
             let text = format!("the message has more than {limit} bytes");
             Err(error::status(ErrorReason::MessageTooLarge, &text))
         }
-        // The gRPC-Web translation failed, because the body is not base64. A body that the client
-        // cut off gives the same error, but then no client waits for the response.
+        // The translation from gRPC-Web failed, because the body is not base64. If the client
+        // aborted the body, the error is the same, but then no client waits for the response.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),
         Err(_) => Err(error::status(ErrorReason::Cancelled, "the client cancelled the call")),
     }

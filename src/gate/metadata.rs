@@ -1,5 +1,5 @@
-//! Reads a call's metadata. A repeated or malformed header is an error: the gate never guesses the
-//! intended value.
+//! Reads a call's metadata. A repeated or malformed header is an error, because the gate does not
+//! guess which value is meant.
 
 use std::net::IpAddr;
 
@@ -11,9 +11,9 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The metadata key of the request id. The request id identifies a request in the log. The client
-/// sends the id, or the gate generates it. A response has the id when the client sent it, or when
-/// the log has a line about the call.
+/// The metadata key of the correlation id, which identifies a call in the log. The client sends the
+/// id, or the gate generates the id. A response has the id if the client sent it, or if the log has
+/// a line about the call.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Maximum size of a call's metadata, in bytes, counted as in HTTP/2 (RFC 9113, section 6.5.2).
@@ -31,13 +31,13 @@ static TENANT_BINARY: [HeaderName; 2] = [
 ];
 
 /// Maximum length of a tenant's id or slug, in bytes.
-const MAX_TENANT: usize = 63;
+const MAX_TENANT_KEY: usize = 63;
 
 /// Checks the size of the metadata.
 ///
 /// # Errors
 /// Returns `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
-pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
+pub(super) fn check_size(headers: &HeaderMap) -> Result<()> {
     let size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD
     };
@@ -52,8 +52,8 @@ pub(super) fn bounded(headers: &HeaderMap) -> Result<()> {
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when the metadata names a tenant twice or in both headers, and when
-/// the text can be neither an id nor a slug.
-pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
+/// the text has the form of neither an id nor a slug.
+pub(super) fn tenant_key(headers: &HeaderMap) -> Result<Option<String>> {
     if TENANT_BINARY.iter().any(|name| headers.contains_key(name)) {
         return Err(invalid("tenant metadata must be text"));
     }
@@ -63,7 +63,7 @@ pub(super) fn tenant(headers: &HeaderMap) -> Result<Option<String>> {
         return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
     }
     let is_key = |text: &&str| {
-        (1..=MAX_TENANT).contains(&text.len())
+        (1..=MAX_TENANT_KEY).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     match value.to_str().ok().filter(is_key) {
@@ -89,8 +89,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     if values.next().is_some() {
         return Err(token_invalid());
     }
-    // A token has hundreds of bytes and is read on each call, so `memchr` searches it instead
-    // of a loop over characters.
+    // A token has hundreds of bytes and is read in each call, so the fast `memchr` searches for the
+    // separators.
     let parts = str::from_utf8(value.as_bytes()).ok().and_then(|text| text.split_once(' '));
     let (scheme, token) = parts.ok_or_else(token_invalid)?;
     let is_single_token =
@@ -102,14 +102,14 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str> {
     }
 }
 
-/// The error UNAUTHENTICATED for an invalid token. The error is the same for every defect of a
-/// token.
+/// The error for an invalid token: UNAUTHENTICATED. The error is the same for every reason.
 pub(super) fn token_invalid() -> Error {
     Error::refused(ErrorReason::TokenInvalid, "the access token is not in force")
 }
 
-/// The origin of a call. A request id that is not a plain word is replaced, because the request id
-/// is written to logs and returned to the client.
+/// The origin of a call. A client's correlation id that is too long, or that has characters other
+/// than letters, digits, `-`, `_` and `.`, is replaced, because the id is written to logs and
+/// returned to the client.
 pub(super) fn origin<B>(request: &Request<B>, ip: IpAddr) -> Origin {
     let headers = request.headers();
     let client_id = headers.get(REQUEST_ID).and_then(CorrelationId::accept);
@@ -151,16 +151,16 @@ mod tests {
         {
             assert!(bearer(&headers(&[("authorization", invalid)])).is_err(), "{invalid}");
         }
-        let both = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
-        assert!(bearer(&both).is_err());
+        let repeated = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
+        assert!(bearer(&repeated).is_err());
         assert!(bearer(&headers(&[("authorization-bin", "YWJj")])).is_err());
     }
 
     /// D03, D04, D05: the metadata names at most one tenant, once, as plain text.
     #[test]
     fn metadata_names_at_most_one_tenant() {
-        assert_eq!(tenant(&HeaderMap::new()).ok(), Some(None));
-        let key = tenant(&headers(&[("x-tenant-id", "Acme-1")])).ok().flatten();
+        assert_eq!(tenant_key(&HeaderMap::new()).ok(), Some(None));
+        let key = tenant_key(&headers(&[("x-tenant-id", "Acme-1")])).ok().flatten();
         assert_eq!(key.as_deref(), Some("acme-1"));
         for invalid in [
             &[("x-tenant-id", "")] as &[_],
@@ -172,7 +172,7 @@ mod tests {
             &[("x-tenant-id-bin", "YQ")],
             &[("x-organization-slug", &"a".repeat(64))],
         ] {
-            assert!(tenant(&headers(invalid)).is_err(), "{invalid:?}");
+            assert!(tenant_key(&headers(invalid)).is_err(), "{invalid:?}");
         }
     }
 }

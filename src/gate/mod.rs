@@ -1,12 +1,11 @@
 //! The layer that every call passes before its handler.
 //!
-//! [`admit`] has the order of the checks. The other files have the single checks. The gate puts a
-//! [`Visitor`], a [`Caller`], a [`SelfOrPermitted`] or a [`WriteCaller`] into the extensions of an
-//! admitted request. Only the gate can make these values, so a handler that holds one has proof
-//! of admission.
+//! [`admit`] does the checks in their order; the other files contain the single checks. The gate
+//! adds a [`Visitor`], a [`Caller`], a [`SelfOrPermitted`] or a [`WriteCaller`] to the extensions
+//! of an admitted request. Only the gate can create these values, so each value is a proof of
+//! admission for the handler.
 #![warn(missing_docs)]
 
-mod acting;
 mod admission;
 mod admit;
 mod caller;
@@ -18,6 +17,7 @@ mod policy;
 mod progress;
 mod proof;
 mod refusals;
+mod write_caller;
 
 use std::{
     convert::Infallible,
@@ -40,14 +40,14 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 use tracing::Instrument;
 
-pub use acting::{RoleGrant, WriteCaller};
 pub use admission::Admission;
-pub use admit::Gatekeeper;
+pub use admit::Authorizer;
 pub use caller::{Caller, NamedTenant, Reach, SelfOrPermitted, Visitor};
 pub use message::{RequestBody, discard_body};
 pub use metadata::REQUEST_ID;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
-pub use proof::{acting, admission, caller, reaching, visitor};
+pub use proof::{admission, caller, self_or_permitted, visitor, write_caller};
+pub use write_caller::{RoleGrant, WriteCaller};
 
 use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
@@ -55,25 +55,25 @@ use progress::{CallOwner, Progress};
 use crate::{
     audit::{CorrelationId, Origin},
     error,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     proto::v1::ErrorReason,
     telemetry::{self, Calls, Traces},
 };
 
-/// Maximum size of a public method's message, in bytes. This size bounds the memory that the
-/// server holds for unfinished messages of clients without a token.
+/// Maximum size of a public method's message, in bytes. This bounds the memory for incomplete
+/// messages of clients without a token.
 const PUBLIC_MESSAGE: usize = 64 * 1024;
 
 /// Status message of a call whose deadline has passed.
-const TOO_LATE: &str = "the deadline passed before the response was ready";
+const DEADLINE_MESSAGE: &str = "the deadline passed before the response was ready";
 
 /// Admits calls, runs their handlers within the limits, and records the outcome.
 pub struct Gate {
-    keeper: Arc<Gatekeeper>,
+    authorizer: Arc<Authorizer>,
     calls: Calls,
     traces: Option<Arc<Traces>>,
     progress: Progress,
-    long: LongCalls,
+    long_calls: LongCalls,
     time_limit: Duration,
     message_limit: usize,
 }
@@ -91,11 +91,12 @@ pub struct GateLimits {
     pub threads: usize,
 }
 
+/// An admitted call.
 struct Admitted<'a> {
     request: Request<Body>,
     owner: CallOwner,
     is_long: bool,
-    _counted: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Gate {
@@ -104,24 +105,24 @@ impl Gate {
     /// # Errors
     /// Returns an error when the operating system can't start the threads.
     pub fn new(
-        keeper: Arc<Gatekeeper>,
+        authorizer: Arc<Authorizer>,
         calls: Calls,
         traces: Option<Arc<Traces>>,
         limits: GateLimits,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            keeper,
+            authorizer,
             calls,
             traces,
             progress: Progress::new(limits.requests, registry),
-            long: LongCalls::start(limits.threads)?,
+            long_calls: LongCalls::start(limits.threads)?,
             time_limit: limits.time,
             message_limit: limits.message,
         })
     }
 
-    /// Passes an admitted call to the services, or answers with the refusal.
+    /// Passes an admitted call to the services, or returns the refusal.
     pub async fn pass<S>(
         &self,
         request: Request<impl RequestBody>,
@@ -132,17 +133,17 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        if policy::is_own(request.uri().path()) {
-            return self.pass_own(request, ip, services).await;
+        if policy::is_own_method(request.uri().path()) {
+            return self.pass_own_method(request, ip, services).await;
         }
-        // Health probes and reflection. These calls wait for nothing. A log line for each of these
-        // calls would hide the other lines. These calls are not counted as calls in progress,
-        // because the orchestrator restarts the server when a probe is refused because of load.
-        match Gatekeeper::admit_public(&request) {
+        // Health probes and reflection. These calls wait for nothing. No call is logged, because
+        // the lines would hide the other lines. No call is counted as a call in progress, because
+        // the orchestrator would restart the server if a probe was refused under load.
+        match Authorizer::admit_public(&request) {
             Ok(()) => {
-                let answered = forward(services, request.map(Body::new));
-                let answered = time::timeout(self.time_limit, answered).await;
-                answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)))
+                let handler = run_handler(services, request.map(Body::new));
+                let response = time::timeout(self.time_limit, handler).await;
+                response.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)))
             }
             Err(refusal) => {
                 message::discard_body(request.into_body());
@@ -151,7 +152,9 @@ impl Gate {
         }
     }
 
-    async fn pass_own<S>(
+    /// Like [`Gate::pass`], for a method of this service: with all checks, limits, traces, metrics
+    /// and log lines.
+    async fn pass_own_method<S>(
         &self,
         request: Request<impl RequestBody>,
         ip: IpAddr,
@@ -161,18 +164,18 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let started = Instant::now();
+        let start = Instant::now();
         let trace = self.traces.as_ref().and_then(|traces| traces.begin(request.headers()));
-        let client = self.keeper.proxies.client(ip, request.headers());
+        let client = self.authorizer.proxies.client(ip, request.headers());
         let origin = metadata::origin(&request, client);
         let correlation_id = origin.correlation_id.clone();
-        let method = self.keeper.policies.method(request.uri().path());
-        let time_limit = deadline::of(request.headers(), self.time_limit);
-        let deadline = tokio::time::Instant::from_std(started) + time_limit;
-        let mut work = pin!(crate::concurrency::deadline::scope(deadline, async {
+        let method = self.authorizer.policies.method(request.uri().path());
+        let time_limit = deadline::time_limit(request.headers(), self.time_limit);
+        let deadline = tokio::time::Instant::from_std(start) + time_limit;
+        let mut call = pin!(crate::concurrency::deadline::scope(deadline, async {
             match self.admit(request, method, origin).await {
                 Ok((admitted, caller)) => {
-                    let response = self.answer(admitted, deadline, services).await;
+                    let response = self.run(admitted, deadline, services).await;
                     self.record_refusal(caller, method, response.headers()).await;
                     response
                 }
@@ -182,21 +185,21 @@ impl Gate {
         let is_frequent = method.is_some_and(|method| method.is_frequent);
         // An unknown path is logged as `unknown`, because any client can send any text.
         let path = method.map_or("unknown", |method| &method.path);
-        // A call that is answered from the cache is ready at the first poll. Only a call that has
-        // to wait needs a timer, and a span for the lines that the call logs.
-        let waiting = |work| {
+        // A call that needs only cached data is ready at the first poll. Only a call that has to
+        // wait needs a timer, and a span for the lines that the call logs.
+        let with_timeout = |call| {
             let span = tracing::info_span!("rpc", method = path, request_id = %correlation_id);
-            time::timeout(time_limit, work).instrument(span)
+            time::timeout(time_limit, call).instrument(span)
         };
-        let answered = match &trace {
-            Some(trace) => Box::pin(waiting(work).with_context(trace.clone())).await,
-            None => match poll!(work.as_mut()) {
+        let result = match &trace {
+            Some(trace) => Box::pin(with_timeout(call).with_context(trace.clone())).await,
+            None => match poll!(call.as_mut()) {
                 Poll::Ready(response) => Ok(response),
-                Poll::Pending => waiting(work).await,
+                Poll::Pending => with_timeout(call).await,
             },
         };
-        let mut response = answered.unwrap_or_else(|_| refuse(&deadline_exceeded(TOO_LATE)));
-        let duration = started.elapsed();
+        let mut response = result.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)));
+        let duration = start.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
         let (number, name) =
             method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
@@ -220,17 +223,17 @@ impl Gate {
         response
     }
 
-    /// Records the handler's refusal in the audit trail when it is `PERMISSION_DENIED`.
+    /// Records the handler's refusal in the audit trail if its code is `PERMISSION_DENIED`.
     async fn record_refusal(
         &self,
         caller: Option<Caller>,
         method: Option<&MethodPolicy>,
-        answer: &HeaderMap,
+        response_headers: &HeaderMap,
     ) {
         if let (Some(caller), Some(method)) = (caller, method)
-            && let Some(status) = Status::from_header_map(answer)
+            && let Some(status) = Status::from_header_map(response_headers)
         {
-            self.keeper.record_refusal(&caller, &method.path, &status).await;
+            self.authorizer.record_refusal(&caller, &method.path, &status).await;
         }
     }
 
@@ -244,31 +247,33 @@ impl Gate {
         origin: Origin,
     ) -> Result<(Admitted<'_>, Option<Caller>), Status> {
         let (head, mut body) = request.into_parts();
-        let message = match self.message(&head.headers, &mut body, method, &origin).await {
+        let message = match self.read_message(&head.headers, &mut body, method, &origin).await {
             Ok(message) => message,
             Err(refusal) => {
                 message::discard_body(body);
                 return Err(refusal);
             }
         };
-        let counted = self.progress.begin()?;
-        let is_long =
-            method.is_some_and(|method| method.is_long) || message.len() > long_calls::LARGE;
+        let permit = self.progress.begin()?;
+        let is_long = method.is_some_and(|method| method.is_long)
+            || message.len() > long_calls::MAX_SHORT_MESSAGE;
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
-        let caller = self.keeper.admit(&mut request, method, origin).await?;
+        let caller = self.authorizer.admit(&mut request, method, origin).await?;
         if let (Some(method), Some(caller)) = (method, &caller)
             && method.is_stream
         {
-            let keeper = self.keeper.clone();
-            let admission = Admission::new(keeper, &method.path, request.headers(), caller);
+            let authorizer = self.authorizer.clone();
+            let admission = Admission::new(authorizer, &method.path, request.headers(), caller);
             request.extensions_mut().insert(admission);
         }
         let owner = CallOwner::of(caller.as_ref(), ip);
-        Ok((Admitted { request, owner, is_long, _counted: counted }, caller))
+        Ok((Admitted { request, owner, is_long, _permit: permit }, caller))
     }
 
-    async fn message(
+    /// Reads the whole message of a call. If the message has not arrived yet, checks the metadata
+    /// first.
+    async fn read_message(
         &self,
         headers: &HeaderMap,
         body: &mut impl RequestBody,
@@ -277,25 +282,25 @@ impl Gate {
     ) -> Result<Bytes, Status> {
         let is_public = method.is_some_and(|method| method.access == Access::Public);
         let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
-        let mut message = pin!(message::gather(body, limit.min(self.message_limit)));
+        let mut message = pin!(message::read(body, limit.min(self.message_limit)));
         match poll!(message.as_mut()) {
             Poll::Ready(message) => message,
             Poll::Pending => {
-                Box::pin(self.keeper.screen(headers, method, origin.clone())).await?;
-                if let Ok(message) = time::timeout(progress::LATE, message.as_mut()).await {
+                Box::pin(self.authorizer.screen(headers, method, origin.clone())).await?;
+                if let Ok(message) = time::timeout(progress::LATE_AFTER, message.as_mut()).await {
                     return message;
                 }
-                let _counted = self.progress.late(origin.ip)?;
+                let _permit = self.progress.begin_late_message(origin.ip)?;
                 let text = "the message did not arrive in time";
-                let arrived = time::timeout(progress::MESSAGE_TIMEOUT, message).await;
-                arrived.unwrap_or_else(|_| Err(deadline_exceeded(text)))
+                let result = time::timeout(progress::MESSAGE_TIMEOUT, message).await;
+                result.unwrap_or_else(|_| Err(deadline_exceeded(text)))
             }
         }
     }
 
-    /// Runs the handler. A call that has to wait takes a permit of its owner's share from its first
+    /// Runs the handler. A call that has to wait holds a permit of its owner's share from its first
     /// wait on.
-    async fn answer<S>(
+    async fn run<S>(
         &self,
         admitted: Admitted<'_>,
         deadline: tokio::time::Instant,
@@ -305,35 +310,35 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let Admitted { request, owner, is_long, _counted } = admitted;
+        let Admitted { request, owner, is_long, _permit } = admitted;
         if let (true, CallOwner::Subject(tenant, subject)) = (is_long, owner) {
             let caller = (tenant, subject);
-            let answered =
-                Box::pin(self.answer_on_long_thread(caller, deadline, services, request));
-            return self.wait_for(answered, owner).await;
+            let handler =
+                Box::pin(self.run_on_long_call_thread(caller, deadline, services, request));
+            return self.wait_for(handler, owner).await;
         }
-        let mut answered = pin!(forward(services, request));
-        match poll!(answered.as_mut()) {
+        let mut handler = pin!(run_handler(services, request));
+        match poll!(handler.as_mut()) {
             Poll::Ready(response) => response,
-            Poll::Pending => self.wait_for(answered, owner).await,
+            Poll::Pending => self.wait_for(handler, owner).await,
         }
     }
 
     /// Waits for a response. During the wait, the call holds a permit of its owner's share.
     async fn wait_for(
         &self,
-        answered: impl Future<Output = Response<Body>>,
+        handler: impl Future<Output = Response<Body>>,
         owner: CallOwner,
     ) -> Response<Body> {
-        match self.progress.wait(owner) {
-            Ok(_counted) => answered.await,
+        match self.progress.begin_wait(owner) {
+            Ok(_permits) => handler.await,
             Err(refusal) => refuse(&refusal),
         }
     }
 
-    async fn answer_on_long_thread<S>(
+    async fn run_on_long_call_thread<S>(
         &self,
-        (tenant, subject): (TenantId, UserId),
+        (tenant, subject): (TenantId, SubjectId),
         deadline: tokio::time::Instant,
         services: S,
         request: Request<Body>,
@@ -342,45 +347,50 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        // Yield once, because the span for waiting calls begins after the first poll and the
-        // handler's log lines belong to it.
+        // Yield once: the span for waiting calls begins after the first poll, and the handler's log
+        // lines must be inside this span.
         task::yield_now().await;
-        let Some(call) = call(services, request) else { return respond(None) };
-        let call = crate::concurrency::deadline::scope(deadline, call);
-        let call = call.instrument(tracing::Span::current()).with_current_context();
-        respond(self.long.run(tenant, subject, call).await)
+        let Some(handler) = start_handler(services, request) else {
+            return response_or_internal(None);
+        };
+        let handler = crate::concurrency::deadline::scope(deadline, handler);
+        let handler = handler.instrument(tracing::Span::current()).with_current_context();
+        response_or_internal(self.long_calls.run(tenant, subject, handler).await)
     }
 }
 
-/// Calls the handler. A panic in the handler fails only this call, with INTERNAL.
-async fn forward<S>(services: S, request: Request<Body>) -> Response<Body>
+/// Runs the handler. A panic in the handler fails only this call, with INTERNAL.
+async fn run_handler<S>(services: S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     // Two steps instead of one `async` block, which would move the request once more.
-    let answered = match call(services, request) {
-        Some(call) => AssertUnwindSafe(call).catch_unwind().await.ok(),
+    let result = match start_handler(services, request) {
+        Some(handler) => AssertUnwindSafe(handler).catch_unwind().await.ok(),
         None => None,
     };
-    respond(answered)
+    response_or_internal(result)
 }
 
 /// Starts the handler and returns its future; `None` when the handler panicked
 /// immediately.
-fn call<S: Service<Request<Body>>>(mut services: S, request: Request<Body>) -> Option<S::Future> {
+fn start_handler<S: Service<Request<Body>>>(
+    mut services: S,
+    request: Request<Body>,
+) -> Option<S::Future> {
     panic::catch_unwind(AssertUnwindSafe(|| services.call(request))).ok()
 }
 
 /// The handler's response; INTERNAL when the handler panicked (`None`). An error status without
 /// details comes from a library, and gets the error details of this API.
-fn respond(answered: Option<Result<Response<Body>, Infallible>>) -> Response<Body> {
-    let Some(Ok(response)) = answered else {
+fn response_or_internal(result: Option<Result<Response<Body>, Infallible>>) -> Response<Body> {
+    let Some(Ok(response)) = result else {
         tracing::error!("a handler panicked");
         return refuse(&error::status(ErrorReason::Internal, "internal error"));
     };
-    let with_details =
+    let status_with_details =
         Status::from_header_map(response.headers()).as_ref().and_then(error::with_reason);
-    with_details.map_or(response, |status| refuse(&status))
+    status_with_details.map_or(response, |status| refuse(&status))
 }
 
 fn refuse(status: &Status) -> Response<Body> {
@@ -413,22 +423,23 @@ mod tests {
     async fn take_permit_and_panic(permits: Arc<Semaphore>) -> Result<Response<Body>, Infallible> {
         let _permit = permits.acquire_owned().await;
         tokio::task::yield_now().await;
-        panic!("later")
+        panic!("after a wait")
     }
 
-    /// K11: a panic fails only its own call, immediately or later. The permits of the call are
-    /// released.
+    /// K11: a panic fails only its own call, at the start of the handler or after a wait. The
+    /// permits of the call are released.
     #[tokio::test]
     async fn a_panic_in_a_handler_fails_only_its_own_call() {
-        let at_once = |_| -> Ready<Result<Response<Body>, Infallible>> { panic!("at once") };
-        assert_internal(&forward(service_fn(at_once), request()).await);
+        let panic_at_start =
+            |_| -> Ready<Result<Response<Body>, Infallible>> { panic!("at the start") };
+        assert_internal(&run_handler(service_fn(panic_at_start), request()).await);
 
         let permits = Arc::new(Semaphore::new(1));
         let handler_permits = permits.clone();
-        let later =
+        let panic_after_wait =
             service_fn(move |_: Request<Body>| take_permit_and_panic(handler_permits.clone()));
         for _ in 0..3 {
-            assert_internal(&forward(later.clone(), request()).await);
+            assert_internal(&run_handler(panic_after_wait.clone(), request()).await);
             assert_eq!(permits.available_permits(), 1);
         }
     }

@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
 
 use super::Reach;
 use crate::{
-    ids::UserId,
+    ids::SubjectId,
     limits::RateClass,
     permissions::Standing,
     proto::{self, v1},
@@ -21,14 +21,14 @@ const PACKAGE: &str = "tenantry.v1";
 /// The name of the proto option with the policy of a method.
 const OPTION: &str = "tenantry.v1.policy";
 
-/// Envoy's external authorization method. Its proto belongs to Envoy and can't declare a
-/// policy, so this file defines the policy. The method is public, because the request contains the
-/// token to check.
+/// Envoy's external authorization method. The proto of the method belongs to Envoy and can't
+/// declare a policy, so this file defines the policy. The method is public, because the token to
+/// check is in the request.
 pub const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Whether a path belongs to one of this service's methods, and not to a service that a library
+/// Whether a path belongs to a method of this service, and not to a service that a library
 /// provides.
-pub(super) fn is_own(path: &str) -> bool {
+pub(super) fn is_own_method(path: &str) -> bool {
     path == ENVOY_CHECK || path.strip_prefix('/').is_some_and(|path| path.starts_with(PACKAGE))
 }
 
@@ -56,11 +56,11 @@ pub enum Access {
     Public,
     /// Every caller with a valid access token.
     Authenticated,
-    /// A caller that holds all these permissions.
+    /// Each caller that holds all these permissions.
     Permission {
         /// The permissions that the caller must hold in a role assignment without a scope.
         permissions: Vec<String>,
-        /// Whether a caller without the permissions is admitted for its own data.
+        /// Whether a caller without the permissions is admitted for the caller's own data.
         self_allowed: bool,
         /// Whether the permissions are valid only for callers of the platform tenant.
         platform_only: bool,
@@ -71,12 +71,12 @@ impl Access {
     /// The subjects whose data a subject with this standing may access with the method. `None` when
     /// the subject may not call the method, or when the method requires no permission.
     #[must_use]
-    pub fn reach(&self, subject: UserId, standing: &Standing) -> Option<Reach> {
+    pub fn reach(&self, subject: SubjectId, standing: &Standing) -> Option<Reach> {
         let Self::Permission { permissions, self_allowed, platform_only } = self else {
             return None;
         };
-        let is_of_platform = standing.tenant.get().is_platform || !platform_only;
-        if is_of_platform && permissions.iter().all(|permission| standing.holds(permission)) {
+        let is_valid_in_tenant = standing.tenant.get().is_platform || !platform_only;
+        if is_valid_in_tenant && permissions.iter().all(|permission| standing.holds(permission)) {
             return Some(Reach::Tenant);
         }
         self_allowed.then_some(Reach::Own(subject))
@@ -103,7 +103,7 @@ fn is_long(service: &str, method: &str) -> bool {
 }
 
 /// The effect of a method on the permissions of other subjects. Each method that changes something
-/// declares its effect. The method's transaction admits the caller again and applies the rule for
+/// declares this effect. The method's transaction admits the caller again and applies the rule for
 /// power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
@@ -131,10 +131,10 @@ pub struct MethodPolicy {
     /// The effect of the method on the permissions of other subjects; `None` for a method that only
     /// reads.
     pub power: Option<Power>,
-    /// Whether the method is a stream, whose caller must be admitted again while it stays open.
+    /// Whether the method is a stream. The caller is admitted again while the stream is open.
     pub is_stream: bool,
-    /// Whether other services call the method on each of their own requests. Its successful
-    /// calls are not logged.
+    /// Whether other services call the method on each of their own requests. Successful calls of
+    /// such a method are not logged.
     pub is_frequent: bool,
     /// Whether a call may take long, because the method lists or changes resources. Long calls do
     /// not run on the threads of decisions and sign-ins.
@@ -188,8 +188,8 @@ impl Policies {
         Self::from_descriptors(proto::DESCRIPTORS)
     }
 
-    /// Reads the policies from an encoded `FileDescriptorSet`. The bytes must come from the
-    /// compiler: prost drops custom options when it decodes and encodes them.
+    /// Reads the policies from an encoded `FileDescriptorSet`. The bytes must come directly from
+    /// the compiler, because prost drops custom options when it decodes and encodes a descriptor.
     ///
     /// # Errors
     /// Returns an error when a method has no policy or an inconsistent policy.
@@ -231,14 +231,14 @@ impl Policies {
         Ok(Self { methods })
     }
 
-    /// The access rule for the method with this path; `None` when the method does not exist.
+    /// The callers that may call the method with this path; `None` when the method does not exist.
     #[must_use]
     pub fn of(&self, path: &str) -> Option<&Access> {
         let access = self.method(path).map(|method| &method.access);
         access.or_else(|| is_public_service(path).then_some(&Access::Public))
     }
 
-    /// The policy for the method with this path; `None` when the method does not belong to this
+    /// The policy of the method with this path; `None` when the method does not belong to this
     /// service.
     #[must_use]
     pub fn method(&self, path: &str) -> Option<&MethodPolicy> {
@@ -282,43 +282,44 @@ fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Poli
     let value = options.get_extension(&option);
     let Value::Message(message) = value.as_ref() else { bail!("is no message") };
     let policy = v1::Policy::decode(message.encode_to_vec().as_slice())?;
-    check(policy, is_read(method.name()))
+    checked_policy(policy, is_read_only(method.name()))
 }
 
-/// The verbs that begin the names of read-only methods.
+/// The verbs with which the names of read-only methods begin.
 const READ_VERBS: &[&str] =
     &["BatchCheck", "Check", "Get", "Introspect", "List", "Lookup", "Watch", "WhoAmI"];
 
-fn is_read(method: &str) -> bool {
+fn is_read_only(method: &str) -> bool {
     READ_VERBS.iter().any(|verb| {
         let rest = method.strip_prefix(verb);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_uppercase))
     })
 }
 
-fn check(policy: v1::Policy, is_read: bool) -> anyhow::Result<Policy> {
+/// Converts a declared policy. Fails when the policy is incomplete or contradictory.
+fn checked_policy(policy: v1::Policy, is_read_only: bool) -> anyhow::Result<Policy> {
     let limit = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
-    let power = power(&policy, is_read)?;
-    let access = access(policy)?;
+    let power = checked_power(&policy, is_read_only)?;
+    let access = checked_access(policy)?;
     let is_unlimited = access == Access::Public && limit == v1::Limit::Unspecified;
-    ensure!(!is_unlimited, "must say how a public method is limited");
+    ensure!(!is_unlimited, "must declare the limit of a public method (LIMIT_NONE for no limit)");
     let has_permissions = matches!(access, Access::Permission { .. });
     let has_power = power.is_some_and(|power| power != Power::Nothing);
     ensure!(has_permissions || !has_power, "only ACCESS_PERMISSION may have power over others");
     Ok(Policy { access, limit: RateClass::of(limit), power })
 }
 
-fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
+fn checked_power(policy: &v1::Policy, is_read_only: bool) -> anyhow::Result<Option<Power>> {
     let declared_power = v1::Power::try_from(policy.power).context("has an unknown power")?;
-    if is_read {
+    if is_read_only {
         ensure!(
             declared_power == v1::Power::Unspecified,
-            "has power, but its name is that of a read"
+            "declares power, but the method's name is that of a read-only method"
         );
         return Ok(None);
     }
     match declared_power {
-        v1::Power::Unspecified => bail!("must say what the method does to the power of others"),
+        v1::Power::Unspecified => bail!("must declare the effect on the power of others"),
         v1::Power::None => Ok(Some(Power::Nothing)),
         v1::Power::Gives => Ok(Some(Power::Gives)),
         v1::Power::Takes => Ok(Some(Power::Takes)),
@@ -326,20 +327,21 @@ fn power(policy: &v1::Policy, is_read: bool) -> anyhow::Result<Option<Power>> {
     }
 }
 
-fn access(policy: v1::Policy) -> anyhow::Result<Access> {
-    let is_plain = policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
+fn checked_access(policy: v1::Policy) -> anyhow::Result<Access> {
+    let has_no_permission_fields =
+        policy.permissions.is_empty() && !policy.self_allowed && !policy.platform_only;
     match policy.access() {
-        v1::Access::Public if is_plain => Ok(Access::Public),
-        v1::Access::Authenticated if is_plain => Ok(Access::Authenticated),
+        v1::Access::Public if has_no_permission_fields => Ok(Access::Public),
+        v1::Access::Authenticated if has_no_permission_fields => Ok(Access::Authenticated),
         v1::Access::Permission => {
-            ensure!(!policy.permissions.is_empty(), "names no permission");
+            ensure!(!policy.permissions.is_empty(), "lists no permission");
             Ok(Access::Permission {
                 permissions: policy.permissions,
                 self_allowed: policy.self_allowed,
                 platform_only: policy.platform_only,
             })
         }
-        v1::Access::Unspecified => bail!("has no access"),
+        v1::Access::Unspecified => bail!("declares no access"),
         _ => bail!("has fields that only ACCESS_PERMISSION may have"),
     }
 }
@@ -350,15 +352,16 @@ mod tests {
 
     #[test]
     fn an_incomplete_or_contradictory_policy_is_refused() {
-        let check = |policy| super::check(policy, true);
+        let check = |policy| checked_policy(policy, true);
         let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
         assert!(check(unlimited.clone()).is_err(), "a public method without a limit");
         let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
-        let read = Policy { access: Access::Public, limit: Some(RateClass::SignIn), power: None };
-        assert_eq!(check(public.clone()).ok(), Some(read));
+        let expected =
+            Policy { access: Access::Public, limit: Some(RateClass::SignIn), power: None };
+        assert_eq!(check(public.clone()).ok(), Some(expected));
         assert!(check(v1::Policy { limit: 99, ..public.clone() }).is_err(), "an unknown limit");
         let contradictory = v1::Policy { permissions: vec!["user:read".into()], ..public };
-        assert!(check(contradictory).is_err(), "public with a permission");
+        assert!(check(contradictory).is_err(), "a public method with a permission");
         assert!(check(v1::Policy::default()).is_err(), "a policy without a declaration");
         let without_permission =
             v1::Policy { access: v1::Access::Permission.into(), ..Default::default() };
@@ -368,11 +371,11 @@ mod tests {
     /// N11: each method that changes something declares its effect on other subjects.
     #[test]
     fn a_method_that_changes_something_must_declare_its_power() {
-        for read in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
-            assert!(is_read(read), "{read}");
+        for name in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
+            assert!(is_read_only(name), "{name}");
         }
-        for change in ["CreateUser", "Getaway", "Listen", "Checkout", "UpdateUser", "Login"] {
-            assert!(!is_read(change), "{change}");
+        for name in ["CreateUser", "Getaway", "Listen", "Checkout", "UpdateUser", "Login"] {
+            assert!(!is_read_only(name), "{name}");
         }
         let policy = |access: v1::Access, power: v1::Power| v1::Policy {
             access: access.into(),
@@ -383,20 +386,25 @@ mod tests {
             power: power.into(),
             ..v1::Policy::default()
         };
-        let named = |power| policy(v1::Access::Permission, power);
+        let with_power = |power| policy(v1::Access::Permission, power);
         assert!(
-            check(named(v1::Power::Unspecified), false).is_err(),
+            checked_policy(with_power(v1::Power::Unspecified), false).is_err(),
             "a policy without a declaration"
         );
         assert!(
-            check(named(v1::Power::None), false)
-                .is_ok_and(|read| read.power == Some(Power::Nothing))
+            checked_policy(with_power(v1::Power::None), false)
+                .is_ok_and(|policy| policy.power == Some(Power::Nothing))
         );
-        let gives = check(named(v1::Power::Gives), false).expect("the policy is valid");
+        let gives =
+            checked_policy(with_power(v1::Power::Gives), false).expect("the policy is valid");
         assert_eq!(gives.power, Some(Power::Gives));
-        assert!(check(named(v1::Power::Takes), true).is_err(), "a read");
-        let anybody = policy(v1::Access::Authenticated, v1::Power::Takes);
-        assert!(check(anybody, false).is_err(), "without a permission");
+        let read_only = checked_policy(with_power(v1::Power::Takes), true);
+        assert!(read_only.is_err(), "a read-only method with power");
+        let without_permission = policy(v1::Access::Authenticated, v1::Power::Takes);
+        assert!(
+            checked_policy(without_permission, false).is_err(),
+            "a method with power that requires no permission"
+        );
     }
 
     #[test]

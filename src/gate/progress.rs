@@ -1,8 +1,8 @@
 //! Limits the number of calls in progress: in total, per tenant, per subject and per network.
 //!
-//! A call is counted from the moment when its message is complete. Calls whose message is late are
-//! counted separately, by network, so that a client that sends only headers takes no permit from
-//! other calls.
+//! A call is counted from the time when its message is complete. Calls whose message is late are
+//! counted separately for each network, so that a client that sends only headers takes no permit
+//! from other calls.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,26 +18,26 @@ use super::Caller;
 use crate::{
     concurrency::bounded::{BoundedPermit, BoundedPermits},
     error,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     limits,
     proto::v1::ErrorReason,
 };
 
-/// Divisor of the share of one owner: a tenant, or a network for calls without a token. An owner
-/// gets at most 1/`SHARE_OF_OWNER` of all calls in progress.
+/// Divisor for the share of one owner: a tenant, or a network for calls without a token. An owner
+/// has at most 1/`SHARE_OF_OWNER` of all calls in progress.
 const SHARE_OF_OWNER: usize = 2;
 
-/// Divisor of the share of one subject. A subject gets at most 1/`SHARE_OF_SUBJECT` of all calls in
+/// Divisor for the share of one subject. A subject has at most 1/`SHARE_OF_SUBJECT` of all calls in
 /// progress.
 const SHARE_OF_SUBJECT: usize = 8;
 
-/// Divisor of the share of one network. A network gets at most 1/`SHARE_OF_NETWORK` of all late
+/// Divisor for the share of one network. A network has at most 1/`SHARE_OF_NETWORK` of all late
 /// messages.
 const SHARE_OF_NETWORK: usize = 8;
 
-/// Time after the headers after which a missing message is late. When many calls begin at the same
-/// time, their headers arrive before their messages.
-pub(super) const LATE: Duration = Duration::from_secs(1);
+/// Time from the arrival of the headers until a missing message is late. When many calls begin at
+/// the same time, all headers may arrive before the messages, and the messages are still not late.
+pub(super) const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Maximum time that a late message may take to arrive.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,33 +45,33 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Counts calls in progress.
 pub(super) struct Progress {
     calls: Semaphore,
-    waiting_calls: Arc<BoundedPermits<Share>>,
-    subject_calls: Arc<BoundedPermits<UserId>>,
+    waiting_calls: Arc<BoundedPermits<ShareOwner>>,
+    subject_calls: Arc<BoundedPermits<SubjectId>>,
     late_messages: Arc<BoundedPermits<Option<IpAddr>>>,
     refused_calls: Family<RefusalLabels, Counter>,
 }
 
-/// The owner of a call. The call takes a permit of the owner's share.
+/// The owner of a call. A waiting call takes a permit of the owner's share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallOwner {
     /// The subject of the caller's token, and its tenant.
-    Subject(TenantId, UserId),
+    Subject(TenantId, SubjectId),
     /// The client's network, for a call without a token; `None` when the client has no IP
     /// address.
     Network(Option<IpAddr>),
 }
 
-/// The owner of a share of all calls. A waiting call takes a permit of this share.
+/// The owner of a share of all waiting calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Share {
+enum ShareOwner {
     Tenant(TenantId),
     Network(Option<IpAddr>),
 }
 
-/// The permits of a waiting call. Dropping the value releases the permits.
-pub(super) struct WaitingCall {
-    _owner_permit: BoundedPermit<Share>,
-    _subject_permit: Option<BoundedPermit<UserId>>,
+/// The permits of a waiting call. A drop of this value releases the permits.
+pub(super) struct WaitPermits {
+    _owner_permit: BoundedPermit<ShareOwner>,
+    _subject_permit: Option<BoundedPermit<SubjectId>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -90,14 +90,14 @@ impl CallOwner {
 }
 
 impl Progress {
-    /// Allows `max` calls in progress.
+    /// Creates the counters for at most `max` calls in progress.
     pub(super) fn new(max: usize, registry: &mut Registry) -> Self {
-        let part = |share: usize| (max / share).max(1);
+        let max_share = |divisor: usize| (max / divisor).max(1);
         let progress = Self {
             calls: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
-            waiting_calls: BoundedPermits::new(max, part(SHARE_OF_OWNER)),
-            subject_calls: BoundedPermits::new(max, part(SHARE_OF_SUBJECT)),
-            late_messages: BoundedPermits::new(max, part(SHARE_OF_NETWORK)),
+            waiting_calls: BoundedPermits::new(max, max_share(SHARE_OF_OWNER)),
+            subject_calls: BoundedPermits::new(max, max_share(SHARE_OF_SUBJECT)),
+            late_messages: BoundedPermits::new(max, max_share(SHARE_OF_NETWORK)),
             refused_calls: Family::default(),
         };
         let help = "Calls refused because too many were in progress";
@@ -116,30 +116,35 @@ impl Progress {
         self.calls.try_acquire().map_err(|_| self.refuse("all"))
     }
 
-    /// Counts a call that has to wait. A call that is answered from the cache never waits.
+    /// Counts a call that has to wait. A call that needs only cached data never waits.
     ///
     /// # Errors
-    /// Returns `OVERLOADED` when the tenant, the network or the subject has used its share.
-    pub(super) fn wait(&self, owner: CallOwner) -> Result<WaitingCall, Status> {
-        let (share, subject) = match owner {
-            CallOwner::Subject(tenant, subject) => (Share::Tenant(tenant), Some(subject)),
-            CallOwner::Network(network) => (Share::Network(network), None),
+    /// Returns `OVERLOADED` when other calls use the whole share of the tenant, the network or the
+    /// subject.
+    pub(super) fn begin_wait(&self, owner: CallOwner) -> Result<WaitPermits, Status> {
+        let (share_owner, subject) = match owner {
+            CallOwner::Subject(tenant, subject) => (ShareOwner::Tenant(tenant), Some(subject)),
+            CallOwner::Network(network) => (ShareOwner::Network(network), None),
         };
-        let subject_permit = subject.map(|subject| self.subject_calls.open(subject)).transpose();
+        let subject_permit = subject.map(|subject| self.subject_calls.acquire(subject)).transpose();
         let subject_permit = subject_permit.map_err(|_| self.refuse("subject"))?;
-        let owner_permit = self.waiting_calls.open(share).map_err(|_| self.refuse("owner"))?;
-        Ok(WaitingCall { _owner_permit: owner_permit, _subject_permit: subject_permit })
+        let owner_permit =
+            self.waiting_calls.acquire(share_owner).map_err(|_| self.refuse("owner"))?;
+        Ok(WaitPermits { _owner_permit: owner_permit, _subject_permit: subject_permit })
     }
 
     /// Counts a call whose message is late.
     ///
     /// # Errors
-    /// Returns `OVERLOADED` when the network has used its share, or when too many messages are
-    /// late.
-    pub(super) fn late(&self, ip: Option<IpAddr>) -> Result<BoundedPermit<Option<IpAddr>>, Status> {
-        self.late_messages.open(ip.map(limits::network)).map_err(|_| self.refuse("late"))
+    /// Returns `OVERLOADED` when too many messages are late, from the network or in total.
+    pub(super) fn begin_late_message(
+        &self,
+        ip: Option<IpAddr>,
+    ) -> Result<BoundedPermit<Option<IpAddr>>, Status> {
+        self.late_messages.acquire(ip.map(limits::network)).map_err(|_| self.refuse("late"))
     }
 
+    /// Counts a refused call, and returns the error for the client.
     fn refuse(&self, by: &'static str) -> Status {
         self.refused_calls.get_or_create(&RefusalLabels { by }).inc();
         let text = "the maximum number of requests is in progress";

@@ -1,4 +1,4 @@
-//! Functions with which handlers take the proof of admission from their request.
+//! Functions with which a handler gets the proof of admission from its request.
 
 use tonic::Request;
 
@@ -13,11 +13,11 @@ pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
     proof_of(request)
 }
 
-/// The caller of a method with a token that only reads, or that requires no permission.
+/// The caller of a method that requires a token, and that only reads or requires no permission.
 ///
 /// # Errors
-/// Returns INTERNAL when the method is public, when it admits callers for their own data, or when
-/// it requires a permission to change something.
+/// Returns INTERNAL when the method is public, when the method admits callers for their own data,
+/// or when the method requires a permission to change something.
 pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
     proof_of(request)
 }
@@ -26,7 +26,7 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller> {
 ///
 /// # Errors
 /// Returns INTERNAL when the method is of another kind.
-pub fn reaching<T>(request: &Request<T>) -> Result<SelfOrPermitted> {
+pub fn self_or_permitted<T>(request: &Request<T>) -> Result<SelfOrPermitted> {
     proof_of(request)
 }
 
@@ -34,7 +34,7 @@ pub fn reaching<T>(request: &Request<T>) -> Result<SelfOrPermitted> {
 ///
 /// # Errors
 /// Returns INTERNAL when the method is of another kind.
-pub fn acting<T>(request: &Request<T>) -> Result<WriteCaller> {
+pub fn write_caller<T>(request: &Request<T>) -> Result<WriteCaller> {
     proof_of(request)
 }
 
@@ -47,9 +47,7 @@ pub fn admission<T>(request: &Request<T>) -> Result<Admission> {
 }
 
 fn proof_of<P: Clone + Send + Sync + 'static, T>(request: &Request<T>) -> Result<P> {
-    request
-        .extensions()
-        .get::<P>()
-        .cloned()
-        .ok_or_else(|| Error::defect("the handler takes a proof that its policy does not give"))
+    request.extensions().get::<P>().cloned().ok_or_else(|| {
+        Error::defect("the handler asks for a proof that does not fit the policy of its method")
+    })
 }

@@ -1,4 +1,4 @@
-//! Errors that several steps of the gate return.
+//! Errors that several files of the gate return.
 
 use crate::{error::Error, proto::v1::ErrorReason};
 

@@ -1,5 +1,5 @@
-//! Rate limits that each replica counts alone: while Redis is unavailable, and for calls that are
-//! too frequent for a request to Redis each time.
+//! Limits that each replica counts alone: all limits while Redis is unavailable, and always the
+//! rates of calls that are too frequent for a request to Redis each time.
 
 use std::{collections::HashMap, num::NonZeroU32, time::Duration};
 
@@ -9,65 +9,70 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::rates::{Rate, RateClass, Rates, Rule};
+use super::rates::{Rate, RateClass, RateLimit, Rates};
 
-/// Maximum number of rate-limit keys that each rule counts separately. All further keys share one
-/// counter.
+/// Maximum number of keys that each limit counts separately. All further keys are counted together.
 const MAX_KEYS: usize = 100_000;
 
-/// The key of that shared counter.
+/// The key under which all further keys are counted together.
 const SHARED_KEY: &str = "";
 
-/// Maximum number of guesses at one account from one network that are allowed without a pause.
-const GUESSES: u32 = 10;
+/// Maximum number of guesses at one account from one network in a burst.
+const GUESS_BURST: u32 = 10;
 
 /// Time after which one more guess is allowed.
 const GUESS_INTERVAL: Duration = Duration::from_secs(30);
 
-type Counter = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
+/// The counters of one limit, by key.
+type Counters = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
 pub(super) struct LocalLimiter {
     clock: DefaultClock,
-    rates: HashMap<(RateClass, &'static str), Counter>,
-    guesses: Option<Counter>,
+    /// The counters of calls, by the class and the property ([`RateLimit::by`]) of the limit.
+    rates: HashMap<(RateClass, &'static str), Counters>,
+    /// The counters of guesses.
+    guesses: Option<Counters>,
 }
 
 impl LocalLimiter {
     pub(super) fn new(rates: &Rates) -> Self {
-        let rules = RateClass::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
-        let rules = rules.chain([Rates::account(), Rates::mailbox()]);
-        let counters = rules.filter_map(|rule| Some(((rule.class, rule.by), counter(rule.rate?)?)));
-        let calls = NonZeroU32::new(GUESSES);
-        let guesses = calls.map(|calls| Rate { calls, per: GUESS_INTERVAL * GUESSES });
+        let limits = RateClass::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
+        let limits = limits.chain([Rates::account(), Rates::mailbox()]);
+        let rates =
+            limits.filter_map(|limit| Some(((limit.class, limit.by), new_counters(limit.rate?)?)));
+        let burst = NonZeroU32::new(GUESS_BURST);
+        let guess_rate = burst.map(|calls| Rate { calls, per: GUESS_INTERVAL * GUESS_BURST });
         Self {
             clock: DefaultClock::default(),
-            rates: counters.collect(),
-            guesses: guesses.and_then(counter),
+            rates: rates.collect(),
+            guesses: guess_rate.and_then(new_counters),
         }
     }
 
-    /// Counts a call. Zero if this call is allowed; otherwise the time to wait.
-    pub(super) fn take(&self, rule: &Rule, key: &str) -> Duration {
-        self.check(self.rates.get(&(rule.class, rule.by)), key)
+    /// Counts the call if the call is within the rate, and returns zero. Otherwise counts nothing,
+    /// and returns the time to wait.
+    pub(super) fn count_call(&self, limit: &RateLimit, key: &str) -> Duration {
+        self.count(self.rates.get(&(limit.class, limit.by)), key)
     }
 
-    /// Counts a guess. Zero if this guess is allowed; otherwise the time to wait.
-    pub(super) fn guess(&self, key: &str) -> Duration {
-        self.check(self.guesses.as_ref(), key)
+    /// Counts the guess if a guess is allowed now, and returns zero. Otherwise counts nothing, and
+    /// returns the time to wait.
+    pub(super) fn begin_guess(&self, key: &str) -> Duration {
+        self.count(self.guesses.as_ref(), key)
     }
 
-    fn check(&self, counter: Option<&Counter>, key: &str) -> Duration {
-        let Some(counter) = counter else { return Duration::ZERO };
-        if counter.len() >= MAX_KEYS {
-            counter.retain_recent();
+    fn count(&self, counters: Option<&Counters>, key: &str) -> Duration {
+        let Some(counters) = counters else { return Duration::ZERO };
+        if counters.len() >= MAX_KEYS {
+            counters.retain_recent();
         }
-        let key = if counter.len() < MAX_KEYS { key } else { SHARED_KEY };
-        let result = counter.check_key(&key.to_owned());
+        let key = if counters.len() < MAX_KEYS { key } else { SHARED_KEY };
+        let result = counters.check_key(&key.to_owned());
         result.err().map_or(Duration::ZERO, |not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 
-fn counter(rate: Rate) -> Option<Counter> {
+fn new_counters(rate: Rate) -> Option<Counters> {
     let quota = Quota::with_period(rate.interval())?.allow_burst(rate.calls);
     Some(RateLimiter::hashmap(quota))
 }

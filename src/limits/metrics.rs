@@ -11,7 +11,7 @@ use super::RateClass;
 #[derive(Default)]
 pub(super) struct Metrics {
     refused: Family<RefusalLabel, Counter>,
-    alone: Counter,
+    counted_alone: Counter,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -23,23 +23,23 @@ struct RefusalLabel {
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let refused = "Calls refused by a rate limit";
-        registry.register("tenantry_rate_limited", refused, metrics.refused.clone());
+        let help = "Calls refused by a rate limit";
+        registry.register("tenantry_rate_limited", help, metrics.refused.clone());
         for class in RateClass::ALL.map(RateClass::name) {
             for by in ["network", "tenant"] {
                 drop(metrics.refused.get_or_create(&RefusalLabel { class, by }));
             }
         }
-        let alone = "Calls counted by this replica alone because Redis did not answer";
-        registry.register("tenantry_rate_counted_alone", alone, metrics.alone.clone());
+        let help = "Calls counted by this replica alone because Redis did not answer";
+        registry.register("tenantry_rate_counted_alone", help, metrics.counted_alone.clone());
         metrics
     }
 
-    pub(super) fn refused(&self, class: &'static str, by: &'static str) {
+    pub(super) fn record_refusal(&self, class: &'static str, by: &'static str) {
         self.refused.get_or_create(&RefusalLabel { class, by }).inc();
     }
 
-    pub(super) fn counted_alone(&self) {
-        self.alone.inc();
+    pub(super) fn record_counted_alone(&self) {
+        self.counted_alone.inc();
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! Two independent rules:
 //!
-//! - **Rates** (`rates.rs`): a maximum number of calls of a class in a time, from one network
-//!   and for one tenant. The proto declares each method's class. The gate counts the call for
-//!   its network. The operation counts the call for the tenant as soon as the tenant is known.
+//! - **Rates** (`rates.rs`): a maximum number of calls of a class in a period, from one network
+//!   and for one tenant. The proto declares each method's class. The gate counts the call for the
+//!   network of the client. The operation counts the call for the tenant as soon as the tenant is
+//!   known.
 //! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent these
-//!   passwords has to wait. The wait gets longer each time. Other networks do not wait.
+//!   passwords has to wait. The wait gets longer each time. Other networks wait only after a higher
+//!   number of wrong passwords from all networks together.
 //!
-//! Redis counts rates and guesses for all replicas together (`redis_limiter.rs`). While Redis is
-//! unavailable each replica counts alone (`local.rs`), and the limits apply to each replica.
+//! Redis counts rates and guesses for all replicas together (`redis_limiter.rs`). Each replica
+//! counts alone (`local.rs`) while Redis is unavailable, and for classes of frequent calls; the
+//! limits then apply to each replica.
 //!
-//! Refusals for a tenant are counted for the tenant's audit trail ([`Refusals::limited`]).
+//! When a limit of a tenant refuses a call, the refusal is counted for the tenant's audit trail
+//! ([`Refusals::limited`]).
 
 mod guesses;
 mod local;
@@ -29,13 +33,13 @@ use prometheus_client::registry::Registry;
 
 pub use guesses::Guess;
 pub use names::{CounterNames, network};
-pub use owner::Owner;
+pub use owner::WorkOwner;
 pub use proxies::TrustedProxies;
 pub use rates::{Rate, RateClass, Rates};
 
 use local::LocalLimiter;
 use metrics::Metrics;
-use rates::Rule;
+use rates::RateLimit;
 use redis_limiter::RedisLimiter;
 
 use crate::{
@@ -55,7 +59,7 @@ struct Inner {
     redis: RedisLimiter,
     local: LocalLimiter,
     metrics: Metrics,
-    trail: Arc<Refusals>,
+    refusals: Arc<Refusals>,
 }
 
 impl Limits {
@@ -65,7 +69,7 @@ impl Limits {
         rates: &Rates,
         names: Arc<CounterNames>,
         redis: Redis,
-        trail: Arc<Refusals>,
+        refusals: Arc<Refusals>,
         registry: &mut Registry,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -74,7 +78,7 @@ impl Limits {
             names,
             redis: RedisLimiter::new(redis),
             metrics: Metrics::register(registry),
-            trail,
+            refusals,
         }))
     }
 
@@ -82,99 +86,109 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed.
-    pub async fn network(&self, class: RateClass, ip: Option<IpAddr>) -> Result<()> {
+    pub async fn count_for_network(&self, class: RateClass, ip: Option<IpAddr>) -> Result<()> {
         let Some(ip) = ip else { return Ok(()) };
         let name = self.0.names.network(ip);
-        self.take(self.0.rates.network(class), &name).await
+        self.count_call(self.0.rates.network(class), &name).await
     }
 
     /// Counts a call of this class for this tenant.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed.
-    pub async fn tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
-        self.take_for_tenant(tenant, self.0.rates.tenant(class), &CounterNames::tenant(tenant))
-            .await
+    pub async fn count_for_tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
+        let name = CounterNames::tenant(tenant);
+        self.count_call_of_tenant(tenant, self.0.rates.tenant(class), &name).await
     }
 
-    /// Counts a call that did not name this tenant. Such calls are counted separately.
-    /// Otherwise the response to a call that names the tenant would reveal that other calls looked
-    /// up the tenant.
+    /// Counts a call for this tenant, which the call did not name. Calls that do not name the
+    /// tenant are counted separately from calls that name the tenant. Otherwise the response to a
+    /// call that names the tenant would reveal that other calls found the tenant by an email.
     ///
     /// # Errors
-    /// `RATE_LIMITED`. The response must not reveal this error to the client.
-    pub async fn tenant_without_name(&self, class: RateClass, tenant: TenantId) -> Result<()> {
+    /// `RATE_LIMITED`, with the time until the next call is allowed. The response must not reveal
+    /// this error to the client.
+    pub async fn count_for_unnamed_tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
         let name = format!("{}/unnamed", CounterNames::tenant(tenant));
-        self.take_for_tenant(tenant, self.0.rates.tenant(class), &name).await
+        self.count_call_of_tenant(tenant, self.0.rates.tenant(class), &name).await
     }
 
-    /// An id that stands for a tenant that does not exist, derived from the id or slug that the
-    /// call named. Calls that name such a tenant are counted like the calls of an existing tenant.
+    /// The placeholder id of a tenant that does not exist, derived from the id or slug that the
+    /// call named. With this id, calls that name the tenant are counted as if the tenant existed.
     #[must_use]
     pub fn placeholder_tenant(&self, named: &str) -> TenantId {
         self.0.names.placeholder_tenant(named)
     }
 
-    /// An id that stands for the tenant of a call from this address that names no tenant.
+    /// The placeholder id of the tenant for a call that names no tenant, derived from the network
+    /// of the call's address.
     #[must_use]
     pub fn placeholder_tenant_of_network(&self, ip: Option<IpAddr>) -> TenantId {
         self.0.names.placeholder_tenant_of_network(ip)
     }
 
-    /// Counts a mail to this account, whether the account exists or not, and to this address in
-    /// all tenants together.
+    /// Counts a mail to this account, whether the account exists or not. Also counts the mail for
+    /// the address, in all tenants together.
     ///
     /// # Errors
-    /// `RATE_LIMITED` above the limit of mails. The response must not reveal this error to the
-    /// client.
-    pub async fn mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
-        self.mail_to_verified(tenant, email_key).await?;
-        // This refusal is not counted for the tenant's audit trail, because it would reveal mails
-        // to the address in other tenants.
-        self.take(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
+    /// `RATE_LIMITED` after too many mails to the account or to the address. The response must not
+    /// reveal this error to the client.
+    pub async fn count_mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
+        self.count_mail_to_account(tenant, email_key).await?;
+        // A refusal by this limit is not counted for the tenant's audit trail, because the refusal
+        // would reveal mails to the address in other tenants.
+        self.count_call(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
     }
 
-    /// Counts a mail to an account whose owner has verified the address. Mails to the same
-    /// address in other tenants are not included, because the address may be unverified there.
+    /// Counts a mail to this account only. This is enough if the owner has verified the address.
+    /// Mails to the same address in other tenants are not included, because the address may be
+    /// unverified there.
     ///
     /// # Errors
-    /// `RATE_LIMITED` above the limit of mails. The response must not reveal this error to the
-    /// client.
-    pub async fn mail_to_verified(&self, tenant: TenantId, email_key: &str) -> Result<()> {
+    /// `RATE_LIMITED` after too many mails to the account. The response must not reveal this error
+    /// to the client.
+    pub async fn count_mail_to_account(&self, tenant: TenantId, email_key: &str) -> Result<()> {
         let name = CounterNames::tenant(tenant);
         let account = self.0.names.account(&name, email_key);
-        self.take_for_tenant(tenant, Rates::account(), &format!("{name}/{account}")).await
+        self.count_call_of_tenant(tenant, Rates::account(), &format!("{name}/{account}")).await
     }
 
-    /// Counts a call for a tenant, and counts a refusal for the tenant's audit trail.
-    async fn take_for_tenant(&self, tenant: TenantId, rule: Rule, name: &str) -> Result<()> {
-        let result = self.take(rule, name).await;
-        result.inspect_err(|_| self.0.trail.limited(tenant, rule.class.name(), rule.by))
+    /// Counts a call or a mail of a tenant. A refusal is counted for the tenant's audit trail.
+    async fn count_call_of_tenant(
+        &self,
+        tenant: TenantId,
+        limit: RateLimit,
+        name: &str,
+    ) -> Result<()> {
+        let result = self.count_call(limit, name).await;
+        result.inspect_err(|_| self.0.refusals.limited(tenant, limit.class.name(), limit.by))
     }
 
-    async fn take(&self, rule: Rule, name: &str) -> Result<()> {
-        let Some(rate) = rule.rate else { return Ok(()) };
-        let redis_wait = if rule.class.is_shared() {
-            let (limits, key) = (self.0.clone(), rule.key(name));
-            // In its own task, so that a call is counted even if the client cancels it.
-            let work = async move { limits.redis.take(&key, rate).await };
-            let wait = tokio::spawn(work.with_current_context()).await.ok().and_then(Result::ok);
+    /// Counts a call or a mail under the name of a counter.
+    async fn count_call(&self, limit: RateLimit, name: &str) -> Result<()> {
+        let Some(rate) = limit.rate else { return Ok(()) };
+        let redis_wait = if limit.class.is_shared() {
+            let (limits, key) = (self.0.clone(), limit.key(name));
+            // In a separate task, so that the call is counted even if the client cancels the call.
+            let count = async move { limits.redis.count_call(&key, rate).await };
+            let wait = tokio::spawn(count.with_current_context()).await.ok().and_then(Result::ok);
             if wait.is_none() {
-                self.0.metrics.counted_alone();
+                self.0.metrics.record_counted_alone();
             }
             wait
         } else {
             None
         };
-        let wait = redis_wait.unwrap_or_else(|| self.0.local.take(&rule, name));
-        self.judge(wait, rule.class.name(), rule.by)
+        let wait = redis_wait.unwrap_or_else(|| self.0.local.count_call(&limit, name));
+        self.check_wait(wait, limit.class.name(), limit.by)
     }
 
-    fn judge(&self, wait: Duration, class: &'static str, by: &'static str) -> Result<()> {
+    /// Refuses a call that has to wait.
+    fn check_wait(&self, wait: Duration, class: &'static str, by: &'static str) -> Result<()> {
         if wait.is_zero() {
             return Ok(());
         }
-        self.0.metrics.refused(class, by);
+        self.0.metrics.record_refusal(class, by);
         Err(Error::RateLimited(wait))
     }
 }

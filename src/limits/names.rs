@@ -1,5 +1,5 @@
-//! Names of the counters in Redis. The names have a fixed length for any input, and reveal neither
-//! email nor IP address.
+//! Names of the counters in Redis and in the replicas. The names have a fixed length for any input,
+//! and reveal neither email nor IP address.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -17,11 +17,11 @@ use crate::{
     tokens::{Keyring, Renew},
 };
 
-/// The label from which the key is derived.
+/// The label with which the key is derived from the keyring's secret.
 const LABEL: &str = "tenantry limit names";
 
-/// Number of digest bytes in a name. 16 bytes make collisions negligible.
-const DIGEST_BYTES: usize = 16;
+/// Number of HMAC bytes in a name. 16 bytes make collisions negligible.
+const NAME_BYTES: usize = 16;
 
 /// Prefix length of an IPv6 network, in bits. The smallest network of one customer is a /64
 /// (RFC 6177).
@@ -31,70 +31,71 @@ const NETWORK_BITS: u32 = 64;
 pub struct CounterNames(ArcSwap<hmac::Key>);
 
 impl CounterNames {
-    /// Creates names with a key that is derived from the keyring's secret.
+    /// Derives the key of the names from the keyring's secret.
     ///
     /// # Errors
-    /// When the secret cannot be derived.
+    /// When the key cannot be derived.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
-        Ok(Self(ArcSwap::from_pointee(key(keyring)?)))
+        Ok(Self(ArcSwap::from_pointee(derive_key(keyring)?)))
     }
 
-    /// A tenant's own id. The id is not secret, and is the hash tag of the tenant's Redis keys.
+    /// The name of a tenant is its id. The id is not secret, and is the hash tag of the tenant's
+    /// Redis keys.
     pub(super) fn tenant(tenant: TenantId) -> String {
         tenant.to_string()
     }
 
     pub(super) fn placeholder_tenant(&self, named: &str) -> TenantId {
-        let id = self.sum(&[b"tenant", named.as_bytes()]);
+        let id = self.hmac(&[b"tenant", named.as_bytes()]);
         TenantId(Builder::from_custom_bytes(id).into_uuid())
     }
 
     pub(super) fn placeholder_tenant_of_network(&self, ip: Option<IpAddr>) -> TenantId {
         let octets = ip.map(|ip| octets(network(ip))).unwrap_or_default();
-        let id = self.sum(&[b"tenant of network", &octets]);
+        let id = self.hmac(&[b"tenant of network", &octets]);
         TenantId(Builder::from_custom_bytes(id).into_uuid())
     }
 
     pub(super) fn network(&self, ip: IpAddr) -> String {
-        self.digest(&[b"network", &octets(network(ip))])
+        self.encoded_hmac(&[b"network", &octets(network(ip))])
     }
 
     /// The name of a tenant's account, whether the tenant and the account exist or not.
     pub(super) fn account(&self, tenant: &str, email_key: &str) -> String {
-        self.digest(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
+        self.encoded_hmac(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
     }
 
     /// The name of an email address, across all tenants.
     pub(super) fn mailbox(&self, email_key: &str) -> String {
-        self.digest(&[b"mailbox", email_key.as_bytes()])
+        self.encoded_hmac(&[b"mailbox", email_key.as_bytes()])
     }
 
-    fn digest(&self, parts: &[&[u8]]) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(self.sum(parts))
+    fn encoded_hmac(&self, parts: &[&[u8]]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.hmac(parts))
     }
 
-    fn sum(&self, parts: &[&[u8]]) -> [u8; DIGEST_BYTES] {
+    fn hmac(&self, parts: &[&[u8]]) -> [u8; NAME_BYTES] {
         let mut context = hmac::Context::with_key(&self.0.load());
         for part in parts {
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part);
         }
-        let mut sum = [0; DIGEST_BYTES];
-        sum.copy_from_slice(&context.sign().as_ref()[..DIGEST_BYTES]);
-        sum
+        let mut bytes = [0; NAME_BYTES];
+        bytes.copy_from_slice(&context.sign().as_ref()[..NAME_BYTES]);
+        bytes
     }
 }
 
 impl Renew for CounterNames {
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
-        self.0.store(Arc::new(key(keyring)?));
+        self.0.store(Arc::new(derive_key(keyring)?));
         Ok(())
     }
 }
 
-fn key(keyring: &Keyring) -> anyhow::Result<hmac::Key> {
+fn derive_key(keyring: &Keyring) -> anyhow::Result<hmac::Key> {
     let secrets = keyring.derive(LABEL)?;
-    let secret = secrets.first().context("no secret for names")?;
+    let secret = secrets.first().context("no secret for the names of limits")?;
     Ok(hmac::Key::new(HMAC_SHA256, secret))
 }
 
@@ -121,10 +122,10 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// G03: all addresses of one IPv6 /64 share a network.
+    /// G03: all addresses of one IPv6 /64 are in one network. Each IPv4 address is a network.
     #[test]
-    fn addresses_of_one_customer_are_one_network() {
-        let network_of = |text: &str| network(text.parse().expect("an address"));
+    fn addresses_of_one_customer_are_in_one_network() {
+        let network_of = |text: &str| network(text.parse().expect("the address is valid"));
         assert_eq!(network_of("2001:db8::1"), network_of("2001:db8:0:0:ffff::9"));
         assert_ne!(network_of("2001:db8:0:1::1"), network_of("2001:db8:0:2::1"));
         assert_eq!(network_of("::ffff:192.0.2.7"), network_of("192.0.2.7"));

@@ -1,20 +1,20 @@
-//! The owner of work. A shared resource limits the share of each owner.
+//! The owner of work. Each owner may use only a share of a resource.
 
 use std::net::IpAddr;
 
 use super::network;
 use crate::ids::TenantId;
 
-/// A tenant, and the network of its call. The tenant and the network each have a share.
+/// A tenant, and the network of the tenant's call. The tenant and the network each have a share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Owner {
+pub struct WorkOwner {
     /// The tenant, or a placeholder id ([`super::Limits::placeholder_tenant`]).
     pub tenant: TenantId,
-    /// The network; `None` for work without an address, such as a command's.
+    /// The network; `None` for work without an address, such as the work of a command.
     pub network: Option<IpAddr>,
 }
 
-impl Owner {
+impl WorkOwner {
     /// The owner of a tenant's call from this address.
     #[must_use]
     pub fn new(tenant: TenantId, ip: Option<IpAddr>) -> Self {

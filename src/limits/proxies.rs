@@ -13,10 +13,10 @@ static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// The address of the client that sent a call. If the peer is not a trusted proxy, this is the
-    /// peer's address. If the peer is a trusted proxy, this is the last address in
-    /// `x-forwarded-for` that is not a trusted proxy: the client can forge all earlier addresses.
-    /// `forwarded` and `x-real-ip` are not read.
+    /// The address of the client that sent a call. If the peer is not a trusted proxy, the result
+    /// is the peer's address. If the peer is a trusted proxy, the result is the last address in
+    /// `x-forwarded-for` that is not a trusted proxy, because the client can forge all earlier
+    /// addresses. `forwarded` and `x-real-ip` are not read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -26,8 +26,8 @@ impl TrustedProxies {
         let values = headers.get_all(&FORWARDED_FOR).iter().rev();
         let hops = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
-            // The entries before an unreadable entry cannot be trusted, so the proxy that added
-            // the unreadable entry is taken as the client.
+            // The entries before an unreadable entry cannot be trusted, so the result is the
+            // address of the proxy that added the unreadable entry.
             let Some(ip) = address(hop) else { break };
             client = ip;
             if !self.trusts(ip) {
@@ -37,9 +37,9 @@ impl TrustedProxies {
         client
     }
 
-    /// The address of the client whose request a gateway asks about. The report of a trusted
-    /// gateway is used: `source` is the gateway's peer, and `headers` are the headers of the
-    /// client's request. For any other gateway, this is the gateway's own address.
+    /// The address of the client whose request a gateway (Envoy) asks about. A gateway reports
+    /// `source`, the address of the gateway's peer, and the headers of the client's request. If the
+    /// gateway is not a trusted proxy, or reports no `source`, the result is the gateway's address.
     #[must_use]
     pub fn client_behind_gateway(
         &self,
@@ -75,11 +75,11 @@ impl FromStr for TrustedProxies {
         if text == "off" {
             return Ok(Self::default());
         }
-        let network = |text: &str| {
+        let parse = |text: &str| {
             let text = text.trim();
             text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
         };
-        let networks = text.split(',').map(network).collect::<Option<_>>();
+        let networks = text.split(',').map(parse).collect::<Option<_>>();
         networks.map(Self).ok_or_else(|| "must be networks like 10.0.0.0/8,::1, or off".into())
     }
 }
@@ -88,15 +88,15 @@ impl FromStr for TrustedProxies {
 mod tests {
     use super::*;
 
-    fn client(trusted: &str, peer: &str, sent: &[&str]) -> String {
+    fn client(trusted: &str, peer: &str, forwarded_for: &[&str]) -> String {
         let mut headers = HeaderMap::new();
-        for value in sent {
-            headers.append(&FORWARDED_FOR, value.parse().expect("invalid header value"));
+        for value in forwarded_for {
+            headers.append(&FORWARDED_FOR, value.parse().expect("the header is valid"));
         }
-        headers.append("x-real-ip", "9.9.9.9".parse().expect("invalid header value"));
-        headers.append("forwarded", "for=9.9.9.9".parse().expect("invalid header value"));
-        let trusted: TrustedProxies = trusted.parse().expect("invalid networks");
-        trusted.client(peer.parse().expect("invalid peer address"), &headers).to_string()
+        headers.append("x-real-ip", "9.9.9.9".parse().expect("the header is valid"));
+        headers.append("forwarded", "for=9.9.9.9".parse().expect("the header is valid"));
+        let trusted: TrustedProxies = trusted.parse().expect("the networks are valid");
+        trusted.client(peer.parse().expect("the peer address is valid"), &headers).to_string()
     }
 
     /// G03: a client cannot choose its address with a header.
@@ -109,10 +109,11 @@ mod tests {
         assert_eq!(client("10.1.1.1", "10.1.1.2", &["1.1.1.1"]), "10.1.1.2");
     }
 
-    /// G03: addresses before the last hop that is not trusted are ignored.
+    /// G03: addresses before the last hop that is not a trusted proxy are ignored.
     #[test]
     fn the_client_is_the_last_hop_that_is_not_trusted() {
-        let client_of = |sent: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", sent);
+        let client_of =
+            |forwarded_for: &[&str]| client("10.0.0.0/8,fd00::/8", "10.1.1.1", forwarded_for);
         assert_eq!(client_of(&["6.6.6.6, 1.1.1.1"]), "1.1.1.1");
         assert_eq!(client_of(&["6.6.6.6, 1.1.1.1, 10.2.2.2"]), "1.1.1.1");
         assert_eq!(client_of(&["6.6.6.6", "1.1.1.1", "10.2.2.2,fd00::7"]), "1.1.1.1");
@@ -126,15 +127,15 @@ mod tests {
         assert_eq!(client_of(&[]), "10.1.1.1");
     }
 
-    /// N19: a trusted gateway reports the address of the client.
+    /// N19: the address of the client is read from the report of a trusted gateway only.
     #[test]
-    fn only_a_trusted_gateway_reports_the_address_of_the_client() {
+    fn the_report_of_a_gateway_is_used_only_if_the_gateway_is_trusted() {
         let client_of = |gateway: &str, source: Option<&str>| {
-            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("invalid networks");
-            let ip = |text: &str| text.parse().expect("invalid address");
+            let trusted: TrustedProxies = "10.0.0.0/8".parse().expect("the networks are valid");
+            let ip = |text: &str| text.parse().expect("the address is valid");
             let mut headers = HeaderMap::new();
             headers
-                .insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("invalid header value"));
+                .insert(&FORWARDED_FOR, "6.6.6.6, 1.1.1.1".parse().expect("the header is valid"));
             trusted.client_behind_gateway(ip(gateway), source.map(ip), &headers).to_string()
         };
         assert_eq!(client_of("10.1.1.1", Some("192.0.2.1")), "192.0.2.1");

@@ -1,4 +1,4 @@
-//! Rates: the classes of limited calls, and the limit of each class.
+//! Rates: the classes of limited calls, and the rates of each class.
 
 use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::proto::v1::Limit;
 pub enum RateClass {
     /// Methods that compare a password.
     SignIn,
-    /// Methods that create a user without a permission.
+    /// Methods by which a caller without any permission creates a user.
     Registration,
     /// Methods that verify a refresh token.
     Refresh,
@@ -21,43 +21,43 @@ pub enum RateClass {
     ApiKey,
 }
 
-/// A maximum number of calls in a time (GCRA). All these calls may come at once. After that, one
-/// more call is allowed every `per / calls`.
+/// A rate limit (GCRA): a burst of `calls` calls, then one call every `per / calls`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
-    /// Maximum number of calls in the time `per`.
+    /// Maximum number of calls in a burst.
     pub calls: NonZeroU32,
-    /// The time in which `calls` calls are allowed.
+    /// The period after which a full burst is allowed again.
     pub per: Duration,
 }
 
 /// The rates of all classes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
-    pub sign_in: Pair,
-    pub registration: Pair,
-    pub refresh: Pair,
-    pub introspection: Pair,
-    pub password_reset: Pair,
-    pub api_key: Pair,
+    pub sign_in: ClassRates,
+    pub registration: ClassRates,
+    pub refresh: ClassRates,
+    pub introspection: ClassRates,
+    pub password_reset: ClassRates,
+    pub api_key: ClassRates,
 }
 
 /// The two rates of a class; `None` means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Pair {
+pub struct ClassRates {
     /// The rate for calls from one network.
     pub network: Option<Rate>,
     /// The rate for calls for one tenant.
     pub tenant: Option<Rate>,
 }
 
-/// One rate, and the calls that it counts together.
+/// The limit of the calls of one class that have the same network, tenant, account or mailbox.
 #[derive(Clone, Copy)]
-pub(super) struct Rule {
+pub(super) struct RateLimit {
     pub(super) class: RateClass,
-    /// The property that all calls of one counter share: `network`, `tenant`, `account` or
+    /// The property by which calls are counted separately: `network`, `tenant`, `account` or
     /// `mailbox`.
     pub(super) by: &'static str,
+    /// The rate; `None` means no limit.
     pub(super) rate: Option<Rate>,
 }
 
@@ -71,7 +71,7 @@ impl RateClass {
         Self::ApiKey,
     ];
 
-    /// The class that a policy declares; `None` when the calls are not limited.
+    /// The class that a method's policy declares; `None` when the method has no rate limit.
     #[must_use]
     pub fn of(limit: Limit) -> Option<Self> {
         match limit {
@@ -98,24 +98,26 @@ impl RateClass {
         }
     }
 
-    /// Whether the calls of a public method are counted before their message is read. A call with
-    /// an API key is expensive only for some messages, so the operation counts such a call.
+    /// Whether the calls of a public method are counted before their message is decoded. A call
+    /// with an API key is expensive only for some messages, so the operation counts the call after
+    /// the message is decoded.
     #[must_use]
-    pub fn counts_by_metadata(self) -> bool {
+    pub fn is_counted_before_decoding(self) -> bool {
         self != Self::ApiKey
     }
 
-    /// Whether all replicas count together. Introspection and refresh are limited because of
-    /// their cost for a replica, not because of guesses: their tokens are signed. Other
-    /// services introspect a token on each of their requests, and the cache answers. For a
-    /// refresh, two round trips to Redis would be a tenth of its cost.
+    /// Whether all replicas count the calls together, in Redis. For introspection and refresh, each
+    /// replica counts alone. The limits of these classes bound the cost for a replica. The limits
+    /// need not prevent guesses, because the tokens are signed. Redis would cost too much: other
+    /// services introspect a token on each of their requests, and for a refresh, two round trips to
+    /// Redis would be a tenth of the cost.
     pub(super) fn is_shared(self) -> bool {
         !matches!(self, Self::Introspection | Self::Refresh)
     }
 }
 
 impl Rates {
-    fn pair(&self, class: RateClass) -> Pair {
+    fn rates_of(&self, class: RateClass) -> ClassRates {
         match class {
             RateClass::SignIn => self.sign_in,
             RateClass::Registration => self.registration,
@@ -126,32 +128,33 @@ impl Rates {
         }
     }
 
-    pub(super) fn network(&self, class: RateClass) -> Rule {
-        Rule { class, by: "network", rate: self.pair(class).network }
+    pub(super) fn network(&self, class: RateClass) -> RateLimit {
+        RateLimit { class, by: "network", rate: self.rates_of(class).network }
     }
 
-    pub(super) fn tenant(&self, class: RateClass) -> Rule {
-        Rule { class, by: "tenant", rate: self.pair(class).tenant }
+    pub(super) fn tenant(&self, class: RateClass) -> RateLimit {
+        RateLimit { class, by: "tenant", rate: self.rates_of(class).tenant }
     }
 
-    /// The rate of mails to one account. No setting changes this rate, because no caller may fill a
-    /// user's mailbox.
-    pub(super) fn account() -> Rule {
+    /// The limit of mails to one account. No setting changes the rate, so nobody can fill a user's
+    /// mailbox with mails.
+    pub(super) fn account() -> RateLimit {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
-        Rule { class: RateClass::PasswordReset, by: "account", rate }
+        RateLimit { class: RateClass::PasswordReset, by: "account", rate }
     }
 
-    /// The rate of mails to one address in all tenants together. An attacker can use the same
-    /// address in many tenants.
-    pub(super) fn mailbox() -> Rule {
+    /// The limit of mails to one address in all tenants together. The limit is needed because an
+    /// attacker can use the same address in many tenants.
+    pub(super) fn mailbox() -> RateLimit {
         let rate = NonZeroU32::new(10).map(|calls| Rate { calls, per: Duration::from_mins(15) });
-        Rule { class: RateClass::PasswordReset, by: "mailbox", rate }
+        RateLimit { class: RateClass::PasswordReset, by: "mailbox", rate }
     }
 }
 
-impl Rule {
-    /// The key in Redis. The braces are a hash tag, which puts all keys of a tenant into one slot
-    /// of a Redis cluster.
+impl RateLimit {
+    /// The key of a counter in Redis. `name` is the name of a network, a tenant or a mailbox, or
+    /// has the form `<tenant>/<part of the tenant>`. The braces are a hash tag, which puts all keys
+    /// of a tenant into one slot of a Redis cluster.
     pub(super) fn key(&self, name: &str) -> String {
         let class = self.class.name();
         match name.split_once('/') {
@@ -161,31 +164,34 @@ impl Rule {
     }
 }
 
-impl FromStr for Pair {
+impl FromStr for ClassRates {
     type Err = String;
 
-    /// Parses `<rate>,<rate>`: the rate from one network, and the rate for one tenant. A rate
-    /// is `<calls>/<time>` or `off`. `off` alone turns both rates off.
+    /// Parses `<network rate>,<tenant rate>`. A rate is `<calls>/<time>` or `off`. `off` alone
+    /// turns both rates off.
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::default());
         }
-        let expected_format = || "must be two rates like 600/1m,6000/1m, or off".to_owned();
+        let expected_format = || {
+            let text = "must be <network rate>,<tenant rate>, like 600/1m,6000/1m; or off";
+            text.to_owned()
+        };
         let (network, tenant) = text.split_once(',').ok_or_else(expected_format)?;
         let parse = |text: &str| match text.trim() {
             "off" => Ok(None),
-            text => rate(text).map(Some).ok_or_else(expected_format),
+            text => parse_rate(text).map(Some).ok_or_else(expected_format),
         };
         Ok(Self { network: parse(network)?, tenant: parse(tenant)? })
     }
 }
 
-fn rate(text: &str) -> Option<Rate> {
-    const LONGEST: Duration = Duration::from_hours(24);
+fn parse_rate(text: &str) -> Option<Rate> {
+    const MAX_PERIOD: Duration = Duration::from_hours(24);
     let (calls, per) = text.split_once('/')?;
-    let per = humantime::parse_duration(per).ok().filter(|per| *per <= LONGEST)?;
+    let per = humantime::parse_duration(per).ok().filter(|per| *per <= MAX_PERIOD)?;
     let rate = Rate { calls: calls.parse().ok()?, per };
-    // A shorter interval would be no limit. The setting `off` means no limit.
+    // A shorter interval would have the effect of no limit, which the value `off` expresses.
     (rate.interval() >= Duration::from_micros(1)).then_some(rate)
 }
 
@@ -207,11 +213,11 @@ mod tests {
 
     #[test]
     fn rates_are_parsed_and_invalid_rates_are_refused() {
-        let parse = |text: &str| text.parse::<Pair>().ok();
-        let both = Pair { network: rate(600, 60), tenant: rate(5, 1) };
+        let parse = |text: &str| text.parse::<ClassRates>().ok();
+        let both = ClassRates { network: rate(600, 60), tenant: rate(5, 1) };
         assert_eq!(parse("600/1m,5/1s"), Some(both));
-        assert_eq!(parse("600/1m, off"), Some(Pair { tenant: None, ..both }));
-        assert_eq!(parse("off"), Some(Pair::default()));
+        assert_eq!(parse("600/1m, off"), Some(ClassRates { tenant: None, ..both }));
+        assert_eq!(parse("off"), Some(ClassRates::default()));
         for bad in ["", "600/1m", "0/1m,off", "600,5", "-1/1m,off", "1/2d,off", "9999999/1s,off"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

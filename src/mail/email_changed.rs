@@ -6,27 +6,27 @@ use crate::{email, error::Result, ids::TenantId, limits::Limits};
 const SUBJECT: &str = "The email of your account was changed";
 
 impl EmailChanged {
-    /// Counts the notice against the rate limits of the old address.
+    /// Counts the notice against the limits of mails to the old address.
     ///
     /// # Errors
     /// `RATE_LIMITED` after too many notices to the address.
     pub(super) async fn count(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
-        // Notices have their own limit. Otherwise an attacker could use up the limit with reset
-        // requests, which anybody can send.
-        let account = format!("changed {}", email::key(&self.old_email));
+        // Notices are counted separately from reset mails. Otherwise an attacker could use up the
+        // limit with reset requests, which anybody can send.
+        let account = format!("changed {}", email::normalized(&self.old_email));
         if self.was_verified {
-            limits.mail_to_verified(tenant, &account).await
+            limits.count_mail_to_account(tenant, &account).await
         } else {
-            limits.mail(tenant, &account).await
+            limits.count_mail(tenant, &account).await
         }
     }
 
-    /// The mail. The mail contains no text that a tenant has chosen.
-    pub(super) fn mail(&self) -> Mail {
+    /// The mail with the notice. The mail contains no text that a tenant has chosen.
+    pub(super) fn to_mail(&self) -> Mail {
         let text = format!(
             "The email of your account was changed, and is no longer this address.\n\n\
              If that is what you or your administrator wanted, there is nothing to do. If \
-             not, tell your administrator at once: somebody else may be able to sign in as \
+             not, tell your administrator immediately: somebody else may be able to sign in as \
              you.\n\nYour account's id: {}\n",
             self.user
         );

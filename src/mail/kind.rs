@@ -1,4 +1,4 @@
-//! The kinds of rows in the outbox, with the bounds and lifetimes of each kind.
+//! The kinds of rows in the outbox, with the bounds and the lifetime of each kind.
 
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ pub(super) enum Kind {
     EmailChanged,
 }
 
-/// Maximum number of waiting rows of a kind. Further rows are refused.
+/// Maximum number of waiting rows of a kind, for one tenant and in total. Further rows are refused.
 pub(super) struct Bounds {
-    pub of_tenant: i64,
+    pub per_tenant: i64,
     pub total: i64,
 }
 
-/// Bounds of requests. They are lower than the bounds of mails, because anybody can send requests.
-const MAX_REQUESTS: Bounds = Bounds { of_tenant: 125, total: 1_000 };
+/// Bounds of requests. These bounds are lower than the bounds of mails, because anybody can send
+/// requests.
+const MAX_REQUESTS: Bounds = Bounds { per_tenant: 125, total: 1_000 };
 
 /// Bounds of mails.
-const MAX_MAILS: Bounds = Bounds { of_tenant: 1_000, total: 10_000 };
+const MAX_MAILS: Bounds = Bounds { per_tenant: 1_000, total: 10_000 };
 
 impl Kind {
     pub(super) const fn as_str(self) -> &'static str {
@@ -43,7 +44,8 @@ impl Kind {
         }
     }
 
-    /// Time after which the row is deleted unsent. A mail is useless when its link has expired.
+    /// Time after which the row is deleted, even if no mail was sent. A mail is useless when its
+    /// link has expired.
     pub(super) const fn lifetime(self) -> Duration {
         match self {
             Self::ResetRequest | Self::PasswordReset => Purpose::PasswordReset.lifetime(),

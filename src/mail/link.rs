@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     secrets::secret,
 };
 
@@ -42,11 +42,11 @@ impl Purpose {
     }
 }
 
-/// The user that a link is for, and the hash of its secret.
+/// A link: its purpose and its user, and the hash of the secret in its token.
 pub struct Link {
     pub purpose: Purpose,
     pub tenant: TenantId,
-    pub user: UserId,
+    pub user: SubjectId,
     /// SHA-256 of the secret. A fast hash is safe, because nobody can guess 256 random bits.
     pub(super) hash: Vec<u8>,
 }
@@ -59,7 +59,7 @@ impl Link {
     pub(super) fn new(
         purpose: Purpose,
         tenant: TenantId,
-        user: UserId,
+        user: SubjectId,
     ) -> Result<(Self, SecretString)> {
         let secret = secret::random()?;
         let bytes = [tenant.0.as_bytes(), user.0.as_bytes(), secret.as_slice()].concat();
@@ -67,15 +67,15 @@ impl Link {
         Ok((Self { purpose, tenant, user, hash: secret::hash(&*secret) }, token))
     }
 
-    /// Reads the token of a link; `None` for a text that is no token.
+    /// Parses the token of a link; `None` when the token is malformed.
     #[must_use]
-    pub fn read(purpose: Purpose, token: &SecretString) -> Option<Self> {
+    pub fn parse(purpose: Purpose, token: &SecretString) -> Option<Self> {
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(token.expose_secret()).ok().map(Zeroizing::new)?;
         let (tenant, rest) = bytes.split_at_checked(ID_LENGTH)?;
         let (user, secret) = rest.split_at_checked(ID_LENGTH)?;
         let id = |bytes| Uuid::from_slice(bytes).ok();
-        let (tenant, user) = (TenantId(id(tenant)?), UserId(id(user)?));
+        let (tenant, user) = (TenantId(id(tenant)?), SubjectId(id(user)?));
         let hash = || secret::hash(secret);
         (secret.len() == secret::LENGTH).then(|| Self { purpose, tenant, user, hash: hash() })
     }
@@ -86,18 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_parsed_and_a_malformed_token_is_not() {
+    fn only_a_well_formed_token_is_parsed() {
         let purpose = Purpose::PasswordReset;
-        let new_link = Link::new(purpose, TenantId::new(), UserId::new());
+        let new_link = Link::new(purpose, TenantId::new(), SubjectId::new());
         let (link, token) = new_link.expect("a link is generated");
-        let parsed = Link::read(purpose, &token).expect("the token is parsed");
+        let parsed = Link::parse(purpose, &token).expect("the token is parsed");
         assert_eq!(parsed.tenant, link.tenant);
         assert_eq!((parsed.user, &parsed.hash), (link.user, &link.hash));
         let token = token.expose_secret();
         let longer = format!("{token}AA");
         let shorter = &token[..token.len() - 4];
         for malformed in ["", "x", &token[1..], shorter, &longer, "é"] {
-            assert!(Link::read(purpose, &malformed.into()).is_none(), "{malformed}");
+            assert!(Link::parse(purpose, &malformed.into()).is_none(), "{malformed}");
         }
     }
 }

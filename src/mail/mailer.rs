@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Mailer {
     transport: Transport,
     from: Mailbox,
-    mails: Family<Label, Counter>,
+    mails: Family<OutcomeLabel, Counter>,
 }
 
 enum Transport {
@@ -38,7 +38,7 @@ enum Transport {
 pub(super) enum Outcome {
     /// The mail server accepted the mail.
     Sent,
-    /// The mail server refused the mail permanently.
+    /// The mail can never be sent, for example because the mail server refused it permanently.
     Failed,
     /// The mail expired before the mail server accepted it.
     Expired,
@@ -47,23 +47,23 @@ pub(super) enum Outcome {
 impl Outcome {
     const ALL: [Self; 3] = [Self::Sent, Self::Failed, Self::Expired];
 
-    fn label(self) -> Label {
+    fn label(self) -> OutcomeLabel {
         let outcome = match self {
             Self::Sent => "sent",
             Self::Failed => "failed",
             Self::Expired => "expired",
         };
-        Label { outcome }
+        OutcomeLabel { outcome }
     }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Label {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
 impl Mailer {
-    /// Creates a mailer. It connects to the mail server when it sends the first mail.
+    /// Creates a mailer. The mailer connects to the mail server when it sends the first mail.
     ///
     /// # Errors
     /// When `MAIL_URL` is invalid, or the folder can't be created.
@@ -71,7 +71,7 @@ impl Mailer {
         let transport = match &mail.post {
             MailDestination::Smtp(url) => {
                 let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret());
-                let smtp = smtp.ok().context("MAIL_URL can't be used")?;
+                let smtp = smtp.ok().context("MAIL_URL is not a valid SMTP URL")?;
                 Transport::Smtp(smtp.timeout(Some(TIMEOUT)).build())
             }
             MailDestination::Folder(dir) => {
@@ -80,7 +80,7 @@ impl Mailer {
                 Transport::Folder(AsyncFileTransport::new(dir))
             }
         };
-        let mails = Family::<Label, Counter>::default();
+        let mails = Family::<OutcomeLabel, Counter>::default();
         registry.register("tenantry_mails", "Mails, by outcome", mails.clone());
         for outcome in Outcome::ALL {
             drop(mails.get_or_create(&outcome.label()));
@@ -93,11 +93,12 @@ impl Mailer {
         self.mails.get_or_create(&outcome.label()).inc();
     }
 
-    /// Makes one attempt to send a mail. The `Message-ID` is made from the id of the mail, so a
+    /// Makes one attempt to send a mail. The `Message-ID` contains the id of the mail, so a
     /// receiver recognises a mail that was sent twice.
     ///
     /// # Errors
-    /// When the mail server does not accept the mail. The error does not contain the address.
+    /// When the mail server does not accept the mail, or the mail can't be written to the folder.
+    /// The error does not contain the address.
     pub(super) async fn send(&self, id: Uuid, mail: &Mail) -> Result<(), Failure> {
         let to = mail.to.parse().map_err(|_| Failure::permanent("the address is invalid"))?;
         let message = Message::builder()
@@ -107,19 +108,19 @@ impl Mailer {
             .subject(mail.subject.as_str())
             .header(ContentType::TEXT_PLAIN)
             .body(mail.text.clone());
-        let message = message.map_err(|_| Failure::permanent("the mail can't be written"))?;
+        let message = message.map_err(|_| Failure::permanent("the mail can't be composed"))?;
         match &self.transport {
             Transport::Smtp(smtp) => smtp.send(message).await.map(drop).map_err(Failure::from),
             Transport::Folder(folder) => {
                 let result = folder.send(message).await.map(drop);
-                result.map_err(|_| Failure::permanent("the folder for mails can't be written"))
+                result.map_err(|_| Failure::permanent("the mail can't be written to the folder"))
             }
         }
     }
 }
 
-/// The reason why the mail server did not accept a mail. The text from the mail server is dropped,
-/// because it may contain the address.
+/// The reason why an attempt to send a mail failed. The text from the mail server is dropped,
+/// because that text may contain the address.
 pub(super) struct Failure {
     /// Whether another attempt may succeed.
     pub is_temporary: bool,
@@ -135,8 +136,8 @@ impl Failure {
 impl From<lettre::transport::smtp::Error> for Failure {
     fn from(error: lettre::transport::smtp::Error) -> Self {
         let text = match error.status() {
-            Some(code) => format!("the mail server answers {code}"),
-            None if error.is_timeout() => "the mail server takes too long".to_owned(),
+            Some(code) => format!("the mail server responded with {code}"),
+            None if error.is_timeout() => "the mail server did not respond in time".to_owned(),
             None => "the mail server is unreachable".to_owned(),
         };
         Self { is_temporary: !error.is_permanent(), text }

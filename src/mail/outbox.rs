@@ -1,5 +1,6 @@
-//! The outbox: a table in Postgres with the mails that the worker must still send. A mail is queued
-//! in the transaction of the change that it reports.
+//! The outbox: a table in Postgres with the mails that the worker must still send, and the requests
+//! for password resets that the worker must still handle. A mail is queued in the transaction of
+//! the change that the mail reports.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use crate::{
     audit::{CorrelationId, Origin},
     db::{Db, TenantTx},
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     privacy::{Cipher, SealContext},
 };
 
@@ -30,11 +31,12 @@ pub struct ResetRequest {
 pub enum RequestedTenants {
     /// The tenant that the request names; [`TenantId::UNKNOWN`] when the tenant does not exist.
     One(TenantId),
-    /// The request names no tenant. It applies to at most three tenants that have a user with the
-    /// email.
+    /// The request names no tenant. The request applies to at most three tenants that have a user
+    /// with the email.
     ByEmail {
         /// Whether only users with a verified email are found.
-        only_verified: bool,
+        #[serde(rename = "only_verified")]
+        only_verified_emails: bool,
     },
 }
 
@@ -58,7 +60,7 @@ impl ResetRequest {
 /// The notice of a changed email.
 #[derive(Serialize, Deserialize)]
 pub struct EmailChanged {
-    pub user: UserId,
+    pub user: SubjectId,
     /// The address before the change, which gets the mail.
     pub old_email: String,
     /// Whether the user had verified the old address.
@@ -73,21 +75,25 @@ pub(super) struct Mail {
     pub text: String,
 }
 
-/// The seal context of a row: its sealed content can be opened only in this row.
-pub(super) fn context(id: &Uuid) -> SealContext<'_> {
+/// The seal context of a row: the sealed content of the row can't be opened in any other row.
+pub(super) fn seal_context(id: &Uuid) -> SealContext<'_> {
     SealContext::row("mail_outbox", id)
 }
 
-/// Queues a request. The work is the same whether or not the tenant and the account exist.
+/// Queues a request. The steps are the same whether or not the tenant and the account exist.
 ///
 /// # Errors
 /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn queue_request(db: &Db, share: TenantId, request: &ResetRequest) -> Result<()> {
+pub(super) async fn queue_request(
+    db: &Db,
+    charged_tenant: TenantId,
+    request: &ResetRequest,
+) -> Result<()> {
     let id = Uuid::now_v7();
-    let content = db.common_cipher()?.seal_parts(context(&id), request)?;
-    let mut tx = db.begin_unsealed(share).await?;
+    let content = db.common_cipher()?.seal_json(seal_context(&id), request)?;
+    let mut tx = db.begin_without_cipher(charged_tenant).await?;
     store::queue(&mut tx, id, Kind::ResetRequest, &content).await?;
-    tx.commit_record().await
+    tx.commit_without_waiting().await
 }
 
 /// Queues a row in the transaction of its tenant. Returns false when the row was queued before.
@@ -102,6 +108,6 @@ pub(super) async fn queue(
     kind: Kind,
     content: &impl Serialize,
 ) -> Result<bool> {
-    let content = cipher.seal_parts(context(&id), content)?;
+    let content = cipher.seal_json(seal_context(&id), content)?;
     store::queue(tx, id, kind, &content).await
 }

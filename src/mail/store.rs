@@ -3,8 +3,8 @@
 //! - Rule: `queue_mail` (`migrations/0026_mail_outbox.sql`) enforces the bounds of the outbox.
 //! - Rule: `claim_mails` (`migrations/0027_send_mails.sql`) decides which rows are due, and gives
 //!   each row to one replica at a time.
-//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) lets only the worker that claimed a row
-//!   last set the time of the next attempt.
+//! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) accepts the time of the next attempt
+//!   only from the worker that was the last to claim the row.
 //! - Rule: `remove_mail` (`migrations/0027_send_mails.sql`) removes a row of any tenant.
 //! - Rule: `mail_backlog` (`migrations/0027_send_mails.sql`) counts the rows of all tenants.
 
@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// A row of the outbox that this replica has claimed.
-pub(super) struct Claimed {
+pub(super) struct ClaimedRow {
     pub tenant: TenantId,
     pub id: Uuid,
     pub kind: Kind,
     pub content: Vec<u8>,
-    /// Number of attempts, including the present one.
+    /// Number of attempts, including the current attempt.
     pub attempts: i32,
-    pub expired: bool,
+    pub is_expired: bool,
 }
 
 /// Queues a row for the tenant of the transaction. Returns false when the row was queued
@@ -50,19 +50,22 @@ pub(super) async fn queue(tx: &mut TenantTx, id: Uuid, kind: Kind, content: &[u8
         kind.as_str(),
         content,
         interval(kind.lifetime())?,
-        bounds.of_tenant,
+        bounds.per_tenant,
         bounds.total,
     )
     .fetch_one(tx.conn())
     .await?;
     match queued.as_str() {
-        "full" => Err(Error::refused(ErrorReason::Overloaded, "too many mails wait; try again")),
+        "full" => Err(Error::refused(
+            ErrorReason::Overloaded,
+            "too many mails are waiting to be sent; try again later",
+        )),
         queued => Ok(queued == "queued"),
     }
 }
 
-/// Claims rows that are due: at most `limit` rows, and at most `of_tenant` rows of each tenant. A
-/// claimed row is due again after `lease`.
+/// Claims rows that are due: at most `limit` rows, and at most `tenant_limit` rows of each tenant.
+/// A claimed row is due again after `lease`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -70,9 +73,9 @@ pub(super) async fn claim(
     db: &Db,
     kinds: &[Kind],
     limit: i64,
-    of_tenant: i64,
+    tenant_limit: i64,
     lease: Duration,
-) -> Result<Vec<Claimed>> {
+) -> Result<Vec<ClaimedRow>> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"
@@ -82,32 +85,32 @@ pub(super) async fn claim(
         "#,
         &names,
         limit,
-        of_tenant,
+        tenant_limit,
         interval(lease)?,
     )
     .fetch_all(db.pool())
     .await?;
     let claimed_rows = rows.into_iter().filter_map(|row| {
         let kind = *kinds.iter().find(|kind| kind.as_str() == row.kind)?;
-        Some(Claimed {
+        Some(ClaimedRow {
             tenant: TenantId(row.tenant_id),
             id: row.mail_id,
             kind,
             content: row.content,
             attempts: row.attempts,
-            expired: row.expired,
+            is_expired: row.expired,
         })
     });
     Ok(claimed_rows.collect())
 }
 
-/// Makes a row due again after `delay`.
+/// Makes a row due again after `delay`, if no other worker has claimed the row since.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn retry(db: &Db, mail: &Claimed, delay: Duration) -> Result<()> {
-    let (tenant, delay) = (mail.tenant.0, interval(delay)?);
-    sqlx::query!("select retry_mail($1, $2, $3, $4)", tenant, mail.id, mail.attempts, delay)
+pub(super) async fn retry(db: &Db, row: &ClaimedRow, delay: Duration) -> Result<()> {
+    let (tenant, delay) = (row.tenant.0, interval(delay)?);
+    sqlx::query!("select retry_mail($1, $2, $3, $4)", tenant, row.id, row.attempts, delay)
         .execute(db.pool())
         .await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! The worker that sends the mails of the outbox. It retries a mail with exponential backoff.
+//! The worker that sends the mails of the outbox. The worker retries a mail with exponential
+//! backoff.
 
 use std::{
     mem,
@@ -21,8 +22,8 @@ use super::{
     kind::Kind,
     mailer::{Failure, Mailer, Outcome},
     outbox::{self, EmailChanged, Mail, ResetRequest},
-    password_reset::Resets,
-    store::{self, Claimed},
+    password_reset::ResetHandler,
+    store::{self, ClaimedRow},
 };
 use crate::{
     config,
@@ -36,17 +37,17 @@ use crate::{
 /// Maximum number of rows that one loop handles concurrently.
 const MAX_CONCURRENT_ROWS: usize = 8;
 
-/// Maximum number of rows of one tenant in one claim.
-const MAX_CLAIMED_OF_TENANT: i64 = 4;
+/// Maximum number of rows of one tenant that one query claims.
+const MAX_CLAIMED_PER_TENANT: i64 = 4;
 
-/// Interval between two queries of the outbox. It finds the rows that another replica queued and
-/// the rows that are due for a retry.
+/// Interval between two queries of the outbox. The queries find the rows that another replica
+/// queued and the rows that are due for a retry.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between two updates of the gauges.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time after which a claimed row is due again. The lease is longer than an attempt takes.
+/// Time after which a claimed row is due again. An attempt takes less time than this.
 const LEASE: Duration = Duration::from_mins(1);
 
 /// Minimum delay between two attempts: the delay after the first attempt.
@@ -55,13 +56,15 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay between two attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_mins(5);
 
-/// The kinds of rows that each of the two loops handles. A flood of reset requests, which anybody
-/// can send, cannot delay notices of a changed email.
-const RESETS: &[Kind] = &[Kind::ResetRequest, Kind::PasswordReset];
-const NOTICES: &[Kind] = &[Kind::EmailChanged];
+/// The kinds of rows that the first loop handles. Notices have a separate loop, so a flood of reset
+/// requests, which anybody can send, does not delay notices.
+const RESET_KINDS: &[Kind] = &[Kind::ResetRequest, Kind::PasswordReset];
+
+/// The kinds of rows that the second loop handles.
+const NOTICE_KINDS: &[Kind] = &[Kind::EmailChanged];
 
 /// Queues mails, and sends them in the background.
-pub struct Mails {
+pub struct MailQueue {
     db: Db,
     wake_resets: Arc<Notify>,
     wake_notices: Arc<Notify>,
@@ -73,7 +76,7 @@ struct Worker {
     db: Db,
     limits: Limits,
     mailer: Mailer,
-    resets: Resets,
+    reset_handler: ResetHandler,
     backlog: Backlog,
 }
 
@@ -84,7 +87,7 @@ struct Backlog {
     oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
-impl Mails {
+impl MailQueue {
     /// Starts the worker.
     ///
     /// # Errors
@@ -95,39 +98,48 @@ impl Mails {
         mail: &config::Mail,
         registry: &mut Registry,
     ) -> anyhow::Result<Arc<Self>> {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stop_receiver) = watch::channel(false);
         let (wake_resets, wake_notices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let worker = Arc::new(Worker {
             db: db.clone(),
             limits: limits.clone(),
             mailer: Mailer::new(mail, registry)?,
-            resets: Resets { db: db.clone(), limits, page: mail.reset_page.clone() },
+            reset_handler: ResetHandler {
+                db: db.clone(),
+                limits,
+                page_url: mail.reset_page.clone(),
+            },
             backlog: Backlog::register(registry),
         });
         let start = |kinds, wake: &Arc<Notify>| {
-            tokio::spawn(worker.clone().run(kinds, wake.clone(), stopped.clone()))
+            tokio::spawn(worker.clone().run(kinds, wake.clone(), stop_receiver.clone()))
         };
         let loops = vec![
-            start(RESETS, &wake_resets),
-            start(NOTICES, &wake_notices),
-            tokio::spawn(worker.clone().measure(stopped.clone())),
+            start(RESET_KINDS, &wake_resets),
+            start(NOTICE_KINDS, &wake_notices),
+            tokio::spawn(worker.clone().update_gauges(stop_receiver.clone())),
         ];
         let loops = Mutex::new(loops);
         Ok(Arc::new(Self { db, wake_resets, wake_notices, stop, loops }))
     }
 
-    /// Queues a request for a password reset. The request counts against the limits of `share`.
+    /// Queues a request for a password reset. The request counts against the limits of
+    /// `charged_tenant`.
     ///
     /// # Errors
     /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
-    pub async fn queue_reset_request(&self, share: TenantId, request: &ResetRequest) -> Result<()> {
-        outbox::queue_request(&self.db, share, request).await?;
+    pub async fn queue_reset_request(
+        &self,
+        charged_tenant: TenantId,
+        request: &ResetRequest,
+    ) -> Result<()> {
+        outbox::queue_request(&self.db, charged_tenant, request).await?;
         self.wake_resets.notify_one();
         Ok(())
     }
 
-    /// Queues the notice of a changed email, in the transaction of the change. After the commit
-    /// the caller calls [`Mails::send_notices`].
+    /// Queues the notice of a changed email, in the transaction of the change. Call
+    /// [`MailQueue::send_notices`] after the commit.
     ///
     /// # Errors
     /// `OVERLOADED` when too many notices wait; UNAVAILABLE when Postgres or the data key is
@@ -143,13 +155,14 @@ impl Mails {
         Ok(())
     }
 
-    /// Makes the worker send the queued notices now.
+    /// Wakes the worker, so that it sends the queued notices now.
     pub fn send_notices(&self) {
         self.wake_notices.notify_one();
     }
 
-    /// Sends the mails that are due, then stops the worker. Other mails stay in the outbox.
-    pub async fn finish(&self) {
+    /// Waits until the worker has sent the mails that are due, and has stopped. Other mails stay in
+    /// the outbox.
+    pub async fn send_due_and_stop(&self) {
         self.stop.send_replace(true);
         let loops = mem::take(&mut *self.loops.lock().unwrap_or_else(PoisonError::into_inner));
         future::join_all(loops).await;
@@ -157,6 +170,7 @@ impl Mails {
 }
 
 impl Worker {
+    /// Handles rows of these kinds until the server stops and no row is due.
     async fn run(
         self: Arc<Self>,
         kinds: &'static [Kind],
@@ -170,7 +184,7 @@ impl Worker {
             }
             let batch = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
             if batch.is_empty() {
-                // A dropped sender stops the loop too.
+                // The loop also stops when the sender was dropped.
                 let is_stopping = *stop.borrow() || stop.has_changed().is_err();
                 if is_stopping && tasks.is_empty() {
                     return;
@@ -188,9 +202,9 @@ impl Worker {
         }
     }
 
-    async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<Claimed> {
+    async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<ClaimedRow> {
         let limit = i64::try_from(limit).unwrap_or_default();
-        let batch = store::claim(&self.db, kinds, limit, MAX_CLAIMED_OF_TENANT, LEASE).await;
+        let batch = store::claim(&self.db, kinds, limit, MAX_CLAIMED_PER_TENANT, LEASE).await;
         batch.unwrap_or_else(|error| {
             tracing::warn!(%error, "the outbox of mails can't be read");
             Vec::new()
@@ -198,7 +212,7 @@ impl Worker {
     }
 
     /// Updates the gauges until the server stops.
-    async fn measure(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+    async fn update_gauges(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
             match store::backlog(&self.db).await {
                 Ok((waiting_rows, oldest_age_seconds)) => {
@@ -213,10 +227,10 @@ impl Worker {
         }
     }
 
-    /// Handles a row, and removes it or schedules the next attempt.
-    async fn handle(self: Arc<Self>, row: Claimed) {
+    /// Handles a row. Then removes the row or schedules the next attempt.
+    async fn handle(self: Arc<Self>, row: ClaimedRow) {
         let (tenant, mail, kind) = (row.tenant, row.id, row.kind.as_str());
-        let outcome = if row.expired {
+        let outcome = if row.is_expired {
             tracing::error!(%tenant, %mail, kind, "a mail expired before it was sent");
             Some(Outcome::Expired)
         } else {
@@ -227,7 +241,7 @@ impl Worker {
                     tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail is retried");
                     let delay = retry_delay(row.attempts);
                     let result = store::retry(&self.db, &row, delay).await;
-                    // If this fails, the row is due again when its lease expires.
+                    // If the query fails, the row is due again when its lease expires.
                     result.unwrap_or_else(|error| {
                         tracing::warn!(%error, %mail, "a retry was not scheduled");
                     });
@@ -248,12 +262,12 @@ impl Worker {
         }
     }
 
-    /// Makes one attempt. Returns the outcome; `None` when this row itself sends no mail: a reset
-    /// request, or a notice above the rate limit.
-    async fn attempt(&self, row: &Claimed) -> Result<Option<Outcome>, Failure> {
+    /// Makes one attempt to handle a row. Returns the outcome of the mail; `None` for a reset
+    /// request, and for a notice that is not sent because of the rate limit.
+    async fn attempt(&self, row: &ClaimedRow) -> Result<Option<Outcome>, Failure> {
         if row.kind == Kind::ResetRequest {
             let request = self.open::<ResetRequest>(row, None).await?;
-            self.resets.handle(row.tenant, row.id, &request).await.map_err(Failure::from)?;
+            self.reset_handler.handle(row.tenant, row.id, &request).await.map_err(Failure::from)?;
             return Ok(None);
         }
         let mail = if row.kind == Kind::PasswordReset {
@@ -263,19 +277,19 @@ impl Worker {
             let is_first = row.attempts == 1;
             if is_first && notice.count(&self.limits, row.tenant).await.is_err() {
                 let (tenant, user) = (row.tenant, notice.user);
-                tracing::info!(%tenant, %user, "an email change notice is over the limit");
+                tracing::info!(%tenant, %user, "a notice was not sent because of the rate limit");
                 return Ok(None);
             }
-            notice.mail()
+            notice.to_mail()
         };
         self.mailer.send(row.id, &mail).await?;
         Ok(Some(Outcome::Sent))
     }
 
-    /// Decrypts a row, with the key of `tenant` or the common key.
+    /// Decrypts the content of a row, with the key of `tenant`, or with the common key for `None`.
     async fn open<T: DeserializeOwned>(
         &self,
-        row: &Claimed,
+        row: &ClaimedRow,
         tenant: Option<TenantId>,
     ) -> Result<T, Failure> {
         let cipher = match tenant {
@@ -283,14 +297,15 @@ impl Worker {
             None => Some(self.db.common_cipher()?),
         };
         let cipher = cipher.ok_or_else(|| Failure::permanent("the tenant was deleted"))?;
-        Ok(cipher.open_parts(outbox::context(&row.id), &row.content)?)
+        Ok(cipher.open_json(outbox::seal_context(&row.id), &row.content)?)
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        // Any other error may pass, such as a deadlock or a timeout. A row that was acknowledged is
-        // dropped only if no later attempt can succeed.
+        // The client was told that the row was accepted, so the row is dropped only if no later
+        // attempt can succeed. After any other error, such as a deadlock or a timeout, a later
+        // attempt may succeed.
         let is_temporary =
             !matches!(error.reason(), ErrorReason::NotFound | ErrorReason::DataUnreadable);
         Self { is_temporary, text: error.to_string() }

@@ -4,12 +4,12 @@
 use fst::Set;
 
 /// The 100,000 most common passwords that are long enough to pass the other rules.
-/// `third_party/passwords` names their source.
+/// The folder `third_party/passwords` documents the source of the list.
 static LIST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/common-passwords.fst"));
 
-/// Whether a normalised password in lower case is in the list.
-pub(super) fn is_common(lower: &str) -> bool {
-    Set::new(LIST).is_ok_and(|set| set.contains(lower))
+/// Whether a normalised password is in the list. The password must be in lower case.
+pub(super) fn is_common(password: &str) -> bool {
+    Set::new(LIST).is_ok_and(|set| set.contains(password))
 }
 
 #[cfg(test)]
@@ -18,9 +18,9 @@ mod tests {
 
     #[test]
     fn the_list_is_complete_and_valid() {
-        let list = Set::new(LIST).expect("the list is not a set");
+        let list = Set::new(LIST).expect("the list is a set");
         assert_eq!(list.len(), 100_000);
-        list.as_fst().verify().expect("the checksum does not match");
+        list.as_fst().verify().expect("the checksum matches");
         for common in ["password", "12345678", "qwertyuiop", "smokey24"] {
             assert!(is_common(common), "{common}");
         }

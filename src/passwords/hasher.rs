@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use super::{
     metrics::Metrics,
     pepper::Peppers,
-    presented::Presented,
-    queue::{self, Bounds, Full, Kind, Ticket, Turn},
-    scheme::{Argon2id, Outcome},
+    presented::PresentedPassword,
+    queue::{self, Bounds, JobInfo, NextJob, QueueFull, Ticket},
+    scheme::{Argon2id, Comparison},
     stored_hash::{self, StoredHash, UnreadableHash},
 };
 use crate::{
@@ -25,23 +25,22 @@ use crate::{
     config::Passwords,
     error::{Error, Result},
     ids::TenantId,
-    limits::Owner,
+    limits::WorkOwner,
     proto::v1::ErrorReason,
 };
 
 /// Hashes and verifies passwords. Cheap to clone. The threads stop when the last clone and the
 /// last slot are dropped.
 #[derive(Clone)]
-pub struct Hasher(Arc<Threads>);
+pub struct Hasher(Arc<StopThreadsOnDrop>);
 
-/// Stops the threads on drop.
-struct Threads(Arc<Shared>);
+struct StopThreadsOnDrop(Arc<Shared>);
 
-/// State shared by the threads and the callers.
+/// The state that the threads share with the hashers and the slots.
 struct Shared {
     state: Mutex<State>,
-    /// Signalled when a job may have become runnable.
-    work: Condvar,
+    /// Signalled when a thread may be able to run a waiting job.
+    job_available: Condvar,
     bounds: Bounds,
     /// The cost of a hash with the configured parameters, in microseconds of CPU time.
     current_cost: u64,
@@ -51,7 +50,8 @@ struct Shared {
 
 struct State {
     queue: queue::Queue<Job>,
-    closed: bool,
+    /// Whether the threads must stop.
+    is_closed: bool,
 }
 
 struct Job {
@@ -60,8 +60,8 @@ struct Job {
 }
 
 /// Numbers of slots and jobs in the queue.
-pub struct Usage {
-    /// Number of slots in use, by waiting and running jobs and by holders without a job.
+pub struct QueueUsage {
+    /// Number of slots in use. The holder of a slot may have a waiting or running job, or no job.
     pub taken: u64,
     /// Number of slots.
     pub slots: u64,
@@ -69,7 +69,8 @@ pub struct Usage {
     pub waiting: u64,
 }
 
-/// The worst case of a comparison, with the most expensive hash that is allowed.
+/// The worst case of a comparison with one form of a password, with the most expensive hash that
+/// this version computes or imports.
 #[derive(Clone, Copy, Debug)]
 pub struct WorstCase {
     /// Estimated CPU time of one such comparison.
@@ -78,10 +79,10 @@ pub struct WorstCase {
     pub at_once: usize,
 }
 
-/// A slot in the hashing queue. Its holder may run hash jobs one after another.
+/// A slot in the hashing queue. The holder of a slot may run jobs one after another.
 pub struct QueueSlot {
     hasher: Hasher,
-    owner: Owner,
+    owner: WorkOwner,
 }
 
 impl Hasher {
@@ -93,28 +94,29 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        let current_cost = stored_hash::work(Argon2id::new(config, peppers.clone())?.params());
+        let current_cost =
+            stored_hash::argon2id_cpu_cost(Argon2id::new(config, peppers.clone())?.params());
         let bounds = Bounds {
-            // Both waiting and running jobs hold a slot. A tenant gets at most half of
-            // the slots, and that half is enough to use all threads.
+            // Both waiting and running jobs hold a slot. A tenant gets at most half of the slots,
+            // which is enough to use all threads.
             slots: config.queue.max(config.threads) + config.threads,
             max_expensive_running: (config.threads / 2).max(1),
-            cheap: current_cost,
+            max_cheap_cost: current_cost,
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { queue: queue::Queue::new(bounds), closed: false }),
-            work: Condvar::new(),
+            state: Mutex::new(State { queue: queue::Queue::new(bounds), is_closed: false }),
+            job_available: Condvar::new(),
             bounds,
             current_cost,
             peppers: peppers.clone(),
             metrics: Metrics::default(),
         });
-        let hasher = Self(Arc::new(Threads(shared.clone())));
+        let hasher = Self(Arc::new(StopThreadsOnDrop(shared.clone())));
         for _ in 0..config.threads {
             let (shared, scheme) = (shared.clone(), Argon2id::new(config, peppers.clone())?);
             thread::Builder::new()
                 .name("password-hashing".into())
-                .spawn(move || shared.work(scheme))?;
+                .spawn(move || shared.run_jobs(scheme))?;
         }
         Ok(hasher)
     }
@@ -126,47 +128,48 @@ impl Hasher {
 
     /// The numbers of slots and jobs in the queue now.
     #[must_use]
-    pub fn usage(&self) -> Usage {
-        let count = |number| u64::try_from(number).unwrap_or(u64::MAX);
+    pub fn usage(&self) -> QueueUsage {
+        let to_u64 = |number| u64::try_from(number).unwrap_or(u64::MAX);
         let (taken, waiting) = {
             let state = self.shared().lock();
-            (state.queue.taken(), state.queue.waiting())
+            (state.queue.used_slots(), state.queue.waiting_count())
         };
-        let slots = count(self.shared().bounds.slots);
-        Usage { taken: count(taken), slots, waiting: count(waiting) }
+        let slots = to_u64(self.shared().bounds.slots);
+        QueueUsage { taken: to_u64(taken), slots, waiting: to_u64(waiting) }
     }
 
     /// The worst case of a comparison.
     #[must_use]
     pub fn worst_case(&self) -> WorstCase {
         let Shared { bounds, current_cost, .. } = self.shared();
-        let time = Duration::from_micros(stored_hash::MAX_IMPORT_WORK.max(*current_cost));
+        let time = Duration::from_micros(stored_hash::MAX_IMPORT_CPU_COST.max(*current_cost));
         WorstCase { time, at_once: bounds.max_expensive_running }
     }
 
-    /// Takes a slot in the queue. A refused call costs no hash.
+    /// Takes a slot in the queue, without waiting.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`, without waiting, when the queue is full or when the owner's tenant
-    /// or network holds its share of the slots.
-    pub fn slot(&self, owner: Owner) -> Result<QueueSlot> {
-        let result = self.shared().lock().queue.take(owner);
-        result.map_err(|full| self.refused(full))?;
+    /// `RESOURCE_EXHAUSTED` when all slots are in use, or when the owner's tenant or network uses
+    /// all slots that it may use.
+    pub fn take_slot(&self, owner: WorkOwner) -> Result<QueueSlot> {
+        let result = self.shared().lock().queue.take_slot(owner);
+        result.map_err(|reason| self.refusal(reason))?;
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Checks whether [`Self::slot`] would succeed now. For callers that must query a store before
-    /// they know their tenant.
+    /// Checks whether [`Self::take_slot`] would succeed now. For operations that learn their tenant only
+    /// from a query.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`, as [`Self::slot`].
-    pub fn room(&self, owner: Owner) -> Result<()> {
-        let result = self.shared().lock().queue.room(owner);
-        result.map_err(|full| self.refused(full))
+    /// `RESOURCE_EXHAUSTED` when [`Self::take_slot`] would fail.
+    pub fn check_slot(&self, owner: WorkOwner) -> Result<()> {
+        let result = self.shared().lock().queue.check_slot(owner);
+        result.map_err(|reason| self.refusal(reason))
     }
 
-    fn refused(&self, full: Full) -> Error {
-        self.shared().metrics.refused(full);
+    /// Counts a refusal, and returns the error of the call.
+    fn refusal(&self, reason: QueueFull) -> Error {
+        self.shared().metrics.record_refusal(reason);
         let text = "too many passwords are being checked; try again";
         Error::refused(ErrorReason::HashingQueueFull, text)
     }
@@ -176,16 +179,16 @@ impl Hasher {
     }
 }
 
-impl Drop for Threads {
+impl Drop for StopThreadsOnDrop {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.work.notify_all();
+        self.0.lock().is_closed = true;
+        self.0.job_available.notify_all();
     }
 }
 
 impl Drop for QueueSlot {
     fn drop(&mut self) {
-        self.hasher.shared().lock().queue.release(self.owner);
+        self.hasher.shared().lock().queue.release_slot(self.owner);
     }
 }
 
@@ -201,97 +204,99 @@ impl QueueSlot {
     }
 
     /// Compares a password with the stored hash, as a job of the slot's owner. If the stored hash
-    /// is missing or unreadable, a hash with the configured parameters is computed instead and the
-    /// outcome is [`Outcome::Wrong`], so the response time does not reveal this case. An unreadable
-    /// hash is logged with the tenant.
+    /// is missing or unreadable, a hash with the configured parameters is computed instead, so the
+    /// response time does not reveal this case. The result is then [`Comparison::Mismatch`]. An
+    /// unreadable hash is logged with the tenant.
     ///
     /// # Errors
     /// INTERNAL when the comparison fails. No password causes this.
     pub async fn verify(
         &mut self,
         tenant: TenantId,
-        password: &Presented,
+        password: &PresentedPassword,
         stored: Option<&str>,
-    ) -> Result<Outcome> {
-        let Some(stored) = stored.and_then(|stored| self.read(tenant, stored)) else {
+    ) -> Result<Comparison> {
+        let Some(stored) = stored.and_then(|stored| self.parse_stored(tenant, stored)) else {
             return self.dummy_hash(password.normalised()).await;
         };
         let forms = password.forms(&stored);
-        let work = stored.work().saturating_mul(forms.len().try_into().unwrap_or(u64::MAX));
-        // One job compares all forms. With a job per form, jobs of other owners could run in
-        // between, and the response time would reveal the number of forms.
+        let form_count = forms.len().try_into().unwrap_or(u64::MAX);
+        let cost = stored.cpu_cost().saturating_mul(form_count);
+        // One job compares all forms. With a job for each form, jobs of other owners could run
+        // in between, and the response time would reveal the number of forms.
         let compare = move |scheme: &mut Argon2id| {
             for form in &forms {
                 let outcome = scheme.verify(form.expose_secret().as_bytes(), &stored)?;
-                if outcome != Outcome::Wrong {
+                if outcome != Comparison::Mismatch {
                     return Ok(outcome);
                 }
             }
-            Ok(Outcome::Wrong)
+            Ok(Comparison::Mismatch)
         };
-        self.run(work, compare).await
+        self.run(cost, compare).await
     }
 
-    async fn dummy_hash(&mut self, password: SecretString) -> Result<Outcome> {
+    /// Computes a hash and discards it. The result is always a mismatch.
+    async fn dummy_hash(&mut self, password: SecretString) -> Result<Comparison> {
         let current_cost = self.hasher.shared().current_cost;
-        let work =
+        let hash =
             move |scheme: &mut Argon2id| scheme.dummy_hash(password.expose_secret().as_bytes());
-        self.run(current_cost, work).await.map(|()| Outcome::Wrong)
+        self.run(current_cost, hash).await.map(|()| Comparison::Mismatch)
     }
 
     /// Parses a stored hash. Logs and counts an unreadable hash, and returns `None` for it.
-    fn read(&self, tenant: TenantId, stored: &str) -> Option<StoredHash> {
+    fn parse_stored(&self, tenant: TenantId, stored: &str) -> Option<StoredHash> {
         let shared = self.hasher.shared();
-        let unreadable = |why| {
-            match why {
-                UnreadableHash::Form => {
+        let report = |reason| {
+            match reason {
+                UnreadableHash::Format => {
                     tracing::error!(%tenant, "a stored password hash can't be read");
                 }
                 UnreadableHash::Pepper => tracing::error!(
                     %tenant,
-                    "a password's hash names a pepper that is not configured"
+                    "a stored password hash has the id of a pepper that is not configured"
                 ),
             }
-            shared.metrics.unreadable(why);
+            shared.metrics.record_unreadable(reason);
         };
-        StoredHash::read(stored, &shared.peppers).map_err(unreadable).ok()
+        StoredHash::parse(stored, &shared.peppers).map_err(report).ok()
     }
 
     /// Runs a job on a thread and returns its result. If this future is dropped, a waiting job
     /// is removed from the queue.
     async fn run<T: Send + 'static>(
         &mut self,
-        work: u64,
+        cost: u64,
         job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, receiver) = oneshot::channel();
         let run = Box::new(move |scheme: &mut Argon2id| {
-            // The caller may have cancelled the call after the job left the queue.
+            // The client may have cancelled the call after the job left the queue.
             if !reply.is_closed() {
                 reply.send(job(scheme)).ok();
             }
         });
-        let _waiting = Waiting::begin(self, work, Job { run, queued_at: Instant::now() });
+        let _queued = QueuedJob::push(self, cost, Job { run, queued_at: Instant::now() });
         receiver.await.map_err(|_| Error::defect("a hashing thread died"))?
     }
 }
 
-/// A waiting job. Dropping the value removes the job from the queue.
-struct Waiting<'a> {
+/// A job in the queue. Dropping the value removes the job from the queue, if the job still waits.
+struct QueuedJob<'a> {
     slot: &'a QueueSlot,
     ticket: Ticket,
 }
 
-impl<'a> Waiting<'a> {
-    fn begin(slot: &'a QueueSlot, work: u64, job: Job) -> Self {
+impl<'a> QueuedJob<'a> {
+    fn push(slot: &'a QueueSlot, cost: u64, job: Job) -> Self {
         let shared = slot.hasher.shared();
-        let ticket = shared.lock().queue.push(slot.owner, work, job);
-        shared.work.notify_one();
+        let ticket = shared.lock().queue.push(slot.owner, cost, job);
+        shared.job_available.notify_one();
         Self { slot, ticket }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
         let removed = self.slot.hasher.shared().lock().queue.remove(self.slot.owner, self.ticket);
         drop(removed);
@@ -304,26 +309,26 @@ impl Shared {
     }
 
     /// The loop of one thread, until all hashers are dropped.
-    fn work(&self, mut scheme: Argon2id) {
+    fn run_jobs(&self, mut scheme: Argon2id) {
         priority::set(priority::HASHING);
-        while let Some(Turn { job, kind }) = self.next() {
-            let _running = RunningJob { shared: self, kind };
-            self.metrics.waited(kind.expensive, job.queued_at.elapsed().as_secs_f64());
+        while let Some(NextJob { job, info }) = self.next_job() {
+            let _running = RunningJob { shared: self, info };
+            self.metrics.record_wait(info.expensive, job.queued_at.elapsed().as_secs_f64());
             (job.run)(&mut scheme);
         }
     }
 
     /// Waits for the next job; `None` when all hashers are dropped.
-    fn next(&self) -> Option<Turn<Job>> {
+    fn next_job(&self) -> Option<NextJob<Job>> {
         let mut state = self.lock();
         loop {
-            if state.closed {
+            if state.is_closed {
                 return None;
             }
-            if let Some(turn) = state.queue.next() {
-                return Some(turn);
+            if let Some(next_job) = state.queue.next() {
+                return Some(next_job);
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.job_available.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -331,15 +336,15 @@ impl Shared {
 /// A running job. Dropping the value marks the job as ended.
 struct RunningJob<'a> {
     shared: &'a Shared,
-    kind: Kind,
+    info: JobInfo,
 }
 
 impl Drop for RunningJob<'_> {
     fn drop(&mut self) {
-        self.shared.lock().queue.ended(self.kind);
-        if self.kind.expensive {
+        self.shared.lock().queue.record_end(self.info);
+        if self.info.expensive {
             // Another expensive job may wait for the end of this job.
-            self.shared.work.notify_one();
+            self.shared.job_available.notify_one();
         }
     }
 }
@@ -364,31 +369,31 @@ mod tests {
             threads,
             queue: 16,
         };
-        Hasher::start(&config).expect("the threads cannot start")
+        Hasher::start(&config).expect("the threads start")
     }
 
     static HASHER: LazyLock<Hasher> = LazyLock::new(|| hasher(2));
     static RUNTIME: LazyLock<Runtime> =
-        LazyLock::new(|| Runtime::new().expect("the runtime cannot start"));
+        LazyLock::new(|| Runtime::new().expect("the runtime starts"));
 
-    fn unknown_owner() -> Owner {
-        Owner::new(TenantId::UNKNOWN, None)
+    fn unknown_owner() -> WorkOwner {
+        WorkOwner::new(TenantId::UNKNOWN, None)
     }
 
-    async fn compare(slot: &mut QueueSlot, password: &str, stored: Option<&str>) -> Outcome {
-        let password = Presented::new(password);
-        slot.verify(TenantId::UNKNOWN, &password, stored).await.expect("the comparison failed")
+    async fn compare(slot: &mut QueueSlot, password: &str, stored: Option<&str>) -> Comparison {
+        let password = PresentedPassword::new(password);
+        slot.verify(TenantId::UNKNOWN, &password, stored).await.expect("the comparison succeeds")
     }
 
-    fn verify(password: &str, stored: &str) -> Outcome {
+    fn verify(password: &str, stored: &str) -> Comparison {
         RUNTIME.block_on(async {
-            let mut slot = HASHER.slot(unknown_owner()).expect("no slot is free");
+            let mut slot = HASHER.take_slot(unknown_owner()).expect("a slot is free");
             compare(&mut slot, password, Some(stored)).await
         })
     }
 
     fn bcrypt_hash(password: &str) -> String {
-        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt failed").to_string()
+        bcrypt::hash_with_salt(password, 4, [7; 16]).expect("bcrypt succeeds").to_string()
     }
 
     /// Passwords of about 72 bytes, the maximum that bcrypt reads. They contain characters that
@@ -406,61 +411,61 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// N05: an imported hash accepts each password that its old system accepted, as typed or
-        /// in NFKC form. A password is rehashed only if the hash proves the whole password.
+        /// N05: an imported hash accepts each password that the old system accepted, as typed or
+        /// in NFKC form. A password is rehashed only if the hash covers the whole password.
         #[test]
-        fn an_imported_hash_accepts_the_passwords_that_its_old_system_accepted(
+        fn an_imported_hash_accepts_the_passwords_that_the_old_system_accepted(
             password in password(),
             tail in "[a-zé…ﬁ]{0,3}",
-            cut in 0..4_usize,
+            removed_bytes in 0..4_usize,
         ) {
             let stored = bcrypt_hash(&password);
             let normalised = normalise(&password).expose_secret().to_owned();
-            let cut = password.floor_char_boundary(password.len() - cut);
-            let other = format!("{}{tail}", &password[..cut]);
-            for presented in [&password, &normalised, &other] {
-                let form = normalise(presented).expose_secret().to_owned();
+            let start_length = password.floor_char_boundary(password.len() - removed_bytes);
+            let similar = format!("{}{tail}", &password[..start_length]);
+            for presented in [&password, &normalised, &similar] {
+                let nfkc = normalise(presented).expose_secret().to_owned();
                 let old_system_accepts =
-                    |form: &str| bcrypt::verify(form, &stored).expect("bcrypt failed");
+                    |text: &str| bcrypt::verify(text, &stored).expect("bcrypt succeeds");
                 let outcome = verify(presented, &stored);
                 prop_assert_eq!(
-                    outcome != Outcome::Wrong,
-                    old_system_accepts(presented) || old_system_accepts(&form)
+                    outcome != Comparison::Mismatch,
+                    old_system_accepts(presented) || old_system_accepts(&nfkc)
                 );
-                if outcome == Outcome::RightButOutdated {
-                    prop_assert!(*presented == password || form == password);
+                if outcome == Comparison::OutdatedMatch {
+                    prop_assert!(*presented == password || nfkc == password);
                 }
             }
-            let is_proven = password.len() < 72 && !password.contains('\0');
-            let outcome = if is_proven { Outcome::RightButOutdated } else { Outcome::Right };
+            let is_covered = password.len() < 72 && !password.contains('\0');
+            let outcome = if is_covered { Comparison::OutdatedMatch } else { Comparison::Match };
             prop_assert_eq!(verify(&password, &stored), outcome);
         }
     }
 
-    /// N12: a job whose caller cancelled the call computes no hash.
+    /// N12: a job computes no hash if the call was cancelled while the job waited.
     #[tokio::test]
-    async fn a_waiting_job_is_removed_when_its_caller_cancels() {
+    async fn a_waiting_job_is_removed_when_its_call_is_cancelled() {
         let hasher = hasher(1);
-        let slot = || hasher.slot(unknown_owner()).expect("no slot is free");
-        let (mut one, mut other) = (slot(), slot());
-        let mut first = Box::pin(compare(&mut one, "password", None));
-        let mut second = Box::pin(compare(&mut other, "password", None));
+        let slot = || hasher.take_slot(unknown_owner()).expect("a slot is free");
+        let (mut first_slot, mut second_slot) = (slot(), slot());
+        let mut first = Box::pin(compare(&mut first_slot, "password", None));
+        let mut second = Box::pin(compare(&mut second_slot, "password", None));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(second);
-        assert_eq!(first.await, Outcome::Wrong);
+        assert_eq!(first.await, Comparison::Mismatch);
         assert_eq!(hasher.usage().waiting, 0);
-        drop((one, other));
+        drop((first_slot, second_slot));
         assert_eq!(hasher.usage().taken, 0);
     }
 
     #[tokio::test]
-    async fn a_comparison_with_an_unreadable_hash_is_wrong() {
-        let mut slot = HASHER.slot(unknown_owner()).expect("no slot is free");
+    async fn a_comparison_with_an_unreadable_hash_is_a_mismatch() {
+        let mut slot = HASHER.take_slot(unknown_owner()).expect("a slot is free");
         for stored in ["", "plain", "$2b$04$", "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"] {
             assert_eq!(
                 compare(&mut slot, "password", Some(stored)).await,
-                Outcome::Wrong,
+                Comparison::Mismatch,
                 "{stored}"
             );
         }

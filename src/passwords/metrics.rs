@@ -6,13 +6,13 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{queue::Full, stored_hash::UnreadableHash};
+use super::{queue::QueueFull, stored_hash::UnreadableHash};
 use crate::telemetry::BUCKETS;
 
 pub(super) struct Metrics {
-    waited: Family<WaitLabel, Histogram, fn() -> Histogram>,
-    refused: Family<RefusedLabel, Counter>,
-    unreadable: Family<UnreadableLabel, Counter>,
+    waits: Family<WaitLabel, Histogram, fn() -> Histogram>,
+    refusals: Family<RefusalLabel, Counter>,
+    unreadable_hashes: Family<UnreadableLabel, Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -21,7 +21,7 @@ struct WaitLabel {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct RefusedLabel {
+struct RefusalLabel {
     by: &'static str,
 }
 
@@ -33,18 +33,20 @@ struct UnreadableLabel {
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
-            waited: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            refused: Family::default(),
-            unreadable: Family::default(),
+            waits: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            refusals: Family::default(),
+            unreadable_hashes: Family::default(),
         };
         for class in ["cheap", "expensive"] {
-            drop(metrics.waited.get_or_create(&WaitLabel { class }));
+            drop(metrics.waits.get_or_create(&WaitLabel { class }));
         }
-        for by in [Full::All, Full::OfTenant, Full::OfNetwork].map(limit_name) {
-            drop(metrics.refused.get_or_create(&RefusedLabel { by }));
+        for by in
+            [QueueFull::Total, QueueFull::TenantShare, QueueFull::NetworkShare].map(limit_label)
+        {
+            drop(metrics.refusals.get_or_create(&RefusalLabel { by }));
         }
-        for cause in [UnreadableHash::Form, UnreadableHash::Pepper].map(cause) {
-            drop(metrics.unreadable.get_or_create(&UnreadableLabel { cause }));
+        for cause in [UnreadableHash::Format, UnreadableHash::Pepper].map(cause_label) {
+            drop(metrics.unreadable_hashes.get_or_create(&UnreadableLabel { cause }));
         }
         metrics
     }
@@ -54,38 +56,43 @@ impl Metrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "Time that passwords waited for a hashing thread";
         let name = "tenantry_hashing_wait";
-        registry.register_with_unit(name, help, Unit::Seconds, self.waited.clone());
+        registry.register_with_unit(name, help, Unit::Seconds, self.waits.clone());
         let help = "Passwords refused a slot in the hashing queue";
-        registry.register("tenantry_hashing_refused", help, self.refused.clone());
+        registry.register("tenantry_hashing_refused", help, self.refusals.clone());
         let help = "Comparisons with a stored password hash that could not be read";
-        registry.register("tenantry_password_hashes_unreadable", help, self.unreadable.clone());
+        registry.register(
+            "tenantry_password_hashes_unreadable",
+            help,
+            self.unreadable_hashes.clone(),
+        );
     }
 
-    pub(super) fn waited(&self, expensive: bool, seconds: f64) {
+    pub(super) fn record_wait(&self, expensive: bool, seconds: f64) {
         let class = if expensive { "expensive" } else { "cheap" };
-        self.waited.get_or_create(&WaitLabel { class }).observe(seconds);
+        self.waits.get_or_create(&WaitLabel { class }).observe(seconds);
     }
 
-    pub(super) fn refused(&self, full: Full) {
-        self.refused.get_or_create(&RefusedLabel { by: limit_name(full) }).inc();
+    pub(super) fn record_refusal(&self, reason: QueueFull) {
+        self.refusals.get_or_create(&RefusalLabel { by: limit_label(reason) }).inc();
     }
 
-    pub(super) fn unreadable(&self, reason: UnreadableHash) {
-        self.unreadable.get_or_create(&UnreadableLabel { cause: cause(reason) }).inc();
-    }
-}
-
-fn limit_name(full: Full) -> &'static str {
-    match full {
-        Full::All => "all",
-        Full::OfTenant => "tenant",
-        Full::OfNetwork => "network",
+    pub(super) fn record_unreadable(&self, reason: UnreadableHash) {
+        let cause = cause_label(reason);
+        self.unreadable_hashes.get_or_create(&UnreadableLabel { cause }).inc();
     }
 }
 
-fn cause(reason: UnreadableHash) -> &'static str {
+fn limit_label(reason: QueueFull) -> &'static str {
     match reason {
-        UnreadableHash::Form => "form",
+        QueueFull::Total => "all",
+        QueueFull::TenantShare => "tenant",
+        QueueFull::NetworkShare => "network",
+    }
+}
+
+fn cause_label(reason: UnreadableHash) -> &'static str {
+    match reason {
+        UnreadableHash::Format => "form",
         UnreadableHash::Pepper => "pepper",
     }
 }

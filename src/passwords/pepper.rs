@@ -1,6 +1,6 @@
-//! Peppers: secret keys that are an input of each hash and are stored apart from the database
-//! (SP 800-63B-4, section 3.1.1.2). Without the pepper, an attacker can't guess passwords with
-//! stolen hashes.
+//! Peppers: secret keys that are an input of each hash and are not stored in the database
+//! (SP 800-63B-4, section 3.1.1.2). An attacker who has stolen only the hashes can't test guesses
+//! against them.
 //!
 //! A pepper is the secret value of argon2 (RFC 9106, section 3.1). The hash contains the
 //! pepper's id, so a new pepper can be introduced while hashes with old peppers still verify.
@@ -23,21 +23,22 @@ struct Pepper {
 }
 
 impl Peppers {
-    /// Reads a file of keys.
+    /// Reads the peppers from a file of keys.
     pub(super) fn load(path: &Path) -> anyhow::Result<Self> {
-        Self::of(key_lines::read(path)?)
+        Self::from_keys(key_lines::read(path)?)
     }
 
-    pub(super) fn of(keys: Vec<KeyLine>) -> anyhow::Result<Self> {
+    pub(super) fn from_keys(keys: Vec<KeyLine>) -> anyhow::Result<Self> {
         let pepper = |line: KeyLine| {
-            let id = KeyId::new(line.id.as_bytes()).ok().context("an id is too long")?;
+            let id =
+                KeyId::new(line.id.as_bytes()).ok().context("the id of a pepper is too long")?;
             Ok(Pepper { id, secret: line.key })
         };
         keys.into_iter().map(pepper).collect::<anyhow::Result<_>>().map(Self)
     }
 
     /// The id of the pepper for new hashes; empty when no pepper is configured.
-    pub(super) fn current(&self) -> KeyId {
+    pub(super) fn current_id(&self) -> KeyId {
         self.0.first().map_or(KeyId::EMPTY, |pepper| pepper.id)
     }
 
@@ -59,12 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_pepper_is_for_new_hashes_and_all_peppers_verify() {
+    fn peppers_are_read_from_lines_of_keys() {
         let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 40]));
         let keys = key_lines::parse(&format!("# two\n\nb {new}\na {old}\n").into());
         let peppers =
-            Peppers::of(keys.expect("the file is invalid")).expect("the keys are no peppers");
-        assert_eq!(peppers.current().as_bytes(), b"b");
+            Peppers::from_keys(keys.expect("the file is valid")).expect("the keys are peppers");
+        assert_eq!(peppers.current_id().as_bytes(), b"b");
         assert_eq!(peppers.secret(b"a"), Some([1; 32].as_slice()));
         assert_eq!(peppers.secret(b"b"), Some([2; 40].as_slice()));
         assert_eq!((peppers.secret(b"c"), peppers.secret(b"")), (None, Some([].as_slice())));

@@ -1,4 +1,4 @@
-//! Passwords that callers present for a comparison with a stored hash.
+//! Passwords that clients send for a comparison with a stored hash.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -7,12 +7,12 @@ use super::{normalise, stored_hash::StoredHash};
 /// A password as typed, and in NFKC form. This service hashes the NFKC form. Another system may
 /// have hashed the password as typed.
 #[derive(Clone)]
-pub struct Presented {
+pub struct PresentedPassword {
     typed: SecretString,
     normalised: SecretString,
 }
 
-impl Presented {
+impl PresentedPassword {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self { typed: text.into(), normalised: normalise(text) }
@@ -24,7 +24,8 @@ impl Presented {
         self.normalised.clone()
     }
 
-    /// Maximum number of forms that are compared with a stored hash, for any kind of hash.
+    /// Maximum number of forms that are compared with a stored hash, whatever the algorithm of the
+    /// hash.
     #[must_use]
     pub fn max_forms(&self) -> u32 {
         if self.is_normalised() { 1 } else { 2 }
@@ -34,7 +35,7 @@ impl Presented {
         self.typed.expose_secret() == self.normalised.expose_secret()
     }
 
-    /// The forms of the password to compare with this stored hash, in order.
+    /// The forms of the password to compare with this stored hash, in the order of the comparisons.
     pub(super) fn forms(&self, stored: &StoredHash) -> Vec<SecretString> {
         match stored {
             StoredHash::Bcrypt { .. } if !self.is_normalised() => {

@@ -24,10 +24,10 @@ impl Default for PasswordPolicy {
 }
 
 impl PasswordPolicy {
-    /// The lowest minimum length that a server may set.
+    /// The lowest minimum length that the server's setting may have.
     pub const LOWEST: u8 = 8;
 
-    /// The highest minimum length that a server or a tenant may set.
+    /// The highest minimum length that the server's or a tenant's setting may have.
     pub const HIGHEST: u8 = 64;
 
     /// The policy of a server with this minimum length.
@@ -36,8 +36,8 @@ impl PasswordPolicy {
         Self { min_length }
     }
 
-    /// The policy for users of a tenant. `min_length` is from the tenant's settings. A tenant can
-    /// only make the server's policy stricter.
+    /// The policy for users of a tenant whose settings have this minimum length. A tenant can make
+    /// the server's policy stricter, but not weaker.
     #[must_use]
     pub fn for_tenant(self, min_length: Option<usize>) -> Self {
         Self { min_length: self.min_length.max(min_length.unwrap_or_default()) }
@@ -49,11 +49,12 @@ impl PasswordPolicy {
         self.min_length
     }
 
-    /// Checks a new, normalised password. The proto's field rules check the maximum length.
+    /// Checks a new password in normalised form. The field rules in the proto check the maximum
+    /// length.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` naming `field`: reason `INVALID_FIELDS` when the password is too short,
-    /// `PASSWORD_TOO_COMMON` when the password is easy to guess.
+    /// `INVALID_ARGUMENT` for `field`, with the reason `INVALID_FIELDS` when the password is too
+    /// short, or `PASSWORD_TOO_COMMON` when the password is easy to guess.
     pub fn check(
         self,
         field: &'static str,
@@ -68,11 +69,11 @@ impl PasswordPolicy {
         let lower = password.to_lowercase();
         let local_part = context.email.split('@').next().unwrap_or_default();
         let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
-        let repeated_prefix = repeated_prefix(&lower);
+        let unit = repeated_unit(&lower);
         let too_common = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
-        if words.iter().any(|word| self::repeated_prefix(&comparable(word)) == repeated_prefix) {
+        if words.iter().any(|word| repeated_unit(&comparable(word)) == unit) {
             return too_common(
-                "must not be the email, or the name of the organisation or the service",
+                "must not be or repeat the email, or the name of the organisation or the service",
             );
         }
         if is_common(&lower) {
@@ -82,7 +83,7 @@ impl PasswordPolicy {
     }
 }
 
-/// The words of a user that must not be the password.
+/// The words that a user's password must not be.
 pub struct Context<'a> {
     pub email: &'a str,
     pub tenant_name: &'a str,
@@ -92,16 +93,18 @@ pub struct Context<'a> {
 /// The name of the service, which must not be a password (ASVS 6.2.11).
 const SERVICE: &str = "tenantry";
 
-/// Normalises a word as passwords are normalised, trimmed and in lower case.
+/// A word in the form in which it is compared with a password: trimmed, in NFKC form and in lower
+/// case.
 fn comparable(word: &str) -> String {
     word.trim().nfkc().collect::<String>().to_lowercase()
 }
 
-/// The shortest prefix that gives `text` when it is repeated one or more times.
-fn repeated_prefix(text: &str) -> &str {
+/// The shortest start of `text` whose repetition gives the whole `text`: `abc` for `abcabc`, and
+/// the whole text if nothing is repeated.
+fn repeated_unit(text: &str) -> &str {
     let ends = text.char_indices().map(|(index, _)| index).skip(1);
     let mut units = ends.filter(|end| text.len().is_multiple_of(*end)).map(|end| &text[..end]);
-    units.find(|prefix| text == prefix.repeat(text.len() / prefix.len())).unwrap_or(text)
+    units.find(|unit| text == unit.repeat(text.len() / unit.len())).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_only_makes_the_policy_stricter() {
+    fn a_tenant_cannot_make_the_policy_weaker() {
         let server = PasswordPolicy::of_server(15);
         for (tenant, min_length) in [(None, 15), (Some(8), 15), (Some(20), 20)] {
             assert_eq!(server.for_tenant(tenant).min_length(), min_length);
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_a_number_of_code_points() {
+    fn the_minimum_length_counts_code_points() {
         assert!(check("🦀🦀🦀🦀🦀🦀🦀").is_err(), "seven characters, although 28 bytes");
         assert!(check("🦀🦀🦀🦀🦀🦀🦀🐪").is_ok());
     }

@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
 use super::{
     pepper::Peppers,
-    stored_hash::{HASH, StoredHash},
+    stored_hash::{HASH_BYTES, StoredHash},
 };
 use crate::{
     config::Passwords,
@@ -19,31 +19,31 @@ use crate::{
 
 /// The result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// The password matches the hash.
-    Right,
-    /// The password matches, but the hash is weaker than a new hash. The caller must rehash the
-    /// password.
-    RightButOutdated,
+pub enum Comparison {
+    /// The password matches the hash. The hash is not replaced.
+    Match,
+    /// The password matches the hash, but the hash is outdated. The password must be hashed again,
+    /// to replace the hash.
+    OutdatedMatch,
     /// The password does not match the hash.
-    Wrong,
+    Mismatch,
 }
 
-impl Outcome {
-    fn of(is_right: bool, is_outdated: bool) -> Self {
-        match (is_right, is_outdated) {
-            (false, _) => Self::Wrong,
-            (true, false) => Self::Right,
-            (true, true) => Self::RightButOutdated,
+impl Comparison {
+    fn new(is_match: bool, must_rehash: bool) -> Self {
+        match (is_match, must_rehash) {
+            (false, _) => Self::Mismatch,
+            (true, false) => Self::Match,
+            (true, true) => Self::OutdatedMatch,
         }
     }
 }
 
 /// Maximum input of bcrypt, in bytes. bcrypt ignores all further bytes.
-const BCRYPT_INPUT: usize = 72;
+const BCRYPT_INPUT_BYTES: usize = 72;
 
 /// Length of new salts, in bytes (RFC 9106, section 4).
-const SALT: usize = 16;
+const SALT_BYTES: usize = 16;
 
 /// argon2id with the configured parameters and pepper. The working memory is reused between hashes.
 pub(super) struct Argon2id {
@@ -58,8 +58,8 @@ impl Argon2id {
             .m_cost(config.memory_kib)
             .t_cost(config.iterations)
             .p_cost(config.parallelism)
-            .keyid(peppers.current())
-            .output_len(HASH)
+            .keyid(peppers.current_id())
+            .output_len(HASH_BYTES)
             .build()
             .map_err(|e| Error::defect(format!("argon2 parameters: {e}")))?;
         Ok(Self { params, peppers, memory: Vec::new() })
@@ -67,7 +67,7 @@ impl Argon2id {
 
     /// Hashes a password with a random salt; returns the PHC string.
     pub(super) fn hash(&mut self, password: &[u8]) -> Result<String> {
-        let mut salt = [0; SALT];
+        let mut salt = [0; SALT_BYTES];
         rand::fill(&mut salt).map_err(|_| Error::defect("no random bytes"))?;
         let params = self.params.clone();
         let hash = self.derive(password, &salt, &params)?;
@@ -78,25 +78,29 @@ impl Argon2id {
     /// the same time as any other comparison.
     pub(super) fn dummy_hash(&mut self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
-        self.derive(password, &[0; SALT], &params).map(drop)
+        self.derive(password, &[0; SALT_BYTES], &params).map(drop)
     }
 
     /// Compares a password with a stored hash.
-    pub(super) fn verify(&mut self, password: &[u8], stored: &StoredHash) -> Result<Outcome> {
+    pub(super) fn verify(&mut self, password: &[u8], stored: &StoredHash) -> Result<Comparison> {
         match stored {
             StoredHash::Argon2id { params, salt, hash } => {
                 let derived = self.derive(password, salt, params)?;
-                let is_right = verify_slices_are_equal(&derived, hash.as_bytes()).is_ok();
-                Ok(Outcome::of(is_right, self.is_outdated(params)))
+                let is_match = verify_slices_are_equal(&derived, hash.as_bytes()).is_ok();
+                Ok(Comparison::new(is_match, self.is_outdated(params)))
             }
             StoredHash::Bcrypt { text, .. } => {
-                let is_right = bcrypt::verify(password, text)
+                let is_match = bcrypt::verify(password, text)
                     .map_err(|e| Error::defect(format!("bcrypt: {e}")))?;
-                Ok(Outcome::of(is_right, proves_all(password)))
+                // Every bcrypt hash is outdated. But a password that the hash covers only in part
+                // must not be rehashed: the new hash would include bytes that were not compared.
+                Ok(Comparison::new(is_match, is_covered_by_bcrypt(password)))
             }
         }
     }
 
+    /// Whether a hash with these parameters must be replaced: a parameter is weaker than the
+    /// configured one, or the parallelism or the pepper is another.
     fn is_outdated(&self, params: &Params) -> bool {
         let current = &self.params;
         params.m_cost() < current.m_cost()
@@ -109,21 +113,26 @@ impl Argon2id {
         &self.params
     }
 
-    fn derive(&mut self, password: &[u8], salt: &[u8], params: &Params) -> Result<[u8; HASH]> {
+    fn derive(
+        &mut self,
+        password: &[u8],
+        salt: &[u8],
+        params: &Params,
+    ) -> Result<[u8; HASH_BYTES]> {
         let pepper = self.peppers.secret(params.keyid());
         let pepper = pepper.ok_or_else(|| Error::defect("a pepper that is not configured"))?;
         let blocks = params.block_count();
         if self.memory.len() < blocks {
             self.memory.resize(blocks, Block::default());
         }
-        let mut out = [0; HASH];
+        let mut hash = [0; HASH_BYTES];
         let memory = &mut self.memory[..blocks];
         Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, params.clone())
             .and_then(|argon2| {
-                argon2.hash_password_into_with_memory(password, salt, &mut out, memory)
+                argon2.hash_password_into_with_memory(password, salt, &mut hash, memory)
             })
             .map_err(|e| Error::defect(format!("argon2: {e}")))?;
-        Ok(out)
+        Ok(hash)
     }
 }
 
@@ -139,11 +148,11 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
     Ok(encoded.to_string())
 }
 
-/// Whether a match with a bcrypt hash proves the whole password. bcrypt hashes the password and
+/// Whether a match with a bcrypt hash covers the whole password. bcrypt hashes the password and
 /// a NUL byte, repeated up to 72 bytes. So bcrypt ignores all bytes after the 72nd byte, and a
 /// password with a NUL can be equivalent to another password.
-fn proves_all(password: &[u8]) -> bool {
-    password.len() < BCRYPT_INPUT && !password.contains(&0)
+fn is_covered_by_bcrypt(password: &[u8]) -> bool {
+    password.len() < BCRYPT_INPUT_BYTES && !password.contains(&0)
 }
 
 #[cfg(test)]
@@ -169,12 +178,12 @@ mod tests {
             threads: 1,
             queue: 1,
         };
-        Argon2id::new(&config, Arc::new(peppers)).expect("invalid parameters")
+        Argon2id::new(&config, Arc::new(peppers)).expect("the parameters are valid")
     }
 
     fn peppers(file: &str) -> Peppers {
-        Peppers::of(crate::secrets::key_lines::parse(&file.into()).expect("invalid keys"))
-            .expect("invalid peppers")
+        let keys = crate::secrets::key_lines::parse(&file.into()).expect("the keys are valid");
+        Peppers::from_keys(keys).expect("the peppers are valid")
     }
 
     /// argon2id with peppers of these ids. The first pepper is used for new hashes.
@@ -184,83 +193,86 @@ mod tests {
         argon2id_with(19_456, 2, peppers(&file))
     }
 
-    fn outcome_of(scheme: &mut Argon2id, password: &[u8], stored: &str) -> Outcome {
-        let stored = StoredHash::read(stored, &scheme.peppers).expect("the hash is unreadable");
-        scheme.verify(password, &stored).expect("the comparison failed")
+    fn outcome_of(scheme: &mut Argon2id, password: &[u8], stored: &str) -> Comparison {
+        let stored = StoredHash::parse(stored, &scheme.peppers).expect("the hash is readable");
+        scheme.verify(password, &stored).expect("the comparison succeeds")
     }
 
     #[test]
-    fn salts_differ_and_parameters_are_in_the_hash() {
+    fn a_hash_contains_a_random_salt_and_the_parameters() {
         let mut scheme = argon2id();
-        let (a, b) = (
-            scheme.hash(b"same").expect("hashing failed"),
-            scheme.hash(b"same").expect("hashing failed"),
+        let (first, second) = (
+            scheme.hash(b"same").expect("the password is hashed"),
+            scheme.hash(b"same").expect("the password is hashed"),
         );
-        assert_ne!(a, b);
-        assert!(a.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{a}");
-        assert_eq!(outcome_of(&mut scheme, b"same", &a), Outcome::Right);
-        assert_eq!(outcome_of(&mut scheme, b"other", &a), Outcome::Wrong);
+        assert_ne!(first, second);
+        assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
+        assert_eq!(outcome_of(&mut scheme, b"same", &first), Comparison::Match);
+        assert_eq!(outcome_of(&mut scheme, b"other", &first), Comparison::Mismatch);
     }
 
     #[test]
-    fn weaker_parameters_are_outdated() {
-        let old = argon2id_with(12_288, 3, Peppers::default()).hash(b"pw").expect("hashing failed");
+    fn a_hash_with_weaker_parameters_is_outdated() {
+        let old = argon2id_with(12_288, 3, Peppers::default())
+            .hash(b"pw")
+            .expect("the password is hashed");
         let result = outcome_of(&mut argon2id(), b"pw", &old);
-        assert_eq!(result, Outcome::RightButOutdated);
+        assert_eq!(result, Comparison::OutdatedMatch);
     }
 
     #[test]
     fn a_hash_with_a_pepper_verifies_only_with_that_pepper() {
-        let stored = with_peppers(&["new"]).hash(b"pw").expect("hashing failed");
+        let stored = with_peppers(&["new"]).hash(b"pw").expect("the password is hashed");
         assert!(stored.contains(",keyid="), "{stored}");
         let result = |mut scheme: Argon2id| outcome_of(&mut scheme, b"pw", &stored);
-        assert_eq!(result(with_peppers(&["new", "old"])), Outcome::Right);
-        assert_eq!(result(with_peppers(&["old", "new"])), Outcome::RightButOutdated);
+        assert_eq!(result(with_peppers(&["new", "old"])), Comparison::Match);
+        assert_eq!(result(with_peppers(&["old", "new"])), Comparison::OutdatedMatch);
         for without in [with_peppers(&["old"]), argon2id()] {
-            let parsed = StoredHash::read(&stored, &without.peppers);
+            let parsed = StoredHash::parse(&stored, &without.peppers);
             assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
-        let without = argon2id().hash(b"pw").expect("hashing failed");
+        let without = argon2id().hash(b"pw").expect("the password is hashed");
         let result = outcome_of(&mut with_peppers(&["new"]), b"pw", &without);
-        assert_eq!(result, Outcome::RightButOutdated);
+        assert_eq!(result, Comparison::OutdatedMatch);
     }
 
     #[test]
     fn a_hash_does_not_verify_with_another_secret_of_the_same_id() {
-        let stored = with_peppers(&["aa"]).hash(b"pw").expect("hashing failed");
+        let stored = with_peppers(&["aa"]).hash(b"pw").expect("the password is hashed");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
         let mut other = argon2id_with(19_456, 2, peppers(&other));
-        assert_eq!(outcome_of(&mut other, b"pw", &stored), Outcome::Wrong);
+        assert_eq!(outcome_of(&mut other, b"pw", &stored), Comparison::Mismatch);
     }
 
     #[test]
-    fn an_imported_bcrypt_hash_verifies_and_is_outdated() {
-        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt failed");
+    fn a_match_with_a_bcrypt_hash_is_outdated() {
+        let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt succeeds");
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
             let stored = hash.format_for_version(version);
             let mut scheme = argon2id();
-            let right = outcome_of(&mut scheme, "pässword".as_bytes(), &stored);
-            assert_eq!(right, Outcome::RightButOutdated, "{stored}");
-            assert_eq!(outcome_of(&mut scheme, b"password", &stored), Outcome::Wrong);
+            let result = outcome_of(&mut scheme, "pässword".as_bytes(), &stored);
+            assert_eq!(result, Comparison::OutdatedMatch, "{stored}");
+            assert_eq!(outcome_of(&mut scheme, b"password", &stored), Comparison::Mismatch);
         }
     }
 
-    /// N05: a bcrypt hash proves only the bytes that bcrypt reads.
+    /// N05: a bcrypt hash covers only the bytes that bcrypt reads: 72 bytes, including the NUL byte
+    /// that bcrypt adds. A shorter password is repeated, each time followed by a NUL byte.
     #[test]
-    fn a_password_that_bcrypt_reads_in_part_matches_and_is_not_outdated() {
+    fn a_match_of_a_password_that_bcrypt_reads_in_part_is_not_outdated() {
         let long = "x".repeat(80);
         let mut scheme = argon2id();
         for (hashed, presented, outcome) in [
-            (&long[..71], &long[..71], Outcome::RightButOutdated),
-            (&long[..71], &long[..72], Outcome::Wrong),
-            (&long[..72], &long[..72], Outcome::Right),
-            (&long[..72], &long[..71], Outcome::Wrong),
-            (&long, &long[..72], Outcome::Right),
-            ("ab", "ab\0ab", Outcome::Right),
-            ("ab", "ab\0", Outcome::Wrong),
+            (&long[..71], &long[..71], Comparison::OutdatedMatch),
+            (&long[..71], &long[..72], Comparison::Mismatch),
+            (&long[..72], &long[..72], Comparison::Match),
+            (&long[..72], &long[..71], Comparison::Mismatch),
+            (&long, &long[..72], Comparison::Match),
+            ("ab", "ab\0ab", Comparison::Match),
+            ("ab", "ab\0", Comparison::Mismatch),
         ] {
             let stored =
-                bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt failed").to_string();
+                bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt succeeds").to_string();
             let result = outcome_of(&mut scheme, presented.as_bytes(), &stored);
             assert_eq!(result, outcome, "{hashed:?} {presented:?}");
         }

@@ -12,26 +12,26 @@ use super::pepper::Peppers;
 use crate::error::{Error, Result};
 
 /// Length of the hashes that this service computes, in bytes (RFC 9106, section 4).
-pub(super) const HASH: usize = 32;
+pub(super) const HASH_BYTES: usize = 32;
 
-/// Maximum cost of a bcrypt hash at import.
+/// Maximum cost (the work factor of bcrypt) of a bcrypt hash at import.
 const BCRYPT_IMPORT: u32 = 12;
 
-/// Maximum cost of a stored bcrypt hash. This cost is higher than [`BCRYPT_IMPORT`] because earlier
-/// versions imported such hashes.
-const BCRYPT_READ: u32 = 14;
+/// Maximum cost of a stored bcrypt hash. This cost is higher than [`BCRYPT_IMPORT`], because an
+/// earlier version imported hashes of a higher cost.
+const BCRYPT_STORED: u32 = 14;
 
-/// Minimum cost of bcrypt.
+/// Minimum cost of a bcrypt hash.
 const BCRYPT_MIN: u32 = 4;
 
-/// Maximum argon2id memory of a stored hash, in KiB: the maximum of the setting.
+/// Maximum argon2id memory of a stored hash, in KiB: the maximum of `ARGON2_MEMORY_KIB`.
 const MAX_MEMORY_KIB: u32 = 4 << 20;
 
-/// Maximum argon2id iterations of a stored hash: the maximum of the setting.
+/// Maximum argon2id iterations of a stored hash: the maximum of `ARGON2_ITERATIONS`.
 const MAX_ITERATIONS: u32 = 100;
 
 /// Minimum length of an argon2 salt, in bytes (RFC 9106, section 3.1).
-const MIN_SALT: usize = 8;
+const MIN_SALT_BYTES: usize = 8;
 
 /// A stored hash that passwords can be compared with.
 pub(super) enum StoredHash {
@@ -44,17 +44,17 @@ pub(super) enum StoredHash {
 /// The reason why a stored hash can't be used for a comparison.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum UnreadableHash {
-    /// The format of the hash is unknown.
-    Form,
-    /// The hash names a pepper that is not configured.
+    /// The format or a parameter of the hash is not supported.
+    Format,
+    /// The hash has the id of a pepper that is not configured.
     Pepper,
 }
 
 impl StoredHash {
     /// Parses a stored hash.
-    pub(super) fn read(text: &str, peppers: &Peppers) -> Result<Self, UnreadableHash> {
-        let stored = if text.starts_with("$2") { bcrypt(text) } else { argon2id(text) };
-        match stored.ok_or(UnreadableHash::Form)? {
+    pub(super) fn parse(text: &str, peppers: &Peppers) -> Result<Self, UnreadableHash> {
+        let stored = if text.starts_with("$2") { parse_bcrypt(text) } else { parse_argon2id(text) };
+        match stored.ok_or(UnreadableHash::Format)? {
             Self::Argon2id { params, .. } if peppers.secret(params.keyid()).is_none() => {
                 Err(UnreadableHash::Pepper)
             }
@@ -63,42 +63,42 @@ impl StoredHash {
     }
 
     /// Estimated cost of one comparison, in microseconds of CPU time.
-    pub(super) fn work(&self) -> u64 {
+    pub(super) fn cpu_cost(&self) -> u64 {
         match self {
-            Self::Argon2id { params, .. } => work(params),
-            Self::Bcrypt { cost, .. } => bcrypt_work(*cost),
+            Self::Argon2id { params, .. } => argon2id_cpu_cost(params),
+            Self::Bcrypt { cost, .. } => bcrypt_cpu_cost(*cost),
         }
     }
 }
 
 /// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
-pub(super) const MAX_IMPORT_WORK: u64 = bcrypt_work(BCRYPT_IMPORT);
+pub(super) const MAX_IMPORT_CPU_COST: u64 = bcrypt_cpu_cost(BCRYPT_IMPORT);
 
-/// Estimated cost of bcrypt, measured on a machine where argon2id takes one microsecond for
-/// each KiB and iteration.
-const fn bcrypt_work(cost: u32) -> u64 {
+/// Estimated cost of bcrypt, in microseconds of CPU time. The factor was measured on a machine
+/// where argon2id takes one microsecond for each KiB and iteration.
+const fn bcrypt_cpu_cost(cost: u32) -> u64 {
     90 << cost
 }
 
 /// Estimated cost of argon2id with these parameters, in microseconds of CPU time.
-pub(super) fn work(params: &Params) -> u64 {
+pub(super) fn argon2id_cpu_cost(params: &Params) -> u64 {
     u64::from(params.m_cost()) * u64::from(params.t_cost())
 }
 
-fn argon2id(text: &str) -> Option<StoredHash> {
+fn parse_argon2id(text: &str) -> Option<StoredHash> {
     let parsed = PasswordHash::new(text).ok()?;
     let params = Params::try_from(&parsed).ok()?;
     let (salt, hash) = (parsed.salt?, parsed.hash?);
     let is_supported = parsed.algorithm.as_str() == "argon2id"
         && parsed.version == Some(Version::V0x13.into())
-        && salt.len() >= MIN_SALT
-        && hash.len() == HASH
+        && salt.len() >= MIN_SALT_BYTES
+        && hash.len() == HASH_BYTES
         && params.m_cost() <= MAX_MEMORY_KIB
         && params.t_cost() <= MAX_ITERATIONS;
     is_supported.then_some(StoredHash::Argon2id { params, salt, hash })
 }
 
-fn bcrypt(text: &str) -> Option<StoredHash> {
+fn parse_bcrypt(text: &str) -> Option<StoredHash> {
     let version = match text.get(..4)? {
         "$2a$" => BcryptVersion::TwoA,
         "$2b$" => BcryptVersion::TwoB,
@@ -108,7 +108,7 @@ fn bcrypt(text: &str) -> Option<StoredHash> {
     let parts = HashParts::from_str(text).ok()?;
     let cost = parts.get_cost();
     let is_supported =
-        parts.format_for_version(version) == text && (BCRYPT_MIN..=BCRYPT_READ).contains(&cost);
+        parts.format_for_version(version) == text && (BCRYPT_MIN..=BCRYPT_STORED).contains(&cost);
     is_supported.then(|| StoredHash::Bcrypt { cost, text: text.to_owned() })
 }
 
@@ -116,9 +116,9 @@ fn bcrypt(text: &str) -> Option<StoredHash> {
 /// allowed cost.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` naming `field`.
+/// `INVALID_ARGUMENT` for `field`.
 pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
-    match bcrypt(hash) {
+    match parse_bcrypt(hash) {
         Some(StoredHash::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
         Some(_) => Err(Error::field(field, format!("must have a cost of {BCRYPT_IMPORT} at most"))),
         None => {
@@ -134,18 +134,18 @@ mod tests {
     use super::*;
 
     fn is_readable(text: &str) -> bool {
-        StoredHash::read(text, &Peppers::default()).is_ok()
+        StoredHash::parse(text, &Peppers::default()).is_ok()
     }
 
     #[test]
     fn an_import_is_checked_by_the_parser_of_stored_hashes() {
-        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt failed").to_string();
+        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt succeeds").to_string();
         assert!(check_import("f", &good).is_ok());
-        let salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
-        let hash_bits = format!("{}{}", &good[..59], "/");
+        let unused_salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
+        let unused_hash_bits = format!("{}{}", &good[..59], "/");
         for bad in [
-            &salt_bits,
-            &hash_bits,
+            &unused_salt_bits,
+            &unused_hash_bits,
             &good[..59],
             &good.replace("$2b$", "$2x$"),
             &good.replace("$04$", "$03$"),
@@ -157,7 +157,7 @@ mod tests {
         }
         assert!(
             is_readable(&good.replace("$04$", "$14$")),
-            "stored when the maximum cost was higher"
+            "a hash of cost 14 was stored when the maximum cost at import was higher"
         );
         assert!(!is_readable(&good.replace("$04$", "$15$")));
     }
@@ -166,15 +166,15 @@ mod tests {
     fn an_argon2id_hash_with_unsupported_parameters_is_unreadable() {
         let salt = "AAAAAAAAAAAAAAAAAAAAAA";
         let hash = "A".repeat(43);
-        let with = |head: &str| format!("${head}${salt}${hash}");
-        assert!(is_readable(&with("argon2id$v=19$m=19456,t=2,p=1")));
+        let with_head = |head: &str| format!("${head}${salt}${hash}");
+        assert!(is_readable(&with_head("argon2id$v=19$m=19456,t=2,p=1")));
         for bad in [
-            with("argon2i$v=19$m=19456,t=2,p=1"),
-            with("argon2id$v=16$m=19456,t=2,p=1"),
-            with("argon2id$m=19456,t=2,p=1"),
-            with("argon2id$v=19$m=4294967295,t=2,p=1"),
-            with("argon2id$v=19$m=19456,t=101,p=1"),
-            with("argon2id$v=19$m=1,t=2,p=1"),
+            with_head("argon2i$v=19$m=19456,t=2,p=1"),
+            with_head("argon2id$v=16$m=19456,t=2,p=1"),
+            with_head("argon2id$m=19456,t=2,p=1"),
+            with_head("argon2id$v=19$m=4294967295,t=2,p=1"),
+            with_head("argon2id$v=19$m=19456,t=101,p=1"),
+            with_head("argon2id$v=19$m=1,t=2,p=1"),
             format!("$argon2id$v=19$m=19456,t=2,p=1${salt}$AAAA"),
             format!("$argon2id$v=19$m=19456,t=2,p=1${salt}"),
             "$argon2id$".into(),

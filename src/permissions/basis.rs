@@ -1,5 +1,4 @@
-//! The consistency of one decision: how fresh the data of the decision must be, and which changes
-//! the data includes.
+//! The consistency of one decision: where its data comes from, and which changes the data includes.
 
 use super::Engine;
 use crate::{
@@ -12,21 +11,21 @@ const FIELD: &str = "consistency_token";
 /// The consistency of one decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis {
-    /// `MinimizeLatency` when the decision may use the cache, `FullyConsistent` when the decision
+    /// `MinimizeLatency` when the decision may use the cache; `FullyConsistent` when the decision
     /// must read Postgres.
     pub consistency: Consistency,
-    /// The horizon of the feed, taken before the decision.
+    /// The horizon of the feed, read before the decision.
     horizon: u64,
 }
 
 impl Engine {
-    /// Waits until the cache is as fresh as the request requires. If the wait takes too long, the
-    /// decision must read Postgres.
+    /// Waits until the cache is as fresh as the request requires. If this takes too long, the basis
+    /// requires that the decision reads Postgres.
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
     /// contradicts the requested consistency.
-    pub async fn basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
+    pub async fn wait_for_basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
         let is_fresh = match (requested, revision) {
@@ -50,7 +49,7 @@ impl Engine {
     ///
     /// # Errors
     /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
-    pub fn token(&self, basis: Basis) -> Result<String> {
+    pub fn consistency_token(&self, basis: Basis) -> Result<String> {
         self.feed.token(basis.horizon)
     }
 }

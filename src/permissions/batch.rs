@@ -1,5 +1,6 @@
-//! `BatchCheck`: many questions in one call. The subjects are read in groups. Each group is dropped
-//! when its questions are answered, because all subjects of a batch together may exceed the memory.
+//! `BatchCheck`: many decisions in one call. The standings of the subjects are read in groups. Each
+//! group is dropped after the decisions about its subjects, because all standings of a batch
+//! together may exceed the memory.
 
 use std::mem;
 
@@ -10,7 +11,7 @@ use crate::{
     concurrency::pace::Pace,
     error::{Result, reason_text},
     gate::SelfOrPermitted,
-    ids::UserId,
+    ids::SubjectId,
     proto::v1::{
         BatchCheckError, BatchCheckItem, BatchCheckResult, Consistency, DecisionReason, ErrorReason,
     },
@@ -20,62 +21,63 @@ use crate::{
 const PATH: &str = "/tenantry.v1.PermissionService/BatchCheck";
 
 impl Permissions {
-    /// Answers the questions of a batch, in the order of the request. An invalid question gets an
-    /// error of its own. A failure of the server fails the whole call.
+    /// Decides the items of a batch. The results have the order of the request. The result of an
+    /// invalid item is an error. A failure of the server fails the whole call.
     pub(super) async fn decide_batch(
         &self,
-        reaching: &SelfOrPermitted,
+        access: &SelfOrPermitted,
         mut items: Vec<BatchCheckItem>,
         consistency: Consistency,
     ) -> Result<Vec<BatchCheckResult>> {
-        let subjects: Vec<_> = items.iter().map(|item| subject(reaching, item)).collect();
-        let mut users: Vec<_> = subjects.iter().flatten().copied().collect();
-        users.sort_unstable();
-        users.dedup();
-        let (caller, _) = reaching.within();
+        let subjects: Vec<_> = items.iter().map(|item| subject(access, item)).collect();
+        let mut sorted_subjects: Vec<_> = subjects.iter().flatten().copied().collect();
+        sorted_subjects.sort_unstable();
+        sorted_subjects.dedup();
+        let (caller, _) = access.within();
         let mut results: Vec<_> = items.iter().map(|_| BatchCheckResult::default()).collect();
-        let mut questions: Vec<_> = Vec::with_capacity(items.len());
-        for (number, (item, subject)) in items.iter_mut().zip(subjects).enumerate() {
+        let mut valid_items: Vec<_> = Vec::with_capacity(items.len());
+        for (index, (item, subject)) in items.iter_mut().zip(subjects).enumerate() {
             match subject {
-                Ok(subject) => questions.push((subject, number)),
-                Err(error) => results[number] = answer(item, Err(error)),
+                Ok(subject) => valid_items.push((subject, index)),
+                Err(error) => results[index] = result_of(item, Err(error)),
             }
         }
         let mut pace = Pace::new();
-        for users in users.chunks(SUBJECTS_PER_READ) {
-            let standings = self.engine.standings(caller.tenant(), users, consistency).await?;
-            let group = users[0]..=users[users.len() - 1];
-            for &(subject, number) in questions.iter().filter(|(user, _)| group.contains(user)) {
+        for group in sorted_subjects.chunks(SUBJECTS_PER_READ) {
+            let standings = self.engine.standings(caller.tenant(), group, consistency).await?;
+            // The group is sorted, so the range contains no subject of another group.
+            let range = group[0]..=group[group.len() - 1];
+            for &(subject, index) in valid_items.iter().filter(|(s, _)| range.contains(s)) {
                 let standing = standings.get(&subject).map(AsRef::as_ref);
-                results[number] = answer(&mut items[number], Ok(standing));
+                results[index] = result_of(&mut items[index], Ok(standing));
                 pace.pause().await;
             }
         }
         Ok(results)
     }
 
-    /// Records in the audit trail that questions of a batch were refused. The call itself
-    /// succeeds, so the gate does not record them.
+    /// Records in the audit trail that items of a batch were refused, because the caller lacks the
+    /// permission to check other subjects. The call itself succeeds, so the gate records nothing.
     pub(super) async fn record_refused(
         &self,
-        reaching: &SelfOrPermitted,
+        access: &SelfOrPermitted,
         results: &[BatchCheckResult],
     ) {
         let is_refusal = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
         if results.iter().filter_map(|result| result.error.as_ref()).any(is_refusal) {
-            let (caller, _) = reaching.within();
+            let (caller, _) = access.within();
             let reason = reason_text(ErrorReason::PermissionMissing);
             self.refusals.record(caller.refusal(PATH, reason)).await;
         }
     }
 }
 
-fn subject(reaching: &SelfOrPermitted, item: &BatchCheckItem) -> Result<UserId> {
-    let requested_user = UserId::parse_optional("user_id", &item.user_id)?;
-    reaching.acting_for(requested_user).map(|(_, user)| user)
+fn subject(access: &SelfOrPermitted, item: &BatchCheckItem) -> Result<SubjectId> {
+    let requested_user = SubjectId::parse_optional("user_id", &item.user_id)?;
+    access.caller_and_subject(requested_user).map(|(_, user)| user)
 }
 
-fn answer(item: &mut BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {
+fn result_of(item: &mut BatchCheckItem, standing: Result<Option<&Standing>>) -> BatchCheckResult {
     let correlation_id = mem::take(&mut item.correlation_id);
     match decide_item(item, standing) {
         Ok(reason) => BatchCheckResult {

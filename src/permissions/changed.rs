@@ -1,4 +1,4 @@
-//! Collects the changes of a tenant, and finds the subjects that the changes affect.
+//! Collects the changes of a tenant, and finds the subjects that these changes affect.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::{
     ids::TenantId,
 };
 
-/// Maximum number of subjects that one message names. Above this number, the message reports all
-/// subjects as changed.
+/// Maximum number of subjects in one message. If more subjects have changed, the message reports
+/// all subjects as changed.
 pub const MAX_SUBJECTS: usize = 1000;
 
 /// Timeout of the query for the holders of changed roles.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Changes that are not yet reported to watchers.
+/// Changes that have not yet been reported to the streams.
 #[derive(Default)]
-pub struct Changed {
+pub struct PendingChanges {
     users: HashSet<Uuid>,
     roles: HashSet<Uuid>,
     all_subjects: bool,
@@ -30,14 +30,14 @@ pub struct Changed {
 }
 
 /// The subjects whose permissions may have changed.
-pub enum Subjects {
-    /// These users and service accounts only.
-    Users(Vec<Uuid>),
+pub enum ChangedSubjects {
+    /// Only these users and service accounts.
+    Listed(Vec<Uuid>),
     /// All subjects of the tenant.
     All,
 }
 
-impl Changed {
+impl PendingChanges {
     /// Adds a change. A change of an unknown kind marks all subjects as changed.
     pub fn add(&mut self, kind: Option<Kind>, subject: Uuid) {
         match kind {
@@ -47,7 +47,7 @@ impl Changed {
             Some(Kind::Role) => {
                 self.roles.insert(subject);
             }
-            // The end of a session changes no permissions, but may end the call of a watcher.
+            // The end of a session changes no permissions, but may end the stream of a caller.
             Some(Kind::Session) => self.session_ended = true,
             Some(Kind::Tenant) | None => self.add_all(),
         }
@@ -69,17 +69,17 @@ impl Changed {
         !self.session_ended && self.has_nothing_to_report()
     }
 
-    /// Whether there is nothing to report to clients. Ended sessions are not reported to clients.
+    /// Whether there is no change to report to clients. Ended sessions are not reported to clients.
     #[must_use]
     pub fn has_nothing_to_report(&self) -> bool {
         self.users.is_empty() && self.roles.is_empty() && !self.all_subjects
     }
 
-    /// The affected subjects; a changed role affects its holders. Returns [`Subjects::All`] when
-    /// the holders can't be read, or when there are too many subjects.
-    pub async fn subjects(self, db: &Db, tenant: TenantId) -> Subjects {
+    /// The affected subjects. A changed role affects its holders. Returns [`ChangedSubjects::All`]
+    /// when the holders can't be read, or when there are too many subjects.
+    pub async fn subjects(self, db: &Db, tenant: TenantId) -> ChangedSubjects {
         if self.all_subjects {
-            return Subjects::All;
+            return ChangedSubjects::All;
         }
         let mut users = self.users;
         if !self.roles.is_empty() {
@@ -88,25 +88,25 @@ impl Changed {
                 Ok(Ok(holders)) => users.extend(holders),
                 Ok(Err(error)) => {
                     log_failure(&error);
-                    return Subjects::All;
+                    return ChangedSubjects::All;
                 }
-                Err(_) => return Subjects::All,
+                Err(_) => return ChangedSubjects::All,
             }
         }
         if users.len() > MAX_SUBJECTS {
-            return Subjects::All;
+            return ChangedSubjects::All;
         }
-        Subjects::Users(users.into_iter().collect())
+        ChangedSubjects::Listed(users.into_iter().collect())
     }
 }
 
-/// Reads one holder more than a message can name. The extra holder shows that there are too many.
+/// Reads one holder more than a message can have. The extra holder shows that there are too many.
 async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
-    let mut tx = db.begin_unsealed(tenant).await?;
+    let mut tx = db.begin_without_cipher(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
     holders::of_roles(&mut tx, tenant, roles, limit).await
 }
 
 fn log_failure(error: &Error) {
-    tracing::warn!(%error, "can't read the holders of changed roles: reporting all subjects");
+    tracing::warn!(%error, "can't read the holders of changed roles: all subjects are reported");
 }

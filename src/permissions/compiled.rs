@@ -1,6 +1,6 @@
 //! The permissions of a role, compiled for fast checks. [`PermissionSet::covers`] decides whether
-//! the set has a permission, perhaps with a wildcard, that covers a given permission. A replica
-//! makes thousands of these checks per second.
+//! one of the permissions, which may have wildcards, covers a given permission. A replica makes
+//! thousands of these checks per second.
 
 use std::{
     collections::HashSet,
@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 
 use super::Permission;
 
-/// Each set has its own hash seed. Only an administrator of the tenant can provoke collisions, and
-/// the collisions slow down only lookups in that role.
-type Names = HashSet<Box<str>, RandomState>;
+/// Each set has a separate hash seed. Only an administrator of the tenant can provoke collisions,
+/// and the collisions slow down only lookups in that role.
+type TextSet = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
 /// in the list and in a set; each copy is a pointer with a length, and a heap block.
@@ -23,15 +23,15 @@ const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 #[derive(Debug, Default)]
 pub struct PermissionSet {
     /// All permissions, sorted.
-    listed: Box<[Box<str>]>,
+    permissions: Box<[Box<str>]>,
     /// Permissions without a wildcard, as `resource:action`.
-    exact: Names,
-    /// The resources of `resource:*`.
-    any_action: Names,
-    /// The actions of `*:action`.
-    any_resource: Names,
+    without_wildcard: TextSet,
+    /// The resources of the permissions `resource:*`.
+    with_any_action: TextSet,
+    /// The actions of the permissions `*:action`.
+    with_any_resource: TextSet,
     /// Whether the role has `*:*`.
-    everything: bool,
+    has_all: bool,
     /// Approximate memory use, in bytes.
     bytes: usize,
 }
@@ -45,25 +45,25 @@ impl PermissionSet {
         for text in &permissions {
             let Some(permission) = Permission::parse(text) else { continue };
             match (permission.resource(), permission.action()) {
-                ("*", "*") => set.everything = true,
-                ("*", action) => _ = set.any_resource.insert(action.into()),
-                (resource, "*") => _ = set.any_action.insert(resource.into()),
-                _ => _ = set.exact.insert(text.as_str().into()),
+                ("*", "*") => set.has_all = true,
+                ("*", action) => _ = set.with_any_resource.insert(action.into()),
+                (resource, "*") => _ = set.with_any_action.insert(resource.into()),
+                _ => _ = set.without_wildcard.insert(text.as_str().into()),
             }
         }
         set.bytes = permissions.iter().map(|text| 2 * text.len() + BYTES_PER_PERMISSION).sum();
-        set.listed = permissions.into_iter().map(String::into_boxed_str).collect();
+        set.permissions = permissions.into_iter().map(String::into_boxed_str).collect();
         set
     }
 
-    /// Whether this set covers `permission`, which may itself have wildcards. Allocates nothing. A
+    /// Whether this set covers `permission`, which may also have wildcards. Allocates nothing. A
     /// lookup in an empty set computes no hash.
     #[must_use]
     pub fn covers(&self, permission: &Permission<'_>) -> bool {
-        self.everything
-            || self.exact.contains(permission.text())
-            || self.any_action.contains(permission.resource())
-            || self.any_resource.contains(permission.action())
+        self.has_all
+            || self.without_wildcard.contains(permission.text())
+            || self.with_any_action.contains(permission.resource())
+            || self.with_any_resource.contains(permission.action())
     }
 
     /// Approximate memory use, in bytes.
@@ -74,32 +74,32 @@ impl PermissionSet {
 
     /// The permissions, sorted.
     #[must_use]
-    pub fn listed(&self) -> &[Box<str>] {
-        &self.listed
+    pub fn as_sorted_slice(&self) -> &[Box<str>] {
+        &self.permissions
     }
 
     /// Iterates over the permissions, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.listed.iter().map(AsRef::as_ref)
+        self.permissions.iter().map(AsRef::as_ref)
     }
 }
 
-/// A value that many standings share. One change marks the value as stale for all standings at
-/// once, so the cost of a change does not depend on the number of standings.
+/// A role or a tenant that many standings share. A change marks the value as stale once, for all
+/// standings. So the cost of a change does not depend on the number of standings.
 #[derive(Debug)]
-pub struct Shared<T> {
+pub struct Invalidatable<T> {
     value: T,
     stale: AtomicBool,
 }
 
-impl<T> Shared<T> {
+impl<T> Invalidatable<T> {
     /// Creates a value that is not stale.
     #[must_use]
     pub fn new(value: T) -> Self {
         Self { value, stale: AtomicBool::new(false) }
     }
 
-    /// The value at the time of the read.
+    /// The value, as it was read.
     #[must_use]
     pub fn get(&self) -> &T {
         &self.value
@@ -112,7 +112,7 @@ impl<T> Shared<T> {
     }
 
     /// Marks the value as stale.
-    pub fn make_stale(&self) {
+    pub fn mark_stale(&self) {
         self.stale.store(true, Ordering::Release);
     }
 }
@@ -126,16 +126,21 @@ mod tests {
         let parts = ["a", "b", "c.d", "*"];
         let all: Vec<String> =
             parts.iter().flat_map(|r| parts.iter().map(move |a| format!("{r}:{a}"))).collect();
-        // Checks every pair of held permissions against every wanted permission.
+        // Checks every pair of held permissions against every requested permission.
         for first in &all {
             for second in &all {
                 let set = PermissionSet::compile(vec![first.clone(), second.clone()]);
-                for wanted in &all {
-                    let wanted = Permission::parse(wanted).expect("the permission is valid");
-                    let model = [first, second].iter().any(|held| {
-                        Permission::parse(held).expect("the permission is valid").covers(&wanted)
+                for requested in &all {
+                    let requested = Permission::parse(requested).expect("the permission is valid");
+                    let is_covered = [first, second].iter().any(|held| {
+                        let held = Permission::parse(held).expect("the permission is valid");
+                        held.covers(&requested)
                     });
-                    assert_eq!(set.covers(&wanted), model, "{first} {second} {wanted:?}");
+                    assert_eq!(
+                        set.covers(&requested),
+                        is_covered,
+                        "{first} {second} {requested:?}"
+                    );
                 }
             }
         }

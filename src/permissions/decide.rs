@@ -1,18 +1,18 @@
-//! The decision function. Its only outside input is the clock, so a test can compare it with a
-//! model.
+//! The decision function. Its result depends only on its arguments and the clock, so a test can
+//! compare the function with a model.
 
 use super::{Permission, Scope, Standing, UserStanding};
 use crate::proto::v1::DecisionReason;
 
-/// Decides whether a subject has a permission within the scope of the request. Pass `None` for
-/// `standing` when the tenant does not exist. Only `Granted` allows the request.
+/// Decides whether a subject has a permission in the scope of the request. `standing` is `None`
+/// when the tenant does not exist. Only `Granted` allows the request.
 #[must_use]
 pub fn decide(
     standing: Option<&Standing>,
     permission: &Permission<'_>,
     requested: &Scope,
 ) -> DecisionReason {
-    let Some(standing) = standing.filter(|s| s.tenant.get().active) else {
+    let Some(standing) = standing.filter(|standing| standing.tenant.get().active) else {
         return DecisionReason::NotGranted;
     };
     match standing.user {

@@ -10,15 +10,15 @@ use foldhash::fast::RandomState;
 
 use super::{
     Standing,
-    memory::Memory,
-    store::{self, Subjects},
+    standing_cache::StandingCache,
+    store::{self, StandingsSnapshot},
 };
 use crate::{
     concurrency::fair_permits::FairPermits,
     db::Db,
     error::Result,
     feed::{Feed, FreshnessProof},
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     proto::v1::Consistency,
 };
 
@@ -26,24 +26,24 @@ use crate::{
 #[derive(Clone)]
 pub struct Engine {
     db: Db,
-    memory: Arc<Memory>,
+    cache: Arc<StandingCache>,
     pub(super) feed: Feed,
 }
 
-/// Maximum number of subjects that one query reads. Each may have 256 KiB of scopes, which take
-/// about 4 MiB once they are decoded.
+/// Maximum number of subjects that one query reads. Each subject may have 256 KiB of scopes, which
+/// take about 4 MiB after decoding.
 pub const SUBJECTS_PER_READ: usize = 16;
 
 /// Permits for concurrent reads of several subjects. One tenant gets at most half of the permits.
-/// Further reads wait before they query Postgres. This bounds the memory for rows that wait to be
-/// decoded.
+/// Further reads wait before they query Postgres. The number of permits bounds the memory for rows
+/// that wait to be decoded.
 static READ_PERMITS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(8));
 
 /// The standings of several subjects of one tenant, by subject.
-pub type Standings = HashMap<UserId, Arc<Standing>, RandomState>;
+pub type Standings = HashMap<SubjectId, Arc<Standing>, RandomState>;
 
 /// The result of [`Engine::read`].
-pub struct Read {
+pub struct StandingAndSession {
     /// The standing of the subject.
     pub standing: Arc<Standing>,
     /// Whether the given session belongs to the subject and is live. False when no session was
@@ -52,10 +52,10 @@ pub struct Read {
 }
 
 impl Engine {
-    /// Creates an engine on this database. `feed` invalidates the entries of `memory`.
+    /// Creates an engine on this database. `feed` invalidates the entries of `cache`.
     #[must_use]
-    pub fn new(db: Db, memory: Arc<Memory>, feed: Feed) -> Self {
-        Self { db, memory, feed }
+    pub fn new(db: Db, cache: Arc<StandingCache>, feed: Feed) -> Self {
+        Self { db, cache, feed }
     }
 
     /// The cached standing of a subject; `None` when the standing is not cached. The
@@ -64,10 +64,10 @@ impl Engine {
     pub fn remembered(
         &self,
         tenant: TenantId,
-        user: UserId,
+        user: SubjectId,
         _: FreshnessProof,
     ) -> Option<Arc<Standing>> {
-        self.memory.get(tenant, user)
+        self.cache.get(tenant, user)
     }
 
     /// The standing of a subject, as fresh as `consistency` requires; `None` when the tenant does
@@ -78,7 +78,7 @@ impl Engine {
     pub async fn standing(
         &self,
         tenant: TenantId,
-        user: UserId,
+        user: SubjectId,
         consistency: Consistency,
     ) -> Result<Option<Arc<Standing>>> {
         if consistency == Consistency::FullyConsistent {
@@ -87,20 +87,22 @@ impl Engine {
         let fresh = self.feed.fresh();
         match fresh.and_then(|fresh| self.remembered(tenant, user, fresh)) {
             Some(standing) => Ok(Some(standing)),
-            // Boxed to keep this future small when the cache answers.
-            None => Box::pin(self.fetch(tenant, user)).await,
+            // Boxed, so that this future is small when the standing is cached.
+            None => Box::pin(self.read_once(tenant, user)).await,
         }
     }
 
-    async fn fetch(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
-        // Checks the freshness in each iteration. When Postgres becomes unavailable, the callers
-        // that wait for one read must not read one after the other. After the loop, all callers
-        // read at the same time.
+    /// Reads a standing that is not cached. Concurrent calls for one subject share the read, as
+    /// long as the cache is fresh.
+    async fn read_once(&self, tenant: TenantId, user: SubjectId) -> Result<Option<Arc<Standing>>> {
+        // The loop ends when the cache is no longer fresh, for example because Postgres became
+        // unavailable. Otherwise the waiting calls would read one after the other. After the loop,
+        // all calls read concurrently.
         while self.feed.is_fresh() {
-            if let Some(standing) = self.memory.get(tenant, user) {
+            if let Some(standing) = self.cache.get(tenant, user) {
                 return Ok(Some(standing));
             }
-            let Err(placeholder) = self.memory.get_or_placeholder(tenant, user).await else {
+            let Err(placeholder) = self.cache.get_or_placeholder(tenant, user).await else {
                 // Another call read the standing. The next iteration finds the standing in the
                 // cache, unless it is already stale.
                 continue;
@@ -108,18 +110,23 @@ impl Engine {
             if !self.feed.is_fresh() {
                 break;
             }
-            let generation = self.memory.generation(tenant);
-            let read = self.query(tenant, &[user], None).await?;
-            let standing = read.and_then(|mut read| read.standings.pop());
-            let keep = |read| self.memory.keep(tenant, read, generation, placeholder);
-            return Ok(standing.map(keep));
+            let generation = self.cache.generation(tenant);
+            let snapshot = self.query(tenant, &[user], None).await?;
+            let standing = snapshot.and_then(|mut snapshot| snapshot.standings.pop());
+            let cache =
+                |standing| self.cache.cache_if_current(tenant, standing, generation, placeholder);
+            return Ok(standing.map(cache));
         }
         self.read_standing(tenant, user).await
     }
 
-    async fn read_standing(&self, tenant: TenantId, user: UserId) -> Result<Option<Arc<Standing>>> {
-        let read = self.query(tenant, &[user], None).await?;
-        Ok(read.and_then(|mut read| read.standings.pop()).map(Arc::new))
+    async fn read_standing(
+        &self,
+        tenant: TenantId,
+        user: SubjectId,
+    ) -> Result<Option<Arc<Standing>>> {
+        let snapshot = self.query(tenant, &[user], None).await?;
+        Ok(snapshot.and_then(|mut snapshot| snapshot.standings.pop()).map(Arc::new))
     }
 
     /// The standings of several subjects, as fresh as `consistency` requires. `users` has at most
@@ -131,19 +138,19 @@ impl Engine {
     pub async fn standings(
         &self,
         tenant: TenantId,
-        users: &[UserId],
+        users: &[SubjectId],
         consistency: Consistency,
     ) -> Result<Standings> {
         let mut standings =
             Standings::with_capacity_and_hasher(users.len(), RandomState::default());
         let (mut to_read, mut placeholders, mut in_flight) = (Vec::new(), Vec::new(), Vec::new());
-        let from_cache = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
+        let may_use_cache = consistency != Consistency::FullyConsistent && self.feed.is_fresh();
         for &user in users {
-            if !from_cache {
+            if !may_use_cache {
                 to_read.push(user);
-            } else if let Some(standing) = self.memory.get(tenant, user) {
+            } else if let Some(standing) = self.cache.get(tenant, user) {
                 standings.insert(user, standing);
-            } else if let Some(placeholder) = self.memory.placeholder(tenant, user) {
+            } else if let Some(placeholder) = self.cache.placeholder(tenant, user) {
                 to_read.push(user);
                 placeholders.push(placeholder);
             } else {
@@ -152,22 +159,22 @@ impl Engine {
         }
         if !to_read.is_empty() {
             let _permit = READ_PERMITS.acquire(tenant).await;
-            let generation = self.memory.generation(tenant);
-            let read = self.query(tenant, &to_read, None).await?;
-            let read_standings = read.map(|read| read.standings).unwrap_or_default();
+            let generation = self.cache.generation(tenant);
+            let snapshot = self.query(tenant, &to_read, None).await?;
+            let read_standings = snapshot.map(|snapshot| snapshot.standings).unwrap_or_default();
             let mut placeholders = placeholders.into_iter();
             for (user, standing) in to_read.into_iter().zip(read_standings) {
                 let standing = match placeholders.next() {
                     Some(placeholder) => {
-                        self.memory.keep(tenant, standing, generation, placeholder)
+                        self.cache.cache_if_current(tenant, standing, generation, placeholder)
                     }
                     None => Arc::new(standing),
                 };
                 standings.insert(user, standing);
             }
         }
-        // Wait for the reads of other calls only after this call's own reads are done, so that two
-        // calls can't wait for each other.
+        // Wait for the reads of other calls only after the read of this call, so that two calls
+        // can't wait for each other.
         for user in in_flight {
             let standing = self.standing(tenant, user, consistency).await?;
             standings.extend(standing.map(|standing| (user, standing)));
@@ -176,45 +183,46 @@ impl Engine {
     }
 
     /// Reads from Postgres, in one round trip, the current standing of a subject and whether a
-    /// session is live. Also caches the standing.
+    /// session is live. Returns `None` when the tenant does not exist. Also caches the standing.
     ///
     /// # Errors
     /// Returns UNAVAILABLE when Postgres is unavailable.
     pub async fn read(
         &self,
         tenant: TenantId,
-        user: UserId,
+        user: SubjectId,
         session: Option<SessionId>,
-    ) -> Result<Option<Read>> {
-        let placeholder = match self.memory.get(tenant, user) {
-            None if self.feed.is_fresh() => self.memory.placeholder(tenant, user),
+    ) -> Result<Option<StandingAndSession>> {
+        let placeholder = match self.cache.get(tenant, user) {
+            None if self.feed.is_fresh() => self.cache.placeholder(tenant, user),
             _ => None,
         };
-        let generation = self.memory.generation(tenant);
-        let read = self.query(tenant, &[user], session).await?;
-        let Some(mut read) = read else { return Ok(None) };
-        let session_live = read.session_live;
-        let standing = read.standings.pop().map(|standing| {
-            // The cached copy may share roles that were read earlier, as old as the feed allows.
-            // The caller gets the standing exactly as this call read it.
+        let generation = self.cache.generation(tenant);
+        let snapshot = self.query(tenant, &[user], session).await?;
+        let Some(mut snapshot) = snapshot else { return Ok(None) };
+        let session_live = snapshot.session_live;
+        let standing = snapshot.standings.pop().map(|standing| {
+            // The cached copy may share roles that an earlier read has cached. The result has the
+            // roles as this call read them.
             if let Some(placeholder) = placeholder {
-                self.memory.keep(tenant, standing.clone(), generation, placeholder);
+                self.cache.cache_if_current(tenant, standing.clone(), generation, placeholder);
             }
             Arc::new(standing)
         });
-        Ok(standing.map(|standing| Read { standing, session_live }))
+        Ok(standing.map(|standing| StandingAndSession { standing, session_live }))
     }
 
+    /// Reads standings from Postgres, and records the snapshot of the read in the feed.
     async fn query(
         &self,
         tenant: TenantId,
-        users: &[UserId],
+        users: &[SubjectId],
         session: Option<SessionId>,
-    ) -> Result<Option<Subjects>> {
-        let read = store::standings(&self.db, tenant, users, session).await?;
-        if let Some(read) = &read {
-            self.feed.record_snapshot(read.xmax);
+    ) -> Result<Option<StandingsSnapshot>> {
+        let snapshot = store::standings(&self.db, tenant, users, session).await?;
+        if let Some(snapshot) = &snapshot {
+            self.feed.record_snapshot(snapshot.xmax);
         }
-        Ok(read)
+        Ok(snapshot)
     }
 }

@@ -1,22 +1,22 @@
-//! Explanations of decisions. The decision is made from the same rows that explain it, so the two
-//! never disagree.
+//! Explanations of decisions. The decision is made from the rows of the explanation, so decision
+//! and explanation never disagree.
 
 use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     Permission, Permissions, Scope, Standing,
-    compiled::{PermissionSet, Shared},
+    compiled::{Invalidatable, PermissionSet},
     decide::decide,
     scope,
     standing::{Grant, Role, Tenant, UserStanding},
-    store::{self, AssignmentRow, Explained, MissingRoleRow},
+    store::{self, AssignmentRow, ExplanationRows, MissingRoleRow},
 };
 use crate::{
     clock,
     concurrency::pace::Pace,
     error::Result,
     gate::Caller,
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     proto::{
         json,
         v1::{
@@ -26,69 +26,75 @@ use crate::{
     },
 };
 
-/// Maximum number of near misses of each kind in an explanation.
+/// Maximum number of near misses (assignments that do not apply, and roles that are not assigned)
+/// of each kind in an explanation.
 const MAX_NEAR_MISSES: usize = 10;
 
-/// The permission that a caller needs to see roles that the subject does not have.
+/// The permission that a caller needs to see roles that are not assigned to the subject.
 const ROLE_READ_PERMISSION: &str = "role:read";
 
 impl Permissions {
-    /// Decides and explains the decision. If `session` is given and is not live, returns
-    /// `TokenInvalid` without an explanation, so that the caller learns nothing about an invalid
-    /// token.
+    /// Decides, and explains the decision. If `session` is given and is not live, returns
+    /// `TokenInvalid` without an explanation, so that the caller learns nothing about the subject
+    /// of an invalid token.
     pub(super) async fn explain(
         &self,
         caller: &Caller,
-        user: UserId,
+        user: SubjectId,
         session: Option<SessionId>,
         permission: &Permission<'_>,
         requested: &Scope,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
-        // The tenant's roles are not the subject's own data. Only some requests show these roles,
-        // so the method's policy can't express the check.
+        // The tenant's roles are not data of the subject, so they need a separate permission. Only
+        // requests with `explain` show these roles, so the method's policy can't require this
+        // permission.
         let max_roles =
             if caller.standing().holds(ROLE_READ_PERMISSION) { MAX_NEAR_MISSES } else { 0 };
         let max_roles = i64::try_from(max_roles).unwrap_or_default();
-        let (tenant, forms) = (caller.tenant(), permission.forms());
-        let read = store::explained(&self.db, tenant, user, session, &forms, max_roles).await?;
-        let Some(read) = read else { return Ok((DecisionReason::NotGranted, None)) };
-        self.engine.feed.record_snapshot(read.xmax);
-        if session.is_some() && !read.session_live {
+        let (tenant, covering) = (caller.tenant(), permission.covering_texts());
+        let rows =
+            store::explanation_rows(&self.db, tenant, user, session, &covering, max_roles).await?;
+        let Some(rows) = rows else { return Ok((DecisionReason::NotGranted, None)) };
+        self.engine.feed.record_snapshot(rows.xmax);
+        if session.is_some() && !rows.session_live {
             return Ok((DecisionReason::TokenInvalid, None));
         }
-        let (reason, explanation) = explain(read, tenant, permission, requested).await;
+        let (reason, explanation) = explain(rows, tenant, permission, requested).await;
         Ok((reason, Some(explanation)))
     }
 }
 
 async fn explain(
-    read: Explained,
+    rows: ExplanationRows,
     tenant: TenantId,
     permission: &Permission<'_>,
     requested: &Scope,
 ) -> (DecisionReason, Explanation) {
-    let subject_state = state(&read).into();
+    let subject_state = subject_state(&rows).into();
     // Read the clock once: all assignments are compared with the same time.
     let now = clock::now().unix_timestamp();
-    let (tenant_active, user) = (read.tenant_active, read.user);
+    let (tenant_active, user) = (rows.tenant_active, rows.user);
     let mut grouped = GroupedAssignments::default();
     let mut pace = Pace::new();
-    for row in read.assignments {
-        grouped.add(row.read(tenant), now, requested);
+    for row in rows.assignments {
+        grouped.add(row.parse_scope(tenant), now, requested);
         pace.pause().await;
     }
-    let decisive = grouped.applying.as_ref().or(grouped.out_of_scope.first().map(|(_, row)| row));
-    let standing = standing(tenant_active, user, decisive);
+    // One assignment is enough for the decision: an assignment that applies, or else one whose
+    // scope does not match.
+    let out_of_scope = grouped.out_of_scope.first().map(|(_, row)| row);
+    let deciding_assignment = grouped.applying.as_ref().or(out_of_scope);
+    let standing = standing_with(tenant_active, user, deciding_assignment);
     let reason = decide(Some(&standing), permission, requested);
     if reason == DecisionReason::Granted {
-        let granted_by = grouped.applying.map(assignment);
+        let granted_by = grouped.applying.map(to_explained_assignment);
         return (reason, Explanation { subject_state, granted_by, ..Explanation::default() });
     }
-    let out_of_scope = near_misses(grouped.out_of_scope, |(misses, _)| *misses);
+    let out_of_scope = near_misses(grouped.out_of_scope, |(mismatches, _)| *mismatches);
     let out_of_scope = out_of_scope.map(|(_, row)| with_mismatches(row, requested)).collect();
-    let expired =
-        near_misses(grouped.expired, |row| Reverse(row.expires_at)).map(assignment).collect();
-    let missing_roles = read.missing_roles.into_iter().map(missing_role).collect();
+    let expired = near_misses(grouped.expired, |row| Reverse(row.expires_at));
+    let expired = expired.map(to_explained_assignment).collect();
+    let missing_roles = rows.missing_roles.into_iter().map(to_missing_role).collect();
     let explanation =
         Explanation { subject_state, granted_by: None, out_of_scope, expired, missing_roles };
     (reason, explanation)
@@ -98,7 +104,7 @@ async fn explain(
 /// the request.
 #[derive(Default)]
 struct GroupedAssignments {
-    /// The first assignment that is in force and applies.
+    /// The first assignment in force that applies.
     applying: Option<AssignmentRow>,
     /// Assignments in force whose scope does not match, each with the number of keys that do not
     /// match.
@@ -112,14 +118,14 @@ impl GroupedAssignments {
     /// assignment does not apply.
     fn add(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
         let Some(row) = row else { return };
-        if row.expires_at.is_some_and(|end| end <= now) {
+        if row.expires_at.is_some_and(|expiry| expiry <= now) {
             self.expired.push(row);
             return;
         }
         match scope::mismatches(row.scope.as_ref(), requested).count() {
             0 if self.applying.is_none() => self.applying = Some(row),
             0 => {}
-            misses => self.out_of_scope.push((misses, row)),
+            mismatches => self.out_of_scope.push((mismatches, row)),
         }
     }
 }
@@ -130,43 +136,52 @@ fn near_misses<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl It
     rows.into_iter().take(MAX_NEAR_MISSES)
 }
 
-fn state(read: &Explained) -> SubjectState {
-    match read.user {
-        _ if !read.tenant_active => SubjectState::TenantSuspended,
+fn subject_state(rows: &ExplanationRows) -> SubjectState {
+    match rows.user {
+        _ if !rows.tenant_active => SubjectState::TenantSuspended,
         UserStanding::Unknown => SubjectState::Unknown,
         UserStanding::Disabled => SubjectState::Disabled,
         UserStanding::Active => SubjectState::Active,
     }
 }
 
-/// The part of a standing that the decision depends on.
-fn standing(tenant_active: bool, user: UserStanding, applying: Option<&AssignmentRow>) -> Standing {
-    let grants = applying.into_iter().map(|row| {
+/// The part of the standing that the decision depends on.
+fn standing_with(
+    tenant_active: bool,
+    user: UserStanding,
+    assignment: Option<&AssignmentRow>,
+) -> Standing {
+    let grants = assignment.into_iter().map(|row| {
         let role = Role {
             id: row.role_id,
             name: row.role_name.clone(),
             level: row.level,
             permissions: PermissionSet::compile(vec![row.permission.clone()]),
         };
-        Grant::new(Arc::new(Shared::new(role)), row.scope.clone(), None)
+        Grant::new(Arc::new(Invalidatable::new(role)), row.scope.clone(), None)
     });
     let tenant = Tenant {
         slug: String::new(),
         active: tenant_active,
         is_platform: false,
-        takes_api_keys: false,
+        accepts_api_key_bearer: false,
     };
-    Standing { tenant: Arc::new(Shared::new(tenant)), user, grants: grants.collect(), weight: 0 }
+    Standing {
+        tenant: Arc::new(Invalidatable::new(tenant)),
+        user,
+        grants: grants.collect(),
+        weight: 0,
+    }
 }
 
-fn assignment(row: AssignmentRow) -> ExplainedAssignment {
+fn to_explained_assignment(row: AssignmentRow) -> ExplainedAssignment {
     ExplainedAssignment {
         assignment_id: row.assignment_id.to_string(),
         role_id: row.role_id.to_string(),
         role_name: row.role_name,
         permission: row.permission,
         scope: row.scope.as_ref().map(json::to_struct),
-        expire_time: row.expires_at.map(clock::timestamp_of),
+        expire_time: row.expires_at.map(clock::timestamp_from_seconds),
         mismatches: Vec::new(),
     }
 }
@@ -179,10 +194,10 @@ fn with_mismatches(row: AssignmentRow, requested: &Scope) -> ExplainedAssignment
             requested: requested.get(key).map(json::to_value),
         });
     let mismatches = mismatches.collect();
-    ExplainedAssignment { mismatches, ..assignment(row) }
+    ExplainedAssignment { mismatches, ..to_explained_assignment(row) }
 }
 
-fn missing_role(row: MissingRoleRow) -> MissingRole {
+fn to_missing_role(row: MissingRoleRow) -> MissingRole {
     MissingRole {
         role_id: row.role_id.to_string(),
         role_name: row.role_name,

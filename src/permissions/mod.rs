@@ -4,7 +4,7 @@
 //! `rpc` is the gRPC service.
 #![warn(missing_docs)]
 
-mod assigned;
+mod assigned_scope;
 mod basis;
 mod batch;
 mod changed;
@@ -12,13 +12,13 @@ mod compiled;
 pub mod decide;
 mod engine;
 mod explain;
-mod held;
 mod holders;
-mod memory;
+mod list_permissions;
 pub mod permission;
 mod rpc;
 pub mod scope;
 mod standing;
+mod standing_cache;
 mod store;
 mod subjects;
 mod watch;
@@ -30,10 +30,10 @@ use crate::{api::paging::Pages, audit::Refusals, db::Db, sessions::Authenticator
 
 pub use compiled::PermissionSet;
 pub use engine::Engine;
-pub use memory::Memory;
 pub use permission::Permission;
 pub use scope::Scope;
 pub use standing::{Grant, Role, Standing, UserStanding};
+pub use standing_cache::StandingCache;
 pub use store::standing_in_transaction;
 pub use watch::Watch;
 pub use watchers::Watchers;
@@ -48,7 +48,7 @@ pub struct Permissions {
     pub engine: Engine,
     /// Verifies access tokens that a request gives in place of a subject's id.
     pub authenticator: Authenticator,
-    /// Serves the `WatchPermissions` streams.
+    /// Opens the `WatchPermissions` streams.
     pub watch: Watch,
     /// Records a refusal inside a call that itself succeeds, such as one item of a batch.
     pub refusals: Arc<Refusals>,

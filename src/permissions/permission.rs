@@ -1,5 +1,5 @@
-//! Permissions: `resource:action`. In a role, either part may be the wildcard `*`;
-//! `compiled` decides which permissions a wildcard covers.
+//! Permissions: `resource:action`. In a role, each part may be the wildcard `*`. `compiled.rs`
+//! decides for all permissions of a role whether one of them covers a given permission.
 
 use crate::error::{Error, Result};
 
@@ -22,13 +22,13 @@ impl<'a> Permission<'a> {
         (is_part(resource) && is_part(action)).then_some(Self { text, resource, action })
     }
 
-    /// Parses a permission that a Check asks for, without wildcards.
+    /// Parses the permission of a Check, which must not have wildcards.
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for `field` when the permission is malformed or has a wildcard.
     pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
         Self::parse(text)
-            .filter(|p| p.resource != "*" && p.action != "*")
+            .filter(|permission| permission.resource != "*" && permission.action != "*")
             .ok_or_else(|| Error::field(field, "must be resource:action, each of [a-z0-9_.-]+"))
     }
 
@@ -50,17 +50,17 @@ impl<'a> Permission<'a> {
         self.action
     }
 
-    /// Resource and action of every permission that covers this one, from the most specific to
-    /// `*:*`.
+    /// The resource and the action of each permission that covers this permission, from the most
+    /// specific to `*:*`.
     #[must_use]
     pub fn covering(&self) -> [(&'a str, &'a str); 4] {
         let Self { resource, action, .. } = *self;
         [(resource, action), (resource, "*"), ("*", action), ("*", "*")]
     }
 
-    /// The permissions of [`covering`](Self::covering), as text.
+    /// The permissions that cover this permission, from the most specific to `*:*`.
     #[must_use]
-    pub fn forms(&self) -> [String; 4] {
+    pub fn covering_texts(&self) -> [String; 4] {
         self.covering().map(|(resource, action)| format!("{resource}:{action}"))
     }
 
@@ -74,9 +74,9 @@ impl<'a> Permission<'a> {
 }
 
 fn is_part(part: &str) -> bool {
-    let is_letter =
+    let is_allowed =
         |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
-    part == "*" || (!part.is_empty() && part.bytes().all(is_letter))
+    part == "*" || (!part.is_empty() && part.bytes().all(is_allowed))
 }
 
 #[cfg(test)]
@@ -116,9 +116,9 @@ mod tests {
     /// F03: a wildcard never matches a part of a word.
     #[test]
     fn a_wildcard_matches_a_whole_part() {
-        let covers = |held: &str, wanted: &str| {
+        let covers = |held: &str, requested: &str| {
             let held = Permission::parse(held).expect("the permission is valid");
-            held.covers(&Permission::parse(wanted).expect("the permission is valid"))
+            held.covers(&Permission::parse(requested).expect("the permission is valid"))
         };
         assert!(covers("users:*", "users:read"));
         assert!(!covers("users:*", "users_archive:read"));
@@ -127,14 +127,15 @@ mod tests {
         assert!(!covers("users:read", "users:*") && !covers("users:*", "*:*"));
     }
 
-    /// F03: the forms and the covering rule agree.
+    /// F03: [`Permission::covering`] and [`Permission::covers`] agree.
     #[test]
-    fn the_forms_are_exactly_the_permissions_that_cover() {
+    fn covering_texts_are_exactly_the_permissions_that_cover() {
         let parts = ["a", "b", "a.b", "*"];
-        let wanted = Permission::parse("a:b").expect("the permission is valid");
+        let requested = Permission::parse("a:b").expect("the permission is valid");
         for held in parts.iter().flat_map(|r| parts.map(|action| format!("{r}:{action}"))) {
-            let covers = Permission::parse(&held).expect("the permission is valid").covers(&wanted);
-            assert_eq!(wanted.forms().contains(&held), covers, "{held}");
+            let parsed = Permission::parse(&held).expect("the permission is valid");
+            let covers = parsed.covers(&requested);
+            assert_eq!(requested.covering_texts().contains(&held), covers, "{held}");
         }
     }
 }

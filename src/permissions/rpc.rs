@@ -7,7 +7,7 @@ use super::{Permission, Permissions, Scope, decide::decide, scope, watch::Messag
 use crate::{
     error::{Error, Result},
     gate::{self, Caller, SelfOrPermitted},
-    ids::UserId,
+    ids::SubjectId,
     proto::v1::{
         BatchCheckRequest, BatchCheckResponse, BatchCheckResult, CheckRequest, CheckResponse,
         Consistency, DecisionReason, Explanation, ListPermissionsRequest, ListPermissionsResponse,
@@ -23,13 +23,14 @@ impl PermissionService for Permissions {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let message = request.into_inner();
-        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
-        let (reason, explanation) = self.decide(&reaching, &message, basis.consistency).await?;
-        let decision_id = log_decision(&reaching, &message, reason);
+        let access = gate::self_or_permitted(&request)?;
+        let request = request.into_inner();
+        let basis =
+            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
+        let (reason, explanation) = self.decide(&access, &request, basis.consistency).await?;
+        let decision_id = log_decision(&access, &request, reason);
         let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
-        let consistency_token = self.engine.token(basis)?;
+        let consistency_token = self.engine.consistency_token(basis)?;
         Ok(Response::new(CheckResponse {
             allowed,
             reason,
@@ -43,13 +44,14 @@ impl PermissionService for Permissions {
         &self,
         request: Request<BatchCheckRequest>,
     ) -> Result<Response<BatchCheckResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let message = request.into_inner();
-        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
-        let results = self.decide_batch(&reaching, message.items, basis.consistency).await?;
-        self.record_refused(&reaching, &results).await;
+        let access = gate::self_or_permitted(&request)?;
+        let request = request.into_inner();
+        let basis =
+            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
+        let results = self.decide_batch(&access, request.items, basis.consistency).await?;
+        self.record_refused(&access, &results).await;
         let decision_id = log_decisions(&results);
-        let consistency_token = self.engine.token(basis)?;
+        let consistency_token = self.engine.consistency_token(basis)?;
         Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))
     }
 
@@ -57,16 +59,17 @@ impl PermissionService for Permissions {
         &self,
         request: Request<ListPermissionsRequest>,
     ) -> Result<Response<ListPermissionsResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let message = request.into_inner();
-        let requested_user = UserId::parse_optional("user_id", &message.user_id)?;
-        let (caller, user) = reaching.acting_for(requested_user)?;
-        let basis = self.engine.basis(message.consistency(), &message.consistency_token).await?;
+        let access = gate::self_or_permitted(&request)?;
+        let request = request.into_inner();
+        let requested_user = SubjectId::parse_optional("user_id", &request.user_id)?;
+        let (caller, user) = access.caller_and_subject(requested_user)?;
+        let basis =
+            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
         let standing = self.engine.standing(caller.tenant(), user, basis.consistency).await?;
         let standing = standing.filter(|standing| standing.is_active());
         let (permissions, next_page_token) =
-            self.held(caller.asker(), &message, standing.as_deref()).await?;
-        let consistency_token = self.engine.token(basis)?;
+            self.held_permissions_page(caller.page_caller(), &request, standing.as_deref()).await?;
+        let consistency_token = self.engine.consistency_token(basis)?;
         Ok(Response::new(ListPermissionsResponse {
             permissions,
             consistency_token,
@@ -79,7 +82,7 @@ impl PermissionService for Permissions {
         request: Request<ListSubjectsRequest>,
     ) -> Result<Response<ListSubjectsResponse>, Status> {
         let caller = gate::caller(&request)?;
-        Ok(Response::new(self.subjects(&caller, request.into_inner()).await?))
+        Ok(Response::new(self.subjects_page(&caller, request.into_inner()).await?))
     }
 
     type WatchPermissionsStream = Messages;
@@ -96,77 +99,79 @@ impl PermissionService for Permissions {
 }
 
 /// The subject of a Check, and the caller of the Check.
-struct Question<'a> {
+struct CheckSubject<'a> {
     caller: &'a Caller,
-    user: UserId,
+    user: SubjectId,
     /// The verified access token that the request gave in place of the subject's id.
     token: Option<Authenticated>,
 }
 
 impl Permissions {
+    /// Decides a Check, and explains the decision if the request asks for an explanation.
     async fn decide(
         &self,
-        reaching: &SelfOrPermitted,
+        access: &SelfOrPermitted,
         request: &CheckRequest,
         consistency: Consistency,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
-        let Some(question) = self.subject(reaching, request).await? else {
+        let Some(subject) = self.resolve_subject(access, request).await? else {
             return Ok((DecisionReason::TokenInvalid, None));
         };
         if request.explain {
-            let session = question.token.map(|token| token.token.session);
-            let explained =
-                self.explain(question.caller, question.user, session, &permission, &requested);
-            return Box::pin(explained).await;
+            let session = subject.token.map(|authenticated| authenticated.token.session);
+            let explanation =
+                self.explain(subject.caller, subject.user, session, &permission, &requested);
+            return Box::pin(explanation).await;
         }
-        let reason = self.check_one(question, &permission, &requested, consistency).await?;
+        let reason = self.decide_only(subject, &permission, &requested, consistency).await?;
         Ok((reason, None))
     }
 
-    /// Finds the subject of a Check. Returns `None` when the request has an access token that is
-    /// not valid in the caller's tenant. A token of another tenant is not valid there.
-    async fn subject<'a>(
+    /// Finds the subject of a Check, by its id or by its access token. Returns `None` when the
+    /// access token is invalid, or belongs to another tenant than the caller's.
+    async fn resolve_subject<'a>(
         &self,
-        reaching: &'a SelfOrPermitted,
+        access: &'a SelfOrPermitted,
         request: &CheckRequest,
-    ) -> Result<Option<Question<'a>>> {
-        let requested_user = UserId::parse_optional("user_id", &request.user_id)?;
+    ) -> Result<Option<CheckSubject<'a>>> {
+        let requested_user = SubjectId::parse_optional("user_id", &request.user_id)?;
         if request.access_token.is_empty() {
-            let (caller, user) = reaching.acting_for(requested_user)?;
-            return Ok(Some(Question { caller, user, token: None }));
+            let (caller, user) = access.caller_and_subject(requested_user)?;
+            return Ok(Some(CheckSubject { caller, user, token: None }));
         }
         if requested_user.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
-        let (caller, _) = reaching.within();
+        let (caller, _) = access.within();
         let authenticated = self.authenticator.authenticate(&request.access_token).await?;
         let Some(authenticated) =
             authenticated.filter(|authenticated| authenticated.token.tenant == caller.tenant())
         else {
             return Ok(None);
         };
-        let (caller, user) = reaching.acting_for(Some(authenticated.token.user))?;
-        Ok(Some(Question { caller, user, token: Some(authenticated) }))
+        let (caller, user) = access.caller_and_subject(Some(authenticated.token.user))?;
+        Ok(Some(CheckSubject { caller, user, token: Some(authenticated) }))
     }
 
-    async fn check_one(
+    /// Decides without an explanation.
+    async fn decide_only(
         &self,
-        question: Question<'_>,
+        subject: CheckSubject<'_>,
         permission: &Permission<'_>,
         requested: &Scope,
         consistency: Consistency,
     ) -> Result<DecisionReason> {
-        let tenant = question.caller.tenant();
-        let Some(authenticated) = question.token else {
-            let standing = self.engine.standing(tenant, question.user, consistency).await?;
+        let tenant = subject.caller.tenant();
+        let Some(authenticated) = subject.token else {
+            let standing = self.engine.standing(tenant, subject.user, consistency).await?;
             return Ok(decide(standing.as_deref(), permission, requested));
         };
         if consistency != Consistency::FullyConsistent {
             return Ok(decide(Some(&authenticated.standing), permission, requested));
         }
-        let read = self.engine.read(tenant, question.user, Some(authenticated.token.session));
+        let read = self.engine.read(tenant, subject.user, Some(authenticated.token.session));
         let read = Box::pin(read).await?;
         Ok(match read.filter(|read| read.session_live) {
             Some(read) => decide(Some(&read.standing), permission, requested),
@@ -179,7 +184,7 @@ impl Permissions {
 /// `debug`, because a replica makes thousands of decisions per second and people investigate only
 /// denials.
 fn log_decision(
-    reaching: &SelfOrPermitted,
+    access: &SelfOrPermitted,
     request: &CheckRequest,
     reason: DecisionReason,
 ) -> String {
@@ -188,7 +193,7 @@ fn log_decision(
         tracing::debug!(%decision_id, "granted");
         return decision_id;
     }
-    let (caller, _) = reaching.within();
+    let (caller, _) = access.within();
     let CheckRequest { user_id, permission, .. } = request;
     tracing::info!(
         %decision_id,
@@ -203,7 +208,7 @@ fn log_decision(
     decision_id
 }
 
-/// Creates the id of a batch, and logs the number of questions that were not granted.
+/// Creates the id of a batch, and logs the number of items that were not granted.
 fn log_decisions(results: &[BatchCheckResult]) -> String {
     let decision_id = Uuid::now_v7().to_string();
     let denied = results.iter().filter(|result| !result.allowed).count();

@@ -1,4 +1,5 @@
 //! Scopes: the scope of an assignment limits the requests to which the assignment applies.
+//! `assigned_scope.rs` compiles the scopes of assignments for fast checks.
 
 use std::cmp::Ordering;
 
@@ -48,12 +49,12 @@ pub fn mismatches<'a>(
     let matches = |key: &str, assigned: &Value| {
         requested
             .get(key)
-            .is_some_and(|value| alternatives(assigned).any(|item| equal(item, value)))
+            .is_some_and(|value| allowed_values(assigned).any(|allowed| equal(allowed, value)))
     };
     assigned.into_iter().flatten().filter(move |(key, value)| !matches(key, value))
 }
 
-/// Whether two values are equal JSON. 1 and 1.0 are the same number.
+/// Whether two JSON values are equal. 1 and 1.0 are the same number.
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(_), Value::Number(_)) => compare(a, b).is_eq(),
@@ -61,8 +62,9 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Compares two values in an order of all scalars. Two scalars compare as equal exactly when they
-/// are [`equal`]. Lists and objects come after all scalars, and have no order among themselves.
+/// Compares two values. Scalars are ordered by type, then by value, and two scalars compare as
+/// equal exactly when they are [`equal`]. Lists come after all scalars, and objects after all
+/// lists. All lists compare as equal, and so do all objects.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => double(a).total_cmp(&double(b)),
@@ -93,7 +95,7 @@ pub(super) fn is_scalar(value: &Value) -> bool {
     !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
-/// The scope of a request; empty when unset. The scope may have any JSON values.
+/// The scope of a Check; empty when unset. The scope may have any JSON values.
 ///
 /// # Errors
 /// Returns INVALID_ARGUMENT when the scope has a number that is not finite or not exact (2^53 and
@@ -103,8 +105,8 @@ pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
 }
 
 /// The scope of an assignment, from a request to assign or unassign a role. Returns `None` when the
-/// scope is unset or has no keys: such an assignment applies everywhere. Postgres stores the scope
-/// in canonical form (`canonical_scope`).
+/// scope is unset or has no keys: the assignment then applies everywhere. Postgres stores the scope
+/// in canonical form (SQL function `canonical_scope`).
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when a value is not a string, number, bool or list of those, or when
@@ -118,13 +120,13 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
     if scope.keys().any(|key| key.is_empty() || key.chars().count() > MAX_KEY) {
         return Err(Error::field("scope", format!("keys must have 1 to {MAX_KEY} characters")));
     }
-    let all_plain = scope.values().all(|value| match value {
-        Value::Array(listed) => {
-            (1..=MAX_LISTED).contains(&listed.len()) && listed.iter().all(is_plain)
+    let all_valid = scope.values().all(|value| match value {
+        Value::Array(list) => {
+            (1..=MAX_LISTED).contains(&list.len()) && list.iter().all(is_valid_scalar)
         }
-        value => is_plain(value),
+        value => is_valid_scalar(value),
     });
-    if !all_plain {
+    if !all_valid {
         return Err(Error::field(
             "scope",
             "values must be strings, numbers, bools, or non-empty lists of those",
@@ -137,7 +139,7 @@ pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when the scope as JSON has more than the maximum number of bytes.
-pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
+pub fn check_size(scope: Option<Scope>) -> Result<Option<Scope>> {
     let bytes = scope.as_ref().map(serde_json::to_string);
     if bytes.is_some_and(|text| text.map_or(true, |text| text.len() > MAX_BYTES)) {
         return Err(Error::field("scope", format!("must have at most {MAX_BYTES} bytes as JSON")));
@@ -146,35 +148,36 @@ pub fn storable(scope: Option<Scope>) -> Result<Option<Scope>> {
 }
 
 /// The error for a stored scope of an assignment that can't be read.
-pub struct Unreadable;
+pub struct UnreadableScope;
 
 /// The stored scope of an assignment; `None` applies everywhere.
 ///
 /// # Errors
-/// Returns [`Unreadable`] when the stored value is not a scope that [`assigned`] accepts. Also logs
-/// and counts the row. Such an assignment does not apply.
-pub fn kept(
+/// Returns [`UnreadableScope`] when the stored value is not the scope of an assignment. Then the
+/// row is also logged and counted, and the assignment must not apply.
+pub fn from_stored(
     stored: Option<&RawValue>,
     tenant: TenantId,
     assignment: Uuid,
-) -> Result<Option<Scope>, Unreadable> {
+) -> Result<Option<Scope>, UnreadableScope> {
     let Some(stored) = stored else { return Ok(None) };
     let scope = json::read(stored).filter(|scope| {
         let is_valid = |value: &Value| is_scalar(value) && !value.is_null();
-        !scope.is_empty() && scope.values().all(|value| alternatives(value).all(is_valid))
+        !scope.is_empty() && scope.values().all(|value| allowed_values(value).all(is_valid))
     });
     if scope.is_none() {
         unreadable::report(Table::role_assignment, tenant, assignment);
     }
-    scope.map(Some).ok_or(Unreadable)
+    scope.map(Some).ok_or(UnreadableScope)
 }
 
-/// The values of a list, or the single value.
-fn alternatives(value: &Value) -> impl Iterator<Item = &Value> {
+/// The values that an assigned value allows: the values of a list, or the single value.
+fn allowed_values(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter()
 }
 
-fn is_plain(value: &Value) -> bool {
+/// Whether the scope of an assignment may have this value, alone or in a list.
+fn is_valid_scalar(value: &Value) -> bool {
     match value {
         Value::String(text) => text.chars().count() <= MAX_TEXT,
         Value::Number(_) | Value::Bool(_) => true,
@@ -188,7 +191,10 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::needless_pass_by_value, reason = "reads like the table it is")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the tests are easier to read without references"
+    )]
     fn matches(assigned: Value, requested: Value) -> bool {
         let requested = requested.as_object().cloned().unwrap_or_default();
         applies(assigned.as_object(), &requested)
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_matches_each_of_its_values_but_not_a_list() {
+    fn an_assigned_list_matches_each_of_its_values() {
         assert!(matches(json!({"p": ["a", "b"]}), json!({"p": "b"})));
         assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": "c"})));
         assert!(!matches(json!({"p": ["a", "b"]}), json!({"p": ["a"]})));
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_different_types_never_match_and_numbers_match_by_value() {
+    fn only_equal_values_of_the_same_type_match() {
         assert!(matches(json!({"p": 1}), json!({"p": 1.0})));
         assert!(!matches(json!({"p": 1}), json!({"p": "1"})));
         assert!(!matches(json!({"p": true}), json!({"p": "true"})));

@@ -6,26 +6,25 @@ use uuid::Uuid;
 
 use super::{
     Permission, Scope,
-    assigned::AssignedScope,
-    compiled::{PermissionSet, Shared},
+    assigned_scope::AssignedScope,
+    compiled::{Invalidatable, PermissionSet},
 };
 use crate::{clock, concurrency::pace::Pace, proto::v1::RoleLevel};
 
 /// Approximate overhead of the allocator for each block, in bytes.
 const BLOCK_OVERHEAD: usize = 16;
 
-/// The tenant, the state and the grants of a subject. The tenant and the roles are shared in memory
-/// with the standings of other subjects.
+/// The tenant, the state and the grants (role assignments) of a subject. The tenant and the roles
+/// are shared in memory with the standings of other subjects.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// The subject's tenant.
-    pub tenant: Arc<Shared<Tenant>>,
+    pub tenant: Arc<Invalidatable<Tenant>>,
     /// Whether the subject exists in the tenant and is active.
     pub user: UserStanding,
-    /// The subject's role assignments. They may include expired assignments, which decisions
-    /// ignore.
+    /// The subject's role assignments, including expired assignments, which decisions ignore.
     pub grants: Box<[Grant]>,
-    /// The weight of this standing in the cache, in bytes, computed when the standing was cached.
+    /// The weight of this standing in the cache, in bytes; 0 until the standing is cached.
     pub weight: u32,
 }
 
@@ -39,7 +38,7 @@ pub struct Tenant {
     /// Whether this is the platform tenant.
     pub is_platform: bool,
     /// Whether the tenant accepts API keys as bearer tokens.
-    pub takes_api_keys: bool,
+    pub accepts_api_key_bearer: bool,
 }
 
 /// Whether a subject exists and may act.
@@ -60,25 +59,25 @@ pub struct Role {
     pub id: Uuid,
     /// The name of the role, unique in its tenant.
     pub name: String,
-    /// The level of the role. Higher levels have more power.
+    /// The level of the role. A higher level has more power.
     pub level: i32,
     /// The permissions of the role.
     pub permissions: PermissionSet,
 }
 
-/// An assignment of a role to a subject, with its scope and expiry. The cache has a grant for each
-/// role of each cached subject, so a grant takes only two words: most assignments have neither a
-/// scope nor an expiry.
+/// An assignment of a role to a subject, with the scope and the expiry of the assignment. The cache
+/// has a grant for each assignment of each cached subject. So a grant takes only two machine words
+/// if it has neither a scope nor an expiry, like most grants.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// The assigned role.
-    pub role: Arc<Shared<Role>>,
-    limits: Option<Box<Limits>>,
+    pub role: Arc<Invalidatable<Role>>,
+    restrictions: Option<Box<Restrictions>>,
 }
 
 /// The scope and the expiry of an assignment.
 #[derive(Clone, Debug)]
-struct Limits {
+struct Restrictions {
     scope: Option<AssignedScope>,
     expires_at: Option<i64>,
 }
@@ -87,16 +86,21 @@ impl Grant {
     /// Creates a grant. A `scope` of `None` applies everywhere. `expires_at` is in seconds since
     /// 1970; `None` means that the grant never expires.
     #[must_use]
-    pub fn new(role: Arc<Shared<Role>>, scope: Option<Scope>, expires_at: Option<i64>) -> Self {
+    pub fn new(
+        role: Arc<Invalidatable<Role>>,
+        scope: Option<Scope>,
+        expires_at: Option<i64>,
+    ) -> Self {
         let scope = scope.map(AssignedScope::compile);
-        let limited = scope.is_some() || expires_at.is_some();
-        Self { role, limits: limited.then(|| Box::new(Limits { scope, expires_at })) }
+        let is_restricted = scope.is_some() || expires_at.is_some();
+        let restrictions = is_restricted.then(|| Box::new(Restrictions { scope, expires_at }));
+        Self { role, restrictions }
     }
 
     /// The scope; `None` applies everywhere.
     #[must_use]
     pub fn scope(&self) -> Option<&AssignedScope> {
-        self.limits.as_deref()?.scope.as_ref()
+        self.restrictions.as_deref()?.scope.as_ref()
     }
 
     /// Whether the grant applies to the scope of a request.
@@ -108,13 +112,13 @@ impl Grant {
     /// Approximate memory use without the role, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let limits = self.limits.as_deref();
-        let limits = limits.map_or(0, |limits| {
+        let restrictions = self.restrictions.as_deref();
+        let restrictions_bytes = restrictions.map_or(0, |restrictions| {
             BLOCK_OVERHEAD
-                + size_of::<Limits>()
-                + limits.scope.as_ref().map_or(0, AssignedScope::bytes)
+                + size_of::<Restrictions>()
+                + restrictions.scope.as_ref().map_or(0, AssignedScope::bytes)
         });
-        size_of::<Self>() + limits
+        size_of::<Self>() + restrictions_bytes
     }
 
     /// Whether the role has this permission. Ignores the scope of the grant.
@@ -126,13 +130,12 @@ impl Grant {
     /// The expiry of the grant, in seconds since 1970; `None` means never.
     #[must_use]
     pub fn expires_at(&self) -> Option<i64> {
-        self.limits.as_ref().and_then(|limits| limits.expires_at)
+        self.restrictions.as_ref().and_then(|restrictions| restrictions.expires_at)
     }
 
-    /// Whether the grant has not expired. A grant expires without a write. The clock is read only
-    /// for a grant with an expiry.
+    /// Whether the grant has not expired now. The clock is read only for a grant with an expiry.
     #[must_use]
-    pub fn in_force(&self) -> bool {
+    pub fn is_in_force(&self) -> bool {
         self.expires_at().is_none_or(|expiry| expiry > clock::now().unix_timestamp())
     }
 }
@@ -144,8 +147,8 @@ impl Standing {
         self.user == UserStanding::Active && self.tenant.get().active
     }
 
-    /// Approximate memory of the standing without its tenant and roles, in bytes. Includes the
-    /// overhead of the allocator.
+    /// Approximate memory use without the tenant and the roles, in bytes. Includes the overhead of
+    /// the allocator.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let reference_counts = 2 * size_of::<usize>();
@@ -161,37 +164,39 @@ impl Standing {
 
     /// The grants that have not expired.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
-        self.grants.iter().filter(|grant| grant.in_force())
+        self.grants.iter().filter(|grant| grant.is_in_force())
     }
 
-    /// The grants without a scope that have not expired. These grants apply everywhere. Method
-    /// policies, and the rule for power over others for its actor, use only these grants.
+    /// The grants without a scope that have not expired. These grants apply everywhere. The
+    /// policies of methods use only these grants of a caller. The rule for power over others also
+    /// uses only these grants of the caller.
     pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
         self.grants().filter(|grant| grant.scope().is_none())
     }
 
-    /// Whether the subject holds the permission `text` in a grant without a scope. `text` may have
-    /// wildcards. Returns false for a malformed `text`.
+    /// Whether the subject holds this permission in a grant without a scope. The permission may
+    /// have wildcards. Returns false when the permission is malformed.
     #[must_use]
-    pub fn holds(&self, text: &str) -> bool {
-        Permission::parse(text)
+    pub fn holds(&self, permission: &str) -> bool {
+        Permission::parse(permission)
             .is_some_and(|permission| self.unscoped().any(|grant| grant.permits(&permission)))
     }
 
     /// The permissions that the subject holds in grants without a scope, sorted, each once.
     pub async fn held_everywhere(&self) -> Vec<String> {
         let mut pace = Pace::new();
-        let mut held = BTreeSet::new();
+        let mut permissions = BTreeSet::new();
         for grant in self.unscoped() {
             for permission in grant.role.get().permissions.iter() {
-                held.insert(permission);
+                permissions.insert(permission);
                 pace.pause().await;
             }
         }
-        held.into_iter().map(str::to_owned).collect()
+        permissions.into_iter().map(str::to_owned).collect()
     }
 
-    /// The highest level of the subject's grants without a scope; 0 when it has none.
+    /// The highest level of the roles that the subject holds without a scope; 0 without such a
+    /// role.
     #[must_use]
     pub fn level(&self) -> i32 {
         self.unscoped().map(|grant| grant.role.get().level).max().unwrap_or_default()
@@ -206,7 +211,7 @@ impl Standing {
     /// The names of the subject's roles, sorted, each once.
     #[must_use]
     pub fn role_names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.grants().map(|g| g.role.get().name.clone()).collect();
+        let mut names: Vec<_> = self.grants().map(|grant| grant.role.get().name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -218,7 +223,7 @@ mod tests {
     use super::*;
 
     /// The size of a heap block with the overhead and rounding of glibc's `malloc`, in bytes.
-    fn block(bytes: usize) -> usize {
+    fn block_bytes(bytes: usize) -> usize {
         (bytes + size_of::<usize>()).next_multiple_of(16)
     }
 
@@ -227,14 +232,14 @@ mod tests {
         assert_eq!(size_of::<Grant>(), 16);
         assert_eq!(size_of::<Standing>(), 32);
         let reference_counts = 2 * size_of::<usize>();
-        let standing =
-            block(reference_counts + size_of::<Standing>()) + block(5 * size_of::<Grant>());
-        // One cache entry: two ids, the pointer, usage data and two links. Then one slot of the
-        // hash table at its lowest load. The cache also keeps half as many entries again for
-        // evicted keys.
+        let standing = block_bytes(reference_counts + size_of::<Standing>())
+            + block_bytes(5 * size_of::<Grant>());
+        // A cache entry has two ids, the pointer, usage data and two links.
         let entry = 16 + 16 + size_of::<usize>() + 16 + 8;
+        // A slot of the hash table has 4 + 1 bytes. After it has grown, 7 of 16 slots are used.
         let slot = (4 + 1) * 16 / 7;
-        let whole = standing + (entry + slot) * 3 / 2;
-        assert!(whole < 300, "{whole}");
+        // For evicted keys, the cache keeps half as many entries again.
+        let total = standing + (entry + slot) * 3 / 2;
+        assert!(total < 300, "{total}");
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Scope,
-    compiled::{PermissionSet, Shared},
+    compiled::{Invalidatable, PermissionSet},
     scope,
     standing::{Grant, Role, Standing, Tenant, UserStanding},
 };
@@ -28,8 +28,8 @@ use crate::{
     concurrency::fair_permits::FairPermits,
     db::{Db, TenantTx},
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
-    pg::Observed,
+    ids::{SessionId, SubjectId, TenantId},
+    pg::InstrumentedExecutor,
     tenants::TenantState,
     users::UserState,
 };
@@ -37,17 +37,17 @@ use crate::{
 /// Timeout of one query. After this time, the query fails as if Postgres were unavailable.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum size of JSON that is decoded on the thread that serves the call, in bytes. Decoding this
-/// much takes a fraction of a millisecond. Larger results are decoded on a thread that serves no
-/// calls.
+/// Maximum size of JSON that is decoded on the thread that serves the call, in bytes. Decoding JSON
+/// of this size takes a fraction of a millisecond. Larger results are decoded on a thread that
+/// serves no calls.
 const MAX_INLINE_BYTES: usize = 64 * 1024;
 
-/// Permits to decode large results concurrently, at most one for each tenant. Further calls wait
-/// for a permit until their deadline.
+/// Permits for decoding large results concurrently. One tenant gets at most one permit. Further
+/// calls wait for a permit until their deadline.
 static LONG_READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(2));
 
 /// The standings of several subjects of one tenant, read in one snapshot.
-pub struct Subjects {
+pub struct StandingsSnapshot {
     /// The standings, in the order of the requested subjects.
     pub standings: Vec<Standing>,
     /// Whether the given session belongs to one of the subjects and is live. False when no session
@@ -89,10 +89,10 @@ struct GrantRow {
 pub async fn standings(
     db: &Db,
     tenant_id: TenantId,
-    users: &[UserId],
+    users: &[SubjectId],
     session: Option<SessionId>,
-) -> Result<Option<Subjects>> {
-    read(db.statement_in_share(tenant_id).await?, tenant_id, users, session).await
+) -> Result<Option<StandingsSnapshot>> {
+    read_standings(db.statement_in_share(tenant_id).await?, tenant_id, users, session).await
 }
 
 /// Reads the standing of a subject as the transaction `tx` sees it, and whether the given session
@@ -103,21 +103,20 @@ pub async fn standings(
 pub async fn standing_in_transaction(
     tx: &mut TenantTx,
     tenant: TenantId,
-    subject: UserId,
+    subject: SubjectId,
     session: Option<SessionId>,
 ) -> Result<Option<(Standing, bool)>> {
-    let Some(mut read) = read(tx.conn(), tenant, &[subject], session).await? else {
-        return Ok(None);
-    };
-    Ok(read.standings.pop().map(|standing| (standing, read.session_live)))
+    let snapshot = read_standings(tx.conn(), tenant, &[subject], session).await?;
+    let Some(mut snapshot) = snapshot else { return Ok(None) };
+    Ok(snapshot.standings.pop().map(|standing| (standing, snapshot.session_live)))
 }
 
-async fn read(
-    postgres: Observed<'_>,
+async fn read_standings(
+    executor: InstrumentedExecutor<'_>,
     tenant_id: TenantId,
-    users: &[UserId],
+    users: &[SubjectId],
     session: Option<SessionId>,
-) -> Result<Option<Subjects>> {
+) -> Result<Option<StandingsSnapshot>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let row = sqlx::query!(
         r#"
@@ -131,38 +130,38 @@ async fn read(
         &ids,
         session.map(|id| id.0),
     )
-    .fetch_optional(postgres);
+    .fetch_optional(executor);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
-    let shared = Arc::new(Shared::new(Tenant {
+    let tenant = Arc::new(Invalidatable::new(Tenant {
         slug: row.tenant_slug,
         active: row.tenant_state == TenantState::Active,
         is_platform: row.is_platform,
-        takes_api_keys: row.takes_api_keys,
+        accepts_api_key_bearer: row.takes_api_keys,
     }));
     let size = row.roles.len() + row.subjects.len();
-    let decode = move || decode(&ids, tenant_id, &shared, &row.roles, &row.subjects);
+    let decode = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
     let standings = if size > MAX_INLINE_BYTES {
         on_blocking_thread(tenant_id, decode).await?
     } else {
         decode()?
     };
     let session_live = row.session_live == Some(true);
-    Ok(Some(Subjects { standings, session_live, xmax: row.xmax.cast_unsigned() }))
+    Ok(Some(StandingsSnapshot { standings, session_live, xmax: row.xmax.cast_unsigned() }))
 }
 
-/// Runs `work` on a thread that serves no calls.
+/// Decodes a large result on a thread that serves no calls.
 async fn on_blocking_thread<T: Send + 'static>(
     tenant: TenantId,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
+    decode: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let permit = LONG_READS.acquire(tenant).await;
-    // The work holds the permit, because the work continues when the client cancels the call.
-    let work = move || {
-        let result = work();
+    // The thread holds the permit, because decoding continues when the client cancels the call.
+    let decode = move || {
+        let result = decode();
         drop(permit);
         result
     };
-    task::spawn_blocking(work)
+    task::spawn_blocking(decode)
         .await
         .map_err(|_| Error::defect("the decoding of a read did not finish"))?
 }
@@ -171,47 +170,48 @@ async fn on_blocking_thread<T: Send + 'static>(
 fn decode(
     ids: &[Uuid],
     tenant_id: TenantId,
-    tenant: &Arc<Shared<Tenant>>,
+    tenant: &Arc<Invalidatable<Tenant>>,
     roles: &str,
     subjects: &str,
 ) -> Result<Vec<Standing>> {
-    let roles: Vec<RoleRow> = parse(roles)?;
-    let subjects: Vec<SubjectRow> = parse(subjects)?;
+    let roles: Vec<RoleRow> = parse_json(roles)?;
+    let subjects: Vec<SubjectRow> = parse_json(subjects)?;
     let roles = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
     let mut rows_by_id: HashMap<Uuid, SubjectRow> =
         subjects.into_iter().map(|subject| (subject.user_id, subject)).collect();
     ids.iter()
-        .map(|id| standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles))
+        .map(|id| to_standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles))
         .collect()
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
+fn parse_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
     serde_json::from_str(json).map_err(|error| sqlx::Error::Decode(error.into()).into())
 }
 
-fn standing(
+/// The standing of a subject. Without a row, the subject is unknown. A grant whose scope can't be
+/// read is left out.
+fn to_standing(
     tenant_id: TenantId,
-    tenant: Arc<Shared<Tenant>>,
+    tenant: Arc<Invalidatable<Tenant>>,
     row: Option<SubjectRow>,
-    roles: &HashMap<Uuid, Arc<Shared<Role>>>,
+    roles: &HashMap<Uuid, Arc<Invalidatable<Role>>>,
 ) -> Result<Standing> {
     let user = user_standing(row.as_ref().map(|subject| subject.state));
     let grants = row.map(|subject| subject.grants).unwrap_or_default();
-    // The vector gets its exact capacity, because it stays in the cache.
     let mut valid_grants = Vec::with_capacity(grants.len());
     for row in grants {
-        let scope = scope::kept(row.scope.as_deref(), tenant_id, row.assignment_id);
+        let scope = scope::from_stored(row.scope.as_deref(), tenant_id, row.assignment_id);
         let Ok(scope) = scope else { continue };
         let role = roles.get(&row.role_id).cloned();
-        let role = role.ok_or_else(|| Error::defect("an assignment without its role"))?;
+        let role = role.ok_or_else(|| Error::defect("the role of an assignment was not read"))?;
         valid_grants.push(Grant::new(role, scope, row.expires_at));
     }
     Ok(Standing { tenant, user, grants: valid_grants.into(), weight: 0 })
 }
 
-impl From<RoleRow> for Arc<Shared<Role>> {
+impl From<RoleRow> for Arc<Invalidatable<Role>> {
     fn from(row: RoleRow) -> Self {
-        Arc::new(Shared::new(Role {
+        Arc::new(Invalidatable::new(Role {
             id: row.role_id,
             name: row.name,
             level: row.level,
@@ -229,7 +229,7 @@ fn user_standing(state: Option<UserState>) -> UserStanding {
 }
 
 /// The rows that explain a decision about one subject.
-pub struct Explained {
+pub struct ExplanationRows {
     /// False when the tenant is suspended.
     pub tenant_active: bool,
     /// Whether the subject exists in the tenant and is active.
@@ -248,13 +248,13 @@ pub struct Explained {
     pub xmax: u64,
 }
 
-/// An assignment whose role has the requested permission. `S` is the type of its scope: raw JSON
+/// An assignment whose role has the requested permission. `S` is the type of the scope: raw JSON
 /// or a parsed scope.
 #[derive(Debug, Deserialize)]
 pub struct AssignmentRow<S = Option<Scope>> {
     /// The id of the assignment.
     pub assignment_id: Uuid,
-    /// The id of its role.
+    /// The id of the role.
     pub role_id: Uuid,
     /// The name of the role.
     pub role_name: String,
@@ -270,8 +270,8 @@ pub struct AssignmentRow<S = Option<Scope>> {
 
 impl AssignmentRow<Option<Box<RawValue>>> {
     /// Parses the scope. Returns `None` when the scope can't be read.
-    pub fn read(self, tenant: TenantId) -> Option<AssignmentRow> {
-        let scope = scope::kept(self.scope.as_deref(), tenant, self.assignment_id).ok()?;
+    pub fn parse_scope(self, tenant: TenantId) -> Option<AssignmentRow> {
+        let scope = scope::from_stored(self.scope.as_deref(), tenant, self.assignment_id).ok()?;
         let Self { assignment_id, role_id, role_name, level, permission, expires_at, .. } = self;
         Some(AssignmentRow {
             assignment_id,
@@ -299,19 +299,19 @@ pub struct MissingRoleRow {
 }
 
 /// Reads the rows that explain a decision, in one round trip. Returns `None` when the tenant does
-/// not exist. `forms` has all permissions that cover the requested permission. `max_roles` is the
-/// maximum number of missing roles.
+/// not exist. `covering` has all permissions that cover the requested permission. `max_roles` is
+/// the maximum number of missing roles.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn explained(
+pub async fn explanation_rows(
     db: &Db,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     session: Option<SessionId>,
-    forms: &[String],
+    covering: &[String],
     max_roles: i64,
-) -> Result<Option<Explained>> {
+) -> Result<Option<ExplanationRows>> {
     let row = sqlx::query!(
         r#"
         select tenant_state as "tenant_state!: TenantState",
@@ -324,12 +324,12 @@ pub async fn explained(
         tenant.0,
         user.0,
         session.map(|id| id.0),
-        forms,
+        covering,
         max_roles,
     )
     .fetch_optional(db.statement_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
-    Ok(Some(Explained {
+    Ok(Some(ExplanationRows {
         tenant_active: row.tenant_state == TenantState::Active,
         user: user_standing(row.user_state),
         session_live: row.session_live == Some(true),

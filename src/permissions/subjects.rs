@@ -17,13 +17,13 @@ use crate::{
     },
 };
 
-/// Minimum number of assignments that a page examines. Otherwise, when few assignments match the
-/// scope, a list with small pages would need many calls.
+/// Number of assignments that a page examines at least, if so many exist. With a smaller number, a
+/// list with small pages would need many calls when few assignments match the scope.
 const ASSIGNMENTS_PER_PAGE: i64 = 250;
 
 impl Permissions {
-    /// A page of the subjects for which a Check with the same permission and scope returns allowed.
-    pub(super) async fn subjects(
+    /// A page of the subjects for which a Check with the same permission and scope is granted.
+    pub(super) async fn subjects_page(
         &self,
         caller: &Caller,
         request: ListSubjectsRequest,
@@ -31,34 +31,35 @@ impl Permissions {
         let permission = Permission::concrete("permission", &request.permission)?;
         let requested = scope::requested(request.scope.as_ref())?;
         let tenant = caller.tenant();
-        let mut page = self.pages.begin(caller.asker(), &request)?;
+        let mut page = self.pages.begin(caller.page_caller(), &request)?;
         if let Some(read) = page.next_read(ROWS_PER_READ) {
             let max_examined = read.limit.max(ASSIGNMENTS_PER_PAGE);
-            let mut tx = self.db.begin_unsealed(tenant).await?;
-            let forms = permission.forms();
+            let mut tx = self.db.begin_without_cipher(tenant).await?;
+            let covering = permission.covering_texts();
+            let after = read.after_id();
             let holders =
-                holders::next(&mut tx, tenant, &forms, read.after_id(), max_examined).await?;
-            let to_subject = |row: HolderRow| Ok(subject(tenant, row, &requested));
-            page.take(holders, |row| Position::of(row.user_id), to_subject).await?;
+                holders::next_batch(&mut tx, tenant, &covering, after, max_examined).await?;
+            let to_subject = |row: HolderRow| Ok(to_subject(tenant, row, &requested));
+            page.add_rows(holders, |row| Position::by_id(row.user_id), to_subject).await?;
         }
         let (subjects, next_page_token) = page.finish()?;
         Ok(ListSubjectsResponse { subjects, next_page_token })
     }
 }
 
-/// The holder, with its first assignment that applies; `None` when no assignment applies.
-fn subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
-    let applying = |held: HeldRow| {
-        let scope = scope::kept(held.scope.as_deref(), tenant, held.assignment_id).ok()?;
+/// The holder with the first assignment that applies; `None` when no assignment applies.
+fn to_subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
+    let if_applies = |held: HeldRow| {
+        let scope = scope::from_stored(held.scope.as_deref(), tenant, held.assignment_id).ok()?;
         scope::applies(scope.as_ref(), requested).then_some((held, scope))
     };
-    let (held, scope) = row.held.0.into_iter().find_map(applying)?;
+    let (held, scope) = row.held.0.into_iter().find_map(if_applies)?;
     Some(Subject {
         user_id: row.user_id.to_string(),
         r#type: subject_type(&row.kind).into(),
         role_name: held.role_name,
         scope: scope.as_ref().map(json::to_struct),
-        expire_time: held.expires_at.map(clock::timestamp_of),
+        expire_time: held.expires_at.map(clock::timestamp_from_seconds),
     })
 }
 

@@ -1,5 +1,5 @@
-//! `WatchPermissions`: reports the subjects whose decisions may have changed, to callers that cache
-//! decisions. A stream ends when its caller is no longer admitted (`readmit` in `gate/admit.rs`).
+//! `WatchPermissions`: reports the subjects about whom decisions may have changed, to clients that
+//! cache decisions. A stream ends when its caller is no longer admitted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    changed::{Changed, MAX_SUBJECTS},
+    changed::{MAX_SUBJECTS, PendingChanges},
     watchers::{ChangeMessage, Watchers},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub struct Watch {
     pub feed: Feed,
     /// Distributes the changes to the streams.
     pub watchers: Arc<Watchers>,
-    /// Limits the number of open streams, since each stream receives every change in its tenant.
+    /// Limits the number of open streams, because each stream receives every change in its tenant.
     pub streams: Arc<BoundedPermits<TenantId>>,
 }
 
@@ -44,8 +44,8 @@ pub struct Watch {
 pub type Messages = BoxStream<'static, Result<Message, Status>>;
 
 impl Watch {
-    /// Opens a stream for this caller. With a consistency token, the stream continues where the
-    /// token's stream ended.
+    /// Opens a stream for this caller. With a consistency token, the first message reports the
+    /// changes since the token.
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, `RESOURCE_EXHAUSTED` when too many streams
@@ -56,51 +56,52 @@ impl Watch {
         admission: Admission,
         token: &str,
     ) -> Result<Messages> {
-        let permit = self.streams.open(caller.tenant())?;
-        let from = if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
+        let permit = self.streams.acquire(caller.tenant())?;
+        let token_horizon =
+            if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
         if !self.feed.refresh().await {
-            return Err(interrupted());
+            return Err(interrupted_error());
         }
-        // Subscribe before taking the horizon: a change in between is reported twice instead of
-        // being lost.
-        let news = self.watchers.subscribe(caller.tenant(), &self.db, &self.feed);
+        // Subscribe before reading the horizon, so that a change in between is not lost. Such a
+        // change is reported twice.
+        let receiver = self.watchers.subscribe(caller.tenant(), &self.db, &self.feed);
         let horizon = self.feed.horizon();
-        let mut first = match from {
+        let mut first_message = match token_horizon {
             None => Message::default(),
-            Some(from) => self.since(caller.tenant(), from).await?,
+            Some(horizon) => self.changes_since(caller.tenant(), horizon).await?,
         };
-        first.consistency_token = self.feed.token(horizon)?;
+        first_message.consistency_token = self.feed.token(horizon)?;
         let feed = self.feed.clone();
-        let stream = Stream { news, admission, feed, lost_messages: false, _permit: permit };
-        let rest = stream::try_unfold(stream, |mut stream| async move {
+        let stream = Stream { receiver, admission, feed, lost_messages: false, _permit: permit };
+        let further_messages = stream::try_unfold(stream, |mut stream| async move {
             let message = stream.next().await?;
             Ok(Some((message, stream)))
         });
-        Ok(stream::once(async { Ok(first) }).chain(rest).boxed())
+        Ok(stream::once(async { Ok(first_message) }).chain(further_messages).boxed())
     }
 
-    /// Reads the changes since the horizon of a token.
-    async fn since(&self, tenant: TenantId, horizon: u64) -> Result<Message> {
-        // Reads one subject more than a message can name. The extra subject shows that there are
-        // too many.
+    /// The message that reports the changes since the horizon of a token.
+    async fn changes_since(&self, tenant: TenantId, horizon: u64) -> Result<Message> {
+        // Reads one change more than a message can have subjects. The extra change shows that there
+        // are too many.
         let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
-        let since = self.feed.since(&self.db, tenant, horizon, limit).await?;
-        let mut changed = Changed::default();
-        let too_many = since.changes.len() > MAX_SUBJECTS;
-        for (kind, subject) in since.changes {
-            changed.add(kind, subject);
+        let read = self.feed.changes_since(&self.db, tenant, horizon, limit).await?;
+        let mut pending = PendingChanges::default();
+        let too_many = read.changes.len() > MAX_SUBJECTS;
+        for (kind, subject) in read.changes {
+            pending.add(kind, subject);
         }
-        if since.missed || too_many {
-            changed.add_all();
+        if read.may_be_incomplete || too_many {
+            pending.add_all();
         }
-        let (user_ids, all_subjects) = changed.subjects(&self.db, tenant).await.spelled();
+        let (user_ids, all_subjects) = pending.subjects(&self.db, tenant).await.to_message_fields();
         Ok(Message { user_ids, all_subjects, ..Message::default() })
     }
 }
 
 /// The stream of one caller.
 struct Stream {
-    news: Receiver<Arc<ChangeMessage>>,
+    receiver: Receiver<Arc<ChangeMessage>>,
     admission: Admission,
     feed: Feed,
     /// Whether messages were lost since the last message that was sent.
@@ -112,27 +113,28 @@ impl Stream {
     /// Waits for the next message. An error ends the stream.
     async fn next(&mut self) -> Result<Message> {
         loop {
-            let news = time::timeout(RECHECK_INTERVAL, self.news.recv()).await;
-            // When the feed is not fresh, the check would need one query per stream.
+            let message = time::timeout(RECHECK_INTERVAL, self.receiver.recv()).await;
+            // While the feed is not fresh, the check is left out, because each stream would need a
+            // query. If that lasts too long, the hub ends the streams.
             if self.feed.is_fresh() {
                 self.admission.renew().await?;
             }
-            match news {
-                Ok(Ok(news)) if news.for_clients || self.lost_messages => {
-                    return Ok(self.message(&news));
+            match message {
+                Ok(Ok(message)) if message.for_clients || self.lost_messages => {
+                    return Ok(self.response(&message));
                 }
                 Ok(Ok(_)) | Err(_) => {}
                 // The backlog of a slow stream is bounded. After messages were lost, the next
                 // message of the stream reports all subjects as changed.
                 Ok(Err(RecvError::Lagged(_))) => self.lost_messages = true,
-                Ok(Err(RecvError::Closed)) => return Err(interrupted()),
+                Ok(Err(RecvError::Closed)) => return Err(interrupted_error()),
             }
         }
     }
 
-    fn message(&mut self, news: &ChangeMessage) -> Message {
-        let consistency_token = news.token.clone();
-        let (user_ids, all_subjects) = news.subjects.spelled();
+    fn response(&mut self, message: &ChangeMessage) -> Message {
+        let consistency_token = message.token.clone();
+        let (user_ids, all_subjects) = message.subjects.to_message_fields();
         if std::mem::take(&mut self.lost_messages) {
             return Message { user_ids: Vec::new(), all_subjects: true, consistency_token };
         }
@@ -140,8 +142,8 @@ impl Stream {
     }
 }
 
-fn interrupted() -> Error {
-    let text =
-        "the stream can't continue on this replica: open another with the last consistency_token";
+fn interrupted_error() -> Error {
+    let text = "the stream can't continue on this replica: \
+                open another stream with the last consistency_token";
     Error::refused(ErrorReason::WatchInterrupted, text)
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::changed::{Changed, Subjects};
+use super::changed::{ChangedSubjects, PendingChanges};
 use crate::{
     db::Db,
     error::Result,
@@ -25,36 +25,36 @@ use crate::{
     ids::TenantId,
 };
 
-/// The maximum time between two messages. Well below the 10 seconds that the API promises, to
-/// leave time for a slow query.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The time after which a message is sent even without a change. The API promises a message every
+/// 10 seconds; the rest is time for a slow query.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which a hub checks its state when no change wakes the hub.
-const TICK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The minimum time between two messages. Changes in this time are combined into one message,
-/// which limits the cost of many streams.
+/// The minimum time between two messages. The changes within this time are combined into one
+/// message. This limits the cost of many streams.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// Maximum time without a successful read of the feed. After this time, the streams of this
+/// The maximum time without a successful read of the feed. After this time, the streams of this
 /// replica end.
 const FEED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The number of messages that a slow stream may lag behind.
+/// The maximum number of messages that wait for a slow stream. The stream loses older messages.
 const BACKLOG: usize = 16;
 
-/// One message to all streams of a tenant.
+/// One message from a hub to all streams of a tenant.
 pub struct ChangeMessage {
     /// The subjects whose permissions may have changed.
-    pub subjects: Subjects,
+    pub subjects: ChangedSubjects,
     /// The consistency token that covers the changes.
     pub token: String,
-    /// Whether streams send this message to their clients. If false, a session has ended, and
-    /// streams only check that their callers are still admitted.
+    /// Whether the streams send this message to their clients. If false, only sessions have ended,
+    /// and each stream only checks that its caller is still admitted.
     pub for_clients: bool,
 }
 
-/// The hubs of all tenants that are being watched.
+/// The hubs of all tenants that have a stream.
 #[derive(Default)]
 pub struct Watchers {
     hubs: Mutex<HashMap<TenantId, Arc<Hub>>>,
@@ -63,15 +63,15 @@ pub struct Watchers {
 
 /// Collects the changes of one tenant and sends them to its streams.
 struct Hub {
-    changed: Mutex<Changed>,
+    pending: Mutex<PendingChanges>,
     wake_up: Notify,
     closed: AtomicBool,
-    news: broadcast::Sender<Arc<ChangeMessage>>,
+    sender: broadcast::Sender<Arc<ChangeMessage>>,
 }
 
 impl Watchers {
-    /// Subscribes to a tenant's messages from now on. The messages end when the server stops, or
-    /// when the feed can't be read.
+    /// Subscribes to the messages of a tenant's hub from now on. The receiver is closed when the
+    /// server stops, and when the feed can't be read.
     pub fn subscribe(
         self: &Arc<Self>,
         tenant: TenantId,
@@ -80,16 +80,16 @@ impl Watchers {
     ) -> broadcast::Receiver<Arc<ChangeMessage>> {
         let mut hubs = self.hubs();
         if let Some(hub) = hubs.get(&tenant) {
-            return hub.news.subscribe();
+            return hub.sender.subscribe();
         }
-        let (news, receiver) = broadcast::channel(BACKLOG);
-        // After `stop`, the sender is dropped here, so the receiver ends immediately.
+        let (sender, receiver) = broadcast::channel(BACKLOG);
+        // After `stop`, the sender is dropped here, which closes the receiver immediately.
         if !self.stopped.load(Ordering::Acquire) {
             let hub = Arc::new(Hub {
-                changed: Mutex::default(),
+                pending: Mutex::default(),
                 wake_up: Notify::new(),
                 closed: AtomicBool::new(false),
-                news,
+                sender,
             });
             hubs.insert(tenant, hub.clone());
             let (watchers, db, feed) = (self.clone(), db.clone(), feed.clone());
@@ -108,11 +108,11 @@ impl Watchers {
         }
     }
 
-    /// Removes a hub. Returns whether the hub was removed. With `only_if_unused`, a hub with
+    /// Removes a hub, and returns whether the hub was removed. With `only_if_unused`, a hub with
     /// receivers is not removed.
-    fn forget(&self, tenant: TenantId, hub: &Hub, only_if_unused: bool) -> bool {
+    fn remove(&self, tenant: TenantId, hub: &Hub, only_if_unused: bool) -> bool {
         let mut hubs = self.hubs();
-        if only_if_unused && hub.news.receiver_count() > 0 {
+        if only_if_unused && hub.sender.receiver_count() > 0 {
             return false;
         }
         hubs.remove(&tenant);
@@ -127,86 +127,87 @@ impl Watchers {
 impl ChangeListener for Watchers {
     fn apply(&self, change: &Change) {
         if let Some(hub) = self.hubs().get(&change.tenant) {
-            hub.changed().add(Some(change.kind), change.subject);
+            hub.pending().add(Some(change.kind), change.subject);
             hub.wake_up.notify_one();
         }
     }
 
     fn clear(&self) {
         for hub in self.hubs().values() {
-            hub.changed().add_all();
+            hub.pending().add_all();
             hub.wake_up.notify_one();
         }
     }
 }
 
 impl Hub {
+    /// Sends messages until the hub is closed or removed.
     async fn run(&self, watchers: &Watchers, tenant: TenantId, db: &Db, feed: &Feed) {
         let mut last_sent = Instant::now();
         loop {
-            time::timeout(TICK, self.wake_up.notified()).await.ok();
+            time::timeout(CHECK_INTERVAL, self.wake_up.notified()).await.ok();
             if self.closed.load(Ordering::Acquire) {
                 return;
             }
             if feed.lag() > FEED_TIMEOUT {
-                watchers.forget(tenant, self, false);
+                watchers.remove(tenant, self, false);
                 return;
             }
-            if self.news.receiver_count() == 0 && watchers.forget(tenant, self, true) {
+            if self.sender.receiver_count() == 0 && watchers.remove(tenant, self, true) {
                 return;
             }
-            let is_late = last_sent.elapsed() >= HEARTBEAT;
-            match self.gather(tenant, db, feed, is_late).await {
-                Ok(Some(news)) => {
-                    if news.for_clients {
+            let is_heartbeat_due = last_sent.elapsed() >= HEARTBEAT_INTERVAL;
+            match self.next_message(tenant, db, feed, is_heartbeat_due).await {
+                Ok(Some(message)) => {
+                    if message.for_clients {
                         last_sent = Instant::now();
                     }
                     // An error only means that no stream is left.
-                    self.news.send(Arc::new(news)).ok();
+                    self.sender.send(Arc::new(message)).ok();
                     time::sleep(SPACING).await;
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(%error, "can't send changes to watchers: their streams end");
-                    watchers.forget(tenant, self, false);
+                    tracing::error!(%error, "the streams end, because changes can't be sent");
+                    watchers.remove(tenant, self, false);
                     return;
                 }
             }
         }
     }
 
-    /// The next message; `None` when there is nothing to send. With `is_late`, there is always
-    /// a message.
-    async fn gather(
+    /// Takes the pending changes, and returns the message that reports them; `None` when there is
+    /// nothing to send. With `is_heartbeat_due`, there is always a message.
+    async fn next_message(
         &self,
         tenant: TenantId,
         db: &Db,
         feed: &Feed,
-        is_late: bool,
+        is_heartbeat_due: bool,
     ) -> Result<Option<ChangeMessage>> {
-        // Take the horizon before the changes. Every change below the horizon is then among these
+        // Read the horizon before the changes. Every change before the horizon is then among these
         // changes or was sent before.
         let horizon = feed.horizon();
-        let changed = mem::take(&mut *self.changed());
-        if changed.is_empty() && !is_late {
+        let changes = mem::take(&mut *self.pending());
+        if changes.is_empty() && !is_heartbeat_due {
             return Ok(None);
         }
-        let for_clients = is_late || !changed.has_nothing_to_report();
-        let subjects = changed.subjects(db, tenant).await;
+        let for_clients = is_heartbeat_due || !changes.has_nothing_to_report();
+        let subjects = changes.subjects(db, tenant).await;
         Ok(Some(ChangeMessage { subjects, token: feed.token(horizon)?, for_clients }))
     }
 
-    fn changed(&self) -> MutexGuard<'_, Changed> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingChanges> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Subjects {
-    /// The user ids as text, and whether all subjects are meant.
+impl ChangedSubjects {
+    /// The fields `user_ids` and `all_subjects` of a message to a client.
     #[must_use]
-    pub fn spelled(&self) -> (Vec<String>, bool) {
+    pub fn to_message_fields(&self) -> (Vec<String>, bool) {
         match self {
-            Self::Users(users) => (users.iter().map(Uuid::to_string).collect(), false),
+            Self::Listed(users) => (users.iter().map(Uuid::to_string).collect(), false),
             Self::All => (Vec::new(), true),
         }
     }

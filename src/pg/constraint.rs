@@ -1,13 +1,13 @@
 //! Maps the names of the schema's constraints to client errors.
 //!
-//! The constraint decides, not a query before the write, so two conflicting concurrent requests
-//! cannot both succeed.
+//! A constraint detects a conflict during the write. No query checks before the write, because two
+//! concurrent requests could both pass such a check.
 
 use crate::{error::Error, proto::v1::ErrorReason};
 
 impl From<sqlx::Error> for Error {
-    /// A violated constraint becomes the client error for its name. Every other error stays a
-    /// database error.
+    /// The violation of a constraint becomes the client error for the name of the constraint.
+    /// Every other error stays a database error.
     fn from(error: sqlx::Error) -> Self {
         let constraint = error.as_database_error().and_then(|e| e.constraint());
         match constraint.and_then(refusal) {
@@ -19,8 +19,10 @@ impl From<sqlx::Error> for Error {
 
 /// The client error for a violated constraint; `None` when no request can violate it.
 fn refusal(constraint: &str) -> Option<Error> {
+    // The indexes `…_name_key_idx` refuse a name whose normalized form (`api/names.rs`) exists.
     let (reason, message) = match constraint {
         "users_email_key" => (ErrorReason::EmailTaken, "the tenant has a user with this email"),
+        // The check reserves the slug `platform`.
         "tenants_slug_key" | "tenants_platform_slug_check" => {
             (ErrorReason::SlugTaken, "a tenant has this slug")
         }
@@ -29,10 +31,10 @@ fn refusal(constraint: &str) -> Option<Error> {
             (ErrorReason::RoleNameTaken, "the tenant has a role with this name")
         }
         "roles_wildcard_check" => {
-            return Some(Error::field("permissions", "`*:*` is for system roles"));
+            return Some(Error::field("permissions", "`*:*` is allowed only for system roles"));
         }
         "role_assignments_key" => {
-            (ErrorReason::RoleAlreadyAssigned, "the user has this role with this scope")
+            (ErrorReason::RoleAlreadyAssigned, "the subject already has this role with this scope")
         }
         "service_accounts_name_key" | "service_accounts_name_key_idx" => (
             ErrorReason::ServiceAccountNameTaken,

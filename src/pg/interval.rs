@@ -12,6 +12,6 @@ use crate::error::{Error, Result};
 /// INTERNAL when the duration exceeds about 290,000 years.
 pub fn interval(time: Duration) -> Result<PgInterval> {
     let microseconds = i64::try_from(time.as_micros())
-        .map_err(|_| Error::defect("a duration can't be a Postgres interval"))?;
+        .map_err(|_| Error::defect("a duration is too long for a Postgres interval"))?;
     Ok(PgInterval { months: 0, days: 0, microseconds })
 }

@@ -1,13 +1,13 @@
 //! Access to Postgres, independent of the features: connections that tenants share fairly,
-//! statements that are cancelled with their call, and transactions with a tenant set.
+//! statements that are cancelled with their call, and transactions in which one tenant is selected.
 //!
-//! [`crate::db`] adds two things to a transaction: the keys for personal data, and in-memory
-//! caches that are up to date after each commit.
+//! [`crate::db`] adds two things to a transaction: the keys for personal data, and a commit that
+//! waits until the in-memory caches have applied the change.
 
 mod connecting;
 mod constraint;
+mod instrumented_executor;
 mod interval;
-mod observed;
 mod pooled;
 mod postgres;
 mod schema;
@@ -17,8 +17,8 @@ pub mod unreadable;
 mod url;
 
 pub use connecting::connect_on;
+pub use instrumented_executor::InstrumentedExecutor;
 pub use interval::interval;
-pub use observed::Observed;
 pub use postgres::Postgres;
 pub use schema::{connect_owner, migrate};
 pub use tx::Tx;

@@ -1,4 +1,4 @@
-//! A pool connection in use, and its cleanup when the work is cancelled.
+//! A pool connection in use, and its cleanup when its call is cancelled.
 
 use std::time::Duration;
 
@@ -9,16 +9,15 @@ use tokio::time;
 use super::connecting;
 use crate::{concurrency::fair_permits::Permit, telemetry::Operations};
 
-/// Grace period for a statement whose call was cancelled, and then for closing its connection.
-/// After the grace period the connection is closed, which ends the statement; see
-/// [`super::postgres`].
+/// Grace period for a running statement whose call was cancelled. Then the connection is closed,
+/// and Postgres cancels the statement (see [`super::postgres`]). Closing may take as long again.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The pool and the metrics of its connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     connections: PgPool,
-    /// Counts statements that ran past [`GRACE`] and were ended by closing their connection.
+    /// Counts statements that ran longer than [`GRACE`] after their call was cancelled.
     abandoned: Counter,
     operations: Operations,
 }
@@ -34,8 +33,8 @@ impl Pool {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Statements ended by closing their connection, because their call had \
-                    ended";
+        let help = "Statements whose connection was closed, because they still ran 500 ms after \
+                    their call was cancelled";
         registry.register("tenantry_db_statements_abandoned", help, self.abandoned.clone());
     }
 
@@ -59,8 +58,8 @@ pub(super) enum InProgress {
     Transaction,
 }
 
-/// A pool connection in use. On drop, unfinished work is ended first; then the connection
-/// returns to the pool.
+/// A pool connection in use. After the drop, a background task cleans up unfinished work (see
+/// [`clean_up`]); then the connection returns to the pool.
 #[derive(Debug)]
 pub(super) struct PooledConnection {
     /// `Some` until drop.
@@ -71,8 +70,8 @@ pub(super) struct PooledConnection {
 }
 
 impl PooledConnection {
-    /// Takes a connection from the pool. `permit` is a permit of a tenant's share. The permit is
-    /// released with the connection.
+    /// Takes a connection from the pool. `permit` counts the connection in a tenant's share, and is
+    /// released together with the connection.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         let connection = Some(connecting::acquire(&pool.connections).await?);
         Ok(Self {
@@ -95,16 +94,17 @@ impl Drop for PooledConnection {
         if work != InProgress::Nothing {
             let abandoned = self.abandoned.clone();
             tokio::spawn(async move {
-                end(connection, work, &abandoned).await;
+                clean_up(connection, work, &abandoned).await;
                 drop(permit);
             });
         }
     }
 }
 
-/// Ends unfinished work on a connection before the connection returns to the pool
-/// (launchbadge/sqlx#4393).
-async fn end(mut connection: PoolConnection<Postgres>, work: InProgress, abandoned: &Counter) {
+/// Rolls back an open transaction, or waits for a running statement: Postgres answers a ping after
+/// the statement. Closes the connection if this fails or takes longer than [`GRACE`]. Without the
+/// cleanup, the connection would return to the pool with unfinished work (launchbadge/sqlx#4393).
+async fn clean_up(mut connection: PoolConnection<Postgres>, work: InProgress, abandoned: &Counter) {
     let cleanup = async {
         match work {
             InProgress::Transaction => (&mut *connection).execute("rollback").await.map(drop),

@@ -7,18 +7,19 @@ use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
 
-use super::{Observed, Tx, pooled::Pool, share::ConnectionShares, url::parse};
+use super::{InstrumentedExecutor, Tx, pooled::Pool, share::ConnectionShares, url::parse};
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
 /// The database role that the service connects as. The migrations grant it its privileges.
 pub(super) const APP_ROLE: &str = "tenantry_app";
 
-/// Timeout for a free connection of the pool. After it, the request fails with UNAVAILABLE.
+/// Timeout of the wait for a free connection of the pool. Then the call fails with UNAVAILABLE.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes Postgres check every 250 ms that the client of a running statement is still connected.
-/// Together with [`super::pooled`] this bounds how long the statement of a cancelled call runs.
-/// Postgres 13 and older lack the setting; there only the statement's timeout ends it.
+/// Together with [`super::pooled`], this check bounds how long the statement of a cancelled call
+/// runs. Postgres 13 and older lack the setting; there only the statement timeout ends the
+/// statement.
 const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";
 
@@ -44,27 +45,28 @@ impl Postgres {
         let options = parse(url)?.options([
             ("statement_timeout", "10s"),
             ("lock_timeout", "5s"),
-            // Ends the transaction of a process that hangs or is unreachable, because it would
-            // keep its locks. No transaction here waits for anything but Postgres.
+            // Ends the transaction of a process that hangs or is unreachable, because the
+            // transaction would keep its locks. A transaction of this service waits only for
+            // Postgres, so it is never idle for long.
             ("idle_in_transaction_session_timeout", "10s"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping on each acquire doubles the round trips. A broken connection fails at its
-            // first use and is then replaced.
+            // A ping on each acquire would double the round trips. A broken connection fails at
+            // its first use and is then replaced.
             .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    // Not every operating system that Postgres runs on supports this.
+                    // Not every operating system that Postgres runs on supports this setting.
                     if let Err(error) = connection.execute(CHECK_CLIENT).await {
-                        tracing::debug!(%error, "no check for lost clients: statements time out");
+                        tracing::debug!(%error, "Postgres can't check that clients are connected");
                     }
                     Ok(())
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool: Pool::new(pool), shares: Arc::new(ConnectionShares::of(max_connections)) })
+        Ok(Self { pool: Pool::new(pool), shares: Arc::new(ConnectionShares::new(max_connections)) })
     }
 
     /// Registers the metrics of the connections.
@@ -73,13 +75,13 @@ impl Postgres {
         self.pool.register(registry);
     }
 
-    /// Records the statements in `operations`, which other stores share.
+    /// Records the statements in `operations`, which Redis uses too.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { pool: self.pool.with_operations(operations), ..self }
     }
 
-    /// Refuses a database role that row-level security does not bind.
+    /// Refuses a database role that can bypass row-level security.
     ///
     /// # Errors
     /// Fails when Postgres is unavailable, when the schema is missing, or when the role is a
@@ -108,7 +110,7 @@ impl Postgres {
         .context("can't ask Postgres about the role of DATABASE_URL")?;
         ensure!(
             !role.bypasses && !role.owns,
-            "DATABASE_URL connects as {}, which row-level security does not bind; \
+            "DATABASE_URL connects as {}, which can bypass row-level security; \
              connect as {APP_ROLE}",
             role.name
         );
@@ -122,8 +124,8 @@ impl Postgres {
 
     /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
-    pub fn pool(&self) -> Observed<'static> {
-        Observed::pool(self.pool.clone(), None)
+    pub fn pool(&self) -> InstrumentedExecutor<'static> {
+        InstrumentedExecutor::pool(self.pool.clone(), None)
     }
 
     /// An executor for a single statement on a connection of the tenant's share: for SQL
@@ -131,9 +133,12 @@ impl Postgres {
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn statement_in_share(&self, tenant: TenantId) -> Result<Observed<'static>> {
+    pub async fn statement_in_share(
+        &self,
+        tenant: TenantId,
+    ) -> Result<InstrumentedExecutor<'static>> {
         let permit = self.shares.acquire(tenant).await?;
-        Ok(Observed::pool(self.pool.clone(), Some(permit)))
+        Ok(InstrumentedExecutor::pool(self.pool.clone(), Some(permit)))
     }
 
     /// The pool itself, without metrics and shares.
@@ -142,7 +147,7 @@ impl Postgres {
         self.pool.connections()
     }
 
-    /// Begins a transaction that works in `tenant`, on a connection of the tenant's share.
+    /// Begins a transaction in `tenant`, on a connection of the tenant's share.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or no connection becomes free; OVERLOADED when
@@ -151,8 +156,8 @@ impl Postgres {
         self.begin_in_share(tenant, tenant).await
     }
 
-    /// Like [`Postgres::begin`], but takes the connection from the share of tenant `share`, not
-    /// from the share of `tenant`: for callers that did not name the tenant, or named a tenant that
+    /// Like [`Postgres::begin`], but takes the connection from the share of the tenant `share`, not
+    /// from the share of `tenant`: for clients that did not name the tenant, or named a tenant that
     /// does not exist.
     ///
     /// # Errors

@@ -9,16 +9,16 @@ use super::{postgres::APP_ROLE, url::parse};
 /// Opens one connection as the role that owns the schema.
 ///
 /// # Errors
-/// When the URL is invalid or Postgres does not answer.
+/// When the URL is invalid or Postgres is unavailable.
 pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
 }
 
-/// Applies all migrations. If `app_url` names the service's role and a password, sets that
+/// Applies all migrations. If `app_url` contains the service's role and a password, sets that
 /// password for the role.
 ///
 /// # Errors
-/// When Postgres does not answer or a migration fails. A failed migration is rolled back.
+/// When Postgres is unavailable or a migration fails. A failed migration is rolled back.
 pub async fn migrate(
     owner: &mut PgConnection,
     app_url: Option<&SecretString>,

@@ -1,5 +1,5 @@
-//! Each tenant's share of the pool's connections; see [`FairPermits`]. When one tenant's statements
-//! wait for locks, calls of other tenants still get connections.
+//! Each tenant's share of the pool's connections; see [`FairPermits`]. While the statements of one
+//! tenant wait for locks, the calls of other tenants still get connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 /// Timeout of the wait for a connection of the tenant's share.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The connections, shared fairly by tenants.
+/// The permits for connections, which tenants share fairly.
 #[derive(Debug)]
 pub(super) struct ConnectionShares {
     shares: Arc<FairPermits>,
@@ -24,14 +24,14 @@ pub(super) struct ConnectionShares {
 }
 
 impl ConnectionShares {
-    pub(super) fn of(max_connections: u32) -> Self {
+    pub(super) fn new(max_connections: u32) -> Self {
         let permits = usize::try_from(max_connections).unwrap_or(usize::MAX);
         Self { shares: FairPermits::new(permits), refused: Counter::default() }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Calls refused because their tenant's work held its share of the \
-                    connections to Postgres";
+        let help = "Calls refused because other calls of the same tenant used all connections \
+                    to Postgres that the tenant may use";
         registry.register("tenantry_db_share_refused", help, self.refused.clone());
     }
 
@@ -43,7 +43,8 @@ impl ConnectionShares {
         let permit = time::timeout(WAIT, self.shares.acquire(tenant)).await;
         permit.map_err(|_| {
             self.refused.inc();
-            let text = "the tenant's other calls hold its share of the connections";
+            let text = "other calls of the tenant use all database connections that the tenant \
+                        may use; try again";
             Error::refused(ErrorReason::Overloaded, text)
         })
     }

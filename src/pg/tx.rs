@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::{
-    observed::{Observed, observe},
+    instrumented_executor::{InstrumentedExecutor, observe},
     pooled::{InProgress, Pool, PooledConnection},
 };
 use crate::{
@@ -21,12 +21,13 @@ use crate::{
 /// Maximum statement timeout in a transaction.
 const MAX_STATEMENT: Duration = Duration::from_secs(10);
 
-/// Time from the call's deadline until Postgres ends a statement. At that time the gate has already
-/// answered the caller.
+/// Time from the call's deadline until Postgres cancels a running statement. The gate responds to
+/// the client at the deadline, so before Postgres cancels the statement.
 const AFTER_DEADLINE: Duration = Duration::from_millis(100);
 
-/// A transaction with a tenant set: row-level security shows it only that tenant's rows. On
-/// drop without [`Tx::commit`] it rolls back, and a running statement is ended.
+/// A transaction in which one tenant is selected: row-level security shows only the rows of this
+/// tenant. A transaction that is dropped without [`Tx::commit`] is rolled back, and its running
+/// statement is cancelled.
 #[derive(Debug)]
 pub struct Tx {
     connection: PooledConnection,
@@ -34,34 +35,34 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Begins a transaction. Its statements time out with the deadline of the current call.
+    /// Begins a transaction. Its statements time out at the deadline of the current call.
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
-        let limit = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
-        let limit = limit.min(MAX_STATEMENT).as_millis();
-        // The tenant is a UUID and the limit a number, so nothing needs escaping. One statement
-        // saves round trips.
+        let timeout = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
+        let timeout_ms = timeout.min(MAX_STATEMENT).as_millis();
+        // The tenant is a UUID and the timeout is a number, so nothing needs escaping. One message
+        // with both statements saves a round trip.
         let statement = format!(
             "begin; select set_config('tenantry.tenant', '{tenant}', true), \
-             set_config('statement_timeout', '{limit}ms', true)"
+             set_config('statement_timeout', '{timeout_ms}ms', true)"
         );
-        let work = async {
+        let begin = async {
             let mut connection = PooledConnection::acquire(pool, Some(permit)).await?;
-            // From here on Postgres may be in a transaction, even if its answer never arrives.
+            // From here on Postgres may be in a transaction, even if its response never arrives.
             connection.work = InProgress::Transaction;
             connection.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
             Ok(connection)
         };
-        let connection = observe(pool.operations(), "BEGIN", work).await?;
+        let connection = observe(pool.operations(), "BEGIN", begin).await?;
         Ok(Self { connection, operations: pool.operations().clone() })
     }
 
-    /// The connection, for one statement.
-    pub fn conn(&mut self) -> Observed<'_> {
-        Observed::transaction(&mut self.connection, &self.operations)
+    /// An executor for one statement on this transaction's connection, with metrics and traces.
+    pub fn conn(&mut self) -> InstrumentedExecutor<'_> {
+        InstrumentedExecutor::transaction(&mut self.connection, &self.operations)
     }
 
     /// Switches to another tenant for the rest of the transaction: for a change in two tenants,
-    /// such as the creation of a tenant by platform staff.
+    /// such as the creation of a tenant by a platform administrator.
     ///
     /// # Errors
     /// When Postgres is unavailable.
@@ -75,7 +76,7 @@ impl Tx {
     /// Commits the transaction.
     ///
     /// # Errors
-    /// When Postgres is unavailable. The transaction may or may not be committed then.
+    /// When Postgres is unavailable. It is then unknown whether the transaction was committed.
     pub async fn commit(mut self) -> Result<()> {
         let commit = self.connection.connection()?.execute("COMMIT");
         observe(&self.operations, "COMMIT", commit).await?;

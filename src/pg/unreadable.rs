@@ -1,6 +1,6 @@
-//! Reports rows that this program can't read. Another program or a manual change wrote such a row.
-//! The service treats the row as absent. Operators see a log line with the ids of the row, and the
-//! metric `tenantry_unreadable_rows_total`.
+//! Reports rows that this program can't decode. Another program or a manual change wrote such a
+//! row. The service treats the row as absent. Operators see a log line with the ids of the row, and
+//! the metric `tenantry_unreadable_rows_total`.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use crate::ids::TenantId;
 
 /// The kind of row, used as a label of the metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "labels are spelled as these are")]
+#[expect(non_camel_case_types, reason = "the names of the variants are the labels")]
 pub enum Table {
     /// The scope of a role assignment.
     role_assignment,
@@ -34,15 +34,15 @@ static UNREADABLE_ROWS: LazyLock<Family<Label, Counter>> = LazyLock::new(Family:
 
 /// Registers the metric.
 pub fn register(registry: &mut Registry) {
-    let help = "Rows with stored data that can't be read";
+    let help = "Rows whose data can't be decoded";
     registry.register("tenantry_unreadable_rows", help, UNREADABLE_ROWS.clone());
     for table in [Table::role_assignment, Table::tenant] {
         drop(UNREADABLE_ROWS.get_or_create(&Label { table }));
     }
 }
 
-/// Counts and logs a row that can't be read.
+/// Counts and logs a row that can't be decoded.
 pub fn report(table: Table, tenant: TenantId, row: Uuid) {
     UNREADABLE_ROWS.get_or_create(&Label { table }).inc();
-    tracing::error!(%tenant, ?table, %row, "a row can't be read and counts as absent");
+    tracing::error!(%tenant, ?table, %row, "a row can't be decoded and is treated as absent");
 }

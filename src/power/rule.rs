@@ -1,8 +1,8 @@
 //! The rule for power over others.
 //!
 //! An actor *covers* a target when the actor's level is no lower than the level of each role of
-//! the target, and the actor holds each permission of those roles everywhere. The target's roles
-//! are included with any scope.
+//! the target, and the actor holds each permission of those roles without a scope. All roles of the
+//! target count, also roles with a scope.
 //!
 //! To take something, the actor must cover the target now. To give something, the actor must hold
 //! the given level and permissions until the given right expires. To make a change that lets the
@@ -41,8 +41,8 @@ impl From<Option<i64>> for End {
     }
 }
 
-/// The levels and permissions that an actor holds everywhere, each with its expiry. When several
-/// grants have the same permission, the latest expiry applies.
+/// The levels and permissions that an actor holds without a scope, each with its expiry. When
+/// several grants contain the same permission, the latest expiry applies.
 pub struct Rights<'a> {
     /// The levels of the actor's roles, each with its latest expiry.
     levels: BTreeMap<i32, End>,
@@ -101,7 +101,7 @@ impl<'a> Rights<'a> {
     pub fn permission(&self, text: &str) -> Result<End> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
         let covering = permission.covering();
-        let ends = covering.iter().filter_map(|form| self.permissions.get(form));
+        let ends = covering.iter().filter_map(|key| self.permissions.get(key));
         ends.max().copied().ok_or_else(not_held)
     }
 }
@@ -176,11 +176,12 @@ fn roles_with_latest_end<'a>(
 }
 
 fn level_too_high() -> Error {
-    Error::refused(ErrorReason::LevelTooHigh, "its level is above the caller's level")
+    let text = "the level of the role or of the subject is higher than the caller's level";
+    Error::refused(ErrorReason::LevelTooHigh, text)
 }
 
 fn not_held() -> Error {
-    let text = "it has a permission that the caller does not hold without a scope";
+    let text = "the caller lacks a required permission, or holds it only with a scope";
     Error::refused(ErrorReason::GrantNotHeld, text)
 }
 
@@ -191,6 +192,6 @@ fn outlasts(own_end: End) -> Error {
         End::Never => None,
     };
     let at = at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
-    let text = format!("it must end with the caller's own right: {at} at the latest");
+    let text = format!("the caller's own right expires at {at}; the expiry must not be later");
     Error::refused(ErrorReason::GrantOutlastsGiver, text)
 }

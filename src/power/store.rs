@@ -7,7 +7,7 @@ use crate::{
     concurrency::pace::Pace,
     db::TenantTx,
     error::{Error, Result},
-    ids::{ApiKeyId, RoleId, SessionId, TenantId, UserId},
+    ids::{ApiKeyId, RoleId, SessionId, SubjectId, TenantId},
     permissions::{self, Standing},
 };
 
@@ -16,8 +16,8 @@ use crate::{
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant has no such subject.
-pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<()> {
-    let found = sqlx::query_scalar!(
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: SubjectId) -> Result<()> {
+    let row = sqlx::query_scalar!(
         r#"
         select true as "found!" from subjects where tenant_id = $1 and subject_id = $2
         for no key update
@@ -27,16 +27,16 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Resul
     )
     .fetch_optional(tx.conn())
     .await?;
-    found.map(drop).ok_or_else(Error::not_found)
+    row.map(drop).ok_or_else(Error::not_found)
 }
 
 /// The current standing of a subject. The roles of a disabled subject are included.
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant does not exist.
-pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> Result<Standing> {
-    let read = permissions::standing_in_transaction(tx, tenant, subject, None).await?;
-    read.map(|(standing, _)| standing).ok_or_else(Error::not_found)
+pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: SubjectId) -> Result<Standing> {
+    let standing = permissions::standing_in_transaction(tx, tenant, subject, None).await?;
+    standing.map(|(standing, _)| standing).ok_or_else(Error::not_found)
 }
 
 /// The current standing of a caller, and whether the caller's session or API key is live.
@@ -46,21 +46,21 @@ pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: UserId) -> R
 pub async fn caller(
     tx: &mut TenantTx,
     home: TenantId,
-    caller: UserId,
+    caller: SubjectId,
     session: SessionId,
 ) -> Result<(Standing, bool)> {
-    let read = permissions::standing_in_transaction(tx, home, caller, Some(session)).await?;
-    read.ok_or_else(Error::not_found)
+    let standing = permissions::standing_in_transaction(tx, home, caller, Some(session)).await?;
+    standing.ok_or_else(Error::not_found)
 }
 
-/// Another role of subjects that have a given role.
+/// A role that a subject holds in addition to a given role.
 pub struct HeldRole {
     /// The numeric value of a `RoleLevel`.
     pub level: i16,
     pub permissions: Vec<String>,
 }
 
-/// The other roles of the subjects that have a role, each once.
+/// The other roles of all subjects that hold `role`. Each role is returned once.
 pub async fn roles_of_holders(
     tx: &mut TenantTx,
     tenant: TenantId,

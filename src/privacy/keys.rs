@@ -1,4 +1,4 @@
-//! The in-memory cache of data keys.
+//! Data keys: reads, unwraps, caches and creates them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,8 +9,8 @@ use quick_cache::sync::Cache;
 use secrecy::zeroize::Zeroizing;
 
 use super::{
-    cipher::{self, Cipher, KEY, Unreadable},
-    master::{DataKey, MasterKeys, MasterSource, Wrapped},
+    cipher::{self, Cipher, KEY_LENGTH, UnreadableCounter},
+    master::{DataKey, MasterKeys, MasterSource, WrappedKey},
     store,
 };
 use crate::{
@@ -29,17 +29,17 @@ const MAX_CACHED_TENANTS: usize = 50_000;
 /// cached.
 pub struct DataKeys {
     masters: Arc<MasterKeys>,
-    tenants: Cache<TenantId, Arc<Cipher>>,
+    tenant_ciphers: Cache<TenantId, Arc<Cipher>>,
     /// The cipher for data that belongs to no tenant.
-    common: OnceLock<Arc<Cipher>>,
-    unreadable: Unreadable,
+    common_cipher: OnceLock<Arc<Cipher>>,
+    unreadable_counter: UnreadableCounter,
 }
 
 /// A data key for a new tenant, not yet stored.
 pub struct NewDataKey {
     tenant: TenantId,
     key: DataKey,
-    wrapped: Wrapped,
+    wrapped: WrappedKey,
 }
 
 impl DataKeys {
@@ -51,17 +51,17 @@ impl DataKeys {
         let masters = Arc::new(MasterKeys::load(source)?);
         Ok(Arc::new(Self {
             masters,
-            tenants: Cache::new(MAX_CACHED_TENANTS),
-            common: OnceLock::new(),
-            unreadable: Unreadable::default(),
+            tenant_ciphers: Cache::new(MAX_CACHED_TENANTS),
+            common_cipher: OnceLock::new(),
+            unreadable_counter: UnreadableCounter::default(),
         }))
     }
 
     /// Registers the counter of values that could not be opened.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Sealed values that could not be opened: they were altered in the database";
-        registry.register("tenantry_unreadable_values", help, self.unreadable.clone());
-        cipher::show_tables(&self.unreadable);
+        registry.register("tenantry_unreadable_values", help, self.unreadable_counter.clone());
+        cipher::create_counters(&self.unreadable_counter);
     }
 
     #[must_use]
@@ -70,10 +70,10 @@ impl DataKeys {
     }
 
     /// Reads the data key for data that belongs to no tenant; in a new database, creates the key.
-    /// The server needs this key at its start, so a start with a wrong master key fails.
+    /// The server calls this function at its start, so that a start with a wrong master key fails.
     ///
     /// # Errors
-    /// When Postgres or the key service is unavailable, or when the key is wrapped by a master
+    /// When Postgres or the key service is unavailable, or when the data key is wrapped by a master
     /// key that is not configured.
     pub async fn prepare(&self, postgres: &Postgres) -> anyhow::Result<()> {
         if !self.masters.is_configured() {
@@ -82,63 +82,64 @@ impl DataKeys {
             );
         }
         let no_tenant = TenantId::UNKNOWN;
-        let mut stored = read(postgres, no_tenant).await?;
-        if stored.is_none() {
-            let new = self.make(no_tenant).await?;
+        let mut wrapped = read_wrapped_key(postgres, no_tenant).await?;
+        if wrapped.is_none() {
+            let new_key = self.try_generate(no_tenant).await?;
             let mut tx = postgres.begin(no_tenant).await?;
             // Another replica may insert its key first. Then the key of that replica is used.
-            store::insert(&mut tx, no_tenant, &new.wrapped).await?;
-            stored = store::get(&mut tx, no_tenant).await?;
+            store::insert(&mut tx, no_tenant, &new_key.wrapped).await?;
+            wrapped = store::get(&mut tx, no_tenant).await?;
             tx.commit().await?;
         }
-        let stored = stored.context("there is no common data key")?;
-        let key =
-            self.unwrap(no_tenant, stored).await.context("the common data key can't be used")?;
-        self.common.set(Arc::new(self.cipher(no_tenant, &key)?)).ok();
+        let wrapped = wrapped.context("there is no data key for data that belongs to no tenant")?;
+        let key = self.unwrap(no_tenant, wrapped).await;
+        let key = key.context("can't unwrap the data key for data that belongs to no tenant")?;
+        self.common_cipher.set(Arc::new(self.new_cipher(no_tenant, &key)?)).ok();
         Ok(())
     }
 
     /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
-    /// Before [`DataKeys::prepare`].
+    /// INTERNAL when [`DataKeys::prepare`] has not run.
     pub fn common(&self) -> Result<Arc<Cipher>> {
-        self.common.get().cloned().ok_or_else(|| Error::defect("no data keys were prepared"))
+        let cipher = self.common_cipher.get().cloned();
+        cipher.ok_or_else(|| Error::defect("DataKeys::prepare has not run"))
     }
 
-    /// The cipher of a tenant; `None` when the tenant does not exist. No transaction is open
-    /// while a key service is called.
+    /// The cipher of a tenant; `None` when the tenant does not exist. Its own transaction has ended
+    /// before it calls a key service.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
     pub async fn find(&self, postgres: &Postgres, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        if let Some(cipher) = self.known(tenant)? {
+        if let Some(cipher) = self.cached(tenant)? {
             return Ok(Some(cipher));
         }
-        let Some(stored) = read(postgres, tenant).await? else { return Ok(None) };
+        let Some(wrapped) = read_wrapped_key(postgres, tenant).await? else { return Ok(None) };
         let key =
-            self.unwrap(tenant, stored).await.map_err(|error| key_unavailable(tenant, &error))?;
-        self.cache(tenant, &key).map(Some)
+            self.unwrap(tenant, wrapped).await.map_err(|error| key_unavailable(tenant, &error))?;
+        self.cache_cipher(tenant, &key).map(Some)
     }
 
-    /// Like [`DataKeys::find`], but from the cache only.
+    /// Like [`DataKeys::find`], but reads only the cache.
     ///
     /// # Errors
-    /// For [`TenantId::UNKNOWN`], before [`DataKeys::prepare`].
-    pub fn known(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+    /// INTERNAL for [`TenantId::UNKNOWN`] when [`DataKeys::prepare`] has not run.
+    pub fn cached(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         match tenant {
             TenantId::UNKNOWN => self.common().map(Some),
-            tenant => Ok(self.tenants.get(&tenant)),
+            tenant => Ok(self.tenant_ciphers.get(&tenant)),
         }
     }
 
-    /// Creates a data key for a new tenant. This may call a key service, so the caller must have
-    /// no open transaction.
+    /// Creates a data key for a new tenant. No transaction may be open, because this function may
+    /// call a key service.
     ///
     /// # Errors
     /// UNAVAILABLE when the key cannot be wrapped by the master key.
     pub async fn generate(&self, tenant: TenantId) -> Result<NewDataKey> {
-        self.make(tenant).await.map_err(|error| key_unavailable(tenant, &error))
+        self.try_generate(tenant).await.map_err(|error| key_unavailable(tenant, &error))
     }
 
     /// Stores the data key of a new tenant, and returns the tenant and its cipher. The
@@ -146,23 +147,27 @@ impl DataKeys {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
-    pub async fn insert(&self, tx: &mut Tx, new: &NewDataKey) -> Result<(TenantId, Arc<Cipher>)> {
-        store::insert(tx, new.tenant, &new.wrapped).await?;
-        Ok((new.tenant, self.cache(new.tenant, &new.key)?))
+    pub async fn insert(
+        &self,
+        tx: &mut Tx,
+        new_key: &NewDataKey,
+    ) -> Result<(TenantId, Arc<Cipher>)> {
+        store::insert(tx, new_key.tenant, &new_key.wrapped).await?;
+        Ok((new_key.tenant, self.cache_cipher(new_key.tenant, &new_key.key)?))
     }
 
-    fn cache(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
-        let cipher = Arc::new(self.cipher(tenant, key)?);
-        self.tenants.insert(tenant, cipher.clone());
+    fn cache_cipher(&self, tenant: TenantId, key: &DataKey) -> Result<Arc<Cipher>> {
+        let cipher = Arc::new(self.new_cipher(tenant, key)?);
+        self.tenant_ciphers.insert(tenant, cipher.clone());
         Ok(cipher)
     }
 
-    fn cipher(&self, tenant: TenantId, key: &DataKey) -> Result<Cipher> {
-        Cipher::new(tenant, key, self.unreadable.clone())
+    fn new_cipher(&self, tenant: TenantId, key: &DataKey) -> Result<Cipher> {
+        Cipher::new(tenant, key, self.unreadable_counter.clone())
     }
 
-    async fn make(&self, tenant: TenantId) -> anyhow::Result<NewDataKey> {
-        let mut key = Zeroizing::new([0; KEY]);
+    async fn try_generate(&self, tenant: TenantId) -> anyhow::Result<NewDataKey> {
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
         rand::fill(key.as_mut_slice()).map_err(|_| anyhow::anyhow!("no random bytes"))?;
         let masters = self.masters.clone();
         let wrap = move || {
@@ -172,23 +177,23 @@ impl DataKeys {
         tokio::task::spawn_blocking(wrap).await?
     }
 
-    async fn unwrap(&self, tenant: TenantId, stored: Wrapped) -> anyhow::Result<DataKey> {
+    async fn unwrap(&self, tenant: TenantId, wrapped: WrappedKey) -> anyhow::Result<DataKey> {
         let masters = self.masters.clone();
-        tokio::task::spawn_blocking(move || masters.unwrap(tenant, &stored)).await?
+        tokio::task::spawn_blocking(move || masters.unwrap(tenant, &wrapped)).await?
     }
 }
 
 impl ChangeListener for DataKeys {
     fn apply(&self, change: &Change) {
         if change.kind == Kind::Tenant {
-            self.tenants.remove(&change.tenant);
+            self.tenant_ciphers.remove(&change.tenant);
         }
     }
 
-    /// Drops all keys. A missed change may be the deletion of a tenant, whose key must not stay in
-    /// memory.
+    /// Drops all keys of tenants. A missed change may be the deletion of a tenant, whose key must
+    /// not stay in memory.
     fn clear(&self) {
-        self.tenants.clear();
+        self.tenant_ciphers.clear();
     }
 }
 
@@ -201,12 +206,12 @@ impl Reload for DataKeys {
     }
 }
 
-/// Reads a tenant's wrapped data key. The transaction has ended when this returns.
-async fn read(postgres: &Postgres, tenant: TenantId) -> Result<Option<Wrapped>> {
+/// Reads a tenant's wrapped data key. The transaction has ended when the function returns.
+async fn read_wrapped_key(postgres: &Postgres, tenant: TenantId) -> Result<Option<WrappedKey>> {
     let mut tx = postgres.begin(tenant).await?;
-    let stored = store::get(&mut tx, tenant).await?;
+    let wrapped = store::get(&mut tx, tenant).await?;
     tx.commit().await?;
-    Ok(stored)
+    Ok(wrapped)
 }
 
 fn key_unavailable(tenant: TenantId, error: &anyhow::Error) -> Error {

@@ -17,18 +17,18 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::cipher::KEY;
+use super::cipher::KEY_LENGTH;
 use crate::{
     ids::TenantId,
     secrets::{
         files,
         key_lines::{self, KeyLine},
-        transit::{Transit, TransitAddress},
+        transit::{Transit, TransitConnection},
     },
 };
 
-/// The value of [`Wrapped::by`] for a data key that is stored in plain text.
-const NONE: &str = "none";
+/// The value of [`WrappedKey::by`] for a data key that is stored in plain text.
+const NOT_WRAPPED: &str = "none";
 
 /// The configured sources of master keys. If a key service is configured, it wraps new data keys;
 /// otherwise the first key in the file wraps them. Without both, new data keys are not wrapped.
@@ -36,8 +36,8 @@ const NONE: &str = "none";
 pub struct MasterSource {
     /// Path of the file of master keys.
     pub file: Option<PathBuf>,
-    /// The address of the key service, and the name of the master key there.
-    pub service: Option<(TransitAddress, String)>,
+    /// The connection to the key service, and the name of the master key there.
+    pub service: Option<(TransitConnection, String)>,
 }
 
 /// The master keys, from a file, from a key service, or both.
@@ -53,7 +53,7 @@ struct KeyFile {
 
 /// A data key as it is stored.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Wrapped {
+pub struct WrappedKey {
     /// The encrypted data key; the plain data key when `by` is `none`.
     pub bytes: Vec<u8>,
     /// The master key that wraps the data key: `file:<id>`, `transit:<name>:v<version>` or `none`.
@@ -61,7 +61,7 @@ pub struct Wrapped {
 }
 
 /// A plain data key. Its memory is zeroed on drop.
-pub(super) type DataKey = Zeroizing<[u8; KEY]>;
+pub(super) type DataKey = Zeroizing<[u8; KEY_LENGTH]>;
 
 #[derive(Deserialize)]
 struct Ciphertext {
@@ -77,11 +77,12 @@ impl MasterKeys {
     /// Reads the file of master keys. The key service is not called yet.
     ///
     /// # Errors
-    /// When the file has no keys, or when the CA certificate of the key service can't be read.
+    /// When the file can't be read or has no keys, or when the CA certificate of the key service
+    /// can't be read.
     pub fn load(source: &MasterSource) -> anyhow::Result<Self> {
         let file = source.file.as_deref().map(KeyFile::load).transpose()?;
         let service = match &source.service {
-            Some((address, name)) => Some((Transit::new(address)?, name.clone())),
+            Some((connection, name)) => Some((Transit::new(connection)?, name.clone())),
             None => None,
         };
         Ok(Self { file, service })
@@ -102,33 +103,34 @@ impl MasterKeys {
     }
 
     /// Wraps a tenant's data key by the current master key. Blocks the thread.
-    pub(super) fn wrap(&self, tenant: TenantId, key: &DataKey) -> anyhow::Result<Wrapped> {
+    pub(super) fn wrap(&self, tenant: TenantId, key: &DataKey) -> anyhow::Result<WrappedKey> {
         if let Some((service, name)) = &self.service {
             return wrap_by_service(service, name, tenant, key);
         }
         let Some(file) = &self.file else {
-            return Ok(Wrapped { bytes: key.to_vec(), by: NONE.to_owned() });
+            return Ok(WrappedKey { bytes: key.to_vec(), by: NOT_WRAPPED.to_owned() });
         };
         let keys = file.keys.load();
-        let first = keys.first().context("there is no master key")?;
+        let master = keys.first().context("there is no master key")?;
         let mut bytes = key.to_vec();
-        let nonce = cipher(first)?
-            .seal_in_place_append_tag(Aad::from(associated(tenant)), &mut bytes)
+        let nonce = cipher(master)?
+            .seal_in_place_append_tag(Aad::from(associated_data(tenant)), &mut bytes)
             .map_err(|_| anyhow::anyhow!("a data key can't be wrapped"))?;
         bytes.splice(0..0, nonce.as_ref().iter().copied());
-        Ok(Wrapped { bytes, by: format!("file:{}", first.id) })
+        Ok(WrappedKey { bytes, by: format!("file:{}", master.id) })
     }
 
     /// Unwraps a tenant's data key. Blocks the thread.
-    pub(super) fn unwrap(&self, tenant: TenantId, wrapped: &Wrapped) -> anyhow::Result<DataKey> {
+    pub(super) fn unwrap(&self, tenant: TenantId, wrapped: &WrappedKey) -> anyhow::Result<DataKey> {
         let by = &wrapped.by;
         let plain = match by.split_once(':') {
-            None if by == NONE => Zeroizing::new(wrapped.bytes.clone()),
+            None if by == NOT_WRAPPED => Zeroizing::new(wrapped.bytes.clone()),
             Some(("file", id)) => self.unwrap_by_file(tenant, id, &wrapped.bytes)?,
             Some(("transit", name)) => self.unwrap_by_service(tenant, name, &wrapped.bytes)?,
-            _ => bail!("it is wrapped by {by}, which this version does not know"),
+            _ => bail!("the data key is wrapped by {by}, which this version does not know"),
         };
-        let key = plain.as_slice().try_into().ok().context("it has another length")?;
+        let key = plain.as_slice().try_into();
+        let key = key.ok().with_context(|| format!("the data key must have {KEY_LENGTH} bytes"))?;
         Ok(Zeroizing::new(key))
     }
 
@@ -138,20 +140,22 @@ impl MasterKeys {
         id: &str,
         bytes: &[u8],
     ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-        let missing = || format!("it is wrapped by {id}, which MASTER_KEY_PATH does not have");
-        let file = self.file.as_ref().with_context(missing)?;
-        let has = |keys: &[KeyLine]| keys.iter().any(|key| key.id == id);
-        if !has(&file.keys.load()) {
-            // Another replica may already use a newer file.
+        let no_master_key =
+            || format!("the data key is wrapped by {id}, which MASTER_KEY_PATH does not have");
+        let file = self.file.as_ref().with_context(no_master_key)?;
+        let has_id = |keys: &[KeyLine]| keys.iter().any(|key| key.id == id);
+        if !has_id(&file.keys.load()) {
+            // The file may have changed: another replica already wraps data keys by a new key.
             file.reload()?;
         }
         let keys = file.keys.load();
-        let master = keys.iter().find(|key| key.id == id).with_context(missing)?;
-        let (nonce, secret) = bytes.split_at_checked(NONCE_LEN).context("it is cut short")?;
-        let mut plain = Zeroizing::new(secret.to_vec());
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context("it is cut short")?;
+        let master = keys.iter().find(|key| key.id == id).with_context(no_master_key)?;
+        let too_short = "the wrapped data key is too short";
+        let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN).context(too_short)?;
+        let mut plain = Zeroizing::new(ciphertext.to_vec());
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context(too_short)?;
         let plaintext = cipher(master)?
-            .open_in_place(nonce, Aad::from(associated(tenant)), &mut plain)
+            .open_in_place(nonce, Aad::from(associated_data(tenant)), &mut plain)
             .map_err(|_| anyhow::anyhow!("the master key {id} does not open it"))?;
         let length = plaintext.len();
         plain.truncate(length);
@@ -165,13 +169,16 @@ impl MasterKeys {
         bytes: &[u8],
     ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let (service, _) = self.service.as_ref().with_context(|| {
-            format!("it is wrapped by {by} of a key service, and MASTER_TRANSIT_KEY is off")
+            format!(
+                "the data key is wrapped by {by} of a key service, but MASTER_TRANSIT_KEY is off"
+            )
         })?;
         let name = by.rsplit_once(':').map_or(by, |(name, _)| name);
-        let ciphertext = std::str::from_utf8(bytes).ok().context("it is not a ciphertext")?;
+        let ciphertext = std::str::from_utf8(bytes).ok();
+        let ciphertext = ciphertext.context("the wrapped data key is not UTF-8")?;
         let body = json!({
             "ciphertext": ciphertext,
-            "associated_data": BASE64_STANDARD.encode(associated(tenant)),
+            "associated_data": BASE64_STANDARD.encode(associated_data(tenant)),
         });
         let Plaintext { plaintext } = service.post(&["decrypt", name], &body)?;
         let plain = BASE64_STANDARD.decode(plaintext.expose_secret());
@@ -205,8 +212,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     let keys = key_lines::read(path)?;
     for key in &keys {
         ensure!(
-            key.key.expose_secret().len() == KEY,
-            "the key {} in {} must have {KEY} bytes",
+            key.key.expose_secret().len() == KEY_LENGTH,
+            "the key {} in {} must have {KEY_LENGTH} bytes",
             key.id,
             path.display()
         );
@@ -226,7 +233,7 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
     if path.exists() { Ok(None) } else { prepend_key(path, "").map(Some) }
 }
 
-/// Adds a new current key at the front of a file, and returns its id.
+/// Adds a key at the start of a file, which makes it the current key, and returns the key's id.
 ///
 /// # Errors
 /// When the file can't be read, has no keys, or can't be written.
@@ -235,22 +242,24 @@ pub fn add_key(path: &Path) -> anyhow::Result<String> {
     // writer. Every data key wrapped by the overwritten key would be lost.
     let _lock = lock(path)?;
     read(path)?;
-    let old = fs::read_to_string(path).map(Zeroizing::new);
-    prepend_key(path, &old.with_context(|| format!("can't read {}", path.display()))?)
+    let old_content = fs::read_to_string(path).map(Zeroizing::new);
+    prepend_key(path, &old_content.with_context(|| format!("can't read {}", path.display()))?)
 }
 
+/// Locks the folder of a file.
 fn lock(path: &Path) -> anyhow::Result<fs::File> {
-    let dir = files::folder(path);
-    files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
+    let folder = files::folder(path);
+    files::lock(folder).with_context(|| format!("can't read {}", folder.display()))
 }
 
-fn prepend_key(path: &Path, old: &str) -> anyhow::Result<String> {
-    let (mut id, mut key) = ([0; 4], Zeroizing::new([0; KEY]));
+/// Adds a new random key before the content of a file, and returns the key's id.
+fn prepend_key(path: &Path, old_content: &str) -> anyhow::Result<String> {
+    let (mut id, mut key) = ([0; 4], Zeroizing::new([0; KEY_LENGTH]));
     let filled = rand::fill(&mut id).and_then(|()| rand::fill(key.as_mut_slice()));
     filled.map_err(|_| anyhow::anyhow!("no random bytes"))?;
     let id = format!("{:08x}", u32::from_be_bytes(id));
     let line = Zeroizing::new(format!("{id} {}\n", BASE64_STANDARD.encode(*key)));
-    let content = Zeroizing::new([line.as_str(), old].concat());
+    let content = Zeroizing::new([line.as_str(), old_content].concat());
     files::replace(path, 0o600, content.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))?;
     Ok(id)
@@ -261,17 +270,17 @@ fn wrap_by_service(
     name: &str,
     tenant: TenantId,
     key: &DataKey,
-) -> anyhow::Result<Wrapped> {
+) -> anyhow::Result<WrappedKey> {
     let plain = Zeroizing::new(BASE64_STANDARD.encode(**key));
     let body = json!({
         "plaintext": plain.as_str(),
-        "associated_data": BASE64_STANDARD.encode(associated(tenant)),
+        "associated_data": BASE64_STANDARD.encode(associated_data(tenant)),
     });
     let Ciphertext { ciphertext } = service.post(&["encrypt", name], &body)?;
     let version = ciphertext.strip_prefix("vault:").and_then(|rest| rest.split_once(':'));
     let (version, _) = version.context("the response of the key service is not a ciphertext")?;
     let by = format!("transit:{name}:{version}");
-    Ok(Wrapped { bytes: ciphertext.into_bytes(), by })
+    Ok(WrappedKey { bytes: ciphertext.into_bytes(), by })
 }
 
 fn cipher(master: &KeyLine) -> anyhow::Result<RandomizedNonceKey> {
@@ -279,7 +288,7 @@ fn cipher(master: &KeyLine) -> anyhow::Result<RandomizedNonceKey> {
         .map_err(|_| anyhow::anyhow!("the master key {} can't be used", master.id))
 }
 
-/// The associated data, which binds a wrapped data key to its tenant.
-fn associated(tenant: TenantId) -> Vec<u8> {
+/// The associated data of the encryption, which binds a wrapped data key to its tenant.
+fn associated_data(tenant: TenantId) -> Vec<u8> {
     [b"tenantry data key of ", tenant.0.as_bytes().as_slice()].concat()
 }

@@ -1,9 +1,9 @@
-//! Rotation of the master key: each data key is wrapped by the new master key. Data that the
-//! data keys sealed stays unchanged.
+//! Rotation of the master key: wraps each data key by the new master key. The data that a data key
+//! sealed stays unchanged.
 //!
 //! The table `data_keys` records the master key of each data key, so an interrupted run can be
-//! continued. Several runs may work concurrently, because a data key is replaced only if it has
-//! not changed since it was read.
+//! continued. Several runs may work concurrently, because a run replaces a data key only if no
+//! other run replaced the data key since it was read.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use anyhow::{Context, ensure};
 use secrecy::zeroize::Zeroizing;
 
 use super::{
-    cipher::KEY,
-    master::{MasterKeys, Wrapped},
-    store::{self, Kept},
+    cipher::KEY_LENGTH,
+    master::{MasterKeys, WrappedKey},
+    store::{self, StoredDataKey},
 };
 use crate::{ids::TenantId, pg::Postgres};
 
 /// Maximum number of data keys that one transaction reads or replaces.
 const BATCH: i64 = 500;
 
-/// Number of consecutive failures after which the run stops. After this number, the key service is
-/// probably at fault, not the single data keys.
+/// Number of consecutive failures after which the run stops. So many failures in sequence are
+/// probably caused by the key service, not by the single data keys.
 const MAX_CONSECUTIVE_FAILURES: u64 = 20;
 
 /// The result of a run so far.
@@ -37,10 +37,10 @@ pub struct Progress {
     pub reason: String,
 }
 
-/// The result of wrapping one batch.
+/// The result of rewrapping one batch.
 #[derive(Default)]
 struct Batch {
-    rewrapped: Vec<(Kept, Wrapped)>,
+    rewrapped: Vec<(StoredDataKey, WrappedKey)>,
     failed: u64,
     consecutive_failures: u64,
     reason: String,
@@ -60,16 +60,16 @@ pub async fn all(
         "there is no master key: set MASTER_KEY_PATH or MASTER_TRANSIT_KEY"
     );
     let mut progress = Progress { by: current(masters).await?, ..Progress::default() };
-    let mut after = None;
+    let mut last_tenant = None;
     loop {
         let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
-        let rows = store::others(&mut tx, &progress.by, after, BATCH).await?;
+        let rows = store::wrapped_by_others(&mut tx, &progress.by, last_tenant, BATCH).await?;
         // No transaction may be open while a key service is called.
         drop(tx);
-        let Some(last) = rows.last() else { return Ok(progress) };
-        after = Some(last.tenant_id);
+        let Some(last_row) = rows.last() else { return Ok(progress) };
+        last_tenant = Some(last_row.tenant_id);
         let masters = masters.clone();
-        let batch = tokio::task::spawn_blocking(move || Batch::wrap(&masters, rows)).await?;
+        let batch = tokio::task::spawn_blocking(move || Batch::rewrap(&masters, rows)).await?;
         progress.rewrapped += replace(postgres, &batch.rewrapped).await?;
         progress.failed += batch.failed;
         if batch.failed > 0 {
@@ -83,10 +83,10 @@ pub async fn all(
 }
 
 impl Batch {
-    fn wrap(masters: &MasterKeys, rows: Vec<Kept>) -> Self {
+    fn rewrap(masters: &MasterKeys, rows: Vec<StoredDataKey>) -> Self {
         let mut batch = Self::default();
         for old in rows {
-            match wrap(masters, &old) {
+            match rewrap(masters, &old) {
                 Ok(new) => {
                     batch.rewrapped.push((old, new));
                     batch.consecutive_failures = 0;
@@ -105,24 +105,27 @@ impl Batch {
     }
 }
 
-fn wrap(masters: &MasterKeys, old: &Kept) -> anyhow::Result<Wrapped> {
+fn rewrap(masters: &MasterKeys, old: &StoredDataKey) -> anyhow::Result<WrappedKey> {
     let tenant = TenantId(old.tenant_id);
     let wrapped = masters.unwrap(tenant, &old.key).and_then(|key| masters.wrap(tenant, &key));
     wrapped.with_context(|| format!("the data key of the tenant {tenant}"))
 }
 
 /// Writes a batch; returns the number of keys that were replaced.
-async fn replace(postgres: &Postgres, batch: &[(Kept, Wrapped)]) -> anyhow::Result<u64> {
+async fn replace(
+    postgres: &Postgres,
+    batch: &[(StoredDataKey, WrappedKey)],
+) -> anyhow::Result<u64> {
     let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
-    let mut replaced = 0;
+    let mut replaced_keys = 0;
     for (old, new) in batch {
-        replaced += u64::from(store::rewrap(&mut tx, old, new).await?);
+        replaced_keys += u64::from(store::replace(&mut tx, old, new).await?);
     }
     tx.commit().await?;
-    Ok(replaced)
+    Ok(replaced_keys)
 }
 
-/// Number of data keys that each master key wraps.
+/// The master keys, each with the number of data keys that it wraps.
 ///
 /// # Errors
 /// When Postgres is unavailable.
@@ -135,12 +138,12 @@ pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
 /// returns the version of its key only when it wraps a key, so this function wraps a dummy key.
 ///
 /// # Errors
-/// When the file can't be read or the key service is unavailable.
+/// When the file of master keys can't be read, or when the key service is unavailable.
 pub async fn current(masters: &Arc<MasterKeys>) -> anyhow::Result<String> {
     let masters = masters.clone();
-    let probe = move || {
+    let wrap_dummy_key = move || {
         masters.reload()?;
-        masters.wrap(TenantId::UNKNOWN, &Zeroizing::new([0; KEY]))
+        masters.wrap(TenantId::UNKNOWN, &Zeroizing::new([0; KEY_LENGTH]))
     };
-    Ok(tokio::task::spawn_blocking(probe).await??.by)
+    Ok(tokio::task::spawn_blocking(wrap_dummy_key).await??.by)
 }

@@ -1,25 +1,25 @@
 //! SQL for the table of wrapped data keys.
 //!
 //! - Rule: `works_in_no_tenant` (`migrations/0024_rewrap_data_keys.sql`) decides that only a
-//!   transaction of no tenant sees the data keys of all tenants.
+//!   transaction in which no tenant is selected sees the data keys of all tenants.
 //! - Rule: `data_keys_not_by` (`migrations/0024_rewrap_data_keys.sql`) decides which data keys a
 //!   rotation still has to wrap.
 //! - Rule: `rewrap_data_key` (`migrations/0024_rewrap_data_keys.sql`) replaces a data key only if
 //!   no other run replaced it since it was read.
-//! - Rule: `count_data_keys` (`migrations/0024_rewrap_data_keys.sql`) counts the data keys of
-//!   each master key.
+//! - Rule: `count_data_keys` (`migrations/0024_rewrap_data_keys.sql`) counts the data keys that
+//!   each master key wraps.
 //! - Rule: `destroy_data_key` (`migrations/0004_data_keys.sql`) deletes the data key with its
 //!   tenant (trigger).
 
 use uuid::Uuid;
 
-use super::master::Wrapped;
+use super::master::WrappedKey;
 use crate::{error::Result, ids::TenantId, pg::Tx};
 
 /// The wrapped data key of the tenant that the transaction works in.
-pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
+pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<WrappedKey>> {
     let row = sqlx::query_as!(
-        Wrapped,
+        WrappedKey,
         r#"select wrapped as "bytes", wrapped_by as "by" from data_keys where tenant_id = $1"#,
         tenant.0,
     )
@@ -29,7 +29,7 @@ pub async fn get(tx: &mut Tx, tenant: TenantId) -> Result<Option<Wrapped>> {
 }
 
 /// Inserts the data key of the tenant that the transaction works in, unless the tenant has a key.
-pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> {
+pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &WrappedKey) -> Result<()> {
     sqlx::query!(
         r#"
         insert into data_keys (tenant_id, wrapped, wrapped_by) values ($1, $2, $3)
@@ -45,13 +45,19 @@ pub async fn insert(tx: &mut Tx, tenant: TenantId, key: &Wrapped) -> Result<()> 
 }
 
 /// A row of the table `data_keys`.
-pub struct Kept {
+pub struct StoredDataKey {
     pub tenant_id: Uuid,
-    pub key: Wrapped,
+    pub key: WrappedKey,
 }
 
-/// Data keys not wrapped by `by`, in order of tenant id, starting after the tenant `after`.
-pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> Result<Vec<Kept>> {
+/// Data keys that the master key `by` does not wrap, in the order of the tenant ids, from the first
+/// after `after`.
+pub async fn wrapped_by_others(
+    tx: &mut Tx,
+    by: &str,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<StoredDataKey>> {
     let rows = sqlx::query!(
         r#"
         select tenant_id as "tenant_id!", wrapped as "wrapped!", wrapped_by as "wrapped_by!"
@@ -63,17 +69,17 @@ pub async fn others(tx: &mut Tx, by: &str, after: Option<Uuid>, limit: i64) -> R
     )
     .fetch_all(tx.conn())
     .await?;
-    let keys = rows.into_iter().map(|row| Kept {
+    let keys = rows.into_iter().map(|row| StoredDataKey {
         tenant_id: row.tenant_id,
-        key: Wrapped { bytes: row.wrapped, by: row.wrapped_by },
+        key: WrappedKey { bytes: row.wrapped, by: row.wrapped_by },
     });
     Ok(keys.collect())
 }
 
-/// Replaces a tenant's data key, unless the key has changed since `old` was read. Returns whether
-/// the key was replaced.
-pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
-    let done = sqlx::query_scalar!(
+/// Replaces a tenant's wrapped data key, unless it has changed since `old` was read. Returns
+/// whether it was replaced.
+pub async fn replace(tx: &mut Tx, old: &StoredDataKey, new: &WrappedKey) -> Result<bool> {
+    let is_replaced = sqlx::query_scalar!(
         r#"select rewrap_data_key($1, $2, $3, $4) as "done!""#,
         old.tenant_id,
         old.key.bytes,
@@ -82,10 +88,10 @@ pub async fn rewrap(tx: &mut Tx, old: &Kept, new: &Wrapped) -> Result<bool> {
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(done)
+    Ok(is_replaced)
 }
 
-/// Number of data keys that each master key wraps.
+/// The master keys, each with the number of data keys that it wraps.
 pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, i64)>> {
     let rows =
         sqlx::query!(r#"select wrapped_by as "by!", data_keys as "count!" from count_data_keys()"#)

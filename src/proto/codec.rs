@@ -13,8 +13,8 @@ use super::validate::{self, Validate};
 use crate::error;
 
 /// The initial size of each of the two buffers of a call, in bytes. Most messages fit, and the
-/// buffers grow for larger ones. Tonic's default of 8 KiB is too large for the fast paths of
-/// memory allocators.
+/// buffers grow for larger messages. Tonic's default is 8 KiB, which memory allocators allocate
+/// more slowly.
 const INITIAL_BUFFER: usize = 512;
 
 /// A stream's messages are sent when this many bytes are buffered. This is tonic's default.
@@ -63,8 +63,8 @@ impl<U: Message + Default + Validate> Decoder for ValidatedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // Prost's decoder fails only for malformed bytes, which is the caller's error. Its error
-        // text is dropped, because it may quote the caller's data.
+        // Prost's decoder fails only for malformed bytes, which is the client's error. The text of
+        // the error is dropped, because it may quote the client's data.
         let message = self.0.decode(buf).map_err(|_| error::undecodable())?;
         if let Some(message) = &message {
             validate::check(message).map_err(error::invalid_fields)?;

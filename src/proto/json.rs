@@ -1,8 +1,8 @@
 //! Conversion of JSON between protobuf (`google.protobuf.Struct`) and Postgres.
 //!
 //! Postgres can store JSON that this program and its clients can't read: numbers that don't fit
-//! into a double, and deeper nesting. Therefore columns are decoded as [`Stored`] and parsed one
-//! by one: one unreadable value does not make the other rows unreadable.
+//! into a double, and nesting that is too deep. Therefore columns are decoded as [`Stored`], and
+//! each value is parsed separately: one unreadable value does not make the other rows unreadable.
 
 use prost_types::{Struct, value::Kind};
 use serde_json::{Map, Number, Value, value::RawValue};
@@ -14,20 +14,21 @@ use crate::error::{Error, Result};
 /// clients accept 100 nested messages, and each object takes three.
 pub const MAX_DEPTH: usize = 20;
 
-/// The smallest positive whole number that a double can't tell from the next one: 2^53.
+/// The smallest positive whole number that a double can't distinguish from the next whole number:
+/// 2^53.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The raw JSON of a column, not parsed yet.
 pub type Stored = Json<Box<RawValue>>;
 
-/// Converts a protobuf Struct to a JSON object to store. Reading it later gives exactly the same
-/// value.
+/// Converts a protobuf Struct to a JSON object that is stored. A later read of the object returns
+/// exactly the same value.
 ///
 /// # Errors
 /// Returns INVALID_ARGUMENT for `field` when a value is not set, a number is not finite or would
 /// change, a text has U+0000, or the nesting is too deep.
 pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
-    Reading { field, stored: true }.object(from, 1)
+    StructReader { field, is_stored: true }.object(from, 1)
 }
 
 /// Converts a protobuf Struct to a JSON object that is only compared, not stored. Works like
@@ -36,15 +37,15 @@ pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
 /// # Errors
 /// The same as [`object`].
 pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
-    Reading { field, stored: false }.object(from, 1)
+    StructReader { field, is_stored: false }.object(from, 1)
 }
 
-struct Reading<'a> {
+struct StructReader<'a> {
     field: &'a str,
-    stored: bool,
+    is_stored: bool,
 }
 
-impl Reading<'_> {
+impl StructReader<'_> {
     fn object(&self, from: &Struct, depth: usize) -> Result<Map<String, Value>> {
         self.check_depth(depth)?;
         let entries = from.fields.iter();
@@ -89,13 +90,13 @@ impl Reading<'_> {
             return self.refuse("whole numbers must be below 2^53: write ids as strings");
         }
         if from == 0.0 && from.is_sign_negative() {
-            if self.stored {
+            if self.is_stored {
                 return self.refuse("numbers must not be negative zero");
             }
             return Ok(Number::from(0));
         }
         if from.fract() == 0.0 {
-            #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
             return Ok(Number::from(from as i64));
         }
         let number = Number::from_f64(from);
@@ -120,7 +121,7 @@ pub fn read(stored: &RawValue) -> Option<Map<String, Value>> {
 /// Never fails for an object that was parsed or created by this program.
 pub fn store(object: &Map<String, Value>) -> Result<Stored> {
     let raw = serde_json::value::to_raw_value(object);
-    raw.map(Json).map_err(|_| Error::defect("an object is no JSON"))
+    raw.map(Json).map_err(|_| Error::defect("an object can't be encoded as JSON"))
 }
 
 /// Whether an object is nested deeper than clients can decode.
@@ -180,17 +181,17 @@ mod tests {
 
     use super::*;
 
-    fn number(value: f64, stored: bool) -> Result<Number> {
-        Reading { field: "scope", stored }.number(value)
+    fn number(value: f64, is_stored: bool) -> Result<Number> {
+        StructReader { field: "scope", is_stored }.number(value)
     }
 
     /// N01
     #[test]
-    fn a_number_comes_back_or_is_refused() {
+    fn a_number_is_stored_exactly_or_refused() {
         for exact in [0.0, 1.0, -1.0, 0.1, 0.418_172_151_370_759_47, f64::MIN_POSITIVE, 5e-324] {
-            let text = number(exact, true).expect("stored").to_string();
-            let back: Value = serde_json::from_str(&text).expect("JSON");
-            assert_eq!(back.as_f64().map(f64::to_bits), Some(exact.to_bits()), "{text}");
+            let text = number(exact, true).expect("the number is accepted").to_string();
+            let parsed: Value = serde_json::from_str(&text).expect("the text is JSON");
+            assert_eq!(parsed.as_f64().map(f64::to_bits), Some(exact.to_bits()), "{text}");
         }
         assert_eq!(
             number(9_007_199_254_740_991.0, true).ok(),
@@ -203,56 +204,62 @@ mod tests {
         assert_eq!(number(-0.0, false).ok(), Some(Number::from(0)));
     }
 
-    fn nested(depth: usize, outer: impl Fn(Value) -> Value) -> Map<String, Value> {
-        let inner = (1..depth).fold(json!(1), |inner, _| outer(inner));
+    /// An object of the given depth. `wrap` adds one level.
+    fn nested(depth: usize, wrap: impl Fn(Value) -> Value) -> Map<String, Value> {
+        let inner = (1..depth).fold(json!(1), |inner, _| wrap(inner));
         [("a".to_owned(), inner)].into_iter().collect()
     }
 
     /// N02
     #[test]
-    fn depth_is_bounded_both_ways() {
+    fn depth_is_bounded_in_both_directions() {
         let objects = |depth| nested(depth, |inner| json!({ "a": inner }));
         let lists = |depth| nested(depth, |inner| json!([inner]));
-        for fits in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
-            assert!(!is_too_deep(&fits));
-            assert_eq!(object("settings", &to_struct(&fits)).expect("fits"), fits);
+        for deepest in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
+            assert!(!is_too_deep(&deepest));
+            let converted = object("settings", &to_struct(&deepest)).expect("the depth is allowed");
+            assert_eq!(converted, deepest);
         }
-        for deep in [objects(MAX_DEPTH + 1), lists(MAX_DEPTH + 1), objects(100)] {
-            assert!(is_too_deep(&deep));
-            let cut = object("settings", &to_struct(&deep)).expect("cut");
-            assert!(!is_too_deep(&cut));
+        for too_deep in [objects(MAX_DEPTH + 1), lists(MAX_DEPTH + 1), objects(100)] {
+            assert!(is_too_deep(&too_deep));
+            // `to_struct` replaces the levels that are too deep by null.
+            let shortened =
+                object("settings", &to_struct(&too_deep)).expect("the depth is allowed");
+            assert!(!is_too_deep(&shortened));
         }
-        let mut deep = to_struct(&objects(MAX_DEPTH));
+        let mut too_deep = to_struct(&objects(MAX_DEPTH));
         for _ in 0..2 {
-            let value = prost_types::Value { kind: Some(Kind::StructValue(deep)) };
-            deep = Struct { fields: [("a".to_owned(), value)].into() };
-            assert!(object("settings", &deep).is_err() && compared("scope", &deep).is_err());
+            let value = prost_types::Value { kind: Some(Kind::StructValue(too_deep)) };
+            too_deep = Struct { fields: [("a".to_owned(), value)].into() };
+            assert!(object("settings", &too_deep).is_err());
+            assert!(compared("scope", &too_deep).is_err());
         }
     }
 
-    /// N01: a value without a kind would be read back as null.
+    /// N01: a value without a kind would be stored as null.
     #[test]
     fn a_value_without_a_kind_is_refused() {
         let unset = prost_types::Value { kind: None };
         let list = prost_types::ListValue { values: vec![unset.clone()] };
         let in_list = prost_types::Value { kind: Some(Kind::ListValue(list)) };
         let null = prost_types::Value { kind: Some(Kind::NullValue(0)) };
-        for (value, fits) in [(unset, false), (in_list, false), (null, true)] {
+        for (value, is_accepted) in [(unset, false), (in_list, false), (null, true)] {
             let from = Struct { fields: [("a".to_owned(), value)].into() };
-            assert_eq!(object("settings", &from).is_ok(), fits);
-            assert_eq!(compared("scope", &from).is_ok(), fits);
+            assert_eq!(object("settings", &from).is_ok(), is_accepted);
+            assert_eq!(compared("scope", &from).is_ok(), is_accepted);
         }
     }
 
     /// N01
     #[test]
-    fn what_can_not_be_read_is_told_apart() {
-        let read = |text: &str| read(&RawValue::from_string(text.to_owned()).expect("JSON"));
+    fn unreadable_json_is_none() {
+        let read =
+            |text: &str| read(&RawValue::from_string(text.to_owned()).expect("the text is JSON"));
         assert!(read(r#"{"a":1}"#).is_some());
-        let huge = format!(r#"{{"a":1{}}}"#, "0".repeat(400));
-        let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
-        for bad in ["[]", "null", "1", &huge, &deep] {
-            assert!(read(bad).is_none(), "{bad}");
+        let huge_number = format!(r#"{{"a":1{}}}"#, "0".repeat(400));
+        let too_deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+        for unreadable in ["[]", "null", "1", &huge_number, &too_deep] {
+            assert!(read(unreadable).is_none(), "{unreadable}");
         }
     }
 }

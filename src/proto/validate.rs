@@ -14,9 +14,9 @@ const MAX_KEPT: usize = 32;
 
 /// A message with field rules.
 pub trait Validate {
-    /// Adds all violations of this message to `found`. `at` is the path of the message in the
-    /// request.
-    fn validate(&self, at: &Path<'_>, found: &mut Violations);
+    /// Adds all violations of this message to `violations`. `path` is the path of the message in
+    /// the request.
+    fn validate(&self, path: &Path<'_>, violations: &mut Violations);
 }
 
 /// Validates a whole message.
@@ -25,12 +25,12 @@ pub trait Validate {
 ///
 /// Returns the violations, if there are any.
 pub fn check(message: &impl Validate) -> Result<(), Violations> {
-    let mut found = Violations::default();
-    message.validate(&Path::Root, &mut found);
-    if found.0.is_empty() { Ok(()) } else { Err(found) }
+    let mut violations = Violations::default();
+    message.validate(&Path::Root, &mut violations);
+    if violations.0.is_empty() { Ok(()) } else { Err(violations) }
 }
 
-/// The path of a value in a request. It is kept on the stack, and is formatted only for a
+/// The path of a value in a request. A path needs no heap memory, and is formatted only for a
 /// violation.
 #[derive(Debug, Clone, Copy)]
 pub enum Path<'a> {
@@ -67,15 +67,16 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The violations found so far. Each has a field path and a description, but never the value.
+/// The violations found so far. Each has a field path and a description, but never the value of
+/// the field.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds a violation at the path `at`, unless `ok` is true.
-    pub fn ensure(&mut self, at: &Path<'_>, ok: bool, description: &str) {
-        if !ok && self.0.len() < MAX_KEPT {
-            self.0.push((at.to_string(), description.to_owned()));
+    /// Adds a violation at `path`, unless `is_valid`.
+    pub fn ensure(&mut self, path: &Path<'_>, is_valid: bool, description: &str) {
+        if !is_valid && self.0.len() < MAX_KEPT {
+            self.0.push((path.to_string(), description.to_owned()));
         }
     }
 
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_read_as_field_paths() {
+    fn a_path_is_formatted_as_a_field_path() {
         let items = Path::Root.field("items");
         let item = items.item(3);
         assert_eq!(item.to_string(), "items[3]");
@@ -146,36 +147,36 @@ mod tests {
     }
 
     #[test]
-    fn violations_are_kept_up_to_the_limit() {
-        let mut found = Violations::default();
-        found.ensure(&Path::Root.field("fine"), true, "is fine");
+    fn violations_beyond_the_limit_are_dropped() {
+        let mut violations = Violations::default();
+        violations.ensure(&Path::Root.field("name"), true, "must not be empty");
         for index in 0..=MAX_KEPT {
-            found.ensure(&Path::Root.field("ids").item(index), false, "must be a UUID");
+            violations.ensure(&Path::Root.field("ids").item(index), false, "must be a UUID");
         }
-        let found = found.into_vec();
-        assert_eq!(found.len(), MAX_KEPT);
-        assert_eq!(found[0], ("ids[0]".to_owned(), "must be a UUID".to_owned()));
+        let violations = violations.into_vec();
+        assert_eq!(violations.len(), MAX_KEPT);
+        assert_eq!(violations[0], ("ids[0]".to_owned(), "must be a UUID".to_owned()));
     }
 
     #[test]
-    fn lengths_count_code_points() {
+    fn a_length_counts_code_points() {
         assert_eq!(chars("žluťoučký"), 9);
         assert_eq!(chars("👩‍🚀"), 3);
     }
 
     #[test]
-    fn patterns_match_anywhere_and_broken_ones_nowhere() {
+    fn a_valid_pattern_matches_anywhere_in_the_text() {
         static DIGITS: Pattern = Pattern::new(|| compile("[0-9]+"));
-        static BROKEN: Pattern = Pattern::new(|| compile("["));
+        static INVALID: Pattern = Pattern::new(|| compile("["));
         assert!(matches(&DIGITS, "a1b"));
         assert!(!matches(&DIGITS, "ab"));
-        assert!(!matches(&BROKEN, "["));
+        assert!(!matches(&INVALID, "["), "an invalid pattern matches nothing");
     }
 
     #[test]
-    fn uuids() {
+    fn only_the_hyphenated_form_is_a_uuid() {
         assert!(is_uuid("0197c0de-7a5b-7c3d-8e1f-0123456789AB"));
-        for wrong in [
+        for invalid in [
             "",
             "0197c0de7a5b7c3d8e1f0123456789ab",
             "{0197c0de-7a5b-7c3d-8e1f-0123456789a}",
@@ -183,17 +184,17 @@ mod tests {
             "0197c0de-7a5b-7c3d-8e1f0-123456789ab",
             "0197c0de-7a5b-7c3d-8e1f-0123456789ab\n",
         ] {
-            assert!(!is_uuid(wrong), "{wrong:?}");
+            assert!(!is_uuid(invalid), "{invalid:?}");
         }
     }
 
     #[test]
-    fn emails() {
+    fn an_email_has_the_syntax_that_html_defines() {
         let label = "a".repeat(63);
-        for right in ["a@b", "Ada.L+x@example.co.uk", ".a.@1.2", &format!("a@{label}.{label}")] {
-            assert!(is_email(right), "{right:?}");
+        for valid in ["a@b", "Ada.L+x@example.co.uk", ".a.@1.2", &format!("a@{label}.{label}")] {
+            assert!(is_email(valid), "{valid:?}");
         }
-        for wrong in [
+        for invalid in [
             "",
             "a",
             "@b",
@@ -210,7 +211,7 @@ mod tests {
             "a@b\n",
             &format!("a@{label}a"),
         ] {
-            assert!(!is_email(wrong), "{wrong:?}");
+            assert!(!is_email(invalid), "{invalid:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     Roles,
-    assignments::{self, AssignmentRow, NewAssignment, Which},
+    assignments::{self, AssignmentRow, AssignmentSelector, NewAssignment},
     audited,
     guard::AdminGuard,
     store,
@@ -18,7 +18,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::{Caller, RoleGrant, WriteCaller},
-    ids::{AssignmentId, RoleId, TenantId, UserId},
+    ids::{AssignmentId, RoleId, SubjectId, TenantId},
     permissions::{Scope, scope},
     proto::v1::{AssignRoleRequest, AssignRoleResponse},
 };
@@ -26,29 +26,29 @@ use crate::{
 impl Roles {
     pub(super) async fn assign(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: AssignRoleRequest,
     ) -> Result<AssignRoleResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let key = Key {
             tenant,
-            actor: Some(acting.user()),
+            actor: Some(write_caller.user()),
             method: "AssignRole",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let assignment = Assignment {
-            user: UserId::parse("user_id", &message.user_id)?,
+        let assignment = RequestedAssignment {
+            user: SubjectId::parse("user_id", &message.user_id)?,
             role: RoleId::parse("role_id", &message.role_id)?,
-            scope: scope::assigned(message.scope.as_ref()).and_then(scope::storable)?,
+            scope: scope::assigned(message.scope.as_ref()).and_then(scope::check_size)?,
             expires_at: message.expire_time.as_ref().map(parse_expiry).transpose()?,
         };
         let user = assignment.user;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
-            let (caller, row) = assign(tx, acting, assignment).await?;
+            let (caller, row) = assign(tx, write_caller, assignment).await?;
             let event = Event::new(EventKind::RoleAssigned).target(user.0);
-            let event = audited::assigned(event, &row);
+            let event = audited::with_assignment(event, &row);
             let assignment_id = row.assignment_id.0;
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
             let role_assignment = Some(row.into());
@@ -60,28 +60,28 @@ impl Roles {
     /// Removes one or all assignments of a role from a subject. Returns the consistency token.
     ///
     /// # Errors
-    /// Returns `NOT_FOUND` when there is no such assignment, `PERMISSION_DENIED` when the subject
-    /// holds more than the caller, and `FAILED_PRECONDITION` when the tenant would lose its last
-    /// administrator.
+    /// Returns `NOT_FOUND` when there is no such assignment, `PERMISSION_DENIED` when the caller
+    /// does not cover the subject (`power/rule.rs`), and `FAILED_PRECONDITION` when the tenant
+    /// would lose its last administrator.
     pub(super) async fn unassign(
         &self,
-        acting: &WriteCaller,
-        user: UserId,
+        write_caller: &WriteCaller,
+        user: SubjectId,
         role: RoleId,
-        which: &Which,
+        selector: &AssignmentSelector,
     ) -> Result<String> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let admins = AdminGuard::lock_and_count(&mut tx, tenant).await?;
         let row = store::get(&mut tx, tenant, role).await?;
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let deleted_rows = assignments::delete(&mut tx, tenant, user, role, which).await?;
+        let caller = write_caller.authorize_take(&mut tx, user).await?;
+        let deleted_rows = assignments::delete(&mut tx, tenant, user, role, selector).await?;
         if deleted_rows.is_empty() {
             return Err(Error::not_found());
         }
-        admins.check(&mut tx).await?;
+        admins.check_after_change(&mut tx).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = audited::taken(event, &row, &deleted_rows);
+        let event = audited::with_removed_assignments(event, &row, &deleted_rows);
         audit::finish(tx, &caller.actor(), event).await
     }
 }
@@ -92,8 +92,8 @@ fn parse_expiry(at: &Timestamp) -> Result<OffsetDateTime> {
 }
 
 /// The assignment that a request asks for.
-pub(super) struct Assignment {
-    pub(super) user: UserId,
+pub(super) struct RequestedAssignment {
+    pub(super) user: SubjectId,
     pub(super) role: RoleId,
     pub(super) scope: Option<Scope>,
     pub(super) expires_at: Option<OffsetDateTime>,
@@ -108,22 +108,23 @@ pub(super) struct Assignment {
 /// scopes.
 async fn assign<'a>(
     tx: &mut TenantTx,
-    acting: &'a WriteCaller,
-    assignment: Assignment,
+    write_caller: &'a WriteCaller,
+    assignment: RequestedAssignment,
 ) -> Result<(&'a Caller, AssignmentRow)> {
-    let tenant = acting.tenant();
+    let tenant = write_caller.tenant();
     let role = store::lock(tx, tenant, assignment.role).await?;
     let expiry = assignment.expires_at.into();
-    let caller = acting.authorize_give(tx, assignment.user, RoleGrant::from(&role), expiry).await?;
-    let new = NewAssignment {
+    let caller =
+        write_caller.authorize_give(tx, assignment.user, RoleGrant::from(&role), expiry).await?;
+    let new_assignment = NewAssignment {
         id: AssignmentId::new(),
         user: assignment.user,
         role: assignment.role,
         scope: assignment.scope.map(Value::Object),
         expires_at: assignment.expires_at,
     };
-    let inserted = assignments::insert(tx, tenant, &new).await?;
-    Ok((caller, new.row(tenant, role.name, inserted)))
+    let computed_columns = assignments::insert(tx, tenant, &new_assignment).await?;
+    Ok((caller, new_assignment.row(tenant, role.name, computed_columns)))
 }
 
 /// Assigns a role to a new user, without a scope and without an expiry. Returns the assignment.
@@ -133,11 +134,12 @@ async fn assign<'a>(
 pub async fn assign_new(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     role: RoleId,
 ) -> Result<AssignmentRow> {
     let row = store::get(tx, tenant, role).await?;
-    let new = NewAssignment { id: AssignmentId::new(), user, role, scope: None, expires_at: None };
-    let inserted = assignments::insert(tx, tenant, &new).await?;
-    Ok(new.row(tenant, row.name, inserted))
+    let new_assignment =
+        NewAssignment { id: AssignmentId::new(), user, role, scope: None, expires_at: None };
+    let computed_columns = assignments::insert(tx, tenant, &new_assignment).await?;
+    Ok(new_assignment.row(tenant, row.name, computed_columns))
 }

@@ -1,4 +1,4 @@
-//! Audit event details about roles and role assignments.
+//! The details of audit events about roles and role assignments.
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use crate::{
     proto::{json, v1::RoleLevel},
 };
 
-/// Adds all attributes of a role that is created or deleted.
-pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
+/// Adds all attributes of a created or deleted role.
+pub(super) fn with_role(event: Event, role: &RoleRow) -> Event {
     event
         .detail("name", role.name.as_str())
         .detail("level", level(role.level))
@@ -19,7 +19,7 @@ pub(super) fn whole(event: Event, role: &RoleRow) -> Event {
 }
 
 /// Adds the changes of a role.
-pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event {
+pub(super) fn with_role_changes(event: Event, before: &RoleRow, after: &RoleRow) -> Event {
     let difference = |role: &RoleRow, other: &RoleRow| {
         let is_missing = |permission: &&String| !other.permissions.contains(permission);
         role.permissions.iter().filter(is_missing).cloned().collect::<Vec<_>>()
@@ -32,38 +32,42 @@ pub(super) fn changed(event: Event, before: &RoleRow, after: &RoleRow) -> Event 
         .list("permissions_removed", difference(before, after))
 }
 
-/// Adds a new assignment.
-pub fn assigned(event: Event, row: &AssignmentRow) -> Event {
+/// Adds the attributes of a new assignment.
+pub fn with_assignment(event: Event, row: &AssignmentRow) -> Event {
     event
         .detail("role_id", row.role_id.to_string())
         .detail("role_name", row.role_name.as_str())
         .detail("assignment_id", row.assignment_id.to_string())
-        .maybe("expire_time", row.expires_at.map(clock::text))
+        .maybe("expire_time", row.expires_at.map(clock::rfc3339))
         .maybe("scope", scope(row))
 }
 
 /// Adds the assignments of one role that were removed.
-pub(super) fn taken(event: Event, role: &RoleRow, rows: &[AssignmentRow]) -> Event {
+pub(super) fn with_removed_assignments(
+    event: Event,
+    role: &RoleRow,
+    rows: &[AssignmentRow],
+) -> Event {
     let event =
         event.detail("role_id", role.role_id.to_string()).detail("role_name", role.name.as_str());
     event.list("assignments", rows.iter().map(|row| entry(row, false)))
 }
 
 /// Adds the assignments that were deleted with their user or service account.
-pub fn gone(event: Event, rows: &[AssignmentRow]) -> Event {
+pub fn with_deleted_assignments(event: Event, rows: &[AssignmentRow]) -> Event {
     event.list("assignments", rows.iter().map(|row| entry(row, true)))
 }
 
 /// An assignment as a JSON object in a list. Unset values are omitted.
-fn entry(row: &AssignmentRow, with_role: bool) -> Value {
+fn entry(row: &AssignmentRow, includes_role: bool) -> Value {
     let mut entry = serde_json::json!({ "assignment_id": row.assignment_id.to_string() });
-    let role = with_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
+    let role = includes_role.then(|| (row.role_id.to_string(), row.role_name.clone()));
     let (role_id, role_name) = role.unzip();
     let optional_values = [
         ("role_id", role_id.map(Value::from)),
         ("role_name", role_name.map(Value::from)),
         ("scope", scope(row)),
-        ("expire_time", row.expires_at.map(|at| clock::text(at).into())),
+        ("expire_time", row.expires_at.map(|at| clock::rfc3339(at).into())),
     ];
     for (key, value) in optional_values {
         if let Some(value) = value {

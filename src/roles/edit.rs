@@ -29,30 +29,30 @@ const MAX_BYTES: i64 = 64 * 1024;
 impl Roles {
     pub(super) async fn create(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: CreateRoleRequest,
     ) -> Result<CreateRoleResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let key = Key {
             tenant,
-            actor: Some(acting.user()),
+            actor: Some(write_caller.user()),
             method: "CreateRole",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
         };
-        let level = level(message.level())?;
-        let permissions = normalised(message.permissions.clone())?;
+        let level = parse_level(message.level())?;
+        let permissions = normalize_permissions(message.permissions.clone())?;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
-            // Lock before the permission check: a wait for the lock after the check would make
-            // the result of the check stale.
+            // Lock before the permission check: during a wait for the lock after the check, the
+            // caller could lose its permissions.
             tenants::store::lock(tx, tenant).await?;
             let grant = RoleGrant { level, permissions: &permissions, is_system: message.system };
-            let caller = acting.authorize_role(tx, grant).await?;
+            let caller = write_caller.authorize_role(tx, grant).await?;
             if !message.system {
-                refuse_built_in(&message.name)?;
+                refuse_system_role_name(&message.name)?;
             }
-            let new = NewRole {
+            let new_role = NewRole {
                 id: RoleId::new(),
                 name: &message.name,
                 level,
@@ -60,58 +60,58 @@ impl Roles {
                 system: message.system,
             };
             refuse_platform_level(caller, level)?;
-            let totals = store::totals_except(tx, tenant, new.id).await?;
+            let totals = store::totals_except(tx, tenant, new_role.id).await?;
             ROLES_OF_TENANT.check(totals.count + 1)?;
             totals.check_with(&permissions)?;
-            let row = store::insert(tx, tenant, &new).await?;
-            let event = Event::new(EventKind::RoleCreated).target(new.id.0);
-            let event = audited::whole(event, &row);
+            let row = store::insert(tx, tenant, &new_role).await?;
+            let event = Event::new(EventKind::RoleCreated).target(new_role.id.0);
+            let event = audited::with_role(event, &row);
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
-            Ok((new.id.0, CreateRoleResponse { role: Some(row.into()), consistency_token }))
+            Ok((new_role.id.0, CreateRoleResponse { role: Some(row.into()), consistency_token }))
         })
         .await
     }
 
     pub(super) async fn update(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: UpdateRoleRequest,
     ) -> Result<UpdateRoleResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let role = RoleId::parse("role_id", &message.role_id)?;
         let fields = ["name", "level", "permissions"];
         let mask = Mask::read(message.update_mask.as_ref(), &fields)?;
         let new_level = message.level.is_some().then(|| message.level());
-        let new_level = mask.take("level", new_level)?.map(level).transpose()?;
+        let new_level = mask.take("level", new_level)?.map(parse_level).transpose()?;
         let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let admins = AdminGuard::lock_and_count(&mut tx, tenant).await?;
         let mut row = store::lock(&mut tx, tenant, role).await?;
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
         if let Some(name) = mask.take("name", message.name)? {
             if name != row.name && !row.is_system {
-                refuse_built_in(&name)?;
+                refuse_system_role_name(&name)?;
             }
             row.name = name;
         }
         row.level = new_level.unwrap_or(row.level);
         if let Some(permissions) = mask.take_list("permissions", message.permissions) {
-            row.permissions = normalised(permissions)?;
+            row.permissions = normalize_permissions(permissions)?;
         }
-        let caller = acting
+        let caller = write_caller
             .authorize_role_change(&mut tx, role, RoleGrant::from(&before), RoleGrant::from(&row))
             .await?;
         refuse_platform_level(caller, row.level)?;
-        let size_after = size(&row.permissions);
-        let size_before = size(&before.permissions);
-        if size_after.0 > size_before.0 || size_after.1 > size_before.1 {
+        let (count_before, bytes_before) = count_and_bytes(&before.permissions);
+        let (count_after, bytes_after) = count_and_bytes(&row.permissions);
+        if count_after > count_before || bytes_after > bytes_before {
             let totals = store::totals_except(&mut tx, tenant, role).await?;
             totals.check_with(&row.permissions)?;
         }
         let row = store::update(&mut tx, &row).await?;
-        admins.check(&mut tx).await?;
+        admins.check_after_change(&mut tx).await?;
         let event = Event::new(EventKind::RoleUpdated).target(role.0);
-        let event = audited::changed(event, &before, &row);
+        let event = audited::with_role_changes(event, &before, &row);
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateRoleResponse { role: Some(row.into()), consistency_token })
     }
@@ -119,31 +119,31 @@ impl Roles {
     /// Deletes a role that no subject has. Returns the consistency token.
     pub(super) async fn delete(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         role: RoleId,
         etag: &str,
     ) -> Result<String> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, role).await?;
-        let caller = acting.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
+        let caller = write_caller.authorize_role(&mut tx, RoleGrant::from(&row)).await?;
         check_etag(etag, row.version)?;
         store::delete(&mut tx, tenant, role).await?;
         let event = Event::new(EventKind::RoleDeleted).target(role.0);
-        audit::finish(tx, &caller.actor(), audited::whole(event, &row)).await
+        audit::finish(tx, &caller.actor(), audited::with_role(event, &row)).await
     }
 }
 
-fn level(level: RoleLevel) -> Result<i16> {
+fn parse_level(level: RoleLevel) -> Result<i16> {
     match level {
         RoleLevel::Unspecified => Err(Error::field("level", "must be set")),
         level => Ok(level as i16),
     }
 }
 
-/// Refuses a name that looks like the name of a system role, because role names also appear in
-/// token claims.
-fn refuse_built_in(name: &str) -> Result<()> {
+/// Refuses a name that looks like the name of a system role. Access tokens contain the names of
+/// roles, so a reader of a token could take the role for the system role.
+fn refuse_system_role_name(name: &str) -> Result<()> {
     if names::is_built_in_role(name) {
         return Err(Error::refused(
             ErrorReason::RoleNameTaken,
@@ -160,17 +160,17 @@ fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
     if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
         return Err(Error::field(
             "level",
-            "ROLE_LEVEL_PLATFORM_ADMIN is only allowed in the platform tenant",
+            "ROLE_LEVEL_PLATFORM_ADMIN is allowed only in the platform tenant",
         ));
     }
     Ok(())
 }
 
-/// Normalises permissions for storage: sorted, without duplicates.
-fn normalised(mut permissions: Vec<String>) -> Result<Vec<String>> {
+/// Sorts the permissions, removes duplicates, and checks the total size.
+fn normalize_permissions(mut permissions: Vec<String>) -> Result<Vec<String>> {
     permissions.sort_unstable();
     permissions.dedup();
-    if size(&permissions).1 > MAX_BYTES {
+    if count_and_bytes(&permissions).1 > MAX_BYTES {
         let text = format!("must have at most {MAX_BYTES} bytes in total");
         return Err(Error::field("permissions", text));
     }
@@ -178,7 +178,7 @@ fn normalised(mut permissions: Vec<String>) -> Result<Vec<String>> {
 }
 
 /// The number of permissions and their total length in bytes.
-fn size(permissions: &[String]) -> (i64, i64) {
+fn count_and_bytes(permissions: &[String]) -> (i64, i64) {
     permissions.iter().fold((0, 0), |(count, bytes), permission| {
         (count + 1, bytes + i64::try_from(permission.len()).unwrap_or(i64::MAX))
     })
@@ -191,7 +191,7 @@ impl TotalsOfOtherRoles {
     /// # Errors
     /// Returns `LIMIT_REACHED` when a limit is exceeded.
     fn check_with(&self, permissions: &[String]) -> Result<()> {
-        let (count, bytes) = size(permissions);
+        let (count, bytes) = count_and_bytes(permissions);
         PERMISSIONS_OF_ROLES.check(self.permissions + count)?;
         PERMISSION_BYTES_OF_ROLES.check(self.bytes + bytes)
     }

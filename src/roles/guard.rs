@@ -37,25 +37,25 @@ pub struct AdminGuard {
 }
 
 impl AdminGuard {
-    /// Call this before the change. The call locks the tenant, so that such changes run one after
-    /// the other. Otherwise two administrators could remove each other at the same time.
+    /// Locks the tenant's row and counts its administrators. Call this before the change. The lock
+    /// serializes such changes. Otherwise two administrators could remove each other concurrently.
     ///
     /// # Errors
     /// Returns `NOT_FOUND` when the tenant was deleted.
-    pub async fn watch(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
+    pub async fn lock_and_count(tx: &mut TenantTx, tenant: TenantId) -> Result<Self> {
         crate::tenants::store::lock(tx, tenant).await?;
         Ok(Self { tenant, admins_before: store::count_admins(tx, tenant, ADMIN_LEVEL).await? })
     }
 
-    /// Call this after the change.
+    /// Checks that an administrator is left. Call this after the change.
     ///
     /// # Errors
     /// Returns `FAILED_PRECONDITION` when the change removed the last administrator.
-    pub async fn check(self, tx: &mut TenantTx) -> Result<()> {
+    pub async fn check_after_change(self, tx: &mut TenantTx) -> Result<()> {
         if self.admins_before > 0 && store::count_admins(tx, self.tenant, ADMIN_LEVEL).await? == 0 {
             return Err(Error::refused(
                 ErrorReason::LastOrgAdmin,
-                "the tenant would be left without an administrator",
+                "the change would leave the tenant without an administrator",
             ));
         }
         Ok(())

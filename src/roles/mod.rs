@@ -13,7 +13,7 @@ pub mod system;
 use crate::{api::paging::Pages, db::Db};
 
 pub use assign::assign_new;
-pub use assignments::held;
+pub use assignments::unexpired_assignments;
 
 /// The gRPC service `RoleService`.
 pub struct Roles {

@@ -9,7 +9,7 @@ use crate::{
     api::filter::{Field, Filter, Kind},
     error::Result,
     gate::Caller,
-    ids::{RoleId, UserId},
+    ids::{RoleId, SubjectId},
     proto::v1::{ListRoleAssignmentsRequest, ListRolesRequest, Role, RoleAssignment, RoleLevel},
 };
 
@@ -17,7 +17,7 @@ const ROLE_FIELDS: &[Field] = &[
     Field { name: "name", kind: Kind::Text },
     Field {
         name: "level",
-        kind: Kind::Choice("ROLE_LEVEL_", |name| RoleLevel::from_str_name(name).map(i32::from)),
+        kind: Kind::Enum("ROLE_LEVEL_", |name| RoleLevel::from_str_name(name).map(i32::from)),
     },
 ];
 
@@ -36,8 +36,8 @@ impl Roles {
         message: &ListRolesRequest,
     ) -> Result<(Vec<Role>, String)> {
         let filter = Filter::parse(&message.filter, ROLE_FIELDS)?;
-        let level = filter.choice("level").map(|level: RoleLevel| level as i16);
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let level = filter.enum_value("level").map(|level: RoleLevel| level as i16);
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         store::list(&mut tx, caller.tenant(), level, &filter, &mut page).await?;
         page.finish()
@@ -47,7 +47,7 @@ impl Roles {
     pub(super) async fn list_assignments(
         &self,
         caller: &Caller,
-        user: Option<UserId>,
+        user: Option<SubjectId>,
         message: &ListRoleAssignmentsRequest,
     ) -> Result<(Vec<RoleAssignment>, String)> {
         let filter = AssignmentFilter {
@@ -55,7 +55,7 @@ impl Roles {
             role: RoleId::parse_optional("role_id", &message.role_id)?,
             role_name: Filter::parse(&message.filter, ASSIGNMENT_FIELDS)?,
         };
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         assignments::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
         page.finish()

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Roles,
-    assignments::{AssignmentRow, Which},
+    assignments::{AssignmentRow, AssignmentSelector},
     store::RoleRow,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     clock::timestamp,
     error::{Error, Result},
     gate::{self, Reach},
-    ids::{RoleId, UserId},
+    ids::{RoleId, SubjectId},
     permissions::scope,
     proto::{
         json,
@@ -33,9 +33,9 @@ impl RoleService for Roles {
         &self,
         request: Request<CreateRoleRequest>,
     ) -> Result<Response<CreateRoleResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&acting, message).await?))
+        Ok(Response::new(self.create(&write_caller, message).await?))
     }
 
     async fn get_role(
@@ -61,18 +61,18 @@ impl RoleService for Roles {
         &self,
         request: Request<UpdateRoleRequest>,
     ) -> Result<Response<UpdateRoleResponse>, Status> {
-        let acting = gate::acting(&request)?;
-        Ok(Response::new(self.update(&acting, request.into_inner()).await?))
+        let write_caller = gate::write_caller(&request)?;
+        Ok(Response::new(self.update(&write_caller, request.into_inner()).await?))
     }
 
     async fn delete_role(
         &self,
         request: Request<DeleteRoleRequest>,
     ) -> Result<Response<DeleteRoleResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let consistency_token = self.delete(&acting, role, &message.etag).await?;
+        let consistency_token = self.delete(&write_caller, role, &message.etag).await?;
         Ok(Response::new(DeleteRoleResponse { consistency_token }))
     }
 
@@ -80,21 +80,21 @@ impl RoleService for Roles {
         &self,
         request: Request<AssignRoleRequest>,
     ) -> Result<Response<AssignRoleResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.assign(&acting, message).await?))
+        Ok(Response::new(self.assign(&write_caller, message).await?))
     }
 
     async fn unassign_role(
         &self,
         request: Request<UnassignRoleRequest>,
     ) -> Result<Response<UnassignRoleResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let user = UserId::parse("user_id", &message.user_id)?;
+        let user = SubjectId::parse("user_id", &message.user_id)?;
         let role = RoleId::parse("role_id", &message.role_id)?;
-        let selection = selection(&message)?;
-        let consistency_token = self.unassign(&acting, user, role, &selection).await?;
+        let selector = parse_selector(&message)?;
+        let consistency_token = self.unassign(&write_caller, user, role, &selector).await?;
         Ok(Response::new(UnassignRoleResponse { consistency_token }))
     }
 
@@ -102,13 +102,13 @@ impl RoleService for Roles {
         &self,
         request: Request<ListRoleAssignmentsRequest>,
     ) -> Result<Response<ListRoleAssignmentsResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
         let message = request.into_inner();
-        let requested_user = UserId::parse_optional("user_id", &message.user_id)?;
-        let (caller, user) = match reaching.within() {
+        let requested_user = SubjectId::parse_optional("user_id", &message.user_id)?;
+        let (caller, user) = match self_or_permitted.within() {
             (caller, Reach::Tenant) => (caller, requested_user),
-            (_, Reach::Own(own)) => reaching
-                .acting_for(requested_user.or(Some(own)))
+            (_, Reach::Own(own_id)) => self_or_permitted
+                .caller_and_subject(requested_user.or(Some(own_id)))
                 .map(|(caller, user)| (caller, Some(user)))?,
         };
         let (role_assignments, next_page_token) =
@@ -118,12 +118,14 @@ impl RoleService for Roles {
 }
 
 /// The assignments that a request removes.
-fn selection(request: &UnassignRoleRequest) -> Result<Which> {
-    if !request.all_scopes {
-        return Ok(Which::Just(scope::assigned(request.scope.as_ref())?.map(Value::Object)));
+fn parse_selector(message: &UnassignRoleRequest) -> Result<AssignmentSelector> {
+    if !message.all_scopes {
+        return Ok(AssignmentSelector::WithScope(
+            scope::assigned(message.scope.as_ref())?.map(Value::Object),
+        ));
     }
-    match request.scope {
-        None => Ok(Which::All),
+    match message.scope {
+        None => Ok(AssignmentSelector::All),
         Some(_) => Err(Error::field("all_scopes", "must not be set together with a scope")),
     }
 }
@@ -146,8 +148,8 @@ impl From<RoleRow> for Role {
 
 impl From<AssignmentRow> for RoleAssignment {
     fn from(row: AssignmentRow) -> Self {
-        let stored = row.scope.as_ref().map(|scope| &*scope.0);
-        let scope = scope::kept(stored, row.tenant_id, row.assignment_id.0);
+        let stored_scope = row.scope.as_ref().map(|scope| &*scope.0);
+        let scope = scope::from_stored(stored_scope, row.tenant_id, row.assignment_id.0);
         let unreadable = scope.is_err();
         Self {
             id: row.assignment_id.to_string(),

@@ -45,7 +45,11 @@ pub struct RoleRow {
 /// # Errors
 /// Returns `ALREADY_EXISTS` when the tenant has a role with this name; case and word separators are
 /// ignored.
-pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> Result<RoleRow> {
+pub async fn insert(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    new_role: &NewRole<'_>,
+) -> Result<RoleRow> {
     let row = sqlx::query_as!(
         RoleRow,
         r#"
@@ -55,12 +59,12 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewRole<'_>) -> R
                   permissions, is_system, version, created_at, updated_at
         "#,
         tenant.0,
-        new.id.0,
-        new.name,
-        new.level,
-        new.permissions,
-        new.system,
-        names::role_key(new.name),
+        new_role.id.0,
+        new_role.name,
+        new_role.level,
+        new_role.permissions,
+        new_role.system,
+        names::normalized_role_name(new_role.name),
     )
     .fetch_one(tx.conn())
     .await?;
@@ -87,7 +91,7 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<Ro
     .ok_or_else(Error::not_found)
 }
 
-/// Reads a role and locks it until the transaction ends.
+/// Reads a role and locks its row until the transaction ends.
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant has no such role.
@@ -108,7 +112,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<R
     .ok_or_else(Error::not_found)
 }
 
-/// Totals over all roles of a tenant except for one role.
+/// Totals over all roles of a tenant, except for one role.
 pub struct TotalsOfOtherRoles {
     /// The number of roles.
     pub count: i64,
@@ -118,7 +122,8 @@ pub struct TotalsOfOtherRoles {
     pub bytes: i64,
 }
 
-/// Computes the totals of all roles except for `role`. The tenant must be locked.
+/// Computes the totals of all roles except for `role`. The transaction must hold the row lock of
+/// the tenant.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -172,7 +177,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Role>,
 ) -> Result<()> {
-    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             RoleRow,
             r#"
@@ -185,19 +190,19 @@ pub async fn list(
             limit $4
             "#,
             tenant.0,
-            batch.after_id(),
+            read.after_id(),
             level,
-            batch.limit,
+            read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
-        let to_item = |row: RoleRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(batch.found(rows), |row| Position::of(row.role_id.0), to_item).await?;
+        let to_item = |row: RoleRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.role_id.0), to_item).await?;
     }
     Ok(())
 }
 
-/// Updates a role. The role must be locked.
+/// Updates a role whose row the transaction has locked with [`lock`].
 ///
 /// # Errors
 /// Returns `ALREADY_EXISTS` when another role of the tenant has the new name.
@@ -217,17 +222,18 @@ pub async fn update(tx: &mut TenantTx, new_row: &RoleRow) -> Result<RoleRow> {
         new_row.name,
         new_row.level,
         &new_row.permissions,
-        names::role_key(&new_row.name),
+        names::normalized_role_name(&new_row.name),
     )
     .fetch_one(tx.conn())
     .await?;
     Ok(row)
 }
 
-/// Deletes a role and its expired assignments. The role must be locked.
+/// Deletes a role, whose row the transaction has locked with [`lock`], and the role's expired
+/// assignments.
 ///
 /// # Errors
-/// Returns `FAILED_PRECONDITION` while a subject has the role.
+/// Returns `FAILED_PRECONDITION` when a subject has the role.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId, role: RoleId) -> Result<()> {
     sqlx::query!(
         r#"

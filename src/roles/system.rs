@@ -51,7 +51,7 @@ pub const PLATFORM: &[SystemRole] = &[
     VIEWER,
 ];
 
-/// Creates the system roles of a new tenant. Returns the id of the first role.
+/// Inserts `roles` as the system roles of a new tenant. Returns the id of the first role.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -59,15 +59,15 @@ pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -
     let mut first_id = None;
     for role in roles {
         let permissions: Vec<_> = role.permissions.iter().map(|p| (*p).to_owned()).collect();
-        let new = NewRole {
+        let new_role = NewRole {
             id: RoleId::new(),
             name: role.name,
             level: role.level as i16,
             permissions: &permissions,
             system: true,
         };
-        store::insert(tx, tenant, &new).await?;
-        first_id = first_id.or(Some(new.id));
+        store::insert(tx, tenant, &new_role).await?;
+        first_id = first_id.or(Some(new_role.id));
     }
-    first_id.ok_or_else(|| Error::defect("a tenant without roles"))
+    first_id.ok_or_else(|| Error::defect("a new tenant needs a role"))
 }

@@ -10,7 +10,8 @@ use std::{
 /// Replaces a file atomically, with the permission bits `mode`.
 ///
 /// # Errors
-/// When the file can't be written. Then the old file stays, unless only the last sync failed.
+/// When the file can't be written. Then the old file is unchanged, unless only the last sync
+/// failed.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let draft = path.with_extension("draft");
     fs::remove_file(&draft).or_else(|error| match error.kind() {
@@ -25,19 +26,20 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// Takes an exclusive lock on a folder, until the result is dropped. The lock serialises changes of
+/// Locks a folder exclusively, until the returned file is dropped. The lock serializes changes of
 /// the folder's files.
 ///
 /// # Errors
 /// When the folder can't be opened.
-pub fn lock(dir: &Path) -> Result<File> {
-    let folder = File::open(dir)?;
-    folder.lock()?;
-    Ok(folder)
+pub fn lock(folder: &Path) -> Result<File> {
+    let file = File::open(folder)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// The folder that contains a file.
 #[must_use]
 pub fn folder(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }

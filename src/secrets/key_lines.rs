@@ -13,8 +13,9 @@ const MIN_KEY_BYTES: usize = 32;
 /// Maximum length of an id, in characters.
 const MAX_ID_LENGTH: usize = 8;
 
+/// A line of such a file.
 pub struct KeyLine {
-    /// The id of the key. Data that was made with the key contains the id.
+    /// The id of the key. Data that is encrypted or signed with the key contains the id.
     pub id: String,
     pub key: SecretSlice<u8>,
 }
@@ -43,12 +44,12 @@ pub fn parse(text: &SecretString) -> anyhow::Result<Vec<KeyLine>> {
         let key = KeyLine::parse(line).with_context(|| format!("line {}", index + 1))?;
         ensure!(
             keys.iter().all(|earlier| earlier.id != key.id),
-            "line {}: its id is used above",
+            "line {}: the id is used in an earlier line",
             index + 1
         );
         keys.push(key);
     }
-    ensure!(!keys.is_empty(), "there is none in it");
+    ensure!(!keys.is_empty(), "there is no key");
     Ok(keys)
 }
 
@@ -56,12 +57,12 @@ impl KeyLine {
     fn parse(line: &str) -> anyhow::Result<Self> {
         let mut parts = line.split_whitespace();
         let (Some(id), Some(key), None) = (parts.next(), parts.next(), parts.next()) else {
-            bail!("it must be an id, a space and a key in base64");
+            bail!("must be an id, a space and a key in base64");
         };
-        ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "its id must be alphanumeric");
-        ensure!(id.len() <= MAX_ID_LENGTH, "its id must have {MAX_ID_LENGTH} characters at most");
-        let key = STANDARD.decode(key).ok().context("its key must be base64")?;
-        ensure!(key.len() >= MIN_KEY_BYTES, "its key must have {MIN_KEY_BYTES} bytes at least");
+        ensure!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "the id must be alphanumeric");
+        ensure!(id.len() <= MAX_ID_LENGTH, "the id must have at most {MAX_ID_LENGTH} characters");
+        let key = STANDARD.decode(key).ok().context("the key must be base64")?;
+        ensure!(key.len() >= MIN_KEY_BYTES, "the key must have at least {MIN_KEY_BYTES} bytes");
         Ok(Self { id: id.to_owned(), key: key.into() })
     }
 }
@@ -71,17 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_invalid_line_but_not_the_key() {
+    fn an_error_contains_the_line_number_and_no_key() {
         let key = STANDARD.encode([7; 32]);
         for (text, expected) in [
-            (String::new(), "there is none"),
-            ("a".into(), "line 1: it must be an id"),
-            (format!("a {key} more"), "line 1: it must be an id"),
-            (format!("# x\nninechars {key}"), "line 2: its id must have 8"),
-            (format!("a-b {key}"), "line 1: its id must be alphanumeric"),
-            (format!("a !{key}"), "line 1: its key must be base64"),
-            (format!("a {}", STANDARD.encode([7; 31])), "line 1: its key must have 32"),
-            (format!("a {key}\na {key}"), "line 2: its id is used"),
+            (String::new(), "there is no key"),
+            ("a".into(), "line 1: must be an id"),
+            (format!("a {key} more"), "line 1: must be an id"),
+            (format!("# x\nninechars {key}"), "line 2: the id must have at most 8"),
+            (format!("a-b {key}"), "line 1: the id must be alphanumeric"),
+            (format!("a !{key}"), "line 1: the key must be base64"),
+            (format!("a {}", STANDARD.encode([7; 31])), "line 1: the key must have at least 32"),
+            (format!("a {key}\na {key}"), "line 2: the id is used"),
         ] {
             let message = parse(&text.clone().into()).err().map(|e| format!("{e:#}"));
             let message = message.unwrap_or_default();

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub trait Reload: Send + Sync + 'static {
     /// The name of the value in the log.
     const NAME: &str;
-    /// The name of the counter of changes, by outcome.
+    /// The name of the counter of reloads, by outcome.
     const METRIC: &str;
 
     /// Reads the files, and returns whether the files had changed.
@@ -37,7 +37,7 @@ struct Outcome {
 /// Reloads the value when its files change, until the value is dropped.
 pub fn keep_current<R: Reload>(value: &Arc<R>, registry: &mut Registry) {
     let reloads = Family::<Outcome, Counter>::default();
-    let help = "Changes of the files, by whether the new content could be used";
+    let help = "Reloads of changed files. A failed reload is repeated every 2 seconds";
     registry.register(R::METRIC, help, reloads.clone());
     // Create both series at the start: Prometheus sees no increase in a series that first
     // appears with the value 1.
@@ -55,10 +55,12 @@ async fn reload_until_dropped<R: Reload>(value: Weak<R>, reloads: Family<Outcome
         ticks.tick().await;
         let Some(value) = value.upgrade() else { return };
         let result = tokio::task::spawn_blocking(move || value.reload()).await;
-        match result.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that read files died"))) {
-            Ok(changed) => {
+        match result
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that read the files panicked")))
+        {
+            Ok(has_changed) => {
                 last_error.clear();
-                if changed {
+                if has_changed {
                     reloads.get_or_create(&Outcome { outcome: "ok" }).inc();
                     tracing::info!("the {} changed", R::NAME);
                 }
@@ -70,7 +72,7 @@ async fn reload_until_dropped<R: Reload>(value: Weak<R>, reloads: Family<Outcome
                     let name = R::NAME;
                     tracing::error!(
                         error = text,
-                        "the {name} can't be read; the old ones stay in use"
+                        "the {name} can't be read; the old {name} stay in use"
                     );
                     last_error = text;
                 }

@@ -8,14 +8,14 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-/// Length of a secret, in bytes. 256 random bits can't be guessed, so a fast hash is enough
-/// to protect the secret.
+/// Length of a secret, in bytes. 256 random bits can't be guessed, so a fast hash protects the
+/// secret well enough.
 pub const LENGTH: usize = 32;
 
 /// Generates a random secret.
 ///
 /// # Errors
-/// When the system has no random bytes.
+/// When the operating system provides no random bytes.
 pub fn random() -> Result<Zeroizing<[u8; LENGTH]>> {
     let mut secret = Zeroizing::new([0; LENGTH]);
     rand::fill(secret.as_mut_slice()).map_err(|_| Error::defect("no random bytes"))?;

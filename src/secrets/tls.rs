@@ -1,5 +1,6 @@
-//! TLS: the server's certificate and the authorities of client certificates. `reload`
-//! loads changed files again. An open connection keeps the configuration of its begin.
+//! TLS: the server's certificate and the authorities of client certificates. [`super::reload`]
+//! loads changed files again. An open connection keeps the configuration with which it was
+//! accepted.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -60,12 +61,12 @@ impl Tls {
     ///
     /// # Errors
     /// When the handshake fails, when the client lacks a required certificate, or when the client
-    /// names no protocol that is served.
+    /// offers no protocol that is served.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.current.load().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
         if stream.get_ref().1.alpn_protocol().is_none() {
-            return Err(io::Error::other("the client does not ask for h2"));
+            return Err(io::Error::other("the client offers no protocol by ALPN"));
         }
         Ok(stream)
     }
@@ -106,7 +107,8 @@ impl LoadedFiles {
     fn new(files: Files, paths: &TlsPaths, protocols: &[&[u8]]) -> anyhow::Result<Self> {
         let chain = certificates(&files.cert, &paths.cert)?;
         let key_path = paths.key.display();
-        // The error names the file only, so that no part of the key is shown.
+        // The error contains only the path, because the parser's error could contain a part of the
+        // key.
         let key = PrivateKeyDer::from_pem_slice(&files.key)
             .map_err(|_| anyhow::anyhow!("{key_path} has no private key in PEM"))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -120,7 +122,7 @@ impl LoadedFiles {
                     let path_text = path.display();
                     roots
                         .add(authority)
-                        .with_context(|| format!("{path_text} has no authority"))?;
+                        .with_context(|| format!("{path_text} has no valid authority"))?;
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);

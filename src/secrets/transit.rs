@@ -1,7 +1,8 @@
 //! Client of a key service with Vault's Transit API. The keys never leave the service
 //! (ASVS 13.3.3).
 //!
-//! The client blocks, like signing with a local key, so it must not run on the runtime's threads.
+//! The client blocks its thread, as signing with a local key does, so it must not run on a thread
+//! of the async runtime.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -17,25 +18,25 @@ use url::Url;
 /// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The address of the key service, and the token that authenticates the client.
+/// How to connect to the key service.
 #[derive(Clone, Debug)]
-pub struct TransitAddress {
+pub struct TransitConnection {
     /// Base URL of the service.
     pub url: Url,
     /// Mount path of the Transit engine.
     pub mount: String,
-    /// File with the access token. The file is read at each call, because an agent renews the
-    /// token.
+    /// File with the token for the key service. The file is read for each request, because another
+    /// program renews the token.
     pub token: PathBuf,
-    /// File with the CA certificates of the service, in PEM; `None` for the certificates that the
-    /// system trusts.
+    /// File with the CA certificates of the service, in PEM; `None` for the CA certificates that
+    /// the operating system trusts.
     pub ca: Option<PathBuf>,
 }
 
 /// A client of the key service.
 pub struct Transit {
     client: Client,
-    address: TransitAddress,
+    connection: TransitConnection,
 }
 
 #[derive(Deserialize)]
@@ -48,25 +49,25 @@ impl Transit {
     ///
     /// # Errors
     /// When the CA certificates can't be read.
-    pub fn new(address: &TransitAddress) -> anyhow::Result<Self> {
-        let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
-        if let Some(path) = &address.ca {
+    pub fn new(connection: &TransitConnection) -> anyhow::Result<Self> {
+        let mut builder = Client::builder().timeout(TIMEOUT).no_proxy();
+        if let Some(path) = &connection.ca {
             let path_text = path.display();
             let pem = fs::read(path).with_context(|| format!("can't read {path_text}"))?;
             let authorities = Certificate::from_pem_bundle(&pem);
             let authorities = authorities.ok().filter(|certificates| !certificates.is_empty());
-            client = client.tls_certs_only(
-                authorities.with_context(|| format!("{path_text} has no authority"))?,
+            builder = builder.tls_certs_only(
+                authorities.with_context(|| format!("{path_text} has no valid authority"))?,
             );
         }
-        let client = client.build().context("no client for TRANSIT_URL")?;
-        Ok(Self { client, address: address.clone() })
+        let client = builder.build().context("can't create a client for TRANSIT_URL")?;
+        Ok(Self { client, connection: connection.clone() })
     }
 
     /// Sends a GET request; returns the `data` of the response.
     ///
     /// # Errors
-    /// When the service does not answer, or answers with an error or another type of data.
+    /// When the service does not respond, or responds with an error or with another type of data.
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<T> {
         self.send(self.client.get(self.endpoint(path)?))
     }
@@ -74,7 +75,7 @@ impl Transit {
     /// Sends a POST request; returns the `data` of the response.
     ///
     /// # Errors
-    /// When the service does not answer, or answers with an error or another type of data.
+    /// When the service does not respond, or responds with an error or with another type of data.
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -84,19 +85,23 @@ impl Transit {
     }
 
     fn endpoint(&self, path: &[&str]) -> anyhow::Result<Url> {
-        let mut url = self.address.url.clone();
+        let mut url = self.connection.url.clone();
         {
             let mut segments =
                 url.path_segments_mut().ok().context("TRANSIT_URL can't have a path")?;
-            segments.pop_if_empty().push("v1").extend(self.address.mount.split('/')).extend(path);
+            segments
+                .pop_if_empty()
+                .push("v1")
+                .extend(self.connection.mount.split('/'))
+                .extend(path);
         }
         Ok(url)
     }
 
     /// Sends a request. No error contains the request or the response, because both may be secret.
     fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let path_text = self.address.token.display();
-        let token = fs::read_to_string(&self.address.token)
+        let path_text = self.connection.token.display();
+        let token = fs::read_to_string(&self.connection.token)
             .map(SecretString::from)
             .with_context(|| format!("can't read {path_text}"))?;
         let response = request
@@ -104,21 +109,21 @@ impl Transit {
             .header("x-vault-request", "true")
             .send()
             .map_err(|error| {
-                anyhow::anyhow!("the key service does not answer: {}", kind(&error))
+                anyhow::anyhow!("the key service does not respond: {}", failure_kind(&error))
             })?;
         let status = response.status();
-        ensure!(status.is_success(), "the key service answers {status}");
+        ensure!(status.is_success(), "the key service responded with {status}");
         let response: ApiResponse<T> =
-            response.json().ok().context("the key service sends an unexpected response")?;
+            response.json().ok().context("the key service sent an unexpected response")?;
         Ok(response.data)
     }
 }
 
-fn kind(error: &reqwest::Error) -> &'static str {
+fn failure_kind(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
-        "it takes too long"
+        "timeout"
     } else if error.is_connect() {
-        "no connection"
+        "can't connect"
     } else {
         "the connection broke"
     }

@@ -1,4 +1,4 @@
-//! Serves one connection: HTTP from the first byte to a graceful shutdown.
+//! Serves one connection, from its first byte to its graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -29,9 +29,9 @@ use tonic::body::Body;
 use tower::service_fn;
 
 use super::{
-    counted::Counted,
+    byte_counter::ByteCounter,
     services::Services,
-    web::{self, Web, refuse},
+    web::{self, GrpcWeb, refuse},
 };
 use crate::{
     credentials::api_keys::ClientNames,
@@ -39,8 +39,8 @@ use crate::{
     secrets::tls::{self, Tls},
 };
 
-/// Maximum size of a call's metadata, in bytes. The gate has a lower limit and returns an error
-/// with a reason. Above this size the connection answers with HTTP status 431.
+/// Maximum size of a call's metadata, in bytes. The gate has a lower limit, above which it returns
+/// an error with a reason. Above this size, the client gets HTTP status 431.
 const MAX_METADATA_READ: u32 = 32 * 1024;
 
 /// Maximum number of open streams of one connection.
@@ -61,43 +61,44 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter.
 const PREFACE: usize = 24 + 9;
 
-/// Time without traffic before the server pings a connection, and the timeout of the answer, after
-/// which the connection is closed.
+/// Time without traffic after which the server pings an HTTP/2 connection, and the timeout of this
+/// ping. Also the timeout of the head of an HTTP/1 request. After a timeout the server closes the
+/// connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The entry point of calls: the gate, and the services behind it.
-pub(super) struct Entry {
+/// What all connections share: the gate, the services behind the gate, and settings.
+pub(super) struct ConnectionContext {
     pub(super) gate: Gate,
     pub(super) services: Services,
     /// Serves gRPC-Web; `None` when it is disabled.
-    pub(super) web: Option<Web>,
+    pub(super) web: Option<GrpcWeb>,
     /// Encrypts connections; `None` when they are not encrypted.
     pub(super) tls: Option<Arc<Tls>>,
     /// Age at which a connection accepts no more calls.
     pub(super) max_age: Duration,
-    /// Time for the calls in progress after the connection has reached that age.
-    pub(super) grace: Duration,
+    /// Time that the calls in progress have to finish after the connection has reached `max_age`.
+    pub(super) grace_after_max_age: Duration,
 }
 
-/// Serves a connection until the peer ends it, the connection is too old, or the server stops.
-/// Calls in progress may finish.
+/// Serves a connection until the peer closes it, it reaches its maximum age, or the server stops.
+/// In the last two cases, calls in progress may finish.
 pub(super) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    entry: Arc<Entry>,
+    context: Arc<ConnectionContext>,
     stopping: watch::Receiver<bool>,
 ) {
-    let Some(tls) = entry.tls.clone() else {
-        return serve_http(stream, Peer { address: peer, names: None }, entry, stopping).await;
+    let Some(tls) = context.tls.clone() else {
+        return serve_http(stream, Peer { address: peer, names: None }, context, stopping).await;
     };
     let handshake = tokio::select! {
         handshake = time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => handshake,
-        () = stopped(stopping.clone()) => return,
+        () = wait_until_stopping(stopping.clone()) => return,
     };
     match handshake {
         Ok(Ok(stream)) => {
             let names = tls::client_names(&stream);
-            Box::pin(serve_http(stream, Peer { address: peer, names }, entry, stopping)).await;
+            Box::pin(serve_http(stream, Peer { address: peer, names }, context, stopping)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -107,28 +108,29 @@ pub(super) async fn serve(
 async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
-    entry: Arc<Entry>,
+    context: Arc<ConnectionContext>,
     stopping: watch::Receiver<bool>,
 ) {
-    let (max_age, grace) = (spread(entry.max_age, peer.address), entry.grace);
+    let max_age = shorten_age(context.max_age, peer.address);
+    let grace_after_max_age = context.grace_after_max_age;
     let bytes_read = Arc::new(AtomicUsize::new(0));
-    let stream = TokioIo::new(Counted::new(stream, bytes_read.clone()));
-    let protocol = protocol(entry.web.is_some());
-    let mut connection = pin!(protocol.serve_connection(stream, Calls { entry, peer }));
+    let stream = TokioIo::new(ByteCounter::new(stream, bytes_read.clone()));
+    let builder = http_builder(context.web.is_some());
+    let mut connection = pin!(builder.serve_connection(stream, Calls { context, peer }));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = preface_timeout(&bytes_read) => {
-            tracing::debug!("a connection sent nothing in time");
+            tracing::debug!("a client did not send the HTTP preface in time");
             return;
         }
         () = time::sleep(max_age) => {
             connection.as_mut().graceful_shutdown();
-            match time::timeout(grace, connection).await {
+            match time::timeout(grace_after_max_age, connection).await {
                 Ok(result) => result,
                 Err(_) => Ok(()),
             }
         }
-        () = stopped(stopping.clone()) => {
+        () = wait_until_stopping(stopping.clone()) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -136,11 +138,11 @@ async fn serve_http(
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended with an error");
     }
+    // `Cores::drain` waits until the receivers of all connections are dropped.
     drop(stopping);
 }
 
-/// Completes when the peer has not sent the HTTP preface in time. A connection that is idle later
-/// is pinged.
+/// Completes when the peer has not sent the HTTP preface in time; otherwise never completes.
 async fn preface_timeout(bytes_read: &AtomicUsize) {
     time::sleep(HANDSHAKE_TIMEOUT).await;
     if bytes_read.load(Ordering::Relaxed) >= PREFACE {
@@ -148,14 +150,14 @@ async fn preface_timeout(bytes_read: &AtomicUsize) {
     }
 }
 
-/// Shortens the age by up to a tenth, depending on the client's port. So connections that began at
-/// the same time do not end at the same time.
-fn spread(age: Duration, peer: SocketAddr) -> Duration {
+/// Shortens the maximum age by up to a tenth, depending on the client's port. So connections that
+/// began at the same time do not end at the same time.
+fn shorten_age(age: Duration, peer: SocketAddr) -> Duration {
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
 
 /// Configures HTTP/2, and also HTTP/1 when gRPC-Web is served.
-fn protocol(serves_web: bool) -> auto::Builder<TokioExecutor> {
+fn http_builder(serves_web: bool) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -183,9 +185,9 @@ struct Peer {
     names: Option<ClientNames>,
 }
 
-/// The service that handles the calls of one connection.
+/// Handles the calls of one connection.
 struct Calls {
-    entry: Arc<Entry>,
+    context: Arc<ConnectionContext>,
     peer: Peer,
 }
 
@@ -195,21 +197,21 @@ impl Service<Request<Incoming>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let (entry, ip) = (self.entry.clone(), self.peer.address.ip());
+        let (context, ip) = (self.context.clone(), self.peer.address.ip());
         if let Some(names) = &self.peer.names {
             request.extensions_mut().insert(names.clone());
         }
-        let kind = Kind::of(&request);
+        let kind = RequestKind::of(&request);
         Box::pin(async move {
-            Ok(match (kind, &entry.web) {
-                (Kind::Grpc, _) => entry.gate.pass(request, ip, &entry.services).await,
-                (Kind::Web(content), Some(web)) => {
-                    let pass = |request| entry.gate.pass(request, ip, &entry.services).map(Ok);
+            Ok(match (kind, &context.web) {
+                (RequestKind::Grpc, _) => context.gate.pass(request, ip, &context.services).await,
+                (RequestKind::GrpcWeb(encoding), Some(web)) => {
+                    let pass = |request| context.gate.pass(request, ip, &context.services).map(Ok);
                     // Boxed, so that the future of a gRPC call does not reserve space for this
                     // future.
-                    Box::pin(web.call(request, content, service_fn(pass))).await
+                    Box::pin(web.call(request, encoding, service_fn(pass))).await
                 }
-                (Kind::Preflight, Some(web)) => Box::pin(web.preflight(request)).await,
+                (RequestKind::Preflight, Some(web)) => Box::pin(web.preflight(request)).await,
                 _ => refuse(request, StatusCode::UNSUPPORTED_MEDIA_TYPE),
             })
         })
@@ -217,9 +219,9 @@ impl Service<Request<Incoming>> for Calls {
 }
 
 /// The protocol of a request.
-enum Kind {
+enum RequestKind {
     Grpc,
-    Web(web::Content),
+    GrpcWeb(web::Encoding),
     /// The CORS preflight of a browser.
     Preflight,
     /// A request that is not gRPC, so it is refused (gRPC over HTTP/2, "Requests", Content-Type).
@@ -227,15 +229,15 @@ enum Kind {
     Other,
 }
 
-impl Kind {
+impl RequestKind {
     fn of<B>(request: &Request<B>) -> Self {
-        let content = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        match content.map(|content| content.strip_prefix(b"application/grpc")) {
+        let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        match content_type.map(|value| value.strip_prefix(b"application/grpc")) {
             Some(Some([] | [b'+' | b';', ..])) if request.version() == Version::HTTP_2 => {
                 Self::Grpc
             }
             Some(_) if request.method() == Method::POST => {
-                web::Content::of(request.headers()).map_or(Self::Other, Self::Web)
+                web::Encoding::of_request(request.headers()).map_or(Self::Other, Self::GrpcWeb)
             }
             None if request.method() == Method::OPTIONS => Self::Preflight,
             _ => Self::Other,
@@ -243,7 +245,7 @@ impl Kind {
     }
 }
 
-/// Completes when the server accepts no more calls.
-pub(super) async fn stopped(mut stopping: watch::Receiver<bool>) {
+/// Completes when the server stops accepting calls.
+pub(super) async fn wait_until_stopping(mut stopping: watch::Receiver<bool>) {
     stopping.wait_for(|stopping| *stopping).await.ok();
 }

@@ -23,37 +23,38 @@ use tokio::{
 };
 
 use super::{
-    connection::{self, Entry, stopped},
-    connections::{Connections, Open},
+    connection::{self, ConnectionContext, wait_until_stopping},
+    connection_limiter::{ConnectionLimiter, OpenConnection},
 };
 
 /// Pause after a failed accept, for example when the process has no free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Time without traffic before the operating system probes the peer (TCP keepalive).
-const IDLE: Duration = Duration::from_mins(1);
+/// Time without traffic after which the operating system probes the peer (TCP keepalive).
+const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
 
 /// The runtimes of all cores. Dropping the value stops them.
 pub(super) struct Cores {
-    all: Vec<Core>,
-    open: Connections,
-    /// Signals connections to accept no more calls. The channel is closed when all connections have
-    /// ended.
+    runtimes: Vec<Core>,
+    connection_limiter: ConnectionLimiter,
+    /// Tells the connections to accept no more calls. The channel is closed when all connections
+    /// have ended.
     stopping: watch::Sender<bool>,
 }
 
 struct Core {
-    connections: mpsc::UnboundedSender<AcceptedConnection>,
-    open: Arc<AtomicUsize>,
-    /// Keeps the runtime running until this value is dropped, because other threads may use the
-    /// connections that the runtime opened.
+    sender: mpsc::UnboundedSender<AcceptedConnection>,
+    /// The number of connections that this core serves.
+    connection_count: Arc<AtomicUsize>,
+    /// The runtime runs until this value is dropped, even when it serves no connection: other
+    /// threads use the connections to Postgres and Redis that it opened.
     _keep_alive: oneshot::Sender<()>,
 }
 
 struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    counts: (Open, CoreCount),
+    counts: (OpenConnection, CoreCount),
 }
 
 /// Counts a connection of a core until this value is dropped.
@@ -72,13 +73,13 @@ impl Cores {
     /// When the operating system cannot start a thread or a runtime.
     pub(super) fn start(
         count: usize,
-        open: Connections,
-        entry: &Arc<Entry>,
+        connection_limiter: ConnectionLimiter,
+        context: &Arc<ConnectionContext>,
     ) -> anyhow::Result<Self> {
         let stopping = watch::Sender::new(false);
-        let start = |number| Core::start(number, entry.clone(), stopping.subscribe());
-        let all = (0..count).map(start).collect::<anyhow::Result<_>>()?;
-        Ok(Self { all, open, stopping })
+        let start = |number| Core::start(number, context.clone(), stopping.subscribe());
+        let runtimes = (0..count).map(start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { runtimes, connection_limiter, stopping })
     }
 
     /// Accepts connections while the future is polled, and gives each connection to the core with
@@ -89,7 +90,8 @@ impl Cores {
                 // Responses are small, and waiting to fill a packet (Nagle) costs 40 ms.
                 stream.set_nodelay(true)?;
                 // HTTP/2 has pings. On HTTP/1 only TCP keepalive detects a lost peer.
-                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE))?;
+                SockRef::from(&stream)
+                    .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
                 Ok((stream.into_std()?, peer))
             });
             match accepted {
@@ -105,13 +107,12 @@ impl Cores {
     fn assign(&self, stream: std::net::TcpStream, peer: SocketAddr) {
         // A connection above the limit is closed without a response, because a response would cost
         // resources.
-        let Some(open) = self.open.open(peer.ip()) else { return };
-        let core = self.all.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
-        let Some(core) = core else { return };
-        core.open.fetch_add(1, Ordering::Relaxed);
-        let accepted =
-            AcceptedConnection { stream, peer, counts: (open, CoreCount(core.open.clone())) };
-        if core.connections.send(accepted).is_err() {
+        let Some(open_connection) = self.connection_limiter.try_open(peer.ip()) else { return };
+        let connection_count = |core: &&Core| core.connection_count.load(Ordering::Relaxed);
+        let Some(core) = self.runtimes.iter().min_by_key(connection_count) else { return };
+        core.connection_count.fetch_add(1, Ordering::Relaxed);
+        let counts = (open_connection, CoreCount(core.connection_count.clone()));
+        if core.sender.send(AcceptedConnection { stream, peer, counts }).is_err() {
             tracing::error!("a core accepts no more connections");
         }
     }
@@ -126,43 +127,43 @@ impl Cores {
 impl Core {
     fn start(
         number: usize,
-        entry: Arc<Entry>,
+        context: Arc<ConnectionContext>,
         stopping: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("can't start a runtime")?;
-        let (connections, accepted) = mpsc::unbounded_channel();
-        let (keep_alive, dropped) = oneshot::channel();
-        let work = async move {
-            tokio::spawn(serve_connections(accepted, entry, stopping));
-            dropped.await.ok();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (keep_alive, keep_alive_dropped) = oneshot::channel();
+        let run = async move {
+            tokio::spawn(serve_connections(receiver, context, stopping));
+            keep_alive_dropped.await.ok();
         };
         thread::Builder::new()
             .name(format!("core-{number}"))
-            .spawn(move || runtime.block_on(work))
+            .spawn(move || runtime.block_on(run))
             .context("can't start a thread")?;
-        Ok(Self { connections, open: Arc::default(), _keep_alive: keep_alive })
+        Ok(Self { sender, connection_count: Arc::default(), _keep_alive: keep_alive })
     }
 }
 
-/// Serves each connection that is given to this core.
+/// Serves each connection that is assigned to this core.
 async fn serve_connections(
-    mut accepted: mpsc::UnboundedReceiver<AcceptedConnection>,
-    entry: Arc<Entry>,
+    mut receiver: mpsc::UnboundedReceiver<AcceptedConnection>,
+    context: Arc<ConnectionContext>,
     stopping: watch::Receiver<bool>,
 ) {
     loop {
-        let next = tokio::select! {
-            next = accepted.recv() => next,
-            () = stopped(stopping.clone()) => return,
+        let accepted = tokio::select! {
+            accepted = receiver.recv() => accepted,
+            () = wait_until_stopping(stopping.clone()) => return,
         };
-        let Some(AcceptedConnection { stream, peer, counts }) = next else { return };
-        let (entry, stopping) = (entry.clone(), stopping.clone());
+        let Some(AcceptedConnection { stream, peer, counts }) = accepted else { return };
+        let (context, stopping) = (context.clone(), stopping.clone());
         tokio::spawn(async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => connection::serve(stream, peer, entry, stopping).await,
+                Ok(stream) => connection::serve(stream, peer, context, stopping).await,
                 Err(error) => tracing::warn!(%error, "a connection can't be served"),
             }
             drop(counts);

@@ -1,4 +1,4 @@
-//! HTTP for metrics and probes. `well_known` has the routes for public keys.
+//! HTTP for metrics and probes. [`super::well_known`] has the routes for public keys.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The routes for metrics and probes.
 pub(super) fn routes(registry: Registry, ready: watch::Receiver<bool>) -> Router {
     Router::new()
-        // OK while the process answers. A restart repairs no other failure.
+        // Fails only when the process does not respond: a restart repairs no other failure.
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(metrics).with_state(Arc::new(registry)))
@@ -42,9 +42,9 @@ async fn readyz(State(ready): State<watch::Receiver<bool>>) -> impl IntoResponse
 }
 
 async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
-    let mut page = String::new();
-    match text::encode(&mut page, &registry) {
-        Ok(()) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], page)),
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], body)),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

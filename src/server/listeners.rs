@@ -11,7 +11,7 @@ use crate::config::{DEFAULT_HTTP_ADDR, Server};
 pub struct Listeners {
     /// The port for gRPC.
     pub grpc: TcpListener,
-    /// The port for metrics and probes over HTTP; `None` when they are not served.
+    /// The port for metrics, probes and public keys over HTTP; `None` when HTTP is not served.
     pub http: Option<TcpListener>,
 }
 

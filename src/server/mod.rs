@@ -4,10 +4,10 @@
 //! distributes connections to the runtimes. `connection` serves HTTP and passes each call to the
 //! gate. `web` translates gRPC-Web for browsers.
 
+mod byte_counter;
 mod connection;
-mod connections;
+mod connection_limiter;
 mod cores;
-mod counted;
 mod http;
 mod listeners;
 mod readiness;
@@ -22,25 +22,25 @@ use tokio::time;
 use crate::{
     app::{App, Stores},
     audit::Refusals,
-    envoy::Authorizer,
+    envoy::EnvoyAuthorization,
     gate::{Gate, GateLimits},
-    mail::Mails,
+    mail::MailQueue,
 };
-use connection::Entry;
-use connections::Connections;
+use connection::ConnectionContext;
+use connection_limiter::ConnectionLimiter;
 use cores::Cores;
 pub use listeners::Listeners;
 use readiness::Readiness;
 use services::Services;
-use web::Web;
+use web::GrpcWeb;
 
-/// Serves until `stop` completes, then drains: readiness turns false, connections accept no new
-/// calls, and the calls in progress may finish within the grace period.
+/// Serves until `stop` completes. Then the server reports that it is not ready, connections accept
+/// no new calls, and the calls in progress may finish within the grace period.
 ///
 /// # Errors
-/// When Postgres or the key service is unavailable, when the database role is not bound by
-/// row-level security, when the configured master key did not wrap the database's common data key,
-/// or when the operating system cannot start the threads.
+/// When Postgres or the key service is unavailable, when the database role can bypass row-level
+/// security, when the configured master key cannot unwrap the data key for data that belongs to no
+/// tenant, or when the operating system cannot start the threads.
 pub async fn serve(
     app: App,
     listeners: Listeners,
@@ -54,69 +54,73 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     let readiness = Readiness::new(health).await;
 
-    let open = Connections::new(config.connections, &mut parts.registry);
-    let keyring = parts.serving.auth.sign_ins.keyring.clone();
-    let watchers = parts.serving.permissions.watch.watchers.clone();
-    let seals = parts.serving.events.seals.clone();
-    let limit = config.max_message_bytes;
-    let keeper = Arc::new(parts.gatekeeper);
-    let envoy = config.envoy.then(|| Authorizer::new(keeper.clone()));
-    let services = Services::new(parts.serving, health_service, envoy, limit, config.reflection)?;
+    let connection_limiter = ConnectionLimiter::new(config.connections, &mut parts.registry);
+    let keyring = parts.handlers.auth.sign_ins.keyring.clone();
+    let watchers = parts.handlers.permissions.watch.watchers.clone();
+    let chain_signal = parts.handlers.events.chain_signal.clone();
+    let max_message_bytes = config.max_message_bytes;
+    let authorizer = Arc::new(parts.authorizer);
+    let envoy = config.envoy.then(|| EnvoyAuthorization::new(authorizer.clone()));
+    let services =
+        Services::new(parts.handlers, health_service, envoy, max_message_bytes, config.reflection)?;
     let traces = parts.traces.clone();
     let limits = GateLimits {
         requests: config.max_requests,
         time: config.request_timeout,
-        message: limit,
+        message: max_message_bytes,
         threads: config.threads,
     };
-    let gate = Gate::new(keeper, parts.calls, parts.traces, limits, &mut parts.registry)?;
+    let gate = Gate::new(authorizer, parts.calls, parts.traces, limits, &mut parts.registry)?;
     let routes =
         http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
-    let entry = Entry {
+    let context = ConnectionContext {
         gate,
         services,
         tls: parts.tls,
-        web: config.web_origins.map(Web::for_pages_of),
+        web: config.web_origins.map(GrpcWeb::with_allowed_origins),
         max_age: config.connections.max_age,
-        grace: config.request_timeout,
+        grace_after_max_age: config.request_timeout,
     };
-    let cores = Cores::start(config.threads, open, &Arc::new(entry))?;
+    let cores = Cores::start(config.threads, connection_limiter, &Arc::new(context))?;
+    // Only `stop` completes; the other futures run until then.
     tokio::select! {
         () = stop => {}
-        () = readiness.watch(&stores.db) => {}
+        () = readiness.keep_reporting(&stores.db) => {}
         () = cores.accept(&listeners.grpc) => {}
         () = http::serve(listeners.http, routes) => {}
     }
     readiness.report(false).await;
-    // A watch stream ends only when the server stops it.
+    // Watch streams do not end by themselves, so they are stopped before the server waits for calls
+    // to end.
     watchers.stop();
-    seals.stop();
+    chain_signal.stop();
     let drained = cores.drain();
     drop(listeners.grpc);
     // A connection that ignores the graceful shutdown must not keep the process running.
     if time::timeout(config.shutdown_grace, drained).await.is_err() {
-        tracing::warn!("stopped with connections still open");
+        tracing::warn!("stopped while connections of clients were open");
     }
+    // Stops reloading the key files.
     drop(parts.keys);
-    close(&parts.refusals, parts.mails.as_deref(), &stores).await;
+    close(&parts.refusals, parts.mail_queue.as_deref(), &stores).await;
     if let Some(traces) = traces {
         traces.finish().await;
     }
     Ok(())
 }
 
-async fn close(refusals: &Refusals, mails: Option<&Mails>, stores: &Stores) {
+async fn close(refusals: &Refusals, mail_queue: Option<&MailQueue>, stores: &Stores) {
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-    if let Some(mails) = mails
-        && time::timeout(CLOSE_TIMEOUT, mails.finish()).await.is_err()
+    if let Some(mail_queue) = mail_queue
+        && time::timeout(CLOSE_TIMEOUT, mail_queue.send_due_and_stop()).await.is_err()
     {
-        tracing::warn!("stopped with mails that were not sent");
+        tracing::warn!("stopped before all mails were sent");
     }
     // Records the refusals that are only counted in memory.
     if !matches!(time::timeout(CLOSE_TIMEOUT, refusals.flush()).await, Ok(Ok(()))) {
         tracing::warn!("stopped before all refusals were recorded");
     }
     if time::timeout(CLOSE_TIMEOUT, stores.close()).await.is_err() {
-        tracing::warn!("stopped with a store's connection still open");
+        tracing::warn!("stopped while a connection to Postgres or Redis was open");
     }
 }

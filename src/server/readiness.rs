@@ -11,7 +11,7 @@ use crate::db::Db;
 /// Interval between two checks of Postgres.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Timeout of a check. If Postgres does not answer in time, it is unavailable.
+/// Timeout of a check. If Postgres does not respond in time, it is unavailable.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness that probes see, over gRPC and HTTP.
@@ -21,8 +21,7 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Starts as not ready, until the first check of Postgres. Health checks have an entry for
-    /// every service from the start.
+    /// Reports every service as not ready, until the first check of Postgres.
     pub(super) async fn new(health: HealthReporter) -> Self {
         let readiness = Self { health, ready: watch::Sender::new(false) };
         readiness.report(false).await;
@@ -34,8 +33,8 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    /// Checks Postgres and reports the result, while the future is polled.
-    pub(super) async fn watch(&self, db: &Db) {
+    /// Checks Postgres once per [`INTERVAL`] and reports the result, while the future is polled.
+    pub(super) async fn keep_reporting(&self, db: &Db) {
         let mut ticks = time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {

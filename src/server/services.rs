@@ -5,7 +5,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use envoy_types::ext_authz::v3::pb::AuthorizationServer;
 use http::{Request, Response};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -16,10 +15,10 @@ use tonic_reflection::server::{
 use tower::Service;
 
 use crate::{
-    app::Serving,
+    app::ServiceHandlers,
     audit::Events,
     auth::Auth,
-    envoy::Authorizer,
+    envoy::{EnvoyAuthorization, proto::AuthorizationServer},
     permissions::Permissions,
     proto::{
         DESCRIPTORS,
@@ -53,27 +52,27 @@ pub(super) const NAMES: &[&str] = &[
 ];
 
 /// Maximum size of a message to the health and reflection services, in bytes. These services
-/// require no token, so the limit bounds the memory of unfinished messages.
+/// require no token, so anyone can make the server buffer messages of this size.
 const PROBE: usize = 4 * 1024;
 
 /// All services.
 pub(super) struct Services {
-    /// Other services call `PermissionService` on each of their own requests, so these calls skip
-    /// the router.
+    /// Clients call `PermissionService` for each of their own requests, so its calls skip the
+    /// router.
     permissions: PermissionServiceServer<Permissions>,
     other_services: Routes,
 }
 
 impl Services {
-    /// Creates the services; `limit` is the maximum size of a request message, in bytes.
+    /// Creates the services.
     ///
     /// # Errors
     /// When the descriptors are not valid for reflection.
     pub(super) fn new(
-        serving: Serving,
+        handlers: ServiceHandlers,
         health: HealthServer<impl Health>,
-        envoy: Option<Authorizer>,
-        limit: usize,
+        envoy: Option<EnvoyAuthorization>,
+        max_message_bytes: usize,
         serves_reflection: bool,
     ) -> anyhow::Result<Self> {
         let (reflection, reflection_alpha) = reflection(serves_reflection)?;
@@ -81,7 +80,7 @@ impl Services {
         other_services.add_service(health.max_decoding_message_size(PROBE));
         if let Some(envoy) = envoy {
             let server = AuthorizationServer::new(envoy);
-            other_services.add_service(server.max_decoding_message_size(limit));
+            other_services.add_service(server.max_decoding_message_size(max_message_bytes));
         }
         if let Some(reflection) = reflection {
             other_services.add_service(reflection.max_decoding_message_size(PROBE));
@@ -90,21 +89,34 @@ impl Services {
             other_services.add_service(reflection.max_decoding_message_size(PROBE));
         }
         other_services
-            .add_service(TenantServiceServer::new(serving.tenants).max_decoding_message_size(limit))
-            .add_service(AuthServiceServer::new(serving.auth).max_decoding_message_size(limit))
             .add_service(
-                SessionServiceServer::new(serving.sessions).max_decoding_message_size(limit),
+                TenantServiceServer::new(handlers.tenants)
+                    .max_decoding_message_size(max_message_bytes),
             )
-            .add_service(UserServiceServer::new(serving.users).max_decoding_message_size(limit))
-            .add_service(RoleServiceServer::new(serving.roles).max_decoding_message_size(limit))
             .add_service(
-                ServiceAccountServiceServer::new(serving.service_accounts)
-                    .max_decoding_message_size(limit),
+                AuthServiceServer::new(handlers.auth).max_decoding_message_size(max_message_bytes),
             )
-            .add_service(AuditServiceServer::new(serving.events).max_decoding_message_size(limit));
-        let permissions = PermissionServiceServer::new(serving.permissions);
+            .add_service(
+                SessionServiceServer::new(handlers.sessions)
+                    .max_decoding_message_size(max_message_bytes),
+            )
+            .add_service(
+                UserServiceServer::new(handlers.users).max_decoding_message_size(max_message_bytes),
+            )
+            .add_service(
+                RoleServiceServer::new(handlers.roles).max_decoding_message_size(max_message_bytes),
+            )
+            .add_service(
+                ServiceAccountServiceServer::new(handlers.service_accounts)
+                    .max_decoding_message_size(max_message_bytes),
+            )
+            .add_service(
+                AuditServiceServer::new(handlers.events)
+                    .max_decoding_message_size(max_message_bytes),
+            );
+        let permissions = PermissionServiceServer::new(handlers.permissions);
         Ok(Self {
-            permissions: permissions.max_decoding_message_size(limit),
+            permissions: permissions.max_decoding_message_size(max_message_bytes),
             other_services: other_services.routes().prepare(),
         })
     }
@@ -130,9 +142,9 @@ impl Service<Request<Body>> for &Services {
     }
 }
 
-/// Server reflection: v1, and v1alpha for older clients.
+/// Server reflection: v1, and v1alpha for older clients. `None` when reflection is not served.
 fn reflection(
-    enabled: bool,
+    serves_reflection: bool,
 ) -> anyhow::Result<(Option<V1<impl ServerReflection>>, Option<V1Alpha<impl AlphaReflection>>)> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
@@ -142,5 +154,5 @@ fn reflection(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let (v1, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-    Ok((enabled.then_some(v1), enabled.then_some(alpha)))
+    Ok((serves_reflection.then_some(v1), serves_reflection.then_some(alpha)))
 }

@@ -1,4 +1,4 @@
-//! gRPC-Web for browsers, and CORS for the allowed origins.
+//! gRPC-Web for browser clients, and CORS for the allowed origins.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,7 +11,7 @@ use tower_http::{cors::CorsLayer, timeout::TimeoutBody};
 
 use crate::gate;
 
-/// Request headers that a page may send in addition to the CORS-safelisted headers (Fetch
+/// Request headers that a browser client may send in addition to the CORS-safelisted headers (Fetch
 /// standard, section 4.8: CORS-unsafe request headers).
 const ALLOWED_HEADERS: [HeaderName; 11] = [
     header::AUTHORIZATION,
@@ -27,7 +27,7 @@ const ALLOWED_HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("x-user-agent"),
 ];
 
-/// Response headers that a page may read.
+/// Response headers that a browser client may read.
 const EXPOSED_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
@@ -43,15 +43,15 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The encoding of gRPC-Web messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Content {
+pub(super) enum Encoding {
     Binary,
     /// Base64.
     Text,
 }
 
-impl Content {
+impl Encoding {
     /// The encoding of a request's body; `None` when the request is not gRPC-Web with protobuf.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of_request(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         // Parameters have no meaning here (RFC 9110, section 8.3.1).
         let media_type =
@@ -63,9 +63,9 @@ impl Content {
         }
     }
 
-    /// The encoding of the response: the encoding of the request, unless the header `accept` names
-    /// the other encoding.
-    fn accepted(self, headers: &HeaderMap) -> Self {
+    /// The encoding of the response: the encoding in the header `accept`, else the encoding of the
+    /// request.
+    fn of_response(self, headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         match accept {
             Some(accept) if accept.contains("application/grpc-web-text") => Self::Text,
@@ -74,8 +74,8 @@ impl Content {
         }
     }
 
-    /// The content type as tonic writes it.
-    const fn name(self) -> HeaderValue {
+    /// The content type, in the form that tonic expects.
+    const fn content_type(self) -> HeaderValue {
         match self {
             Self::Binary => HeaderValue::from_static("application/grpc-web+proto"),
             Self::Text => HeaderValue::from_static("application/grpc-web-text+proto"),
@@ -84,15 +84,16 @@ impl Content {
 }
 
 /// Serves gRPC-Web and CORS preflights.
-pub(super) struct Web {
+pub(super) struct GrpcWeb {
     origins: Vec<HeaderValue>,
-    /// CORS without credentials: browsers add cookies by themselves, and tokens are not cookies.
+    /// CORS without credentials, because the API uses no cookies: a browser client sets the header
+    /// `authorization`.
     cors: CorsLayer,
 }
 
-impl Web {
-    /// Allows pages of these origins.
-    pub(super) fn for_pages_of(origins: Vec<HeaderValue>) -> Self {
+impl GrpcWeb {
+    /// Serves browser clients of these origins.
+    pub(super) fn with_allowed_origins(origins: Vec<HeaderValue>) -> Self {
         let cors = CorsLayer::new()
             .allow_origin(origins.clone())
             .allow_methods([Method::POST])
@@ -106,28 +107,28 @@ impl Web {
     pub(super) async fn call<S>(
         &self,
         mut request: Request<Incoming>,
-        content: Content,
+        encoding: Encoding,
         service: S,
     ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        // With DNS rebinding a browser sends no CORS preflight, so the Origin header is checked
-        // here too.
+        // After DNS rebinding a browser treats the call as same-origin and sends no CORS preflight,
+        // so the header `origin` is checked here too.
         let origin = request.headers().get(header::ORIGIN);
         if origin.is_some_and(|origin| !self.origins.contains(origin)) {
             return refuse(request, StatusCode::FORBIDDEN);
         }
-        let response_content = content.accepted(request.headers());
-        request.headers_mut().insert(header::CONTENT_TYPE, content.name());
-        request.headers_mut().insert(header::ACCEPT, response_content.name());
+        let response_encoding = encoding.of_response(request.headers());
+        request.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
+        request.headers_mut().insert(header::ACCEPT, response_encoding.content_type());
         let request = request.map(|body| TimeoutBody::new(BODY_IDLE_TIMEOUT, body));
         let mut translating_service = self.cors.layer(GrpcWebLayer::new().layer(service));
         let Ok(response) = translating_service.call(request).await;
         response
     }
 
-    /// Answers a CORS preflight.
+    /// Responds to a CORS preflight.
     pub(super) async fn preflight(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         gate::discard_body(body);
@@ -138,7 +139,7 @@ impl Web {
     }
 }
 
-/// Answers a request that is not a gRPC call with an HTTP status.
+/// Refuses a request with an HTTP status, without a gRPC status.
 pub(super) fn refuse(request: Request<Incoming>, status: StatusCode) -> Response<Body> {
     gate::discard_body(request.into_body());
     let mut response = Response::new(Body::empty());

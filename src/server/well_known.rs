@@ -1,4 +1,4 @@
-//! The `/.well-known/` documents, for other services that verify tokens without a call.
+//! The `/.well-known/` documents, for other services that verify tokens without a call of this API.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ async fn jwks(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
 async fn configuration(State(keyring): State<Arc<Keyring>>) -> impl IntoResponse {
     let issuer = keyring.issuer();
     if !issuer.starts_with("https://") && !issuer.starts_with("http://") {
-        return Err((StatusCode::NOT_FOUND, "JWT_ISSUER is no URL"));
+        return Err((StatusCode::NOT_FOUND, "JWT_ISSUER is not a URL"));
     }
     let document = json!({
         "issuer": issuer,

@@ -11,7 +11,7 @@ use crate::{
     credentials::api_keys,
     error::Result,
     gate::WriteCaller,
-    ids::UserId,
+    ids::SubjectId,
     proto::v1::{CreateServiceAccountRequest, CreateServiceAccountResponse},
     roles, tenants,
 };
@@ -19,13 +19,13 @@ use crate::{
 impl ServiceAccounts {
     pub(super) async fn create(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: CreateServiceAccountRequest,
     ) -> Result<CreateServiceAccountResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let key = Key {
             tenant,
-            actor: Some(acting.user()),
+            actor: Some(write_caller.user()),
             method: "CreateServiceAccount",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -33,9 +33,9 @@ impl ServiceAccounts {
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
             tenants::store::lock(tx, tenant).await?;
-            let caller = acting.authorize_write(tx, tenant).await?;
+            let caller = write_caller.authorize_write(tx, tenant).await?;
             SERVICE_ACCOUNTS_OF_TENANT.check(store::count(tx, tenant).await? + 1)?;
-            let account = UserId::new();
+            let account = SubjectId::new();
             let row =
                 store::insert(tx, tenant, account, &message.name, &message.description).await?;
             let event = Event::new(EventKind::ServiceAccountCreated).target(account.0);
@@ -50,23 +50,23 @@ impl ServiceAccounts {
     /// Deletes an account; returns the consistency token of the deletion.
     pub(super) async fn delete(
         &self,
-        acting: &WriteCaller,
-        account: UserId,
+        write_caller: &WriteCaller,
+        account: SubjectId,
         etag: &str,
     ) -> Result<String> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let row = store::lock(&mut tx, tenant, account).await?;
         check_etag(etag, row.version)?;
-        let caller = acting.authorize_take(&mut tx, account).await?;
-        let assignments = roles::held(&mut tx, tenant, account).await?;
+        let caller = write_caller.authorize_take(&mut tx, account).await?;
+        let assignments = roles::unexpired_assignments(&mut tx, tenant, account).await?;
         let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
         let ended = store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
-        let event = roles::audited::gone(event, &assignments);
+        let event = roles::audited::with_deleted_assignments(event, &assignments);
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

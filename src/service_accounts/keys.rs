@@ -16,7 +16,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::WriteCaller,
-    ids::{ApiKeyId, TenantId, UserId},
+    ids::{ApiKeyId, SubjectId, TenantId},
     power::rule::{self, End},
     proto::v1::{
         CreateApiKeyRequest, CreateApiKeyResponse, ErrorReason, create_api_key_request::Credential,
@@ -24,10 +24,10 @@ use crate::{
     tokens::AssertionKey,
 };
 
-/// Lifetime of a key whose request names no expiry.
+/// Lifetime of a key whose request has no expiry.
 const DEFAULT_LIFETIME: Duration = Duration::days(365);
 
-/// The permission that creates keys. A key does not outlast its creator's grant of this
+/// The permission to create keys. A key expires no later than its creator's right to this
 /// permission.
 const CREATE_PERMISSION: &str = "api_key:create";
 
@@ -38,17 +38,17 @@ const MAX_KEYS_OF_KIND: i64 = 2;
 impl ServiceAccounts {
     pub(super) async fn create_key(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: CreateApiKeyRequest,
     ) -> Result<CreateApiKeyResponse> {
-        let tenant = acting.tenant();
-        let account = UserId::parse("service_account_id", &message.service_account_id)?;
+        let tenant = write_caller.tenant();
+        let account = SubjectId::parse("service_account_id", &message.service_account_id)?;
         let requested_expiry = message.expire_time.as_ref().map(parse_expiry).transpose()?;
-        let proof = KeyCredential::of(tenant, message.credential.as_ref())?;
-        let new = NewKey { name: &message.name, ..proof.new_key() };
+        let credential = KeyCredential::from_request(tenant, message.credential.as_ref())?;
+        let new_key = NewKey { name: &message.name, ..credential.new_key() };
         let key = Key {
             tenant,
-            actor: Some(acting.user()),
+            actor: Some(write_caller.user()),
             method: "CreateApiKey",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -56,23 +56,27 @@ impl ServiceAccounts {
 
         let mut tx = self.db.begin(tenant).await?;
         store::lock(&mut tx, tenant, account).await?;
-        let (caller, until) = acting.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
-        let expires_at = new_expiry(requested_expiry, until)?;
+        let (caller, latest_expiry) =
+            write_caller.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
+        let expires_at = new_expiry(requested_expiry, latest_expiry)?;
         let first_response =
             idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
         let is_first = first_response.is_none();
         let (row, has_new_credential) = match first_response.and_then(|response| response.api_key) {
-            Some(first_key) => repeat(&mut tx, tenant, &first_key.id, &new, until).await?,
-            None => (insert(&mut tx, tenant, account, &new, expires_at).await?, true),
+            Some(first_key) => {
+                handle_repeated_request(&mut tx, tenant, &first_key.id, &new_key, latest_expiry)
+                    .await?
+            }
+            None => (insert_key(&mut tx, tenant, account, &new_key, expires_at).await?, true),
         };
         // A repeated request that neither creates a key nor replaces a secret is not recorded.
         if has_new_credential {
             let event = Event::new(EventKind::ApiKeyCreated).target(account.0);
             let event = event
                 .detail("api_key_id", row.key_id.to_string())
-                .detail("credential", proof.name())
+                .detail("credential", credential.name())
                 .maybe("secret_replaced", (!is_first).then_some(true))
-                .detail("expire_time", clock::text(row.expires_at))
+                .detail("expire_time", clock::rfc3339(row.expires_at))
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, &caller.actor(), event).await?;
         }
@@ -88,19 +92,23 @@ impl ServiceAccounts {
             idempotency::store_response(&mut tx, &key, key_id, &response).await?;
         }
         tx.commit().await?;
-        if let Some(text) = proof.text().filter(|_| has_new_credential) {
+        if let Some(text) = credential.secret_text().filter(|_| has_new_credential) {
             text.expose_secret().clone_into(&mut response.secret);
         }
         Ok(response)
     }
 
     /// Revokes a key; returns the consistency token of the revocation.
-    pub(super) async fn revoke_key(&self, acting: &WriteCaller, key: ApiKeyId) -> Result<String> {
-        let tenant = acting.tenant();
+    pub(super) async fn revoke_key(
+        &self,
+        write_caller: &WriteCaller,
+        key: ApiKeyId,
+    ) -> Result<String> {
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let account = api_keys::store::owner(&mut tx, tenant, key, acting.owner()).await?;
+        let account = api_keys::store::owner(&mut tx, tenant, key, write_caller.owner()).await?;
         let account = account.ok_or_else(Error::not_found)?;
-        let caller = acting.authorize_take(&mut tx, account).await?;
+        let caller = write_caller.authorize_take(&mut tx, account).await?;
         let Some(ended) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
             return tx.consistency_token().await;
         };
@@ -118,7 +126,7 @@ enum KeyCredential {
 }
 
 impl KeyCredential {
-    fn of(tenant: TenantId, credential: Option<&Credential>) -> Result<Self> {
+    fn from_request(tenant: TenantId, credential: Option<&Credential>) -> Result<Self> {
         match credential {
             None => Secret::new(tenant).map(|(secret, text)| Self::Secret(secret, text)),
             Some(Credential::PublicKey(pem)) => match AssertionKey::read(pem, "", "") {
@@ -152,7 +160,7 @@ impl KeyCredential {
     }
 
     /// The text of a new secret, for the response.
-    fn text(&self) -> Option<&SecretString> {
+    fn secret_text(&self) -> Option<&SecretString> {
         match self {
             Self::Secret(_, text) => Some(text),
             _ => None,
@@ -165,54 +173,58 @@ fn parse_expiry(requested_expiry: &Timestamp) -> Result<OffsetDateTime> {
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
-/// The expiry of a new key: the requested expiry, which must not be later than `until`. If no
-/// expiry is requested, the result is a year from now, or `until` if that is earlier.
-fn new_expiry(requested_expiry: Option<OffsetDateTime>, until: End) -> Result<OffsetDateTime> {
+/// The expiry of a new key: the requested expiry, which must not be later than `latest_expiry`. If
+/// no expiry is requested, the result is a year from now, or `latest_expiry` if that is earlier.
+fn new_expiry(
+    requested_expiry: Option<OffsetDateTime>,
+    latest_expiry: End,
+) -> Result<OffsetDateTime> {
     if let Some(requested_expiry) = requested_expiry {
-        rule::check_end(Some(requested_expiry).into(), until)?;
+        rule::check_end(Some(requested_expiry).into(), latest_expiry)?;
         return Ok(requested_expiry);
     }
     let default_expiry = clock::now() + DEFAULT_LIFETIME;
-    let latest = match until {
+    let latest_time = match latest_expiry {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
     };
-    Ok(latest.map_or(default_expiry, |latest| latest.min(default_expiry)))
+    Ok(latest_time.map_or(default_expiry, |latest_time| latest_time.min(default_expiry)))
 }
 
-async fn insert(
+async fn insert_key(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
-    new: &NewKey<'_>,
+    account: SubjectId,
+    new_key: &NewKey<'_>,
     expires_at: OffsetDateTime,
 ) -> Result<KeyRow> {
     api_keys::store::delete_ended(tx, tenant, account).await?;
-    if api_keys::store::count_valid_of_kind(tx, tenant, account, new).await? >= MAX_KEYS_OF_KIND {
+    if api_keys::store::count_valid_of_kind(tx, tenant, account, new_key).await? >= MAX_KEYS_OF_KIND
+    {
         return Err(Error::refused(
             ErrorReason::TooManyApiKeys,
             "the service account has two keys of this kind: revoke one first",
         ));
     }
-    api_keys::store::insert(tx, tenant, account, new, expires_at).await
+    api_keys::store::insert(tx, tenant, account, new_key, expires_at).await
 }
 
-/// Handles a repeated creation of a key. Returns the key of the first request, and whether the key
-/// has a new secret now. Only a key that was never used gets a new secret: the response with the
-/// first secret may be lost, and the text of that secret was not stored.
-async fn repeat(
+/// Handles a repeated request to create a key. Returns the key of the first request, and whether
+/// the key has a new secret now. The client may not have received the first secret, whose text was
+/// not stored. Therefore a key that was never used gets a new secret.
+async fn handle_repeated_request(
     tx: &mut TenantTx,
     tenant: TenantId,
     first_key_id: &str,
-    new: &NewKey<'_>,
-    until: End,
+    new_key: &NewKey<'_>,
+    latest_expiry: End,
 ) -> Result<(KeyRow, bool)> {
     let key_id = ApiKeyId::parse("api_key_id", first_key_id)?;
     let row = api_keys::store::lock(tx, tenant, key_id).await?;
     let is_unused = row.last_used_at.is_none() && row.revoked_at.is_none() && !row.expired;
-    match &new.secret_hash {
+    match &new_key.secret_hash {
         Some(hash) if is_unused => {
-            rule::check_end(Some(row.expires_at).into(), until)?;
+            rule::check_end(Some(row.expires_at).into(), latest_expiry)?;
             api_keys::store::replace_secret(tx, tenant, row.key_id, hash).await?;
             Ok((row, true))
         }

@@ -1,4 +1,4 @@
-//! Service accounts, which are the accounts of programs, and their API keys.
+//! Service accounts (the accounts of programs) and their API keys.
 
 mod accounts;
 mod keys;
@@ -12,6 +12,6 @@ use crate::{api::paging::Pages, db::Db, sessions::SessionCache};
 pub struct ServiceAccounts {
     pub db: Db,
     pub pages: Pages,
-    /// The session cache, which is invalidated when keys end.
+    /// The session cache. The revocation or deletion of keys invalidates its entries.
     pub cache: SessionCache,
 }

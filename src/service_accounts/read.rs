@@ -9,14 +9,14 @@ use crate::{
     credentials::api_keys,
     error::Result,
     gate::Caller,
-    ids::UserId,
+    ids::SubjectId,
     proto::v1::{ApiKey, ListApiKeysRequest, ListServiceAccountsRequest, ServiceAccount},
 };
 
 const FIELDS: &[Field] = &[Field { name: "name", kind: Kind::Text }];
 
 impl ServiceAccounts {
-    pub(super) async fn get(&self, caller: &Caller, account: UserId) -> Result<AccountRow> {
+    pub(super) async fn get(&self, caller: &Caller, account: SubjectId) -> Result<AccountRow> {
         let mut tx = self.db.begin(caller.tenant()).await?;
         store::get(&mut tx, caller.tenant(), account).await
     }
@@ -28,7 +28,7 @@ impl ServiceAccounts {
         message: &ListServiceAccountsRequest,
     ) -> Result<(Vec<ServiceAccount>, String)> {
         let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         store::list(&mut tx, caller.tenant(), &filter, &mut page).await?;
         page.finish()
@@ -38,11 +38,11 @@ impl ServiceAccounts {
     pub(super) async fn list_keys(
         &self,
         caller: &Caller,
-        account: UserId,
+        account: SubjectId,
         message: &ListApiKeysRequest,
     ) -> Result<(Vec<ApiKey>, String)> {
         let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         store::get(&mut tx, tenant, account).await?;

@@ -8,7 +8,7 @@ use crate::{
     clock::timestamp,
     credentials::api_keys::store::KeyRow,
     gate,
-    ids::{ApiKeyId, UserId},
+    ids::{ApiKeyId, SubjectId},
     proto::v1::{
         ApiKey, ApiKeyState, CreateApiKeyRequest, CreateApiKeyResponse,
         CreateServiceAccountRequest, CreateServiceAccountResponse, DeleteServiceAccountRequest,
@@ -25,18 +25,18 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<CreateServiceAccountRequest>,
     ) -> Result<Response<CreateServiceAccountResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&acting, message).await?))
+        Ok(Response::new(self.create(&write_caller, message).await?))
     }
 
     async fn get_service_account(
         &self,
         request: Request<GetServiceAccountRequest>,
     ) -> Result<Response<GetServiceAccountResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let account = account(&request.into_inner().service_account_id)?;
-        let (caller, account) = reaching.acting_for(Some(account))?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
+        let account = parse_account(&request.into_inner().service_account_id)?;
+        let (caller, account) = self_or_permitted.caller_and_subject(Some(account))?;
         let row = self.get(caller, account).await?;
         Ok(Response::new(GetServiceAccountResponse { service_account: Some(row.into()) }))
     }
@@ -54,10 +54,10 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<DeleteServiceAccountRequest>,
     ) -> Result<Response<DeleteServiceAccountResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let account = account(&message.service_account_id)?;
-        let consistency_token = self.delete(&acting, account, &message.etag).await?;
+        let account = parse_account(&message.service_account_id)?;
+        let consistency_token = self.delete(&write_caller, account, &message.etag).await?;
         Ok(Response::new(DeleteServiceAccountResponse { consistency_token }))
     }
 
@@ -65,19 +65,19 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<CreateApiKeyRequest>,
     ) -> Result<Response<CreateApiKeyResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create_key(&acting, message).await?))
+        Ok(Response::new(self.create_key(&write_caller, message).await?))
     }
 
     async fn list_api_keys(
         &self,
         request: Request<ListApiKeysRequest>,
     ) -> Result<Response<ListApiKeysResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
         let message = request.into_inner();
-        let account = account(&message.service_account_id)?;
-        let (caller, account) = reaching.acting_for(Some(account))?;
+        let account = parse_account(&message.service_account_id)?;
+        let (caller, account) = self_or_permitted.caller_and_subject(Some(account))?;
         let (api_keys, next_page_token) = self.list_keys(caller, account, &message).await?;
         Ok(Response::new(ListApiKeysResponse { api_keys, next_page_token }))
     }
@@ -86,15 +86,15 @@ impl ServiceAccountService for ServiceAccounts {
         &self,
         request: Request<RevokeApiKeyRequest>,
     ) -> Result<Response<RevokeApiKeyResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let key = ApiKeyId::parse("api_key_id", &request.into_inner().api_key_id)?;
-        let consistency_token = self.revoke_key(&acting, key).await?;
+        let consistency_token = self.revoke_key(&write_caller, key).await?;
         Ok(Response::new(RevokeApiKeyResponse { consistency_token }))
     }
 }
 
-fn account(text: &str) -> crate::error::Result<UserId> {
-    UserId::parse("service_account_id", text)
+fn parse_account(text: &str) -> crate::error::Result<SubjectId> {
+    SubjectId::parse("service_account_id", text)
 }
 
 impl From<AccountRow> for ServiceAccount {

@@ -10,15 +10,15 @@ use crate::{
     },
     db::TenantTx,
     error::{Error, Result},
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     proto::v1::ServiceAccount,
-    sessions::Ended,
+    sessions::EndedSessions,
 };
 
 /// A row of the table `service_accounts`.
 pub struct AccountRow {
     pub tenant_id: TenantId,
-    pub account_id: UserId,
+    pub account_id: SubjectId,
     /// The name, unique in the tenant.
     pub name: String,
     pub description: String,
@@ -31,12 +31,12 @@ pub struct AccountRow {
 /// Inserts an account.
 ///
 /// # Errors
-/// `ALREADY_EXISTS` when an account of the tenant has the same normalised name (see
-/// [`names::account_key`]).
+/// `ALREADY_EXISTS` when an account of the tenant has the same normalized name
+/// ([`names::normalized_account_name`]).
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
+    account: SubjectId,
     name: &str,
     description: &str,
 ) -> Result<AccountRow> {
@@ -45,14 +45,14 @@ pub async fn insert(
         r#"
         insert into service_accounts (tenant_id, account_id, name, description, name_key)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+        returning tenant_id as "tenant_id: TenantId", account_id as "account_id: SubjectId",
                   name, description, version, created_at, updated_at
         "#,
         tenant.0,
         account.0,
         name,
         description,
-        names::account_key(name),
+        names::normalized_account_name(name),
     )
     .fetch_one(tx.conn())
     .await?;
@@ -77,11 +77,11 @@ pub async fn count(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such account.
-pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<AccountRow> {
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: SubjectId) -> Result<AccountRow> {
     sqlx::query_as!(
         AccountRow,
         r#"
-        select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+        select tenant_id as "tenant_id: TenantId", account_id as "account_id: SubjectId",
                name, description, version, created_at, updated_at
         from service_accounts where tenant_id = $1 and account_id = $2
         "#,
@@ -97,11 +97,11 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such account.
-pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<AccountRow> {
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, account: SubjectId) -> Result<AccountRow> {
     sqlx::query_as!(
         AccountRow,
         r#"
-        select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+        select tenant_id as "tenant_id: TenantId", account_id as "account_id: SubjectId",
                name, description, version, created_at, updated_at
         from service_accounts where tenant_id = $1 and account_id = $2
         for no key update
@@ -125,7 +125,7 @@ pub async fn list(
         let rows = sqlx::query_as!(
             AccountRow,
             r#"
-            select tenant_id as "tenant_id: TenantId", account_id as "account_id: UserId",
+            select tenant_id as "tenant_id: TenantId", account_id as "account_id: SubjectId",
                    name, description, version, created_at, updated_at
             from service_accounts
             where tenant_id = $1 and account_id > $2
@@ -138,14 +138,19 @@ pub async fn list(
         )
         .fetch_all(tx.conn())
         .await?;
-        let convert = |row: AccountRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.account_id.0), convert).await?;
+        let convert = |row: AccountRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.account_id.0), convert).await?;
     }
     Ok(())
 }
 
-/// Deletes a locked account. Its keys and role assignments are deleted with it.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Ended> {
+/// Deletes an account whose row the transaction has locked with [`lock`]. Its keys and role
+/// assignments are deleted with it.
+pub async fn delete(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    account: SubjectId,
+) -> Result<EndedSessions> {
     sqlx::query!(
         "delete from service_accounts where tenant_id = $1 and account_id = $2",
         tenant.0,
@@ -153,5 +158,5 @@ pub async fn delete(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Res
     )
     .execute(tx.conn())
     .await?;
-    Ok(Ended::in_tenant(tenant))
+    Ok(EndedSessions::in_tenant(tenant))
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Lookup, SessionCache, Verified, VerifiedTokens, cache::MAX_STALENESS, verified::Digest,
+    Lookup, SessionCache, VerifiedToken, VerifiedTokens, cache::MAX_STALENESS, verified::Digest,
 };
 use crate::{
     clock,
@@ -24,7 +24,7 @@ use crate::{
 pub struct Authenticator {
     pub keyring: Arc<Keyring>,
     pub tokens: Arc<VerifiedTokens>,
-    /// Decides whether the in-memory caches are fresh enough to be used.
+    /// The change feed. It knows whether the in-memory caches are fresh enough to be used.
     pub feed: Feed,
     pub engine: Engine,
     pub cache: SessionCache,
@@ -33,22 +33,24 @@ pub struct Authenticator {
 
 /// A valid token of a live session, and its subject.
 pub struct Authenticated {
-    pub token: Arc<Verified>,
-    /// The roles and permissions of the subject. The user may be disabled, and the tenant may be
+    pub token: Arc<VerifiedToken>,
+    /// The roles and permissions of the subject. The subject may have been disabled, and the tenant
     /// suspended, since the sign-in.
     pub standing: Arc<Standing>,
 }
 
 impl Authenticated {
-    /// `None` for an API key when its tenant does not accept API keys as bearer tokens.
+    /// `None` for the secret of an API key, if the tenant does not accept API keys as bearer
+    /// tokens.
     fn if_accepted(self) -> Option<Self> {
-        (!self.token.is_api_key() || self.standing.tenant.get().takes_api_keys).then_some(self)
+        (!self.token.is_api_key() || self.standing.tenant.get().accepts_api_key_bearer)
+            .then_some(self)
     }
 }
 
 impl Authenticator {
     /// Authenticates an access token, or an API key if its tenant accepts API keys as bearer
-    /// tokens. `None` when the bearer is not valid, for any reason.
+    /// tokens. `None` when the bearer token is not valid, for any reason.
     ///
     /// # Errors
     /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable.
@@ -61,13 +63,14 @@ impl Authenticator {
         }
     }
 
-    /// Whether the in-memory caches can authenticate the bearer.
+    /// Whether the in-memory caches can authenticate the bearer token.
     #[must_use]
     pub fn remembers(&self, bearer: &str) -> bool {
         self.find_cached(&Digest::of(bearer)).is_some()
     }
 
-    /// The valid token and its subject from the in-memory caches, if the feed is fresh.
+    /// The valid token and its subject from the in-memory caches, if the feed was read recently
+    /// enough.
     fn find_cached(&self, digest: &Digest) -> Option<Authenticated> {
         let fresh = self.feed.fresh()?;
         let token = self.tokens.get(digest)?;
@@ -95,7 +98,7 @@ impl Authenticator {
         digest: Digest,
     ) -> Result<Option<Authenticated>> {
         let tenant = secret.tenant;
-        let mut tx = self.db.begin_unsealed(tenant).await?;
+        let mut tx = self.db.begin_without_cipher(tenant).await?;
         let Some(key) = store::by_secret(&mut tx, tenant, &secret.hash).await? else {
             return Ok(None);
         };
@@ -112,7 +115,7 @@ impl Authenticator {
     /// subject's standing is cached, the session is looked up in Redis. Otherwise Postgres returns
     /// the standing and the session in one query.
     async fn verify(&self, jwt: &str, digest: Digest) -> Result<Option<Authenticated>> {
-        let Some((claims, key)) = self.keyring.verify_by(TokenKind::Access, jwt) else {
+        let Some((claims, key)) = self.keyring.verify_and_get_key(TokenKind::Access, jwt) else {
             return Ok(None);
         };
         let token = Arc::new(self.tokens.follow(&claims, key));
@@ -127,7 +130,7 @@ impl Authenticator {
                 // Read the standing again: the cache may have evicted it during the call to Redis.
                 Lookup::Live(until) => {
                     if let Some(standing) = cached_standing() {
-                        let token = Arc::new(token.trusted_until(until));
+                        let token = Arc::new(token.cached_until(until));
                         return Ok(self.remember(digest, token, standing));
                     }
                 }
@@ -143,11 +146,11 @@ impl Authenticator {
         Ok(self.remember(digest, token, state.standing))
     }
 
-    /// Caches the token. `None` when the session ended during its lookup.
+    /// Caches the token. `None` when the session ended during the look-up.
     fn remember(
         &self,
         digest: Digest,
-        token: Arc<Verified>,
+        token: Arc<VerifiedToken>,
         standing: Arc<Standing>,
     ) -> Option<Authenticated> {
         self.tokens.remember(digest, token.clone()).then_some(Authenticated { token, standing })

@@ -6,16 +6,17 @@
 //!   revocation, a disabled user, a suspended tenant) replaces the epoch after the commit of the
 //!   change. So a read that was in progress at that time can't fill the cache with the state
 //!   before the commit.
-//! - An entry is valid for 750 ms ([`super::entry`]) after the lookup that preceded the read of
-//!   Postgres, by Redis's own clock, however late the entry was written. This bound also holds
-//!   when the change of the epoch is lost: Redis was unavailable, was restarted or failed over.
+//! - An entry is valid for 750 ms ([`super::entry`]), by Redis's own clock. This time starts at the
+//!   Redis lookup that found no entry, before the read of Postgres. It does not depend on when the
+//!   entry is written. This bound also holds when the change of the epoch is lost, because Redis
+//!   was unavailable, was restarted or failed over.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
 //!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
 //!   Postgres is read.
 //!
-//! If an entry is missing or Redis does not answer, Postgres is read. A value that is larger than
-//! an entry can be is not read and is treated as missing.
+//! If an entry is missing or Redis does not respond, Postgres is read. A value that is larger than
+//! an entry can be is treated as missing.
 //!
 //! - Rule: `read.lua` (`src/sessions/read.lua`) returns the entry of a session and the epoch of
 //!   its tenant.
@@ -31,27 +32,27 @@ use fred::types::scripts::Script;
 use uuid::Uuid;
 
 use super::{
-    Ended,
-    entry::{Entry, EntryKeys, MAX_ENTRY, Now, TRUST},
+    EndedSessions,
+    entry::{ENTRY_LIFETIME, Entry, EntryKeys, MAX_ENTRY, Now},
 };
 use crate::{
     audit::{self, Actor, Event},
     clock,
     db::TenantTx,
     error::Result,
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     redis::{self, Redis},
 };
 
 /// Maximum staleness: no lookup reports a session as live longer than this after the session
-/// ended. The value is [`TRUST`] plus a quarter of a second for clocks that run at different
-/// speeds.
+/// ended. The value is [`ENTRY_LIFETIME`] plus 250 ms for clocks that run at different speeds.
 pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 /// Maximum time from the lookup until the entry is written to Redis. A later entry is dropped.
-const MAX_AGE: Duration = Duration::from_millis(250);
+const MAX_FILL_DELAY: Duration = Duration::from_millis(250);
 
-/// Time to live of an epoch in Redis, in seconds. The loss of an epoch only empties the cache.
+/// Time to live of an epoch in Redis, in seconds. When an epoch expires, the tenant's entries are
+/// no longer used.
 const EPOCH_TTL: u32 = 7 * 24 * 60 * 60;
 
 /// The cache of live sessions. Cheap to clone.
@@ -59,8 +60,8 @@ const EPOCH_TTL: u32 = 7 * 24 * 60 * 60;
 pub struct SessionCache {
     redis: Redis,
     keys: Arc<EntryKeys>,
-    read: Script,
-    fill: Script,
+    read_script: Script,
+    fill_script: Script,
 }
 
 /// The result of a lookup.
@@ -75,7 +76,7 @@ pub enum Lookup {
 /// Permission to fill the cache after a lookup without a result. The ticket has no effect when the
 /// tenant's epoch has changed since the lookup.
 pub struct Ticket {
-    /// The entry to write; `None` when Redis did not answer.
+    /// The entry to write; `None` when Redis did not respond.
     entry: Option<Entry>,
 }
 
@@ -86,100 +87,111 @@ impl SessionCache {
         Self {
             redis,
             keys,
-            read: redis::script(include_str!("read.lua")),
-            fill: redis::script(include_str!("fill.lua")),
+            read_script: redis::script(include_str!("read.lua")),
+            fill_script: redis::script(include_str!("fill.lua")),
         }
     }
 
     /// Looks up a user's session.
-    pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: UserId) -> Lookup {
-        let (lookup_time, own) = (Instant::now(), now());
-        let reply = self.read.evalsha_with_reload(
+    pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: SubjectId) -> Lookup {
+        let (lookup_time, replica_time_ms) = (Instant::now(), replica_time_ms());
+        let reply = self.read_script.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(tenant), session_key(tenant, session)],
             vec![new_epoch(), EPOCH_TTL.to_string(), MAX_ENTRY.to_string()],
         );
         let reply: Result<(String, String, u64), fred::error::Error> =
-            self.redis.observe("EVALSHA", reply).await;
-        let reply = reply.ok().and_then(|(epoch, entry_text, redis)| {
+            self.redis.run("EVALSHA", reply).await;
+        let reply = reply.ok().and_then(|(epoch, entry_text, redis_time_ms)| {
             let epoch = Uuid::try_parse(&epoch).ok()?;
-            Some((epoch, entry_text, redis))
+            Some((epoch, entry_text, redis_time_ms))
         });
-        let Some((epoch, entry_text, redis)) = reply else {
+        let Some((epoch, entry_text, redis_time_ms)) = reply else {
             return Lookup::Unknown(Ticket { entry: None });
         };
         let valid_for = self
             .keys
-            .read(tenant, session, &entry_text)
+            .verify(tenant, session, &entry_text)
             .filter(|entry| entry.epoch == epoch && entry.user == user)
-            .and_then(|entry| entry.valid_for(Now { redis, own }));
+            .and_then(|entry| entry.valid_for(Now { redis_time_ms, replica_time_ms }));
         if let Some(time_left) = valid_for {
             return Lookup::Live(lookup_time + time_left);
         }
-        let entry = Entry { tenant, session, user, epoch, looked_up: redis, written: own };
+        let entry = Entry {
+            tenant,
+            session,
+            user,
+            epoch,
+            looked_up_redis_clock: redis_time_ms,
+            looked_up_writer_clock: replica_time_ms,
+        };
         Lookup::Unknown(Ticket { entry: Some(entry) })
     }
 
-    /// Caches a session that Postgres reported as live after the lookup. The token expires in
-    /// `seconds_left`.
+    /// Caches a session that Postgres reported as live after the lookup. The access token expires
+    /// in `seconds_left`.
     pub async fn fill(&self, ticket: Ticket, seconds_left: i64) {
         let Some(entry) = ticket.entry.filter(|_| seconds_left > 0) else { return };
-        let Some(text) = self.keys.write(&entry) else { return };
-        let reply = self.fill.evalsha_with_reload(
+        let Some(entry_text) = self.keys.sign(&entry) else { return };
+        let reply = self.fill_script.evalsha_with_reload(
             self.redis.client(),
             vec![epoch_key(entry.tenant), session_key(entry.tenant, entry.session)],
             vec![
                 entry.epoch.simple().to_string(),
-                text,
-                entry.looked_up.to_string(),
-                millis(MAX_AGE).to_string(),
-                millis(TRUST.min(Duration::from_secs(seconds_left.unsigned_abs()))).to_string(),
+                entry_text,
+                entry.looked_up_redis_clock.to_string(),
+                millis(MAX_FILL_DELAY).to_string(),
+                millis(ENTRY_LIFETIME.min(Duration::from_secs(seconds_left.unsigned_abs())))
+                    .to_string(),
             ],
         );
-        let reply: Result<i64, fred::error::Error> = self.redis.observe("EVALSHA", reply).await;
+        let reply: Result<i64, fred::error::Error> = self.redis.run("EVALSHA", reply).await;
         if let Err(error) = reply {
             tracing::debug!(%error, "a session was not cached");
         }
     }
 
-    /// Ends a transaction that ended sessions: records the event, if there is one, commits, and
+    /// Finishes a transaction that ended sessions: records the event, if there is one, commits, and
     /// removes the tenant's sessions from the cache. Returns the consistency token of the
     /// transaction's changes.
     ///
     /// # Errors
-    /// When Postgres is unavailable. The transaction may or may not be committed then.
+    /// When Postgres is unavailable. It is then unknown whether the transaction was committed.
     pub async fn finish(
         &self,
         tx: TenantTx,
         actor: &Actor,
         event: impl Into<Option<Event>>,
-        ended: Ended,
+        ended: EndedSessions,
     ) -> Result<String> {
         let token = audit::finish(tx, actor, event).await?;
         self.forget(ended).await;
         Ok(token)
     }
 
-    /// Removes all sessions of a tenant from the cache. Call it after the commit of a change that
-    /// ended a session. When Redis does not answer, the entries expire within a second.
-    pub async fn forget(&self, Ended { tenant }: Ended) {
+    /// Removes all sessions of a tenant from the cache: replaces the tenant's epoch. Call this
+    /// after the commit of a change that ended a session. When Redis does not respond, the entries
+    /// expire within a second.
+    pub async fn forget(&self, EndedSessions { tenant }: EndedSessions) {
         use fred::{interfaces::KeysInterface, types::Expiration};
         let expiry = Some(Expiration::EX(EPOCH_TTL.into()));
         let reply = self.redis.client().set(epoch_key(tenant), new_epoch(), expiry, None, false);
-        let reply: Result<(), fred::error::Error> = self.redis.observe("SET", reply).await;
+        let reply: Result<(), fred::error::Error> = self.redis.run("SET", reply).await;
         if let Err(error) = reply {
-            tracing::warn!(%error, %tenant, "cached sessions were not removed; they expire soon");
+            let text = "a tenant's cached sessions were not removed; they expire within a second";
+            tracing::warn!(%error, %tenant, "{text}");
         }
     }
 }
 
-/// A random epoch. It is random so that the replacement of a lost epoch never equals an earlier
-/// epoch.
+/// A new epoch. It is random, so it never equals an earlier epoch of the tenant, also when Redis
+/// has lost the earlier epoch.
 fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-// The braces are a hash tag: all keys of a tenant are in one slot of a cluster.
+// The braces are a hash tag: Redis Cluster stores all keys of a tenant in one slot, as a script
+// requires.
 fn epoch_key(tenant: TenantId) -> String {
     format!("session-epoch:{{{tenant}}}")
 }
@@ -189,7 +201,7 @@ fn session_key(tenant: TenantId, session: SessionId) -> String {
 }
 
 /// The current time by this replica's clock, in milliseconds since 1970.
-fn now() -> u64 {
+fn replica_time_ms() -> u64 {
     u64::try_from(clock::now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
 

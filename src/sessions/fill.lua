@@ -2,8 +2,8 @@
 -- KEYS: the tenant's epoch, the session.
 -- ARGV: the epoch at the lookup; the entry; the time of the lookup (ms); the maximum age of the
 -- lookup (ms); the time to live of the entry (ms).
--- Postgres was read after the lookup. This script may run long after it was sent, so the age is
--- measured from the time of the lookup.
+-- Postgres was read after the lookup. This script may run long after it was sent, so the age starts
+-- at the lookup.
 if text_of(KEYS[1], #ARGV[1]) ~= ARGV[1] then
     return 0
 end

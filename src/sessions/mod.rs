@@ -1,8 +1,8 @@
-//! Sessions. A sign-in opens a session. When the session ends, its tokens become invalid.
+//! Sessions. A sign-in opens a session. When a session ends, its tokens become invalid.
 
 mod authenticator;
 mod cache;
-mod ended;
+mod ended_sessions;
 mod entry;
 pub mod open;
 mod read;
@@ -15,9 +15,9 @@ use crate::{api::paging::Pages, db::Db};
 
 pub use authenticator::{Authenticated, Authenticator};
 pub use cache::{Lookup, SessionCache};
-pub use ended::Ended;
+pub use ended_sessions::EndedSessions;
 pub use entry::EntryKeys;
-pub use verified::{Verified, VerifiedTokens};
+pub use verified::{VerifiedToken, VerifiedTokens};
 
 /// The gRPC service `SessionService`.
 pub struct Sessions {

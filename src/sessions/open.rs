@@ -1,4 +1,4 @@
-//! Opens a session: writes its row and makes the contents of its first two tokens.
+//! Opens a session: inserts its row and creates the contents of its first two tokens.
 //!
 //! - Rule: `open_session` (`migrations/0018_open_session.sql`) decides whether the user, the tenant
 //!   and the password hash are unchanged since the verification, and writes the session.
@@ -17,7 +17,7 @@ use crate::{
     config::Lifetimes,
     db::Db,
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     tokens::{Keyring, SubjectType, TokenContent, TokenKind, TokenPair, new_jti},
 };
 
@@ -25,10 +25,11 @@ use crate::{
 pub enum Proof<'a> {
     /// A password that matched the stored hash.
     Password {
-        /// The hash that the password matched. The session opens only while this hash is still
-        /// the user's.
+        /// The hash that the password matched. The session opens only if this is still the hash of
+        /// the user.
         verified_hash: &'a str,
-        /// The hash that replaces a stored hash with outdated parameters.
+        /// A new hash of the password, if the parameters of `verified_hash` are outdated. It
+        /// replaces `verified_hash`.
         new_hash: Option<&'a str>,
     },
 }
@@ -43,9 +44,9 @@ impl Proof<'_> {
 }
 
 /// A session to open.
-pub struct Opening<'a> {
+pub struct NewSession<'a> {
     pub tenant: TenantId,
-    pub user: UserId,
+    pub user: SubjectId,
     /// The id of the new session.
     pub session: SessionId,
     pub proof: Proof<'a>,
@@ -55,7 +56,7 @@ pub struct Opening<'a> {
     pub origin: &'a Origin,
 }
 
-/// Writes the session. Returns the contents of its first two tokens; `None` when the user, the
+/// Inserts the session. Returns the contents of its first two tokens; `None` when the user, the
 /// tenant or the password changed after the proof was verified.
 ///
 /// # Errors
@@ -64,27 +65,28 @@ pub async fn open(
     db: &Db,
     keyring: &Keyring,
     lifetimes: Lifetimes,
-    opening: Opening<'_>,
-) -> Result<Option<Unsigned>> {
-    let issued_at = clock::now().replace_nanosecond(0).map_err(|_| Error::defect("the clock"))?;
-    let expires_at = issued_at + span(lifetimes.session)?;
-    let mut unsigned = Unsigned {
-        tenant: opening.tenant,
-        user: opening.user,
-        session: opening.session,
+    new_session: NewSession<'_>,
+) -> Result<Option<UnsignedTokens>> {
+    let issued_at =
+        clock::now().replace_nanosecond(0).map_err(|_| Error::defect("the time is invalid"))?;
+    let expires_at = issued_at + to_time_duration(lifetimes.session)?;
+    let mut unsigned_tokens = UnsignedTokens {
+        tenant: new_session.tenant,
+        user: new_session.user,
+        session: new_session.session,
         roles: Vec::new(),
         issued_at,
         access_jti: new_jti(),
-        access_expires_at: expires_at.min(issued_at + span(lifetimes.access)?),
+        access_expires_at: expires_at.min(issued_at + to_time_duration(lifetimes.access)?),
         access_kid: keyring.kid(TokenKind::Access),
         refresh_jti: new_jti(),
         refresh_kid: keyring.kid(TokenKind::Refresh),
-        refresh_expires_at: expires_at.min(issued_at + span(lifetimes.refresh)?),
+        refresh_expires_at: expires_at.min(issued_at + to_time_duration(lifetimes.refresh)?),
     };
-    let Some(cipher) = db.cipher(opening.tenant).await? else { return Ok(None) };
+    let Some(cipher) = db.cipher(new_session.tenant).await? else { return Ok(None) };
     let event = Uuid::now_v7();
-    let amr: Vec<_> = opening.proof.methods().iter().map(|&method| method.to_owned()).collect();
-    let Proof::Password { verified_hash, new_hash } = opening.proof;
+    let amr: Vec<_> = new_session.proof.methods().iter().map(|&method| method.to_owned()).collect();
+    let Proof::Password { verified_hash, new_hash } = new_session.proof;
     let query_result = sqlx::query!(
         r#"
         select roles as "roles!" from open_session(
@@ -97,34 +99,38 @@ pub async fn open(
             p_event => $16, p_correlation_id => $17, p_ip => $18
         )
         "#,
-        opening.tenant.0,
-        opening.user.0,
+        new_session.tenant.0,
+        new_session.user.0,
         &amr,
         verified_hash,
         new_hash,
-        unsigned.session.0,
-        SessionClient::of(&opening).seal(&cipher, unsigned.session.0, unsigned.user.0)?,
-        unsigned.refresh_jti,
-        unsigned.refresh_kid,
-        unsigned.refresh_expires_at,
-        unsigned.access_jti,
-        unsigned.access_kid,
-        unsigned.access_expires_at,
+        unsigned_tokens.session.0,
+        SessionClient::of(&new_session).seal(
+            &cipher,
+            unsigned_tokens.session.0,
+            unsigned_tokens.user.0
+        )?,
+        unsigned_tokens.refresh_jti,
+        unsigned_tokens.refresh_kid,
+        unsigned_tokens.refresh_expires_at,
+        unsigned_tokens.access_jti,
+        unsigned_tokens.access_kid,
+        unsigned_tokens.access_expires_at,
         issued_at,
         expires_at,
         event,
-        opening.origin.correlation_id.to_string(),
-        opening.origin.sealed_ip(&cipher, event)?,
+        new_session.origin.correlation_id.to_string(),
+        new_session.origin.sealed_ip(&cipher, event)?,
     )
-    .fetch_optional(db.statement_in_share(opening.tenant).await?)
+    .fetch_optional(db.statement_in_share(new_session.tenant).await?)
     .await;
     let session_row = match query_result {
         Err(error) if is_suspended(&error) => None,
         result => result?,
     };
     Ok(session_row.map(|row| {
-        unsigned.roles = row.roles;
-        unsigned
+        unsigned_tokens.roles = row.roles;
+        unsigned_tokens
     }))
 }
 
@@ -135,28 +141,28 @@ fn is_suspended(error: &sqlx::Error) -> bool {
 }
 
 impl SessionClient {
-    fn of(opening: &Opening<'_>) -> Self {
+    fn of(new_session: &NewSession<'_>) -> Self {
         Self {
-            device_name: opening.device_name.to_owned(),
-            ip: opening.origin.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            user_agent: opening.origin.user_agent(),
+            device_name: new_session.device_name.to_owned(),
+            ip: new_session.origin.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            user_agent: new_session.origin.user_agent(),
         }
     }
 }
 
-/// Converts a lifetime for arithmetic on times.
+/// Converts a lifetime to the duration type of the crate `time`.
 ///
 /// # Errors
 /// INTERNAL when the lifetime is out of range. No setting allows that.
-pub fn span(lifetime: std::time::Duration) -> Result<Duration> {
+pub fn to_time_duration(lifetime: std::time::Duration) -> Result<Duration> {
     Duration::try_from(lifetime).map_err(|_| Error::defect("a lifetime is out of range"))
 }
 
 /// The contents of an access token and a refresh token that are not signed yet. The session's row
 /// contains the same values.
-pub struct Unsigned {
+pub struct UnsignedTokens {
     pub tenant: TenantId,
-    pub user: UserId,
+    pub user: SubjectId,
     pub session: SessionId,
     /// The names of the user's roles.
     pub roles: Vec<String>,
@@ -172,7 +178,7 @@ pub struct Unsigned {
     pub refresh_expires_at: OffsetDateTime,
 }
 
-impl Unsigned {
+impl UnsignedTokens {
     /// Signs both tokens on a thread for blocking work. The same content gives the same bytes.
     ///
     /// # Errors
@@ -200,6 +206,6 @@ impl Unsigned {
         };
         tokio::task::spawn_blocking(sign)
             .await
-            .map_err(|_| Error::defect("a signing thread died"))?
+            .map_err(|_| Error::defect("a signing thread panicked"))?
     }
 }

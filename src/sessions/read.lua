@@ -1,9 +1,9 @@
 -- Looks up a session.
 -- KEYS: the tenant's epoch, the session.
--- ARGV: the new epoch if the tenant has none; the time to live of an epoch (s); the maximum size of
--- an entry (bytes).
+-- ARGV: an epoch to store if the tenant has none; the time to live of an epoch (s); the maximum
+-- size of an entry (bytes).
 -- Returns the tenant's epoch, the session's entry ('' if there is none) and the time (ms). The
--- caller verifies the entry.
+-- entry is not verified yet.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = text_of(KEYS[1], #ARGV[1])

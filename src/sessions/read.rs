@@ -8,7 +8,7 @@ use crate::{
     api::filter::{Field, Filter, Kind},
     error::{Error, Result},
     gate::Caller,
-    ids::{SessionId, UserId},
+    ids::{SessionId, SubjectId},
     proto::v1::{ListSessionsRequest, Session},
 };
 
@@ -20,7 +20,7 @@ impl Sessions {
         &self,
         caller: &Caller,
         session: SessionId,
-        owner: Option<UserId>,
+        owner: Option<SubjectId>,
     ) -> Result<(SessionRow, Option<SessionClient>)> {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
@@ -34,11 +34,11 @@ impl Sessions {
     pub(super) async fn list(
         &self,
         caller: &Caller,
-        user: UserId,
+        user: SubjectId,
         message: &ListSessionsRequest,
     ) -> Result<(Vec<Session>, String)> {
         let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
         store::list_live(&mut tx, caller.tenant(), user, &filter, &mut page).await?;
         page.finish()

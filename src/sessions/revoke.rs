@@ -5,21 +5,25 @@ use crate::{
     audit::{Event, EventKind},
     error::{Error, Result},
     gate::WriteCaller,
-    ids::{SessionId, UserId},
+    ids::{SessionId, SubjectId},
     users,
 };
 
 impl Sessions {
     /// Revokes a session. Returns the consistency token. The revocation of a session that has
     /// ended succeeds and records nothing.
-    pub(super) async fn revoke(&self, acting: &WriteCaller, session: SessionId) -> Result<String> {
-        let tenant = acting.tenant();
+    pub(super) async fn revoke(
+        &self,
+        write_caller: &WriteCaller,
+        session: SessionId,
+    ) -> Result<String> {
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let user = store::user_of(&mut tx, tenant, session, acting.owner()).await?;
+        let user = store::find_user(&mut tx, tenant, session, write_caller.owner()).await?;
         let user = user.ok_or_else(Error::not_found)?;
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let revoked = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
-        let (revoked, ended) = revoked.ok_or_else(Error::not_found)?;
+        let caller = write_caller.authorize_take(&mut tx, user).await?;
+        let result = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
+        let (revoked, ended) = result.ok_or_else(Error::not_found)?;
         let event = revoked.was_live.then(|| {
             let event = Event::new(EventKind::SessionRevoked).target(session.0);
             event.detail("user_id", revoked.user.to_string())
@@ -27,21 +31,21 @@ impl Sessions {
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 
-    /// Revokes all live sessions of a user; the caller's own sessions when no user is named.
-    /// Returns the number of revoked sessions and the consistency token. Records nothing when the
-    /// user had no live session.
+    /// Revokes all live sessions of `requested_user`, or of the caller when it is `None`. Returns
+    /// the number of revoked sessions and the consistency token. Records nothing when the user had
+    /// no live session.
     pub(super) async fn revoke_all(
         &self,
-        acting: &WriteCaller,
-        named: Option<UserId>,
+        write_caller: &WriteCaller,
+        requested_user: Option<SubjectId>,
     ) -> Result<(u64, String)> {
-        let user = acting.target(named)?;
-        let tenant = acting.tenant();
+        let user = write_caller.target(requested_user)?;
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         if !users::store::exists(&mut tx, tenant, user).await? {
             return Err(Error::not_found());
         }
-        let caller = acting.authorize_take(&mut tx, user).await?;
+        let caller = write_caller.authorize_take(&mut tx, user).await?;
         let (count, ended) = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         let event = (count > 0)
             .then(|| Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count));

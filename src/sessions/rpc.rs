@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::timestamp,
     gate,
-    ids::{SessionId, UserId},
+    ids::{SessionId, SubjectId},
     proto::v1::{
         GetSessionRequest, GetSessionResponse, ListSessionsRequest, ListSessionsResponse,
         RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest,
@@ -23,10 +23,10 @@ impl SessionService for Sessions {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
         let message = request.into_inner();
-        let (caller, user) =
-            reaching.acting_for(UserId::parse_optional("user_id", &message.user_id)?)?;
+        let (caller, user) = self_or_permitted
+            .caller_and_subject(SubjectId::parse_optional("user_id", &message.user_id)?)?;
         let (sessions, next_page_token) = self.list(caller, user, &message).await?;
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
@@ -35,9 +35,9 @@ impl SessionService for Sessions {
         &self,
         request: Request<GetSessionRequest>,
     ) -> Result<Response<GetSessionResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let (caller, reach) = reaching.within();
+        let (caller, reach) = self_or_permitted.within();
         let session = Session::from(self.get(caller, session, reach.owner()).await?);
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
@@ -46,9 +46,9 @@ impl SessionService for Sessions {
         &self,
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let consistency_token = self.revoke(&acting, session).await?;
+        let consistency_token = self.revoke(&write_caller, session).await?;
         Ok(Response::new(RevokeSessionResponse { consistency_token }))
     }
 
@@ -56,15 +56,16 @@ impl SessionService for Sessions {
         &self,
         request: Request<RevokeAllSessionsRequest>,
     ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
-        let acting = gate::acting(&request)?;
-        let named = UserId::parse_optional("user_id", &request.into_inner().user_id)?;
-        let (count, consistency_token) = self.revoke_all(&acting, named).await?;
+        let write_caller = gate::write_caller(&request)?;
+        let requested_user = SubjectId::parse_optional("user_id", &request.into_inner().user_id)?;
+        let (count, consistency_token) = self.revoke_all(&write_caller, requested_user).await?;
         let revoked_count = i32::try_from(count).unwrap_or(i32::MAX);
         Ok(Response::new(RevokeAllSessionsResponse { revoked_count, consistency_token }))
     }
 }
 
-/// If the client could not be opened (`None`), the session is marked as unreadable.
+/// The client is `None` when its sealed data can't be opened. Then the session is marked as
+/// unreadable.
 impl From<(SessionRow, Option<SessionClient>)> for Session {
     fn from((row, client): (SessionRow, Option<SessionClient>)) -> Self {
         let unreadable = client.is_none();

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use uuid::Uuid;
 
-use super::Ended;
+use super::EndedSessions;
 use crate::{
     api::{
         filter::Filter,
@@ -13,8 +13,8 @@ use crate::{
     },
     db::TenantTx,
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
-    privacy::{Cipher, SealContext, bound_row},
+    ids::{SessionId, SubjectId, TenantId},
+    privacy::{Cipher, SealContext, bound_row_bytes},
     proto::v1::Session,
 };
 
@@ -32,8 +32,8 @@ pub struct SessionClient {
 impl SessionClient {
     /// Seals the client for the session's row.
     pub(super) fn seal(&self, cipher: &Cipher, session: Uuid, user: Uuid) -> Result<Vec<u8>> {
-        let row = bound_row(&session, &[user.as_bytes()]);
-        cipher.seal_parts(SealContext { table: "sessions", row: &row }, self)
+        let row = bound_row_bytes(&session, &[user.as_bytes()]);
+        cipher.seal_json(SealContext { table: "sessions", row: &row }, self)
     }
 }
 
@@ -41,7 +41,7 @@ impl SessionClient {
 pub struct SessionRow {
     pub session_id: SessionId,
     pub tenant_id: TenantId,
-    pub user_id: UserId,
+    pub user_id: SubjectId,
     /// The sealed client: see [`SessionRow::open_client`].
     pub client: Vec<u8>,
     /// Time of the sign-in.
@@ -65,8 +65,8 @@ impl SessionRow {
     /// # Errors
     /// `DATA_UNREADABLE` when the sealed value was altered.
     pub fn open_client(&self, cipher: &Cipher) -> Result<SessionClient> {
-        let row = bound_row(&self.session_id.0, &[self.user_id.0.as_bytes()]);
-        cipher.open_parts(SealContext { table: "sessions", row: &row }, &self.client)
+        let row = bound_row_bytes(&self.session_id.0, &[self.user_id.0.as_bytes()]);
+        cipher.open_json(SealContext { table: "sessions", row: &row }, &self.client)
     }
 }
 
@@ -75,13 +75,13 @@ pub async fn get(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<UserId>,
+    owner: Option<SubjectId>,
 ) -> Result<Option<SessionRow>> {
     let row = sqlx::query_as!(
         SessionRow,
         r#"
         select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
-               user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+               user_id as "user_id: SubjectId", client, created_at, last_used_at, expires_at,
                ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
         from sessions,
             least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
@@ -96,15 +96,15 @@ pub async fn get(
     Ok(row)
 }
 
-/// Whether a session is live and its user and tenant are active. The row is locked, so the session
-/// can't be revoked until the transaction ends.
+/// Locks a session's row, so that the session can't be revoked until the transaction ends. Returns
+/// whether the session is live and its user and tenant are active.
 pub async fn lock_live(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     session: SessionId,
 ) -> Result<bool> {
-    let live = sqlx::query_scalar!(
+    let row = sqlx::query_scalar!(
         r#"
         select true as "live!"
         from sessions s
@@ -121,19 +121,19 @@ pub async fn lock_live(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(live.is_some())
+    Ok(row.is_some())
 }
 
-/// The user of a session; with `owner`, only a session of that user is found.
-pub async fn user_of(
+/// The user of a session; with `owner`, only of a session of that user.
+pub async fn find_user(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<UserId>,
-) -> Result<Option<UserId>> {
+    owner: Option<SubjectId>,
+) -> Result<Option<SubjectId>> {
     let user = sqlx::query_scalar!(
         r#"
-        select user_id as "user_id: UserId" from sessions
+        select user_id as "user_id: SubjectId" from sessions
         where tenant_id = $1 and session_id = $2 and ($3::uuid is null or user_id = $3)
         "#,
         tenant.0,
@@ -146,14 +146,14 @@ pub async fn user_of(
 }
 
 /// Whether a user's session is not revoked and was opened by a sign-in within the last `age`.
-pub async fn is_fresh(
+pub async fn was_opened_within(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    user: UserId,
+    user: SubjectId,
     age: std::time::Duration,
 ) -> Result<bool> {
-    let fresh = sqlx::query_scalar!(
+    let was_opened = sqlx::query_scalar!(
         r#"
         select exists (
             select from sessions
@@ -168,15 +168,15 @@ pub async fn is_fresh(
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(fresh)
+    Ok(was_opened)
 }
 
-/// Fills a page with a user's live sessions, ordered by id. Device names are sealed, so a filter on
-/// them is checked in each row after it is opened.
+/// Fills a page with a user's live sessions, ordered by id. Device names are sealed, so the filter
+/// is checked after a row is opened.
 pub async fn list_live(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     filter: &Filter,
     page: &mut Page<Session>,
 ) -> Result<()> {
@@ -186,7 +186,7 @@ pub async fn list_live(
             SessionRow,
             r#"
             select session_id as "session_id: SessionId", tenant_id as "tenant_id: TenantId",
-                   user_id as "user_id: UserId", client, created_at, last_used_at, expires_at,
+                   user_id as "user_id: SubjectId", client, created_at, last_used_at, expires_at,
                    ends_at as "ends_at!", revoked_at, ends_at <= now() as "expired!"
             from sessions,
                 least(expires_at, greatest(refresh_expires_at, access_expires_at)) as ends_at
@@ -204,7 +204,7 @@ pub async fn list_live(
         .await?;
         let convert = |row: SessionRow| match row.open_client(&cipher) {
             Ok(client) => {
-                let is_match = filter.matches(|_| &client.device_name);
+                let is_match = filter.matches_text(|_| &client.device_name);
                 Ok(is_match.then(|| Session::from((row, Some(client)))))
             }
             // A filter on texts can't match a row that can't be opened.
@@ -213,16 +213,16 @@ pub async fn list_live(
             }
             Err(error) => Err(error),
         };
-        page.take(read.found(rows), |row| Position::of(row.session_id.0), convert).await?;
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.session_id.0), convert).await?;
     }
     Ok(())
 }
 
 /// A session that a caller asked to revoke.
-pub struct Revoked {
+pub struct RevokedSession {
     /// The session's user.
-    pub user: UserId,
-    /// Whether the session was live until now. A session that had ended is left unchanged.
+    pub user: SubjectId,
+    /// Whether the session was live until now. A session that has already ended is not changed.
     pub was_live: bool,
 }
 
@@ -232,9 +232,9 @@ pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<UserId>,
+    owner: Option<SubjectId>,
     reason: &str,
-) -> Result<Option<(Revoked, Ended)>> {
+) -> Result<Option<(RevokedSession, EndedSessions)>> {
     let row = sqlx::query!(
         r#"
         with found as materialized (
@@ -250,7 +250,7 @@ pub async fn revoke(
             from found f
             where s.tenant_id = f.tenant_id and s.session_id = f.session_id and f.live
         )
-        select user_id as "user_id!: UserId", live as "live!" from found
+        select user_id as "user_id!: SubjectId", live as "live!" from found
         "#,
         tenant.0,
         session.0,
@@ -260,22 +260,22 @@ pub async fn revoke(
     .fetch_optional(tx.conn())
     .await?;
     Ok(row.map(|row| {
-        let revoked = Revoked { user: row.user_id, was_live: row.live };
-        (revoked, Ended::in_tenant(tenant))
+        let revoked = RevokedSession { user: row.user_id, was_live: row.live };
+        (revoked, EndedSessions::in_tenant(tenant))
     }))
 }
 
-/// Revokes a user's live sessions except `except`. Returns the number of revoked sessions. All
-/// sessions that are not revoked are locked first, because a session that is being refreshed may
-/// look as if it had expired.
+/// Revokes a user's live sessions except `except`. Returns the number of revoked sessions. The
+/// statement first locks all sessions that are not revoked, because a concurrent refresh can extend
+/// a session that seems to have expired.
 pub async fn revoke_all(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     except: Option<SessionId>,
     reason: &str,
-) -> Result<(u64, Ended)> {
-    let done = sqlx::query!(
+) -> Result<(u64, EndedSessions)> {
+    let result = sqlx::query!(
         r#"
         with found as materialized (
             select tenant_id, session_id,
@@ -298,11 +298,11 @@ pub async fn revoke_all(
     )
     .execute(tx.conn())
     .await?;
-    Ok((done.rows_affected(), Ended::in_tenant(tenant)))
+    Ok((result.rows_affected(), EndedSessions::in_tenant(tenant)))
 }
 
 /// The number of a user's live sessions.
-pub async fn count_live(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
+pub async fn count_live(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"
         select count(*) as "count!" from sessions

@@ -2,8 +2,8 @@
 //! once.
 //!
 //! The key of an entry is the [`Digest`] of the whole token, so an entry applies to exactly these
-//! bytes. An entry expires at the token's `exp`. An entry becomes invalid at once when the signing
-//! key leaves the keyring, and when the session ends: all tokens of a session share one
+//! bytes. An entry expires at the token's `exp`. It becomes invalid immediately when the signing
+//! key is removed from the keyring, and when the session ends: all tokens of a session share one
 //! [`SessionStatus`], which the change feed sets to revoked.
 
 use std::{
@@ -24,18 +24,18 @@ use crate::{
     clock,
     credentials::api_keys::store::LiveKey,
     feed::{Change, ChangeListener, Kind},
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     tokens::{Claims, LEEWAY_SECONDS, SubjectType, VerifiedBy},
 };
 
 /// Maximum time for which the secret of an API key is cached.
-const API_KEY_TRUST: Duration = Duration::from_mins(5);
+const MAX_API_KEY_CACHE_TIME: Duration = Duration::from_mins(5);
 
 /// A verified token whose session was live at the time of the verification.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub struct VerifiedToken {
     pub tenant: TenantId,
-    pub user: UserId,
+    pub user: SubjectId,
     pub subject_type: SubjectType,
     /// The session; for a service account, the id of its API key.
     pub session: SessionId,
@@ -43,9 +43,9 @@ pub struct Verified {
     pub expires_at: i64,
     /// Start of the token's validity, in seconds since 1970.
     not_before: i64,
-    /// Expiry of the entry if it is before the token's `exp`: for a session that only Redis
-    /// reported as live, and for an API key.
-    trusted_until: Option<Instant>,
+    /// Expiry of the entry, if it is earlier than the token's `exp`: for a session that Redis, not
+    /// Postgres, reported as live, and for an API key.
+    cached_until: Option<Instant>,
     /// The key that signed the token; `None` for the secret of an API key.
     key: Option<VerifiedBy>,
     status: Arc<SessionStatus>,
@@ -54,15 +54,16 @@ pub struct Verified {
 /// The state of a session as far as this replica knows.
 #[derive(Debug, Default)]
 pub struct SessionStatus {
-    revoked: AtomicBool,
-    /// The feed no longer reports the end of the session, so the session must be looked up again.
-    forgotten: AtomicBool,
+    is_revoked: AtomicBool,
+    /// Whether this replica may have missed the end of the session in the feed. Then the session
+    /// must be looked up again.
+    is_unfollowed: AtomicBool,
 }
 
 impl SessionStatus {
-    /// Whether the session is not revoked and the feed reports its end.
+    /// Whether the session is not revoked, as far as the feed reports, and the feed is complete.
     fn is_followed(&self) -> bool {
-        !self.revoked.load(Ordering::Acquire) && !self.forgotten.load(Ordering::Acquire)
+        !self.is_revoked.load(Ordering::Acquire) && !self.is_unfollowed.load(Ordering::Acquire)
     }
 }
 
@@ -74,15 +75,15 @@ impl Digest {
     /// The digest of this token.
     #[must_use]
     pub fn of(token: &str) -> Self {
-        let mut out = [0; 32];
-        out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-        Self(out)
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self(bytes)
     }
 }
 
 /// The bounded cache of verified tokens.
 pub struct VerifiedTokens {
-    tokens: Cache<Digest, Arc<Verified>>,
+    tokens: Cache<Digest, Arc<VerifiedToken>>,
     statuses: Mutex<SessionStatuses>,
 }
 
@@ -91,15 +92,16 @@ type SessionKey = (TenantId, Uuid);
 #[derive(Default)]
 struct SessionStatuses {
     by_session: HashMap<SessionKey, Weak<SessionStatus>>,
-    /// Size of the map at which the entries that no token uses are removed.
+    /// Size of `by_session` at which the entries that no token uses are removed.
     sweep_at: usize,
     /// Sessions that ended recently, with the time at which each ended. The cache in Redis may
     /// still report such a session as live, for at most [`MAX_STALENESS`].
     recently_ended: HashMap<SessionKey, Instant>,
 }
 
-impl Verified {
-    /// Whether the bearer is the secret of an API key, not a token that was issued for an API key.
+impl VerifiedToken {
+    /// Whether the bearer token is the secret of an API key itself, not an access token that was
+    /// issued for an API key.
     #[must_use]
     pub fn is_api_key(&self) -> bool {
         self.key.is_none()
@@ -107,17 +109,17 @@ impl Verified {
 
     /// The same token, cached no longer than `until`.
     #[must_use]
-    pub fn trusted_until(&self, until: Instant) -> Self {
-        Self { trusted_until: Some(until), ..self.clone() }
+    pub fn cached_until(&self, until: Instant) -> Self {
+        Self { cached_until: Some(until), ..self.clone() }
     }
 
-    /// Whether the token is in its validity period now. The clock may have been set since the
+    /// Whether the token is in its validity period now. The clock may have been corrected since the
     /// token was verified.
     fn is_in_time(&self) -> bool {
         let now = clock::now().unix_timestamp();
         let is_within_validity =
             now >= self.not_before - LEEWAY_SECONDS && now <= self.expires_at + LEEWAY_SECONDS;
-        is_within_validity && self.trusted_until.is_none_or(|until| Instant::now() < until)
+        is_within_validity && self.cached_until.is_none_or(|until| Instant::now() < until)
     }
 }
 
@@ -130,7 +132,7 @@ impl VerifiedTokens {
 
     /// The entry of a token that is still valid.
     #[must_use]
-    pub fn get(&self, token: &Digest) -> Option<Arc<Verified>> {
+    pub fn get(&self, token: &Digest) -> Option<Arc<VerifiedToken>> {
         let verified = self.tokens.get(token)?;
         let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_in_force())
             || !verified.status.is_followed()
@@ -145,56 +147,57 @@ impl VerifiedTokens {
     /// Starts to follow the session of verified claims in the change feed. Call it before the
     /// session is looked up, so that no revocation after the look-up is missed.
     #[must_use]
-    pub fn follow(&self, claims: &Claims, key: VerifiedBy) -> Verified {
+    pub fn follow(&self, claims: &Claims, key: VerifiedBy) -> VerifiedToken {
         let (tenant, session) = (TenantId(claims.org), SessionId(claims.sid));
-        Verified {
+        VerifiedToken {
             tenant,
-            user: UserId(claims.sub),
+            user: SubjectId(claims.sub),
             subject_type: claims.sub_type,
             session,
             expires_at: claims.exp,
             not_before: claims.nbf.max(claims.iat),
-            trusted_until: None,
+            cached_until: None,
             key: Some(key),
-            status: self.statuses().status((tenant, session.0)),
+            status: self.lock_statuses().get_or_create((tenant, session.0)),
         }
     }
 
-    /// Starts to follow an API key whose secret is the bearer. The key is looked up again after at
-    /// most [`API_KEY_TRUST`], and this look-up records the use of the key.
+    /// Starts to follow an API key whose secret is the bearer token. The key is looked up again
+    /// after at most [`MAX_API_KEY_CACHE_TIME`], and each look-up records the use of the key.
     #[must_use]
-    pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> Verified {
-        Verified {
+    pub fn follow_key(&self, tenant: TenantId, key: &LiveKey) -> VerifiedToken {
+        VerifiedToken {
             tenant,
             user: key.account_id,
             subject_type: SubjectType::ServiceAccount,
             session: SessionId(key.key_id.0),
-            // This service set the expiry, so the leeway for other clocks does not apply.
+            // Postgres checks the expiry without a leeway, so the leeway of `is_in_time` is
+            // subtracted.
             expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
             not_before: i64::MIN + LEEWAY_SECONDS,
-            trusted_until: Some(Instant::now() + API_KEY_TRUST),
+            cached_until: Some(Instant::now() + MAX_API_KEY_CACHE_TIME),
             key: None,
-            status: self.statuses().status((tenant, key.key_id.0)),
+            status: self.lock_statuses().get_or_create((tenant, key.key_id.0)),
         }
     }
 
     /// Caches a token whose session was live at its look-up. Returns whether the session is still
-    /// live.
-    pub fn remember(&self, token: Digest, verified: Arc<Verified>) -> bool {
-        let is_live = !verified.status.revoked.load(Ordering::Acquire);
+    /// live, as far as the feed reports.
+    pub fn remember(&self, token: Digest, verified: Arc<VerifiedToken>) -> bool {
+        let is_live = !verified.status.is_revoked.load(Ordering::Acquire);
         if verified.status.is_followed() {
             self.tokens.insert(token, verified);
         }
         is_live
     }
 
-    fn statuses(&self) -> MutexGuard<'_, SessionStatuses> {
+    fn lock_statuses(&self) -> MutexGuard<'_, SessionStatuses> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SessionStatuses {
-    fn status(&mut self, session: SessionKey) -> Arc<SessionStatus> {
+    fn get_or_create(&mut self, session: SessionKey) -> Arc<SessionStatus> {
         if let Some(status) = self.by_session.get(&session).and_then(Weak::upgrade) {
             return status;
         }
@@ -203,17 +206,17 @@ impl SessionStatuses {
             self.sweep_at = (self.by_session.len() * 2).max(1024);
         }
         let status = Arc::new(SessionStatus::default());
-        status.revoked.store(self.recently_ended.contains_key(&session), Ordering::Release);
+        status.is_revoked.store(self.recently_ended.contains_key(&session), Ordering::Release);
         self.by_session.insert(session, Arc::downgrade(&status));
         status
     }
 
-    fn end(&mut self, session: SessionKey) {
+    fn mark_ended(&mut self, session: SessionKey) {
         let now = Instant::now();
         self.recently_ended.retain(|_, ended| now.duration_since(*ended) < MAX_STALENESS);
         self.recently_ended.insert(session, now);
         if let Some(status) = self.by_session.remove(&session).and_then(|status| status.upgrade()) {
-            status.revoked.store(true, Ordering::Release);
+            status.is_revoked.store(true, Ordering::Release);
         }
     }
 }
@@ -221,14 +224,14 @@ impl SessionStatuses {
 impl ChangeListener for VerifiedTokens {
     fn apply(&self, change: &Change) {
         if change.kind == Kind::Session {
-            self.statuses().end((change.tenant, change.subject));
+            self.lock_statuses().mark_ended((change.tenant, change.subject));
         }
     }
 
     fn clear(&self) {
-        let mut statuses = self.statuses();
+        let mut statuses = self.lock_statuses();
         for status in statuses.by_session.drain().filter_map(|(_, status)| status.upgrade()) {
-            status.forgotten.store(true, Ordering::Release);
+            status.is_unfollowed.store(true, Ordering::Release);
         }
         self.tokens.clear();
     }
@@ -250,7 +253,7 @@ mod tests {
 
     fn token(keyring: &Keyring) -> String {
         let content = TokenContent {
-            user: UserId::new(),
+            user: SubjectId::new(),
             subject_type: SubjectType::User,
             tenant: TenantId::new(),
             session: SessionId::new(),
@@ -265,29 +268,30 @@ mod tests {
         token.jwt.expose_secret().to_owned()
     }
 
-    /// The session was live when it was looked up, but the feed no longer reports its end.
+    /// The session was live when it was looked up, but the replica may have missed its end.
     #[test]
     fn a_token_is_accepted_but_not_cached_if_the_cache_was_cleared_during_its_look_up() {
         let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
         let jwt = token(&keyring);
         let (claims, key) =
-            keyring.verify_by(TokenKind::Access, &jwt).expect("the token is verified");
+            keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
         let verified = Arc::new(tokens.follow(&claims, key));
         tokens.clear();
         assert!(tokens.remember(Digest::of(&jwt), verified));
         assert!(tokens.get(&Digest::of(&jwt)).is_none());
     }
 
-    /// N23: a token whose session only Redis reported as live is cached for a limited time.
+    /// N23: a token whose session Redis, not Postgres, reported as live is cached for a limited
+    /// time.
     #[test]
-    fn an_entry_with_an_expiry_is_not_used_after_it() {
+    fn an_entry_is_not_used_after_its_expiry() {
         let (tokens, keyring) = (VerifiedTokens::new(10), keyring());
         let now = Instant::now();
         for (until, is_cached) in [(now + Duration::from_mins(1), true), (now, false)] {
             let jwt = token(&keyring);
             let (claims, key) =
-                keyring.verify_by(TokenKind::Access, &jwt).expect("the token is verified");
-            let verified = tokens.follow(&claims, key).trusted_until(until);
+                keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
+            let verified = tokens.follow(&claims, key).cached_until(until);
             assert!(tokens.remember(Digest::of(&jwt), Arc::new(verified)));
             assert_eq!(tokens.get(&Digest::of(&jwt)).is_some(), is_cached);
         }
@@ -301,7 +305,7 @@ mod tests {
         for (seconds_ahead, is_cached) in [(0, true), (LEEWAY_SECONDS + 60, false)] {
             let jwt = token(&keyring);
             let (mut claims, key) =
-                keyring.verify_by(TokenKind::Access, &jwt).expect("the token is verified");
+                keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
             claims.nbf += seconds_ahead;
             claims.exp += seconds_ahead;
             assert!(tokens.remember(Digest::of(&jwt), Arc::new(tokens.follow(&claims, key))));
@@ -312,19 +316,19 @@ mod tests {
     #[test]
     fn a_token_is_cached_as_long_as_its_key_is_in_a_keyring() {
         let tokens = VerifiedTokens::new(10);
-        let (dropped_keyring, kept_keyring) = (keyring(), keyring());
-        let tokens_of_keyrings = [&dropped_keyring, &kept_keyring].map(|keyring| {
+        let (dropped_keyring, other_keyring) = (keyring(), keyring());
+        let digests = [&dropped_keyring, &other_keyring].map(|keyring| {
             let jwt = token(keyring);
             let (claims, key) =
-                keyring.verify_by(TokenKind::Access, &jwt).expect("the token is verified");
-            let token = Digest::of(&jwt);
-            assert!(tokens.remember(token, Arc::new(tokens.follow(&claims, key))));
-            token
+                keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
+            let digest = Digest::of(&jwt);
+            assert!(tokens.remember(digest, Arc::new(tokens.follow(&claims, key))));
+            digest
         });
-        assert!(tokens_of_keyrings.iter().all(|token| tokens.get(token).is_some()));
+        assert!(digests.iter().all(|digest| tokens.get(digest).is_some()));
 
         drop(dropped_keyring);
-        let is_cached = tokens_of_keyrings.map(|token| tokens.get(&token).is_some());
+        let is_cached = digests.map(|digest| tokens.get(&digest).is_some());
         assert_eq!(is_cached, [false, true]);
     }
 }

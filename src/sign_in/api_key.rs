@@ -2,10 +2,10 @@
 //! client certificate of its connection (RFC 8705).
 //!
 //! A certificate alone does not authenticate any other call. Otherwise a gateway that forwards a
-//! call without its user's token would act in its own name.
+//! user's call without the user's token would act as the gateway's service account.
 //!
-//! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which roles an access
-//! token names. It leaves out the roles whose scope is not readable (`scope_is_readable`).
+//! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which names of roles an
+//! access token contains. It omits the roles whose scope is not readable (`scope_is_readable`).
 
 use super::SignIns;
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     db::TenantTx,
     error::{Error, Result},
     gate::NamedTenant,
-    ids::{ApiKeyId, SessionId, TenantId, UserId},
+    ids::{ApiKeyId, SessionId, SubjectId, TenantId},
     limits::RateClass,
     proto::v1::{ErrorReason, ExchangeApiKeyRequest, exchange_api_key_request::Credential},
     sessions::open,
@@ -36,14 +36,14 @@ enum AccountCredential {
     Certificate(ClientNames),
 }
 
-/// A credential and the tenant that it is presented to.
-struct TenantProof {
+/// A credential, and the tenant in which it is verified.
+struct PresentedCredential {
     /// [`TenantId::UNKNOWN`] when the named tenant does not exist.
     tenant: TenantId,
     /// The tenant whose limits the call counts against: a placeholder when the named tenant does
     /// not exist.
-    share: TenantId,
-    proof: AccountCredential,
+    charged_tenant: TenantId,
+    credential: AccountCredential,
 }
 
 impl SignIns {
@@ -54,20 +54,22 @@ impl SignIns {
         request: ExchangeApiKeyRequest,
         certificate: Option<ClientNames>,
     ) -> Result<Token> {
-        let named_account =
-            UserId::parse_optional("service_account_id", &request.service_account_id)?;
+        let requested_account =
+            SubjectId::parse_optional("service_account_id", &request.service_account_id)?;
         self.keyring.check_available()?;
-        let TenantProof { tenant, share, proof } =
-            self.tenant_proof(named, request.credential, certificate)?;
-        self.limits.network(RateClass::ApiKey, origin.ip).await?;
-        self.limits.tenant(RateClass::ApiKey, share).await?;
-        let mut tx = self.db.begin_in_share(share, tenant).await?;
-        let Some(key) = self.prove(&mut tx, tenant, &proof, named_account).await? else {
-            // The transaction is rolled back, but the failed attempt stays recorded.
+        let PresentedCredential { tenant, charged_tenant, credential } =
+            self.presented_credential(named, request.credential, certificate)?;
+        self.limits.count_for_network(RateClass::ApiKey, origin.ip).await?;
+        self.limits.count_for_tenant(RateClass::ApiKey, charged_tenant).await?;
+        let mut tx = self.db.begin_in_share(charged_tenant, tenant).await?;
+        let Some(key) =
+            self.verify_credential(&mut tx, tenant, &credential, requested_account).await?
+        else {
+            // The failed attempt is recorded in another transaction.
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             let actor = Actor::anonymous(origin);
-            audit::record_in_share(&self.db, share, tenant, &actor, event).await?;
+            audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (key.account_id, SessionId(key.key_id.0));
@@ -83,7 +85,7 @@ impl SignIns {
         tx.commit().await?;
 
         let issued_at = clock::now();
-        let lifetime = open::span(self.lifetimes.access)?;
+        let lifetime = open::to_time_duration(self.lifetimes.access)?;
         let content = TokenContent {
             user: account,
             subject_type: SubjectType::ServiceAccount,
@@ -97,59 +99,61 @@ impl SignIns {
         self.sign_access(content).await
     }
 
-    /// The presented credential and its tenant. A secret contains its tenant, and the metadata may
-    /// name the same tenant. A malformed credential causes no query, so it counts against no
+    /// The presented credential and its tenant. A secret contains its tenant; the metadata must
+    /// name the same tenant or none. A malformed secret causes no query, so it counts against no
     /// limit.
-    fn tenant_proof(
+    fn presented_credential(
         &self,
         named: &NamedTenant,
         credential: Option<Credential>,
         certificate: Option<ClientNames>,
-    ) -> Result<TenantProof> {
-        let proof = match credential {
-            Some(Credential::ApiKey(text)) => return secret_proof(named, &text),
+    ) -> Result<PresentedCredential> {
+        let credential = match credential {
+            Some(Credential::ApiKey(text)) => return presented_secret(named, &text),
             Some(Credential::ClientAssertion(jwt)) => AccountCredential::Assertion(jwt),
             None => AccountCredential::Certificate(certificate.ok_or_else(|| {
-                Error::field("api_key", "must be set, or client_assertion, or bring a certificate")
+                let text = "set api_key or client_assertion, or connect with a client certificate";
+                Error::field("api_key", text)
             })?),
         };
         match named {
             NamedTenant::Known(tenant) => {
-                Ok(TenantProof { tenant: tenant.id, share: tenant.id, proof })
+                Ok(PresentedCredential { tenant: tenant.id, charged_tenant: tenant.id, credential })
             }
             // The same response as from a tenant without the account.
             NamedTenant::Unknown(name) => {
-                let share = self.limits.placeholder_tenant(name);
-                Ok(TenantProof { tenant: TenantId::UNKNOWN, share, proof })
+                let charged_tenant = self.limits.placeholder_tenant(name);
+                Ok(PresentedCredential { tenant: TenantId::UNKNOWN, charged_tenant, credential })
             }
             NamedTenant::Absent => Err(Error::refused(
                 ErrorReason::TenantRequired,
-                "name the tenant: x-tenant-id or x-organization-slug",
+                "name the tenant in x-tenant-id or x-organization-slug",
             )),
         }
     }
 
-    /// Verifies the credential. Returns its valid key if the tenant is active and the key belongs
-    /// to the account that the request names, if it names one. Records the use of the key, and
+    /// Verifies the credential. Returns its valid key if the tenant is active, and if the key
+    /// belongs to `requested_account` (`None` allows any account). Records the use of the key, and
     /// marks an assertion as used.
-    async fn prove(
+    async fn verify_credential(
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
-        proof: &AccountCredential,
-        named_account: Option<UserId>,
+        credential: &AccountCredential,
+        requested_account: Option<SubjectId>,
     ) -> Result<Option<LiveKey>> {
-        let key = match proof {
+        let key = match credential {
             AccountCredential::Secret(hash) => store::by_secret(tx, tenant, hash).await?,
             AccountCredential::Assertion(jwt) => self.verify_assertion(tx, tenant, jwt).await?,
             AccountCredential::Certificate(names) => {
-                store::by_certificate(tx, tenant, names.all(), named_account).await?
+                store::by_certificate(tx, tenant, names.all(), requested_account).await?
             }
         };
-        let matches_account = |key: &LiveKey| named_account.is_none_or(|id| id == key.account_id);
+        let matches_account =
+            |key: &LiveKey| requested_account.is_none_or(|id| id == key.account_id);
         let Some(key) = key.filter(matches_account) else { return Ok(None) };
         store::record_use(tx, tenant, key.key_id).await?;
-        // Read the state of the tenant last, because the statements above may wait for locks.
+        // Read the state of the tenant last, because the earlier statements may wait for locks.
         let is_active = tenants::store::get(tx, tenant).await?.is_active();
         Ok(Some(key).filter(|_| is_active))
     }
@@ -160,7 +164,7 @@ impl SignIns {
         tenant: TenantId,
         jwt: &str,
     ) -> Result<Option<LiveKey>> {
-        let Some(id) = AssertionKey::named_in(jwt).map(ApiKeyId) else { return Ok(None) };
+        let Some(id) = AssertionKey::unverified_key_id(jwt).map(ApiKeyId) else { return Ok(None) };
         let Some(key) = store::by_id(tx, tenant, id).await? else { return Ok(None) };
         let account = key.account_id.to_string();
         let public_key = AssertionKey::read(&key.public_key, &account, self.keyring.issuer())
@@ -179,19 +183,27 @@ impl SignIns {
         };
         tokio::task::spawn_blocking(sign)
             .await
-            .map_err(|_| Error::defect("a signing thread died"))?
+            .map_err(|_| Error::defect("a signing thread panicked"))?
     }
 }
 
-fn secret_proof(named: &NamedTenant, text: &str) -> Result<TenantProof> {
+fn presented_secret(named: &NamedTenant, text: &str) -> Result<PresentedCredential> {
     let Secret { tenant, hash } = Secret::read(text).ok_or_else(invalid_credentials)?;
     if named.is_other_than(tenant) {
         return Err(invalid_credentials());
     }
-    Ok(TenantProof { tenant, share: tenant, proof: AccountCredential::Secret(hash) })
+    Ok(PresentedCredential {
+        tenant,
+        charged_tenant: tenant,
+        credential: AccountCredential::Secret(hash),
+    })
 }
 
-async fn role_names(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<Vec<String>> {
+async fn role_names(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    account: SubjectId,
+) -> Result<Vec<String>> {
     let names =
         sqlx::query_scalar!(r#"select role_names($1, $2) as "names!""#, tenant.0, account.0)
             .fetch_one(tx.conn())

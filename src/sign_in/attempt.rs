@@ -1,7 +1,7 @@
-//! Runs password attempts to completion, even when the client cancels the call: a cancelled
-//! attempt is compared, counted and recorded like any other.
+//! Runs password attempts to completion, even when the client cancels the call: the password of a
+//! cancelled attempt is compared, and the attempt is counted and recorded like any other attempt.
 //!
-//! Each attempt holds a slot in the hashing queue, which bounds their number.
+//! Each attempt holds a slot in the hashing queue, which bounds the number of attempts.
 
 use std::sync::{Arc, Weak};
 
@@ -10,28 +10,28 @@ use tracing::Instrument;
 
 use crate::error::{Error, Result};
 
-/// Reports to an attempt whether its caller still waits.
-pub struct Waiting(Weak<()>);
+/// Tells an attempt whether the client cancelled the call.
+pub struct Cancellation(Weak<()>);
 
-impl Waiting {
+impl Cancellation {
     /// Whether the client cancelled the call.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.0.strong_count() == 0
     }
 }
 
-/// Runs an attempt in its own task, which continues when the caller is dropped.
+/// Runs an attempt in its own task, which continues when the returned future is dropped.
 ///
 /// # Errors
 /// Returns the error of the attempt; INTERNAL when its task panicked.
-pub async fn run_to_end<T, F>(attempt: impl FnOnce(Waiting) -> F) -> Result<T>
+pub async fn run_to_end<T, F>(attempt: impl FnOnce(Cancellation) -> F) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    let caller = Arc::new(());
-    let work = attempt(Waiting(Arc::downgrade(&caller)));
-    let result = tokio::spawn(work.with_current_context().in_current_span()).await;
-    drop(caller);
+    let client_waits = Arc::new(());
+    let task = attempt(Cancellation(Arc::downgrade(&client_waits)));
+    let result = tokio::spawn(task.with_current_context().in_current_span()).await;
+    drop(client_waits);
     result.map_err(|_| Error::defect("a task that compares a password panicked"))?
 }

@@ -5,30 +5,30 @@ use crate::{
     credentials::api_keys::{Secret, store},
     error::Result,
     gate::{Caller, Reach, SelfOrPermitted},
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     proto::v1::IntrospectTokenResponse,
     tokens::{Claims, SubjectType, TokenKind},
 };
 
 impl SignIns {
     /// Describes a token. The response is `active: false` for a token of another tenant, and for a
-    /// token of another user if the caller lacks the permission. So the caller learns nothing
-    /// about such a token (RFC 7662, section 2.2).
+    /// token of another subject if the caller lacks the permission. So the caller learns nothing
+    /// about tokens that it may not introspect (RFC 7662, section 2.2).
     pub async fn introspect(
         &self,
-        reaching: &SelfOrPermitted,
+        self_or_permitted: &SelfOrPermitted,
         token: &str,
     ) -> Result<IntrospectTokenResponse> {
-        let (caller, reach) = reaching.within();
+        let (caller, reach) = self_or_permitted.within();
         if let Some(secret) = Secret::read(token) {
             return self.introspect_secret(caller, reach, token, &secret).await;
         }
         let verify = |kind| self.keyring.verify(kind, token).map(|claims| (kind, claims));
         let verified = verify(TokenKind::Access).or_else(|| verify(TokenKind::Refresh));
-        let in_reach = |claims: &Claims| {
-            TenantId(claims.org) == caller.tenant() && reach.has(UserId(claims.sub))
+        let is_in_reach = |claims: &Claims| {
+            TenantId(claims.org) == caller.tenant() && reach.has(SubjectId(claims.sub))
         };
-        let Some((kind, claims)) = verified.filter(|(_, claims)| in_reach(claims)) else {
+        let Some((kind, claims)) = verified.filter(|(_, claims)| is_in_reach(claims)) else {
             return Ok(IntrospectTokenResponse::default());
         };
         let active = match kind {
@@ -38,7 +38,8 @@ impl SignIns {
         Ok(if active { describe(kind, claims) } else { IntrospectTokenResponse::default() })
     }
 
-    /// Describes an API key. It is active only if its tenant accepts API keys as bearer tokens.
+    /// Describes the secret of an API key. The secret is active only if the tenant accepts API keys
+    /// as bearer tokens.
     async fn introspect_secret(
         &self,
         caller: &Caller,
@@ -50,14 +51,16 @@ impl SignIns {
         if secret.tenant != caller.tenant() {
             return Ok(inactive);
         }
-        let mut tx = self.db.begin_unsealed(secret.tenant).await?;
+        let mut tx = self.db.begin_without_cipher(secret.tenant).await?;
         let key = store::by_secret(&mut tx, secret.tenant, &secret.hash).await?;
         drop(tx);
         let Some(key) = key.filter(|key| reach.has(key.account_id)) else {
             return Ok(inactive);
         };
-        let bearer = self.authenticator.authenticate(text).await?;
-        let Some(bearer) = bearer.filter(|bearer| bearer.standing.is_active()) else {
+        let authenticated = self.authenticator.authenticate(text).await?;
+        let Some(authenticated) =
+            authenticated.filter(|authenticated| authenticated.standing.is_active())
+        else {
             return Ok(inactive);
         };
         Ok(IntrospectTokenResponse {
@@ -65,7 +68,7 @@ impl SignIns {
             sub: key.account_id.to_string(),
             org: secret.tenant.to_string(),
             sid: key.key_id.to_string(),
-            roles: bearer.standing.role_names(),
+            roles: authenticated.standing.role_names(),
             exp: key.expires_at.unix_timestamp(),
             token_type: "api_key".to_owned(),
             sub_type: SubjectType::ServiceAccount.name().to_owned(),
@@ -74,14 +77,14 @@ impl SignIns {
     }
 
     async fn is_session_live(&self, token: &str) -> Result<bool> {
-        let bearer = self.authenticator.authenticate(token).await?;
-        Ok(bearer.is_some_and(|bearer| bearer.standing.is_active()))
+        let authenticated = self.authenticator.authenticate(token).await?;
+        Ok(authenticated.is_some_and(|authenticated| authenticated.standing.is_active()))
     }
 
     async fn is_newest_refresh(&self, claims: &Claims) -> Result<bool> {
         let tenant = TenantId(claims.org);
         let mut tx = self.db.begin(tenant).await?;
-        let newest = sqlx::query_scalar!(
+        let is_newest = sqlx::query_scalar!(
             r#"
             select exists (
                 select from sessions s
@@ -100,7 +103,7 @@ impl SignIns {
         )
         .fetch_one(tx.conn())
         .await?;
-        Ok(newest)
+        Ok(is_newest)
     }
 }
 

@@ -1,21 +1,21 @@
 //! Login: opens a session for a correct password.
 //!
-//! All failures give the same response after the same time ([`super::Failures`]): an unknown or
-//! suspended tenant, an unknown or disabled user, a user without a password, and a wrong
+//! All failures give the same response after the same time ([`super::FailureTiming`]): an unknown
+//! or suspended tenant, an unknown or disabled user, a user without a password, and a wrong
 //! password, also with a hash imported from another system.
 //!
-//! If the caller names no tenant, at most three tenants are tried that have a user with the
+//! If the client names no tenant, at most three tenants are tried that have a user with the
 //! email. There are always three comparisons, whatever the number of accounts, and also after
-//! a match. If the password matches several accounts, the first one is used: accounts with a
-//! verified address come first, then the oldest.
+//! a match. If the password matches several accounts, the first of them is used: accounts with a
+//! verified address come first, then older accounts.
 
 use std::sync::Arc;
 
 use super::{
     SignIns,
-    attempt::{Waiting, run_to_end},
+    attempt::{Cancellation, run_to_end},
     candidates::{self, Accounts},
-    failures::SignIn,
+    failure_timing::SignInAttempt,
     named_tenant,
 };
 use crate::{
@@ -24,13 +24,13 @@ use crate::{
     email,
     error::{Error, Result},
     gate::NamedTenant,
-    ids::{SessionId, TenantId, UserId},
-    limits::Owner,
-    passwords::{Outcome, Presented, QueueSlot},
+    ids::{SessionId, SubjectId, TenantId},
+    limits::WorkOwner,
+    passwords::{Comparison, PresentedPassword, QueueSlot},
     proto::v1::{ErrorReason, LoginRequest},
     sessions::{
         Lookup,
-        open::{self, Opening, Proof, Unsigned},
+        open::{self, NewSession, Proof, UnsignedTokens},
     },
     tokens::TokenPair,
 };
@@ -42,67 +42,68 @@ const MAX_ROUNDS: usize = 2;
 impl SignIns {
     pub async fn login(
         &self,
-        sign_in: &Arc<SignIn>,
-        metadata: &NamedTenant,
+        sign_in: &Arc<SignInAttempt>,
+        named: &NamedTenant,
         origin: &Origin,
         message: LoginRequest,
     ) -> Result<TokenPair> {
         self.keyring.check_available()?;
-        let (auth, metadata, origin) = (self.clone(), metadata.clone(), origin.clone());
+        let (sign_ins, named, origin) = (self.clone(), named.clone(), origin.clone());
         let sign_in = sign_in.clone();
-        let unsigned = run_to_end(|waiting| async move {
-            Box::pin(auth.sign_in(&sign_in, &metadata, &origin, &message, &waiting)).await
+        let unsigned_tokens = run_to_end(|cancellation| async move {
+            Box::pin(sign_ins.attempt_sign_in(&sign_in, &named, &origin, &message, &cancellation))
+                .await
         });
-        unsigned.await?.sign(self.keyring.clone()).await
+        unsigned_tokens.await?.sign(self.keyring.clone()).await
     }
 
-    async fn sign_in(
+    async fn attempt_sign_in(
         &self,
-        sign_in: &SignIn,
-        metadata: &NamedTenant,
+        sign_in: &SignInAttempt,
+        named: &NamedTenant,
         origin: &Origin,
         message: &LoginRequest,
-        waiting: &Waiting,
-    ) -> Result<Unsigned> {
-        let email_key = email::key(&message.email);
+        cancellation: &Cancellation,
+    ) -> Result<UnsignedTokens> {
+        let email_key = email::normalized(&message.email);
         let slug = &message.organization_slug;
-        let tenant = self.tenant_to_sign_in(metadata, slug, origin).await?;
-        let share = named_tenant::share(&self.limits, &tenant, origin.ip);
-        let owner = Owner::new(share, origin.ip);
-        let password = &Presented::new(&message.password);
-        sign_in.count(owner, password, candidates::count(&tenant))?;
-        let mut slot = self.hasher.slot(owner)?;
-        let mut accounts = self.accounts(&tenant, share, &email_key, origin).await?;
-        let attempt = Attempt {
-            share,
+        let tenant = self.tenant_to_sign_in(named, slug, origin).await?;
+        let charged_tenant = named_tenant::charged_tenant(&self.limits, &tenant, origin.ip);
+        let owner = WorkOwner::new(charged_tenant, origin.ip);
+        let password = &PresentedPassword::new(&message.password);
+        sign_in.reserve(owner, password, candidates::account_count(&tenant))?;
+        let mut slot = self.hasher.take_slot(owner)?;
+        let mut accounts = self.find_accounts(&tenant, charged_tenant, &email_key, origin).await?;
+        let input = AttemptInput {
+            charged_tenant,
             email_key: &email_key,
             password,
             device_name: &message.device_name,
             origin,
-            waiting,
+            cancellation,
         };
-        let result = self.open(&mut slot, &mut accounts, attempt).await;
+        let result = self.open(&mut slot, &mut accounts, input).await;
         drop(slot);
-        let matching_account = result.as_ref().map(|session| session.account);
-        accounts.end_guesses(matching_account).await;
-        Ok(result?.unsigned)
+        let matching_index = result.as_ref().map(|session| session.account_index);
+        accounts.end_guesses(matching_index).await;
+        Ok(result?.unsigned_tokens)
     }
 
-    /// The tenant that the metadata or the slug names.
+    /// The tenant that the metadata or the slug names. Caches the tenant of the slug.
     async fn tenant_to_sign_in(
         &self,
-        metadata: &NamedTenant,
+        named: &NamedTenant,
         slug: &str,
         origin: &Origin,
     ) -> Result<NamedTenant> {
-        let by_slug = matches!(metadata, NamedTenant::Absent) && !slug.is_empty();
-        if let Some(tenant) = self.seen.tenant(slug).filter(|_| by_slug) {
-            // A call that is refused because of load must not cause a query.
-            self.hasher.room(Owner::new(tenant, origin.ip))?;
+        let is_named_by_slug = matches!(named, NamedTenant::Absent) && !slug.is_empty();
+        if let Some(tenant) = self.slug_cache.get(slug).filter(|_| is_named_by_slug) {
+            // A call that is refused because the queue is full must not cause a query.
+            self.hasher.check_slot(WorkOwner::new(tenant, origin.ip))?;
         }
-        let tenant = named_tenant::tenant(&self.db, metadata, slug).await?;
-        if by_slug {
-            self.seen.remember(slug, tenant.known());
+        let tenant = named_tenant::resolve_tenant(&self.db, named, slug).await?;
+        if is_named_by_slug {
+            self.slug_cache.remember(slug, tenant.known());
         }
         Ok(tenant)
     }
@@ -112,53 +113,54 @@ impl SignIns {
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,
-        attempt: Attempt<'_>,
+        input: AttemptInput<'_>,
     ) -> Result<OpenedSession> {
         for _ in 0..MAX_ROUNDS {
-            let Some(matched) = self.compare(slot, accounts, attempt).await? else { break };
-            if attempt.waiting.is_over() {
-                // The client cancelled the call, so nobody would receive the tokens. The
-                // attempt is recorded as a failure.
-                self.record_failure(accounts, attempt).await?;
+            let Some(matched_account) = self.compare(slot, accounts, input).await? else { break };
+            if input.cancellation.is_cancelled() {
+                // Nobody would receive the tokens. The attempt is recorded as a failure.
+                self.record_failure(accounts, input).await?;
                 return Err(Error::refused(
                     ErrorReason::Cancelled,
                     "the client cancelled the call",
                 ));
             }
-            let account = matched.account;
-            if let Some(unsigned) = self.open_matched(slot, matched, attempt).await? {
-                return Ok(OpenedSession { account, unsigned });
+            let account_index = matched_account.account_index;
+            if let Some(unsigned_tokens) = self.open_matched(slot, matched_account, input).await? {
+                return Ok(OpenedSession { account_index, unsigned_tokens });
             }
         }
-        self.record_failure(accounts, attempt).await?;
+        self.record_failure(accounts, input).await?;
         Err(invalid_credentials())
     }
 
     /// Compares the password with the hash of each account, also after a match, so that the
     /// time does not show which account matches. The look-up and the comparison always count
-    /// against the limits of this sign-in, not against those of the tenant that is tried.
+    /// against the limits of `charged_tenant`, not against the limits of the tenant that is tried.
     async fn compare(
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,
-        attempt: Attempt<'_>,
+        input: AttemptInput<'_>,
     ) -> Result<Option<MatchedAccount>> {
         let mut first_match = None;
-        for (number, account) in accounts.all.iter_mut().enumerate() {
+        for (account_index, account) in accounts.candidates.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
-                password::candidate(&self.db, attempt.share, tenant, attempt.email_key).await?;
+                password::candidate(&self.db, input.charged_tenant, tenant, input.email_key)
+                    .await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
-            let active = candidate.filter(|candidate| candidate.active);
-            let (user, stored_hash) = active.map(|c| (c.user, c.password_hash)).unzip();
+            let active_candidate = candidate.filter(|candidate| candidate.active);
+            let (user, stored_hash) = active_candidate.map(|c| (c.user, c.password_hash)).unzip();
             let stored_hash = stored_hash.flatten();
-            // The comparison runs in the queue of the slot's owner. In the queue of the other
-            // tenant, the waiting time would show that this tenant has the email.
-            let outcome = slot.verify(tenant, attempt.password, stored_hash.as_deref()).await?;
+            // The comparison waits in the queue of the slot's owner. In the queue of `tenant`, the
+            // waiting time would show that `tenant` has a user with the email.
+            let comparison = slot.verify(tenant, input.password, stored_hash.as_deref()).await?;
             if let (None, Some(user), Some(hash), true) =
-                (&first_match, user, stored_hash, outcome != Outcome::Wrong)
+                (&first_match, user, stored_hash, comparison != Comparison::Mismatch)
             {
-                first_match = Some(MatchedAccount { account: number, tenant, user, outcome, hash });
+                first_match =
+                    Some(MatchedAccount { account_index, tenant, user, comparison, hash });
             }
         }
         Ok(first_match)
@@ -169,41 +171,44 @@ impl SignIns {
     async fn open_matched(
         &self,
         slot: &mut QueueSlot,
-        matched: MatchedAccount,
-        attempt: Attempt<'_>,
-    ) -> Result<Option<Unsigned>> {
-        let (tenant, user) = (matched.tenant, matched.user);
-        let new_hash = match matched.outcome {
-            Outcome::RightButOutdated => Some(slot.hash(attempt.password.normalised()).await?),
+        matched_account: MatchedAccount,
+        input: AttemptInput<'_>,
+    ) -> Result<Option<UnsignedTokens>> {
+        let (tenant, user) = (matched_account.tenant, matched_account.user);
+        let new_hash = match matched_account.comparison {
+            Comparison::OutdatedMatch => Some(slot.hash(input.password.normalised()).await?),
             _ => None,
         };
         let session = SessionId::new();
         // The session is cached because its first use follows soon. Look up the cache before
-        // opening the session: if the session is ended in between, the ticket becomes invalid
+        // opening the session: if a concurrent change ends the session, the ticket becomes invalid
         // and nothing is cached.
         let lookup = self.cache.lookup(tenant, session, user).await;
-        let opening = Opening {
+        let new_session = NewSession {
             tenant,
             user,
             session,
-            proof: Proof::Password { verified_hash: &matched.hash, new_hash: new_hash.as_deref() },
-            device_name: attempt.device_name,
-            origin: attempt.origin,
+            proof: Proof::Password {
+                verified_hash: &matched_account.hash,
+                new_hash: new_hash.as_deref(),
+            },
+            device_name: input.device_name,
+            origin: input.origin,
         };
-        let unsigned = open::open(&self.db, &self.keyring, self.lifetimes, opening).await?;
-        if let (Some(unsigned), Lookup::Unknown(ticket)) = (&unsigned, lookup) {
-            let lifetime = unsigned.access_expires_at - unsigned.issued_at;
+        let unsigned_tokens =
+            open::open(&self.db, &self.keyring, self.lifetimes, new_session).await?;
+        if let (Some(unsigned_tokens), Lookup::Unknown(ticket)) = (&unsigned_tokens, lookup) {
+            let lifetime = unsigned_tokens.access_expires_at - unsigned_tokens.issued_at;
             self.cache.fill(ticket, lifetime.whole_seconds()).await;
         }
-        Ok(unsigned)
+        Ok(unsigned_tokens)
     }
 
-    /// Records the failure in each tenant that was tried, or outside any tenant when none was
-    /// tried. The audit event is written in its own transaction, so it survives when the sign-in
-    /// rolls back.
-    async fn record_failure(&self, accounts: &Accounts, attempt: Attempt<'_>) -> Result<()> {
+    /// Records the failure in each tenant that was tried, or in no tenant when none was tried. Each
+    /// event is written in its own transaction.
+    async fn record_failure(&self, accounts: &Accounts, input: AttemptInput<'_>) -> Result<()> {
         let mut tried_accounts: Vec<_> =
-            accounts.all.iter().filter_map(|a| Some((a.tenant?, a.user))).collect();
+            accounts.candidates.iter().filter_map(|a| Some((a.tenant?, a.user))).collect();
         if tried_accounts.is_empty() {
             tried_accounts.push((TenantId::UNKNOWN, None));
         }
@@ -212,8 +217,8 @@ impl SignIns {
             if let Some(user) = user {
                 event = event.target(user.0);
             }
-            let actor = Actor::anonymous(attempt.origin);
-            audit::record_in_share(&self.db, attempt.share, tenant, &actor, event).await?;
+            let actor = Actor::anonymous(input.origin);
+            audit::record_in_share(&self.db, input.charged_tenant, tenant, &actor, event).await?;
         }
         Ok(())
     }
@@ -221,29 +226,29 @@ impl SignIns {
 
 /// The inputs of one sign-in attempt.
 #[derive(Clone, Copy)]
-struct Attempt<'a> {
+struct AttemptInput<'a> {
     /// The tenant whose limits this sign-in counts against.
-    share: TenantId,
+    charged_tenant: TenantId,
     email_key: &'a str,
-    password: &'a Presented,
+    password: &'a PresentedPassword,
     device_name: &'a str,
     origin: &'a Origin,
-    waiting: &'a Waiting,
+    cancellation: &'a Cancellation,
 }
 
 /// The account and the hash that the password matched.
 struct MatchedAccount {
-    /// The index of the account in [`Accounts::all`].
-    account: usize,
+    /// The index of the account in [`Accounts::candidates`].
+    account_index: usize,
     tenant: TenantId,
-    user: UserId,
-    outcome: Outcome,
+    user: SubjectId,
+    comparison: Comparison,
     hash: String,
 }
 
 /// A new session, whose tokens are not signed yet.
 struct OpenedSession {
-    /// The index of the account in [`Accounts::all`].
-    account: usize,
-    unsigned: Unsigned,
+    /// The index of the account in [`Accounts::candidates`].
+    account_index: usize,
+    unsigned_tokens: UnsignedTokens,
 }

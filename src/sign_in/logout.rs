@@ -10,19 +10,20 @@ use crate::{
 };
 
 impl SignIns {
-    /// Ends the named session; the caller's current session if `named` is empty. Returns the
-    /// consistency token. If the session has already ended, the call succeeds and records nothing.
+    /// Ends the requested session; the caller's current session if `requested_session` is empty.
+    /// Returns the consistency token. If the session has already ended, the call succeeds and
+    /// records nothing.
     ///
     /// # Errors
     /// `NOT_FOUND` when the caller has no such session.
-    pub async fn logout(&self, caller: &Caller, named: &str) -> Result<String> {
+    pub async fn logout(&self, caller: &Caller, requested_session: &str) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        let session =
-            SessionId::parse_optional("session_id", named)?.unwrap_or_else(|| caller.session());
+        let session = SessionId::parse_optional("session_id", requested_session)?
+            .unwrap_or_else(|| caller.session());
         let mut tx = self.db.begin(tenant).await?;
-        let revoked =
+        let result =
             sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await?;
-        let (revoked, ended) = revoked.ok_or_else(Error::not_found)?;
+        let (revoked, ended) = result.ok_or_else(Error::not_found)?;
         let event = Event::new(EventKind::SignedOut).target(session.0);
         let event = revoked.was_live.then_some(event);
         self.cache.finish(tx, &caller.actor(), event, ended).await

@@ -3,7 +3,7 @@
 mod api_key;
 pub mod attempt;
 mod candidates;
-mod failures;
+mod failure_timing;
 mod introspect;
 mod login;
 mod logout;
@@ -25,7 +25,7 @@ use crate::{
     tokens::Keyring,
 };
 
-pub use failures::{Failures, SignIn};
+pub use failure_timing::{FailureTiming, SignInAttempt};
 
 /// The operations of signing in and out, with their dependencies. Cheap to clone.
 #[derive(Clone)]
@@ -35,13 +35,14 @@ pub struct SignIns {
     pub authenticator: Authenticator,
     pub keyring: Arc<Keyring>,
     pub hasher: Hasher,
-    /// Decides when failed sign-ins are answered.
-    pub failures: Arc<Failures>,
+    /// Delays the responses to failed sign-ins.
+    pub failure_timing: Arc<FailureTiming>,
     /// Caches the tenant of each slug.
-    pub seen: Arc<tenants::Seen>,
+    pub slug_cache: Arc<tenants::SlugCache>,
     pub lifetimes: Lifetimes,
     pub limits: Limits,
     pub refusals: Arc<Refusals>,
-    /// The email addresses by which a sign-in that names no tenant finds accounts.
-    pub tenantless: TenantlessSignIn,
+    /// Setting: whether a sign-in that names no tenant looks up verified addresses, all addresses,
+    /// or is refused.
+    pub tenantless_sign_in: TenantlessSignIn,
 }

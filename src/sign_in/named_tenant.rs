@@ -1,5 +1,5 @@
-//! The tenant of a public call: the metadata or the message names it. For calls with a token see
-//! `gate/admit.rs`.
+//! The tenant that a public call names, in its metadata or in its message. For calls with a token
+//! see `gate/admit.rs`.
 
 use std::net::IpAddr;
 
@@ -14,24 +14,24 @@ use crate::{
     tenants,
 };
 
-/// Whether a call that names no tenant finds accounts by verified addresses only.
+/// Whether a call that names no tenant finds accounts only by verified email addresses.
 ///
 /// # Errors
 /// `TENANT_REQUIRED` when the setting requires each call to name its tenant.
-pub fn only_verified(setting: TenantlessSignIn) -> Result<bool> {
+pub fn only_verified_emails(setting: TenantlessSignIn) -> Result<bool> {
     match setting {
         TenantlessSignIn::Verified => Ok(true),
         TenantlessSignIn::Any => Ok(false),
         TenantlessSignIn::Off => Err(Error::refused(
             ErrorReason::TenantRequired,
-            "name the tenant: organization_slug, x-tenant-id or x-organization-slug",
+            "name the tenant in organization_slug, x-tenant-id or x-organization-slug",
         )),
     }
 }
 
 /// The tenant whose limits a call counts against: the named tenant; a placeholder for the name if
-/// no such tenant exists; a placeholder for the caller's network if no tenant is named.
-pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
+/// no such tenant exists; a placeholder for the client's network if no tenant is named.
+pub fn charged_tenant(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
     match named {
         NamedTenant::Known(tenant) => tenant.id,
         NamedTenant::Unknown(name) => limits.placeholder_tenant(name),
@@ -43,20 +43,24 @@ pub fn share(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> Tenant
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when the metadata and the message name different tenants.
-pub async fn tenant(db: &Db, metadata: &NamedTenant, slug: &str) -> Result<NamedTenant> {
-    let in_metadata = match metadata {
+pub async fn resolve_tenant(
+    db: &Db,
+    from_metadata: &NamedTenant,
+    slug: &str,
+) -> Result<NamedTenant> {
+    let name_in_metadata = match from_metadata {
         NamedTenant::Absent if slug.is_empty() => return Ok(NamedTenant::Absent),
         NamedTenant::Absent => {
             let tenant = tenants::find(db, slug).await?;
-            let unknown = || NamedTenant::Unknown(slug.to_owned());
-            return Ok(tenant.map_or_else(unknown, NamedTenant::Known));
+            let unknown_tenant = || NamedTenant::Unknown(slug.to_owned());
+            return Ok(tenant.map_or_else(unknown_tenant, NamedTenant::Known));
         }
         NamedTenant::Known(tenant) => &tenant.slug,
         NamedTenant::Unknown(name) => name,
     };
-    if !slug.is_empty() && slug != in_metadata {
-        let text = "must be empty, or the tenant that the metadata names";
+    if !slug.is_empty() && slug != name_in_metadata {
+        let text = "must be empty, or the slug of the tenant that the metadata names";
         return Err(Error::field("organization_slug", text));
     }
-    Ok(metadata.clone())
+    Ok(from_metadata.clone())
 }

@@ -1,8 +1,8 @@
 //! `Refresh`: exchanges a refresh token for its successor (RFC 9700, section 4.14.2).
 //!
 //! One SQL statement either marks the token as used and writes the successor, or finds that the
-//! token was used before and revokes the session. So each outcome is committed before the client
-//! receives it, and a cancelled call leaves no partial change.
+//! token was used before and revokes the session. So the change is committed before the client
+//! receives the response, and a cancelled call leaves no partial change.
 //!
 //! Rule: `rotate_session` (`migrations/0019_rotate_session.sql`) decides whether a refresh
 //! token is the newest, a replay, or reused, and revokes the session on reuse.
@@ -17,15 +17,15 @@ use crate::{
     audit::{Actor, Event, EventKind, Origin, Refusal},
     error::{Error, Result},
     gate::NamedTenant,
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     limits::RateClass,
     pg::interval,
     proto::v1::{ErrorReason, RefreshRequest},
-    sessions::{Ended, open::Unsigned},
+    sessions::{EndedSessions, open::UnsignedTokens},
     tokens::{Claims, TokenKind, TokenPair, new_jti},
 };
 
-/// Time in which a repeated request gets the same successor again.
+/// Time during which a repeated request gets the same successor again.
 const REPLAY_WINDOW: Duration = Duration::from_secs(10);
 
 impl SignIns {
@@ -38,17 +38,17 @@ impl SignIns {
         let claims = self.keyring.verify(TokenKind::Refresh, &message.refresh_token);
         let claims = claims.ok_or_else(token_invalid)?;
         if named.is_other_than(TenantId(claims.org)) {
-            // This is not handled as reuse of the token. Otherwise a party outside the tenant
-            // could end sessions.
+            // This does not count as reuse of the token, which would revoke the session. Otherwise
+            // a party outside the tenant could end sessions.
             return Err(token_invalid());
         }
-        self.limits.tenant(RateClass::Refresh, TenantId(claims.org)).await?;
-        // Check the keys first. If the token were used up and no successor could be signed, the
-        // client would lose the session.
+        self.limits.count_for_tenant(RateClass::Refresh, TenantId(claims.org)).await?;
+        // Check the keys first. If the token were marked as used and no successor could be signed,
+        // the client would lose the session.
         self.keyring.check_available()?;
         let request_id = Some(message.request_id.as_str()).filter(|id| !id.is_empty());
-        let unsigned = self.rotate(&claims, request_id, origin).await?;
-        unsigned.sign(self.keyring.clone()).await
+        let unsigned_tokens = self.rotate(&claims, request_id, origin).await?;
+        unsigned_tokens.sign(self.keyring.clone()).await
     }
 
     async fn rotate(
@@ -56,7 +56,7 @@ impl SignIns {
         claims: &Claims,
         request_id: Option<&str>,
         origin: &Origin,
-    ) -> Result<Unsigned> {
+    ) -> Result<UnsignedTokens> {
         let tenant = TenantId(claims.org);
         let Some(cipher) = self.db.cipher(tenant).await? else { return Err(token_invalid()) };
         let event = Uuid::now_v7();
@@ -94,16 +94,17 @@ impl SignIns {
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a refresh token was reused");
             self.db.wait_for_caches().await;
-            self.cache.forget(Ended::in_tenant(tenant)).await;
+            self.cache.forget(EndedSessions::in_tenant(tenant)).await;
         }
         if row.outcome == "ended" {
-            self.record_ended(claims, origin).await;
+            self.record_refusal(claims, origin).await;
         }
         row.into_unsigned(claims).ok_or_else(token_invalid)
     }
 
-    async fn record_ended(&self, claims: &Claims, origin: &Origin) {
-        let (tenant, subject) = (TenantId(claims.org), UserId(claims.sub));
+    /// Records a refresh of a session that has ended.
+    async fn record_refusal(&self, claims: &Claims, origin: &Origin) {
+        let (tenant, subject) = (TenantId(claims.org), SubjectId(claims.sub));
         let session = Some(SessionId(claims.sid));
         let actor = Actor { session, ..Actor::anonymous(origin) };
         let event = Event::new(EventKind::RefreshRefused).target(subject.0);
@@ -125,10 +126,10 @@ struct Rotation {
 }
 
 impl Rotation {
-    fn into_unsigned(self, claims: &Claims) -> Option<Unsigned> {
-        Some(Unsigned {
+    fn into_unsigned(self, claims: &Claims) -> Option<UnsignedTokens> {
+        Some(UnsignedTokens {
             tenant: TenantId(claims.org),
-            user: UserId(claims.sub),
+            user: SubjectId(claims.sub),
             session: SessionId(claims.sid),
             roles: self.roles?,
             issued_at: self.issued_at?,

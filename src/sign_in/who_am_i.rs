@@ -8,15 +8,15 @@ use crate::{
 
 impl SignIns {
     pub async fn who_am_i(&self, caller: &Caller) -> Result<WhoAmIResponse> {
-        let (tenant, user) = (caller.home(), caller.user());
+        let (tenant, subject) = (caller.home(), caller.user());
         let standing = caller.standing();
         let mut tx = self.db.begin(tenant).await?;
         let (user, service_account) = match caller.subject_type() {
             SubjectType::User => {
-                (Some(users::store::get(&mut tx, tenant, user).await?.into()), None)
+                (Some(users::store::get(&mut tx, tenant, subject).await?.into()), None)
             }
             SubjectType::ServiceAccount => {
-                let account = service_accounts::store::get(&mut tx, tenant, user).await?;
+                let account = service_accounts::store::get(&mut tx, tenant, subject).await?;
                 (None, Some(account.into()))
             }
         };

@@ -14,13 +14,13 @@ use super::{BUCKETS, codes, traces::trace_id};
 
 type Durations = HistogramWithExemplars<TraceLabel>;
 
-/// Counts calls. The duration runs from the arrival of the metadata to the response. For a
-/// stream, the duration runs to the begin of the response.
+/// Counts calls. The duration of a call ends at its response. The duration of a stream ends at the
+/// start of the response. Both begin when the metadata arrives.
 pub struct Calls {
     durations: Family<CallLabel, Durations, fn() -> Durations>,
-    /// The histograms of successful calls, by the method's number. Most calls are successful, and
-    /// the number avoids a lookup by name.
-    successful: Vec<Durations>,
+    /// The histograms of successful calls, by the number of the method. Most calls are successful,
+    /// and the index avoids a lookup by name.
+    success_durations: Vec<Durations>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the fields have the names of the labels")]
@@ -41,14 +41,15 @@ impl Calls {
     /// Registers the metric for these methods (`package.Service/Method`).
     #[must_use]
     pub fn register(methods: &[&str], registry: &mut Registry) -> Self {
-        let new: fn() -> Durations = || Durations::new(BUCKETS.into_iter());
-        let durations = Family::new_with_constructor(new);
+        let new_histogram: fn() -> Durations = || Durations::new(BUCKETS.into_iter());
+        let durations = Family::new_with_constructor(new_histogram);
         let help = "Calls, by status code, and the time to their responses";
         let name = "rpc_server_call_duration";
         registry.register_with_unit(name, help, Unit::Seconds, durations.clone());
-        let successful =
-            methods.iter().map(|method| durations.get_or_create_owned(&call(method, Code::Ok)));
-        Self { successful: successful.collect(), durations }
+        let success_durations = methods
+            .iter()
+            .map(|method| durations.get_or_create_owned(&call_label(method, Code::Ok)));
+        Self { success_durations: success_durations.collect(), durations }
     }
 
     /// Counts a finished call. `method` is the number and the name of the method.
@@ -60,9 +61,11 @@ impl Calls {
         trace: Option<&Context>,
     ) {
         let (number, name) = method;
-        match self.successful.get(number).filter(|_| code == Code::Ok) {
+        match self.success_durations.get(number).filter(|_| code == Code::Ok) {
             Some(durations) => observe(durations, duration, trace),
-            None => observe(&self.durations.get_or_create(&call(name, code)), duration, trace),
+            None => {
+                observe(&self.durations.get_or_create(&call_label(name, code)), duration, trace);
+            }
         }
     }
 }
@@ -72,7 +75,7 @@ fn observe(durations: &Durations, duration: Duration, trace: Option<&Context>) {
     durations.observe(duration.as_secs_f64(), trace, None);
 }
 
-fn call(method: &str, code: Code) -> CallLabel {
+fn call_label(method: &str, code: Code) -> CallLabel {
     CallLabel {
         rpc_system_name: "grpc",
         rpc_method: method.to_owned(),

@@ -27,7 +27,7 @@ pub(super) fn name(code: Code) -> &'static str {
 
 /// Whether a server span with this code is an error (OpenTelemetry semantic conventions for
 /// gRPC).
-pub(super) fn is_servers_fault(code: Code) -> bool {
+pub(super) fn is_server_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown

@@ -34,14 +34,14 @@ use crate::config::Values;
 /// Maximum number of lines in the queue.
 const QUEUE: usize = 10_000;
 
-/// Timeout of writing the last line of a process.
+/// Timeout of writing the last log line of a process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counts the dropped lines.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+static DROPPED_COUNTER: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Keeps the log thread running. Dropping this guard waits for the lines in the queue, for one
-/// second at most.
+/// Keeps the log thread running. Dropping this guard waits until the lines in the queue are
+/// written, for one second at most.
 #[must_use]
 #[derive(Debug)]
 pub struct LogGuard {
@@ -57,19 +57,19 @@ pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
     let filter = EnvFilter::builder()
         .parse(level)
         .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
-    let colours = io::stderr().is_terminal();
+    let has_colors = io::stderr().is_terminal();
     let (writer, guard) = non_blocking_writer(io::stderr());
-    let dropped = writer.error_counter();
-    let lines = format::layer().with_writer(writer).with_ansi(colours);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match values.get("LOG_FORMAT") {
-        Some("json") => Box::new(lines.json().flatten_event(true)),
-        Some("human") | None => Box::new(lines.with_target(false)),
+    let dropped_counter = writer.error_counter();
+    let layer = format::layer().with_writer(writer).with_ansi(has_colors);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match values.get("LOG_FORMAT") {
+        Some("json") => Box::new(layer.json().flatten_event(true)),
+        Some("human") | None => Box::new(layer.with_target(false)),
         Some(_) => anyhow::bail!("LOG_FORMAT must be human or json"),
     };
-    let lines = lines.with_filter(filter.and(filter_fn(may_log)));
-    let result = tracing_subscriber::registry().with(lines).try_init();
+    let layer = layer.with_filter(filter.and(filter_fn(may_log)));
+    let result = tracing_subscriber::registry().with(layer).try_init();
     result.map_err(|_| anyhow::anyhow!("logging was started before"))?;
-    DROPPED.set(dropped).ok();
+    DROPPED_COUNTER.set(dropped_counter).ok();
     panic::set_hook(Box::new(|panic_info| {
         let trace = Backtrace::capture();
         let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
@@ -82,8 +82,8 @@ pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
 /// line.
 pub fn non_blocking_writer(writer: impl Write + Send + 'static) -> (NonBlocking, LogGuard) {
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true);
-    let (lines, guard) = builder.thread_name("log").finish(writer);
-    (lines, LogGuard { _guard: guard })
+    let (non_blocking, guard) = builder.thread_name("log").finish(writer);
+    (non_blocking, LogGuard { _guard: guard })
 }
 
 /// Writes a line to standard error. Gives up after one second if no process reads standard error,
@@ -100,7 +100,7 @@ pub fn write_last_line(line: String) {
 }
 
 /// Whether an event may be logged. At level TRACE, libraries log whole frames with the data of
-/// users, so TRACE events of libraries are never logged, with any settings.
+/// users, so TRACE events of libraries are never logged, whatever the settings.
 fn may_log(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::DEBUG || metadata.target().starts_with("tenantry")
 }
@@ -111,9 +111,9 @@ pub struct DroppedLines;
 
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Log lines that were dropped because the log was not read fast enough";
+        let help = "Log lines that were dropped because standard error was not read fast enough";
         let name = "tenantry_log_lines_dropped";
-        let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+        let dropped = DROPPED_COUNTER.get().map_or(0, ErrorCounter::dropped_lines);
         let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(u64::try_from(dropped).unwrap_or(u64::MAX)).encode(encoder)
     }
@@ -144,12 +144,16 @@ mod tests {
     fn lines_above_the_queue_limit_are_dropped_and_counted() {
         let (unblock, blocked) = channel();
         let (mut writer, guard) = non_blocking_writer(StuckWriter(blocked));
-        let dropped = writer.error_counter();
+        let dropped_counter = writer.error_counter();
         for _ in 0..QUEUE + 100 {
             writer.write_all(b"a line").expect("the writer never fails");
         }
         // The log thread may have taken one line from the queue.
-        assert!((99..=100).contains(&dropped.dropped_lines()), "{}", dropped.dropped_lines());
+        assert!(
+            (99..=100).contains(&dropped_counter.dropped_lines()),
+            "{}",
+            dropped_counter.dropped_lines()
+        );
         drop(unblock);
         drop(guard);
     }

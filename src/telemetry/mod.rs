@@ -1,5 +1,5 @@
-//! Logs, traces and metrics of calls and of the stores that they wait for. Names follow
-//! OpenTelemetry's semantic conventions where they define one.
+//! Logs, traces and metrics of calls, and of operations on Postgres and Redis. Where
+//! OpenTelemetry's semantic conventions define a name, it is used.
 //!
 //! Logs, traces and metrics contain ids, but never emails, tokens or secrets.
 
@@ -7,13 +7,13 @@ mod calls;
 mod codes;
 mod logs;
 mod operations;
-mod pools;
+mod resource_gauges;
 mod traces;
 
 pub use calls::Calls;
 pub use logs::{DroppedLines, init, non_blocking_writer, write_last_line};
 pub use operations::{Operations, RunningOperation};
-pub use pools::ResourceGauges;
+pub use resource_gauges::ResourceGauges;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};
 

@@ -52,9 +52,9 @@ impl Operations {
         RunningOperation {
             operations: self.clone(),
             system,
-            started: Instant::now(),
+            start: Instant::now(),
             span,
-            ended: false,
+            is_recorded: false,
         }
     }
 }
@@ -65,9 +65,9 @@ impl Operations {
 pub struct RunningOperation {
     operations: Operations,
     system: &'static str,
-    started: Instant,
+    start: Instant,
     span: Option<SdkSpan>,
-    ended: bool,
+    is_recorded: bool,
 }
 
 impl RunningOperation {
@@ -77,17 +77,17 @@ impl RunningOperation {
         self.span.is_some()
     }
 
-    /// Ends the operation with its name, its target (such as a table) and the type of its
-    /// error.
+    /// Records the end of the operation, with its name, its target (such as a table) and the type
+    /// of its error.
     pub fn end(mut self, operation: &'static str, target: &str, error: Option<String>) {
-        self.finish(operation, target, error);
+        self.record(operation, target, error);
     }
 
-    fn finish(&mut self, operation: &'static str, target: &str, error: Option<String>) {
-        self.ended = true;
+    fn record(&mut self, operation: &'static str, target: &str, error: Option<String>) {
+        self.is_recorded = true;
         if let Some(mut span) = self.span.take() {
-            let summary = [operation, target].join(" ");
-            span.update_name(summary.trim_end().to_owned());
+            let span_name = [operation, target].join(" ");
+            span.update_name(span_name.trim_end().to_owned());
             span.set_attribute(KeyValue::new("db.system.name", self.system));
             span.set_attribute(KeyValue::new("db.operation.name", operation));
             if let Some(error) = error.clone() {
@@ -101,15 +101,15 @@ impl RunningOperation {
             db_operation_name: operation,
             error_type: error.unwrap_or_default(),
         };
-        let duration = self.started.elapsed().as_secs_f64();
+        let duration = self.start.elapsed().as_secs_f64();
         self.operations.0.get_or_create(&operation).observe(duration);
     }
 }
 
 impl Drop for RunningOperation {
     fn drop(&mut self) {
-        if !self.ended {
-            self.finish("", "", Some("cancelled".to_owned()));
+        if !self.is_recorded {
+            self.record("", "", Some("cancelled".to_owned()));
         }
     }
 }

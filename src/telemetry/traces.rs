@@ -1,10 +1,10 @@
 //! Traces: a span for each sampled call, with a child span for each operation on a store. The spans
 //! are sent to a collector by OTLP.
 //!
-//! A call continues the trace of its caller (W3C Trace Context), and the caller decides whether
-//! the trace is recorded. A configured share of the calls without a trace is recorded. A call that
-//! is not recorded costs only this decision. While the collector is unavailable, spans are dropped
-//! when the queue is full.
+//! A call continues the trace of its client (W3C Trace Context), and the client decides whether
+//! the trace is recorded. Of the calls without a trace, a configured fraction is recorded. A call
+//! that is not recorded costs only this decision. While the collector is unavailable, spans are
+//! dropped when the queue is full.
 
 use std::time::Duration;
 
@@ -25,19 +25,19 @@ use tonic::{Code, transport::ClientTlsConfig};
 
 use super::codes;
 
-/// Timeout of sending a batch to the collector, and of sending the rest at shutdown.
+/// Timeout of sending a batch to the collector, and of sending the remaining spans at shutdown.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maximum length of a trace header that is read, in bytes (W3C Trace Context, section
 /// 3.3.1.5).
 const MAX_HEADER: usize = 512;
 
-/// The collector, and the share of calls that is recorded.
+/// The collector, and the fraction of calls that is recorded.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The collector's URL.
     pub endpoint: String,
-    /// Share of the calls without a trace that is recorded, from 0 to 1.
+    /// The fraction of the calls without a trace that is recorded, from 0 to 1.
     pub ratio: f64,
 }
 
@@ -70,7 +70,7 @@ impl Traces {
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_sampler(Sampler::ParentBased(Box::new(ratio_sampler)))
-            .with_resource(Resource::builder().with_attributes(resource()).build())
+            .with_resource(Resource::builder().with_attributes(resource_attributes()).build())
             .build();
         let tracer = provider.tracer("tenantry");
         Ok(Self { provider, tracer, propagator: TraceContextPropagator::new() })
@@ -79,9 +79,9 @@ impl Traces {
     /// Begins a call's trace; `None` when the call is not recorded.
     #[must_use]
     pub fn begin(&self, headers: &HeaderMap) -> Option<Context> {
-        let caller = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
+        let parent = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
         let builder = self.tracer.span_builder("rpc").with_kind(SpanKind::Server);
-        let span = builder.start_with_context(&self.tracer, &caller);
+        let span = builder.start_with_context(&self.tracer, &parent);
         let call = Context::new().with_span(span);
         call.span()
             .span_context()
@@ -94,19 +94,19 @@ impl Traces {
         let provider = self.provider.clone();
         let flush = move || provider.shutdown_with_timeout(EXPORT_TIMEOUT);
         if !matches!(tokio::task::spawn_blocking(flush).await, Ok(Ok(()))) {
-            tracing::warn!("stopped with traces that were not sent");
+            tracing::warn!("stopped before all traces were sent");
         }
     }
 }
 
 /// The resource attributes of the traces. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`
 /// override them.
-fn resource() -> Vec<KeyValue> {
-    let mut resource = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+fn resource_attributes() -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-        resource.push(KeyValue::new("service.name", "tenantry"));
+        attributes.push(KeyValue::new("service.name", "tenantry"));
     }
-    resource
+    attributes
 }
 
 /// Ends a call's span. `method` is `package.Service/Method`.
@@ -117,7 +117,7 @@ pub(crate) fn end(call: &Context, method: &str, code: Code, request_id: &str) {
     span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
     span.set_attribute(KeyValue::new("rpc.response.status_code", codes::name(code)));
     span.set_attribute(KeyValue::new("tenantry.request_id", request_id.to_owned()));
-    if codes::is_servers_fault(code) {
+    if codes::is_server_error(code) {
         span.set_status(Status::error(""));
     }
     span.end();

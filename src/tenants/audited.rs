@@ -1,24 +1,24 @@
-//! Audit event details about tenants. A tenant may store any data in its settings. The audit trail
-//! gets the names of all changed settings, but only the values of the settings that the service
-//! interprets.
+//! The details of audit events about tenants. A tenant may store any data in its settings. The
+//! audit trail contains the names of all changed settings, but values only of the settings that the
+//! service interprets.
 
 use serde_json::{Map, Value, json};
 
 use super::{settings::KNOWN_KEYS, store::TenantRow};
-use crate::{audit::Event, proto::json as stored};
+use crate::{audit::Event, proto::json as proto_json};
 
 /// Adds the tenant's name and slug.
-pub(super) fn named(event: Event, tenant: &TenantRow) -> Event {
+pub(super) fn with_name(event: Event, tenant: &TenantRow) -> Event {
     event.detail("name", tenant.name.as_str()).detail("slug", tenant.slug.as_str())
 }
 
 /// Adds all attributes of a new tenant.
-pub fn made(event: Event, tenant: &TenantRow) -> Event {
-    with_settings(named(event, tenant), &Map::new(), &settings(tenant))
+pub fn with_tenant(event: Event, tenant: &TenantRow) -> Event {
+    with_settings(with_name(event, tenant), &Map::new(), &settings(tenant))
 }
 
 /// Adds the changes of a tenant.
-pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Event {
+pub(super) fn with_changes(event: Event, before: &TenantRow, after: &TenantRow) -> Event {
     let event = event.change("name", before.name.as_str(), after.name.as_str()).change(
         "slug",
         before.slug.as_str(),
@@ -29,7 +29,7 @@ pub(super) fn changed(event: Event, before: &TenantRow, after: &TenantRow) -> Ev
 
 /// A tenant's settings; empty when the settings can't be read.
 fn settings(tenant: &TenantRow) -> Map<String, Value> {
-    stored::read(&tenant.settings).unwrap_or_default()
+    proto_json::read(&tenant.settings).unwrap_or_default()
 }
 
 fn with_settings(event: Event, before: &Map<String, Value>, after: &Map<String, Value>) -> Event {
@@ -51,9 +51,10 @@ mod tests {
     use super::*;
     use crate::audit::EventKind;
 
-    /// N09: the audit trail names all changed settings, but does not show a tenant's own data.
+    /// N09: the audit trail contains the names of all changed settings, but not a tenant's own
+    /// data.
     #[test]
-    fn changed_settings_are_named_and_only_known_values_are_recorded() {
+    fn an_event_contains_values_only_of_known_settings() {
         let event = Event::new(EventKind::TenantUpdated);
         let before = json!({ "note": "secret", "theme": 1, "self_registration": true });
         let after = json!({ "note": "other", "theme": 1, "password_min_length": 12 });

@@ -22,12 +22,12 @@ use crate::{
 impl Tenants {
     pub(super) async fn create(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: CreateTenantRequest,
     ) -> Result<CreateTenantResponse> {
         let key = Key {
-            tenant: acting.home(),
-            actor: Some(acting.user()),
+            tenant: write_caller.home(),
+            actor: Some(write_caller.user()),
             method: "CreateTenant",
             request_id: &message.request_id,
             fingerprint: idempotency::fingerprint(&message),
@@ -36,12 +36,12 @@ impl Tenants {
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let tx = self.db.begin(acting.home()).await?;
+        let tx = self.db.begin(write_caller.home()).await?;
         idempotency::once(tx, &key, async |tx| {
             let opens_registration = settings.as_ref().is_some_and(settings::opens_registration);
-            let caller = admit(tx, acting, opens_registration).await?;
+            let caller = admit(tx, write_caller, opens_registration).await?;
             tx.switch_tenant(id).await?;
-            let new = NewTenant {
+            let new_tenant = NewTenant {
                 id,
                 name: &message.name,
                 slug: &slug_for(&message.slug, &message.name),
@@ -49,32 +49,33 @@ impl Tenants {
                 password_policy: self.password_policy,
                 data_key: &data_key,
             };
-            create(tx, new).await?;
+            create(tx, new_tenant).await?;
             let row = store::get(tx, id).await?;
-            let event = audited::made(Event::new(EventKind::TenantCreated).target(id.0), &row);
+            let event =
+                audited::with_tenant(Event::new(EventKind::TenantCreated).target(id.0), &row);
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
             // The response is stored in the caller's tenant.
-            tx.switch_tenant(acting.home()).await?;
+            tx.switch_tenant(write_caller.home()).await?;
             Ok((id.0, CreateTenantResponse { tenant: Some(row.into()), consistency_token }))
         })
         .await
     }
 }
 
-/// Admits the caller. Opening registration gives everybody the role of new users, so a caller that
+/// Admits the caller. Open registration gives everybody the role of new users, so a caller that
 /// opens registration must hold the permissions of that role.
 async fn admit<'a>(
     tx: &mut TenantTx,
-    acting: &'a WriteCaller,
+    write_caller: &'a WriteCaller,
     opens_registration: bool,
 ) -> Result<&'a Caller> {
     if !opens_registration {
-        return acting.authorize_write(tx, acting.home()).await;
+        return write_caller.authorize_write(tx, write_caller.home()).await;
     }
     let system::SystemRole { level, permissions, .. } = system::SELF_REGISTRATION_ROLE;
     let permissions: Vec<_> = permissions.iter().map(|p| (*p).to_owned()).collect();
     let role = RoleGrant { level: level as i16, permissions: &permissions, is_system: true };
-    acting.authorize_default_role(tx, acting.home(), Some(role)).await
+    write_caller.authorize_default_role(tx, write_caller.home(), Some(role)).await
 }
 
 /// The slug of a new tenant: the requested slug, or a slug derived from the name when no slug is
@@ -101,9 +102,17 @@ pub struct NewTenant<'a> {
 /// # Errors
 /// Returns `INVALID_ARGUMENT` for invalid settings, and `ALREADY_EXISTS` when another tenant has
 /// the slug.
-pub async fn create(tx: &mut TenantTx, new: NewTenant<'_>) -> Result<RoleId> {
-    settings::check(&new.settings, new.password_policy)?;
-    let settings = Value::Object(new.settings);
-    store::insert(tx, new.id, new.name, new.slug, &settings, new.data_key).await?;
-    system::create(tx, new.id, system::ORGANIZATION).await
+pub async fn create(tx: &mut TenantTx, new_tenant: NewTenant<'_>) -> Result<RoleId> {
+    settings::check(&new_tenant.settings, new_tenant.password_policy)?;
+    let settings = Value::Object(new_tenant.settings);
+    store::insert(
+        tx,
+        new_tenant.id,
+        new_tenant.name,
+        new_tenant.slug,
+        &settings,
+        new_tenant.data_key,
+    )
+    .await?;
+    system::create(tx, new_tenant.id, system::ORGANIZATION).await
 }

@@ -16,49 +16,49 @@ impl Tenants {
     /// Suspends or reactivates a tenant. Returns the tenant and the consistency token.
     pub(super) async fn set_state(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         tenant: TenantRef,
         state: TenantState,
     ) -> Result<(TenantRow, String)> {
-        refuse_platform(&tenant)?;
+        refuse_platform_tenant(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
-        let caller = acting.authorize_write(&mut tx, tenant.id).await?;
+        let caller = write_caller.authorize_write(&mut tx, tenant.id).await?;
         if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
-        let event = |kind| Event::new(kind).target(tenant.id.0);
+        let event_of = |kind| Event::new(kind).target(tenant.id.0);
         if state == TenantState::Suspended {
             let (row, ended) = store::suspend(&mut tx, row).await?;
-            let event = event(EventKind::TenantSuspended);
+            let event = event_of(EventKind::TenantSuspended);
             Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
         } else {
             let row = store::reactivate(&mut tx, row).await?;
-            let event = event(EventKind::TenantReactivated);
+            let event = event_of(EventKind::TenantReactivated);
             Ok((row, audit::finish(tx, &caller.actor(), event).await?))
         }
     }
 
     pub(super) async fn delete(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         tenant: TenantRef,
         etag: &str,
     ) -> Result<String> {
-        refuse_platform(&tenant)?;
+        refuse_platform_tenant(&tenant)?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
-        let caller = acting.authorize_write(&mut tx, tenant.id).await?;
+        let caller = write_caller.authorize_write(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
-        let event = audited::named(event, &row);
+        let event = audited::with_name(event, &row);
         audit::record(&mut tx, &caller.actor(), event).await?;
         let ended = store::delete(&mut tx, tenant.id).await?;
         self.cache.finish(tx, &caller.actor(), None::<Event>, ended).await
     }
 }
 
-fn refuse_platform(tenant: &TenantRef) -> Result<()> {
+fn refuse_platform_tenant(tenant: &TenantRef) -> Result<()> {
     if tenant.is_platform {
         return Err(Error::refused(
             ErrorReason::PlatformTenant,

@@ -1,9 +1,9 @@
-//! Tenants: the organisations whose data is kept separate.
+//! Tenants: organisations. The data of a tenant is isolated from all other tenants.
 //!
-//! - Rule: `find_tenant` (`migrations/0014_find_tenants.sql`) finds a tenant by its whole id or
-//!   slug only.
+//! - Rule: `find_tenant` (`migrations/0014_find_tenants.sql`) finds a tenant only by its complete
+//!   id or slug.
 //! - Rule: `sign_in_tenants` (`migrations/0014_find_tenants.sql`) decides which tenants are
-//!   candidates for a sign-in that gives only an email.
+//!   candidates for a sign-in that names no tenant.
 
 pub mod audited;
 pub mod create;
@@ -11,15 +11,15 @@ mod lifecycle;
 mod passwords;
 mod read;
 mod rpc;
-mod seen;
 pub mod settings;
 mod slug;
+mod slug_cache;
 mod state;
 pub mod store;
 mod update;
 
 pub use passwords::check_password;
-pub use seen::Seen;
+pub use slug_cache::SlugCache;
 pub use state::TenantState;
 pub use store::{TenantRef, find, find_by_email};
 

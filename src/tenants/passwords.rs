@@ -2,7 +2,7 @@
 
 use secrecy::SecretString;
 
-use super::{settings::Known, store::TenantRow};
+use super::{settings::KnownSettings, store::TenantRow};
 use crate::{
     error::Result,
     passwords::{Context, PasswordPolicy},
@@ -15,12 +15,12 @@ use crate::{
 /// Returns `INVALID_ARGUMENT` for `field` when [`PasswordPolicy::check`] refuses the password.
 pub fn check_password(
     tenant: &TenantRow,
-    server: PasswordPolicy,
+    server_policy: PasswordPolicy,
     field: &'static str,
     password: &SecretString,
     email: &str,
 ) -> Result<()> {
     let context = Context { email, tenant_name: &tenant.name, tenant_slug: &tenant.slug };
-    let policy = server.for_tenant(Known::read(tenant).password_min_length);
+    let policy = server_policy.for_tenant(KnownSettings::read(tenant).password_min_length);
     policy.check(field, password, &context)
 }

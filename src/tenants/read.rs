@@ -16,7 +16,7 @@ use crate::{
 const FIELDS: &[Field] = &[
     Field {
         name: "state",
-        kind: Kind::Choice("TENANT_STATE_", |name| {
+        kind: Kind::Enum("TENANT_STATE_", |name| {
             v1::TenantState::from_str_name(name).map(i32::from)
         }),
     },
@@ -26,7 +26,7 @@ const FIELDS: &[Field] = &[
 
 impl Tenants {
     pub(super) async fn get(&self, caller: &Caller, key: &str) -> Result<TenantRow> {
-        let tenant = self.reachable(caller.tenant(), caller.may_act_across(), key).await?;
+        let tenant = self.find_reachable(caller.tenant(), caller.may_act_across(), key).await?;
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
@@ -44,31 +44,31 @@ impl Tenants {
         message: &ListTenantsRequest,
     ) -> Result<(Vec<Tenant>, String)> {
         let filter = Filter::parse(&message.filter, FIELDS)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
-        let state = filter.choice("state").map(|state: v1::TenantState| state.into());
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
+        let state = filter.enum_value("state").map(|state: v1::TenantState| state.into());
         let slug = filter.like("slug");
         let mut tx = self.db.begin(caller.home()).await?;
         store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
         audit::record(&mut tx, &caller.actor(), event).await?;
-        tx.commit_record().await?;
+        tx.commit_without_waiting().await?;
         page.finish()
     }
 
-    /// Finds the tenant with the id or slug `key`. An empty key means the call's own tenant.
-    /// Another tenant is found only when the caller may act across tenants. Otherwise the error is
-    /// the same as for a tenant that does not exist.
-    pub(super) async fn reachable(
+    /// Finds the tenant with the id or slug `key`; `own_tenant` when the key is empty. When the
+    /// caller may not act across tenants, the error for another tenant is the same as for a tenant
+    /// that does not exist.
+    pub(super) async fn find_reachable(
         &self,
-        own: TenantId,
+        own_tenant: TenantId,
         may_act_across: bool,
         key: &str,
     ) -> Result<TenantId> {
         if key.is_empty() {
-            return Ok(own);
+            return Ok(own_tenant);
         }
         let tenant = self.find(key).await?;
-        if tenant.id == own || may_act_across {
+        if tenant.id == own_tenant || may_act_across {
             return Ok(tenant.id);
         }
         Err(Error::not_found())

@@ -25,9 +25,9 @@ impl TenantService for Tenants {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&acting, message).await?))
+        Ok(Response::new(self.create(&write_caller, message).await?))
     }
 
     async fn get_tenant(
@@ -52,21 +52,22 @@ impl TenantService for Tenants {
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let across = acting.may_act_across();
-        let tenant = self.reachable(acting.tenant(), across, &message.tenant).await?;
-        Ok(Response::new(self.update(&acting, tenant, message).await?))
+        let may_act_across = write_caller.may_act_across();
+        let tenant =
+            self.find_reachable(write_caller.tenant(), may_act_across, &message.tenant).await?;
+        Ok(Response::new(self.update(&write_caller, tenant, message).await?))
     }
 
     async fn suspend_tenant(
         &self,
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let tenant = self.find(&request.get_ref().tenant).await?;
         let (row, consistency_token) =
-            self.set_state(&acting, tenant, TenantState::Suspended).await?;
+            self.set_state(&write_caller, tenant, TenantState::Suspended).await?;
         Ok(Response::new(SuspendTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
@@ -74,9 +75,10 @@ impl TenantService for Tenants {
         &self,
         request: Request<ReactivateTenantRequest>,
     ) -> Result<Response<ReactivateTenantResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let tenant = self.find(&request.get_ref().tenant).await?;
-        let (row, consistency_token) = self.set_state(&acting, tenant, TenantState::Active).await?;
+        let (row, consistency_token) =
+            self.set_state(&write_caller, tenant, TenantState::Active).await?;
         Ok(Response::new(ReactivateTenantResponse { tenant: Some(row.into()), consistency_token }))
     }
 
@@ -84,10 +86,10 @@ impl TenantService for Tenants {
         &self,
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
         let tenant = self.find(&message.tenant).await?;
-        let consistency_token = self.delete(&acting, tenant, &message.etag).await?;
+        let consistency_token = self.delete(&write_caller, tenant, &message.etag).await?;
         Ok(Response::new(DeleteTenantResponse { consistency_token }))
     }
 }

@@ -21,14 +21,14 @@ pub(super) const KNOWN_KEYS: &[&str] = &[SELF_REGISTRATION, API_KEY_BEARER, PASS
 const MAX_BYTES: usize = 64 * 1024;
 
 /// The values of the keys that the service interprets.
-pub struct Known {
+pub struct KnownSettings {
     /// Whether users may register themselves; false when the key is not set.
     pub self_registration: bool,
     /// The minimum password length; `None` when the key is not set.
     pub password_min_length: Option<usize>,
 }
 
-impl Known {
+impl KnownSettings {
     /// Reads a tenant's stored settings. A value of the wrong type is ignored; [`check`] refuses
     /// such values before they are stored. No key is set when the settings can't be read.
     #[must_use]
@@ -52,7 +52,7 @@ pub(super) fn opens_registration(settings: &Map<String, Value>) -> bool {
 /// # Errors
 /// Returns `INVALID_ARGUMENT` for each interpreted key with an invalid value, and for settings that
 /// are too large.
-pub fn check(settings: &Map<String, Value>, server: PasswordPolicy) -> Result<()> {
+pub fn check(settings: &Map<String, Value>, server_policy: PasswordPolicy) -> Result<()> {
     let mut violations = Vec::new();
     let mut report = |key: &str, text: String| violations.push((format!("settings.{key}"), text));
     for key in [SELF_REGISTRATION, API_KEY_BEARER] {
@@ -62,7 +62,7 @@ pub fn check(settings: &Map<String, Value>, server: PasswordPolicy) -> Result<()
     }
     if let Some(value) = settings.get(PASSWORD_MIN_LENGTH) {
         let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
-        let (min, max) = (server.min_length(), usize::from(PasswordPolicy::HIGHEST));
+        let (min, max) = (server_policy.min_length(), usize::from(PasswordPolicy::HIGHEST));
         if !length.is_some_and(|length| (min..=max).contains(&length)) {
             report(PASSWORD_MIN_LENGTH, format!("must be a number from {min} to {max}"));
         }

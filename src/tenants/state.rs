@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_no_state_is_an_error() {
+    fn an_unknown_text_is_an_error() {
         for state in [TenantState::Active, TenantState::Suspended] {
             let text = format!("\"{}\"", state.as_str());
             assert_eq!(serde_json::from_str::<TenantState>(&text).ok(), Some(state));

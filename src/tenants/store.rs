@@ -1,7 +1,7 @@
 //! SQL for tenants.
 //!
-//! Rule: `list_tenants` (`migrations/0014_find_tenants.sql`) shows other tenants to the
-//! platform tenant only.
+//! Rule: `list_tenants` (`migrations/0014_find_tenants.sql`) shows other tenants only to the
+//! platform tenant.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -22,7 +22,7 @@ use crate::{
         json::{self, Stored},
         v1::Tenant,
     },
-    sessions::Ended,
+    sessions::EndedSessions,
 };
 
 /// A row of `tenants`.
@@ -47,8 +47,8 @@ impl TenantRow {
         self.state == TenantState::Active
     }
 
-    /// The settings; `None` when they are no JSON object that can be read. Such a row, and one that
-    /// nests too deep for a response, is logged and counted as unreadable.
+    /// The settings; `None` when they can't be read as a JSON object. Reports the row as unreadable
+    /// in this case, and also when the settings are nested too deep for a response.
     #[must_use]
     pub fn read_settings(&self) -> Option<Map<String, Value>> {
         let settings = json::read(&self.settings);
@@ -121,7 +121,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId) -> Result<TenantRow> {
     .ok_or_else(Error::not_found)
 }
 
-/// Updates a locked tenant.
+/// Updates a tenant whose row the transaction has locked with [`lock`].
 pub async fn update(tx: &mut TenantTx, new_row: &TenantRow) -> Result<TenantRow> {
     let row = sqlx::query_as!(
         TenantRow,
@@ -145,32 +145,32 @@ pub async fn update(tx: &mut TenantTx, new_row: &TenantRow) -> Result<TenantRow>
     Ok(row)
 }
 
-/// Suspends a locked tenant, and so ends the tenant's sessions.
-pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, Ended)> {
+/// Suspends a tenant whose row the transaction has locked with [`lock`]. This ends its sessions.
+pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, EndedSessions)> {
     row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
-    let ended = Ended::in_tenant(row.tenant_id);
+    let ended = EndedSessions::in_tenant(row.tenant_id);
     Ok((row, ended))
 }
 
-/// Reactivates a locked tenant.
+/// Reactivates a tenant whose row the transaction has locked with [`lock`].
 pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantRow> {
     row.state = TenantState::Active;
     update(tx, &row).await
 }
 
-/// Deletes a locked tenant with all its data.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<Ended> {
+/// Deletes a tenant, whose row the transaction has locked with [`lock`], and all its data.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<EndedSessions> {
     // Assignments refer to roles, so they are deleted first. All other rows are deleted with the
     // tenant's row.
     sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
         .execute(tx.conn())
         .await?;
     sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
-    Ok(Ended::in_tenant(tenant))
+    Ok(EndedSessions::in_tenant(tenant))
 }
 
-/// The result of a lookup across tenants.
+/// A tenant that was found by a lookup across tenants.
 #[derive(Clone, Debug)]
 pub struct TenantRef {
     pub id: TenantId,
@@ -195,18 +195,22 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
     Ok(row.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
 }
 
-/// The tenants that have an active user with this normalised email, at most three. Tenants where
-/// the address is verified come first, then the oldest. With `only_verified`, ignores addresses
-/// that their users have not verified.
+/// The tenants that have an active user with this normalized email, at most three. Tenants where
+/// the address is verified come first, then tenants with older accounts. With
+/// `only_verified_emails`, ignores addresses that their users have not verified.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn find_by_email(db: &Db, email_key: &str, only_verified: bool) -> Result<Vec<TenantId>> {
-    let lookup = email::index(&*db.common_cipher()?, email_key);
+pub async fn find_by_email(
+    db: &Db,
+    email_key: &str,
+    only_verified_emails: bool,
+) -> Result<Vec<TenantId>> {
+    let email_lookup = email::blind_index(&*db.common_cipher()?, email_key);
     let tenants = sqlx::query_scalar!(
         r#"select tenant_id as "tenant_id!: TenantId" from sign_in_tenants($1, $2)"#,
-        lookup.as_slice(),
-        only_verified,
+        email_lookup.as_slice(),
+        only_verified_emails,
     )
     .fetch_all(db.pool())
     .await?;
@@ -222,7 +226,7 @@ pub async fn list(
     filter: &Filter,
     page: &mut Page<Tenant>,
 ) -> Result<()> {
-    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             TenantRow,
             r#"
@@ -231,15 +235,15 @@ pub async fn list(
                    version as "version!", created_at as "created_at!", updated_at as "updated_at!"
             from list_tenants($1, $2, $3, $4)
             "#,
-            batch.after_id(),
-            batch.limit,
+            read.after_id(),
+            read.limit,
             state.map(TenantState::as_str),
             slug_like,
         )
         .fetch_all(tx.conn())
         .await?;
-        let to_item = |row: TenantRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(batch.found(rows), |row| Position::of(row.tenant_id.0), to_item).await?;
+        let to_item = |row: TenantRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.tenant_id.0), to_item).await?;
     }
     Ok(())
 }

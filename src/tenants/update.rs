@@ -2,7 +2,7 @@
 
 use super::{
     Tenants, audited,
-    settings::{self, Known},
+    settings::{self, KnownSettings},
     store,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 impl Tenants {
     pub(super) async fn update(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         tenant: TenantId,
         message: UpdateTenantRequest,
     ) -> Result<UpdateTenantResponse> {
@@ -31,7 +31,7 @@ impl Tenants {
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
-        let was_registration_open = Known::read(&row).self_registration;
+        let was_registration_open = KnownSettings::read(&row).self_registration;
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
         }
@@ -43,17 +43,18 @@ impl Tenants {
             settings::check(&settings, self.password_policy)?;
             row.settings = json::store(&settings)?;
         }
-        let opens_registration = Known::read(&row).self_registration && !was_registration_open;
-        let caller = admit(&mut tx, acting, tenant, opens_registration).await?;
+        let opens_registration =
+            KnownSettings::read(&row).self_registration && !was_registration_open;
+        let caller = admit(&mut tx, write_caller, tenant, opens_registration).await?;
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
-        let event = audited::changed(event, &before, &row);
+        let event = audited::with_changes(event, &before, &row);
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
 }
 
-/// Admits the caller. Opening registration gives everybody the role of new users, so a caller that
+/// Admits the caller. Open registration gives everybody the role of new users, so a caller that
 /// opens registration must hold the permissions of that role.
 ///
 /// # Errors
@@ -61,20 +62,21 @@ impl Tenants {
 /// tenant has no role for new users.
 async fn admit<'a>(
     tx: &mut TenantTx,
-    acting: &'a WriteCaller,
+    write_caller: &'a WriteCaller,
     tenant: TenantId,
     opens_registration: bool,
 ) -> Result<&'a Caller> {
     if !opens_registration {
-        return acting.authorize_default_role(tx, tenant, None).await;
+        return write_caller.authorize_default_role(tx, tenant, None).await;
     }
     let Some(role) =
         roles::store::self_registration_role(tx, tenant, roles::system::MEMBER).await?
     else {
-        acting.authorize_default_role(tx, tenant, None).await?;
-        let text = "must not be true in the platform tenant, or without the system role member";
+        write_caller.authorize_default_role(tx, tenant, None).await?;
+        let text =
+            "must not be true in the platform tenant, or if the system role member is missing";
         return Err(Error::field("settings.self_registration", text));
     };
     let role = roles::store::lock(tx, tenant, role).await?;
-    acting.authorize_default_role(tx, tenant, Some(RoleGrant::from(&role))).await
+    write_caller.authorize_default_role(tx, tenant, Some(RoleGrant::from(&role))).await
 }

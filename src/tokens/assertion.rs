@@ -17,7 +17,7 @@ const MAX_REMAINING_SECONDS: i64 = 300;
 /// A public key that verifies the assertions of one subject.
 pub struct AssertionKey(VerifyingKey);
 
-/// A valid assertion. The caller must reject the same assertion when it is presented again.
+/// A valid assertion. The code that accepts it must reject the same assertion later.
 pub struct Assertion {
     /// The claim `jti`.
     pub jti: String,
@@ -37,7 +37,7 @@ impl AssertionKey {
     /// # Errors
     /// When the key is not RSA with at least 2048 bits, P-256 or Ed25519.
     pub fn read(pem: &str, subject: &str, audience: &str) -> anyhow::Result<Self> {
-        let mut key = VerifyingKey::of(pem, Purpose { issuer: subject, audience })?;
+        let mut key = VerifyingKey::from_pem(pem, Purpose { issuer: subject, audience })?;
         let validation: &mut Validation = &mut key.validation;
         validation.sub = Some(subject.to_owned());
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
@@ -47,7 +47,7 @@ impl AssertionKey {
     /// The key id in an assertion's header, not verified; `None` when the header has no valid key
     /// id.
     #[must_use]
-    pub fn named_in(jwt: &str) -> Option<Uuid> {
+    pub fn unverified_key_id(jwt: &str) -> Option<Uuid> {
         let header = jsonwebtoken::decode_header(jwt).ok().filter(key::is_plain)?;
         Uuid::try_parse(&header.kid?).ok()
     }
@@ -56,9 +56,9 @@ impl AssertionKey {
     #[must_use]
     pub fn verify(&self, jwt: &str) -> Option<Assertion> {
         let claims: Claims =
-            jsonwebtoken::decode(jwt, &self.0.decoding, &self.0.validation).ok()?.claims;
-        let latest = clock::now().unix_timestamp() + MAX_REMAINING_SECONDS + LEEWAY_SECONDS;
-        (claims.exp <= latest && !claims.jti.is_empty())
+            jsonwebtoken::decode(jwt, &self.0.decoding_key, &self.0.validation).ok()?.claims;
+        let latest_expiry = clock::now().unix_timestamp() + MAX_REMAINING_SECONDS + LEEWAY_SECONDS;
+        (claims.exp <= latest_expiry && !claims.jti.is_empty())
             .then_some(Assertion { jti: claims.jti, ends_at: claims.exp + LEEWAY_SECONDS })
     }
 }

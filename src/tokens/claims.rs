@@ -25,8 +25,8 @@ impl TokenKind {
         }
     }
 
-    /// Whether a header's `typ` names this kind. The `typ` is a media type, so case does not matter
-    /// and the prefix `application/` is optional (RFC 7515, section 4.1.9).
+    /// Whether a header's `typ` stands for this kind. The `typ` is a media type, so case does not
+    /// matter and the prefix `application/` is optional (RFC 7515, section 4.1.9).
     pub(super) fn matches(self, typ: &str) -> bool {
         const PREFIX: &str = "application/";
         let short = match typ.get(..PREFIX.len()) {
@@ -88,8 +88,8 @@ pub struct Claims {
     pub sub_type: SubjectType,
     /// The subject's tenant.
     pub org: Uuid,
-    /// The names of the subject's roles at the time of issue. Only access tokens have role names,
-    /// for the information of other services. Decisions never use these names.
+    /// The names of the subject's roles at the time of issue. Only access tokens contain role
+    /// names, as information for other services. Decisions never use these names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
     /// The session; for a service account, the API key.

@@ -1,4 +1,4 @@
-//! PEM files with several keys, oldest first. A line before a key has the key's start time:
+//! PEM files with several keys, oldest first. A line before a key contains the key's start time:
 //!
 //! ```text
 //! signs from 2026-11-24T10:00:00Z
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Text around PEM blocks is allowed (RFC 7468, section 5.2), so other tools can read the files
-//! too. A key without such a line signs without a start time.
+//! too. A key without such a line has no start time: it can sign at any time.
 
 use std::path::Path;
 
@@ -22,13 +22,13 @@ const START_PREFIX: &str = "signs from ";
 /// One key in a file.
 pub(super) struct KeyBlock {
     /// Time from which the key signs; `None` for a key without a start time.
-    pub starts: Option<OffsetDateTime>,
+    pub start_time: Option<OffsetDateTime>,
     pem: Pem,
 }
 
 impl KeyBlock {
-    pub fn new(starts: Option<OffsetDateTime>, pem: Pem) -> Self {
-        Self { starts, pem }
+    pub fn new(start_time: Option<OffsetDateTime>, pem: Pem) -> Self {
+        Self { start_time, pem }
     }
 
     /// The key in PEM, without the line of its start time.
@@ -36,10 +36,11 @@ impl KeyBlock {
         Zeroizing::new(pem::encode(&self.pem))
     }
 
+    /// Appends the key to the text of a file.
     fn render(&self, text: &mut String) -> anyhow::Result<()> {
-        if let Some(starts) = self.starts {
+        if let Some(start_time) = self.start_time {
             text.push_str(START_PREFIX);
-            text.push_str(&starts.format(&Rfc3339).context("a time can't be written")?);
+            text.push_str(&start_time.format(&Rfc3339).context("a time can't be written")?);
             text.push('\n');
         }
         text.push_str(&self.text());
@@ -59,15 +60,18 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<KeyBlock>> {
 }
 
 fn parse(text: &str) -> anyhow::Result<Vec<KeyBlock>> {
-    let keys = pem::parse_many(text).ok().context("it is not PEM")?;
+    let keys = pem::parse_many(text).ok().context("the file is not PEM")?;
     let preceding_texts: Vec<_> = text.split(BEGIN).collect();
-    ensure!(!keys.is_empty(), "it has no key in PEM");
-    ensure!(preceding_texts.len() == keys.len() + 1, "a key in it is incomplete");
+    ensure!(!keys.is_empty(), "the file has no key in PEM");
+    ensure!(preceding_texts.len() == keys.len() + 1, "a key in the file is incomplete");
     let blocks = keys.into_iter().zip(preceding_texts).map(|(pem, preceding_text)| {
         let line =
             preceding_text.lines().rev().find_map(|line| line.trim().strip_prefix(START_PREFIX));
-        let starts = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
-        Ok(KeyBlock { starts: starts.ok().context("a time in it is not RFC 3339")?, pem })
+        let start_time = line.map(|time| OffsetDateTime::parse(time.trim(), &Rfc3339)).transpose();
+        Ok(KeyBlock {
+            start_time: start_time.ok().context("a time in the file is not RFC 3339")?,
+            pem,
+        })
     });
     blocks.collect()
 }
@@ -87,14 +91,15 @@ mod tests {
 
     #[test]
     fn the_start_time_of_each_key_is_written_and_read() {
-        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("invalid time");
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("the time is valid");
         let blocks = [
             KeyBlock::new(None, Pem::new("A", [1])),
             KeyBlock::new(Some(start), Pem::new("B", [2])),
         ];
-        let parsed = parse(&render(&blocks).expect("rendering failed")).expect("parsing failed");
+        let parsed =
+            parse(&render(&blocks).expect("the keys are rendered")).expect("the text is parsed");
         assert_eq!(
-            parsed.iter().map(|block| block.starts).collect::<Vec<_>>(),
+            parsed.iter().map(|block| block.start_time).collect::<Vec<_>>(),
             [None, Some(start)]
         );
         assert_eq!(*parsed[1].text(), *blocks[1].text());

@@ -1,4 +1,4 @@
-//! Keys of tokens, each bound to one kind of token and one algorithm (RFC 8725, section 3.1).
+//! Keys of tokens, each for one kind of token and one algorithm (RFC 8725, section 3.1).
 
 use std::sync::Arc;
 
@@ -35,15 +35,15 @@ pub(super) struct Purpose<'a> {
 /// A private key, and the time from which it signs.
 pub(super) struct SigningKey {
     pub kid: String,
-    pub starts: Option<OffsetDateTime>,
+    pub start_time: Option<OffsetDateTime>,
     pub alg: Algorithm,
     /// The root for secrets that are derived from this key (RFC 5869).
-    pub root: Prk,
-    private: Private,
+    pub root_secret: Prk,
+    private: PrivateKey,
 }
 
 /// The storage of a private key: memory, or a key service.
-enum Private {
+enum PrivateKey {
     InMemory(Signer),
     Transit { service: Arc<KeyService>, name: String, version: u32 },
 }
@@ -52,25 +52,25 @@ impl SigningKey {
     /// Reads a private key of a supported algorithm.
     pub fn read(block: &KeyBlock) -> anyhow::Result<Self> {
         let text = block.text();
-        let (encoding, alg) = if let Ok(key) = EncodingKey::from_rsa_pem(text.as_bytes()) {
+        let (encoding_key, alg) = if let Ok(key) = EncodingKey::from_rsa_pem(text.as_bytes()) {
             (key, Algorithm::RS256)
         } else if let Ok(key) = EncodingKey::from_ec_pem(text.as_bytes()) {
             (key, Algorithm::ES256)
         } else if let Ok(key) = EncodingKey::from_ed_pem(text.as_bytes()) {
             (key, Algorithm::EdDSA)
         } else {
-            bail!("it is no RSA, P-256 or Ed25519 private key in PEM");
+            bail!("a key is not an RSA, P-256 or Ed25519 private key in PEM");
         };
-        let jwk = Jwk::from_encoding_key(&encoding, alg).ok().context("it can't be used")?;
+        let jwk = Jwk::from_encoding_key(&encoding_key, alg).ok().context("a key is invalid")?;
         let kid = thumbprint(&jwk)?;
         // A key that can't be published must not sign.
-        published(&jwk, alg, &kid)?;
-        let root = root(encoding.as_bytes());
-        let private = Private::InMemory(Signer::parse(&encoding, alg)?);
-        Ok(Self { kid, starts: block.starts, alg, root, private })
+        published_jwk(&jwk, alg, &kid)?;
+        let root_secret = derive_root(encoding_key.as_bytes());
+        let private = PrivateKey::InMemory(Signer::parse(&encoding_key, alg)?);
+        Ok(Self { kid, start_time: block.start_time, alg, root_secret, private })
     }
 
-    /// Uses a version of a key in a key service. `public` is the public key of that version.
+    /// A version of a key in a key service. `public` is the public key of that version.
     ///
     /// # Errors
     /// When the service returns no root secret for the version.
@@ -80,14 +80,14 @@ impl SigningKey {
         version: &Version,
         public: &VerifyingKey,
     ) -> anyhow::Result<Self> {
-        let root = root(&service.root(name, version.number)?);
+        let root_secret = derive_root(&service.root_secret(name, version.number)?);
         let (service, name, version_number) = (service.clone(), name.to_owned(), version.number);
         Ok(Self {
             kid: public.kid.clone(),
-            starts: version.public.starts,
+            start_time: version.public.start_time,
             alg: public.alg,
-            root,
-            private: Private::Transit { service, name, version: version_number },
+            root_secret,
+            private: PrivateKey::Transit { service, name, version: version_number },
         })
     }
 
@@ -98,10 +98,10 @@ impl SigningKey {
     /// UNAVAILABLE when the key service does not sign.
     pub fn sign(&self, message: &str) -> Result<String> {
         match &self.private {
-            Private::InMemory(key) => {
+            PrivateKey::InMemory(key) => {
                 Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes())?))
             }
-            Private::Transit { service, name, version } => {
+            PrivateKey::Transit { service, name, version } => {
                 service.sign(name, *version, message.as_bytes()).map_err(|error| {
                     tracing::error!(error = format!("{error:#}"), "a token was not signed");
                     signer_unavailable()
@@ -113,10 +113,10 @@ impl SigningKey {
 
 /// The error for a key service that is unavailable or does not sign.
 pub(super) fn signer_unavailable() -> Error {
-    Error::refused(ErrorReason::StoreUnavailable, "no token can be signed right now")
+    Error::refused(ErrorReason::StoreUnavailable, "tokens can't be signed now; try again")
 }
 
-fn root(secret: &[u8]) -> Prk {
+fn derive_root(secret: &[u8]) -> Prk {
     Salt::new(HKDF_SHA256, &[]).extract(secret)
 }
 
@@ -124,7 +124,7 @@ fn root(secret: &[u8]) -> Prk {
 pub(super) struct VerifyingKey {
     pub kid: String,
     pub alg: Algorithm,
-    pub decoding: DecodingKey,
+    pub decoding_key: DecodingKey,
     pub validation: Validation,
     pub jwk: JsonWebKey,
 }
@@ -132,37 +132,37 @@ pub(super) struct VerifyingKey {
 impl VerifyingKey {
     /// Reads a public key of a supported algorithm.
     pub fn read(block: &KeyBlock, purpose: Purpose<'_>) -> anyhow::Result<Self> {
-        Self::of(&block.text(), purpose)
+        Self::from_pem(&block.text(), purpose)
     }
 
     /// Like [`VerifyingKey::read`], for a public key as PEM text.
-    pub fn of(text: &str, purpose: Purpose<'_>) -> anyhow::Result<Self> {
-        let (decoding, alg) = if let Ok(key) = DecodingKey::from_rsa_pem(text.as_bytes()) {
+    pub fn from_pem(text: &str, purpose: Purpose<'_>) -> anyhow::Result<Self> {
+        let (decoding_key, alg) = if let Ok(key) = DecodingKey::from_rsa_pem(text.as_bytes()) {
             (key, Algorithm::RS256)
         } else if let Ok(key) = DecodingKey::from_ec_pem(text.as_bytes()) {
             (key, Algorithm::ES256)
         } else if let Ok(key) = DecodingKey::from_ed_pem(text.as_bytes()) {
             (key, Algorithm::EdDSA)
         } else {
-            bail!("it is no RSA, P-256 or Ed25519 public key in PEM");
+            bail!("the key is not an RSA, P-256 or Ed25519 public key in PEM");
         };
         let public_jwk =
-            Jwk::from_decoding_key(&decoding, Some(alg)).ok().context("it can't be used")?;
+            Jwk::from_decoding_key(&decoding_key, Some(alg)).ok().context("the key is invalid")?;
         let kid = thumbprint(&public_jwk)?;
-        let jwk = published(&public_jwk, alg, &kid)?;
+        let jwk = published_jwk(&public_jwk, alg, &kid)?;
         let mut validation = Validation::new(alg);
         validation.leeway = LEEWAY_SECONDS.unsigned_abs();
         validation.validate_nbf = true;
         validation.set_issuer(&[purpose.issuer]);
         validation.set_audience(&[purpose.audience]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Ok(Self { kid, alg, decoding, validation, jwk })
+        Ok(Self { kid, alg, decoding_key, validation, jwk })
     }
 }
 
-/// Whether a token's header names at most a key id. A key must never come from the token itself
-/// (RFC 8725, section 3.1). A token with a critical extension that is not supported must be
-/// refused (RFC 7515, section 4.1.11), and no extension is supported.
+/// Whether a token's header contains no key, no address of a key and no critical extension. A key
+/// must never come from the token itself (RFC 8725, section 3.1). A token with a critical extension
+/// that is not supported must be refused (RFC 7515, section 4.1.11), and no extension is supported.
 pub(super) fn is_plain(header: &Header) -> bool {
     header.jwk.is_none()
         && header.jku.is_none()
@@ -172,14 +172,14 @@ pub(super) fn is_plain(header: &Header) -> bool {
 }
 
 fn thumbprint(jwk: &Jwk) -> anyhow::Result<String> {
-    jwk.thumbprint(ThumbprintHash::SHA256).ok().context("it has no thumbprint (RFC 7638)")
+    jwk.thumbprint(ThumbprintHash::SHA256).ok().context("a key has no thumbprint (RFC 7638)")
 }
 
 /// The published form of a public key (RFC 7517, RFC 8037).
-fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey> {
+fn published_jwk(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey> {
     let mut published_key = JsonWebKey {
         r#use: "sig".into(),
-        alg: name(alg).into(),
+        alg: algorithm_name(alg).into(),
         kid: kid.into(),
         ..JsonWebKey::default()
     };
@@ -199,13 +199,13 @@ fn published(jwk: &Jwk, alg: Algorithm, kid: &str) -> anyhow::Result<JsonWebKey>
             (published_key.kty, published_key.crv) = ("OKP".into(), "Ed25519".into());
             published_key.x.clone_from(&okp.x);
         }
-        _ => bail!("it is of an unknown kind"),
+        _ => bail!("the kind of a key is unknown"),
     }
     Ok(published_key)
 }
 
 /// The name of an algorithm (RFC 7518, section 3.1).
-pub(super) fn name(alg: Algorithm) -> &'static str {
+pub(super) fn algorithm_name(alg: Algorithm) -> &'static str {
     match alg {
         Algorithm::ES256 => "ES256",
         Algorithm::EdDSA => "EdDSA",

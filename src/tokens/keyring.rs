@@ -17,13 +17,13 @@ use uuid::Uuid;
 
 use super::{
     Claims, LEEWAY_SECONDS, SubjectType, Token, TokenKind,
-    key::{self, Purpose, SigningKey, VerifyingKey, name, signer_unavailable},
+    key::{self, Purpose, SigningKey, VerifyingKey, algorithm_name, signer_unavailable},
     source::{KeySource, Keys, Source},
 };
 use crate::{
     clock,
     error::{Error, Result},
-    ids::{SessionId, TenantId, UserId},
+    ids::{SessionId, SubjectId, TenantId},
     proto::v1::JsonWebKey,
 };
 
@@ -33,20 +33,20 @@ const TRIAL_LIFETIME: time::Duration = time::Duration::SECOND;
 /// Maximum length of a token, in bytes. A longer token is refused before any other work.
 const MAX_TOKEN: usize = 8192;
 
-/// Maximum length of the role names in a token, in bytes as JSON. A token with longer role names
+/// Maximum length of the role names in a token, in bytes as JSON. A token with more role names
 /// could be too long to be sent. Decisions never depend on the names.
 const MAX_ROLES_BYTES: usize = 2048;
 
-/// The content of a token to be signed. Times have whole seconds.
+/// The content of a token to be signed. The token contains the times in whole seconds.
 pub struct TokenContent {
     /// The id of the user or service account.
-    pub user: UserId,
+    pub user: SubjectId,
     pub subject_type: SubjectType,
     pub tenant: TenantId,
     /// The session; for a service account, the API key.
     pub session: SessionId,
     /// The names of the subject's roles; empty in a refresh token. Names that do not fit into
-    /// [`MAX_ROLES_BYTES`] are left out.
+    /// [`MAX_ROLES_BYTES`] are omitted.
     pub roles: Vec<String>,
     /// The id of the token.
     pub jti: String,
@@ -60,24 +60,23 @@ pub struct TokenContent {
 struct KeySet {
     keys: Keys,
     /// Index of the signing key in use, in `keys.signing`.
-    current: usize,
+    current_index: usize,
 }
 
 /// The keys for both kinds of token, read at the same time.
-struct Ring {
+struct KeySets {
     access: KeySet,
     refresh: KeySet,
 }
 
-/// The service's keys, as read from their source. [`Keyring::load`] checks that the keys sign and
-/// verify.
+/// The keys that sign and verify tokens. [`Keyring::load`] checks that the keys sign and verify.
 pub struct Keyring {
     source: Source,
-    /// Whether the source answered at the last reload.
-    reached: AtomicBool,
+    /// Whether the key service responded at the last reload. Always true for keys in files.
+    is_source_available: AtomicBool,
     issuer: String,
     audiences: [String; 2],
-    ring: ArcSwap<Ring>,
+    key_sets: ArcSwap<KeySets>,
 }
 
 /// A key, in the form that operators see.
@@ -89,11 +88,11 @@ pub struct KeyEntry {
     /// `published`: the key verifies, and signs later. `signing`: the key signs now. `retired`: the
     /// key only verifies tokens that it signed before.
     pub state: &'static str,
-    /// Time from which the key signs; `None` when its source names no start.
+    /// Time from which the key signs; `None` when its source contains no start time.
     pub starts: Option<OffsetDateTime>,
 }
 
-/// A weak reference to the key that verified a token, valid while the keyring has the key.
+/// A weak reference to the key that verified a token. It is valid while the keyring has the key.
 #[derive(Clone, Debug)]
 pub struct VerifiedBy(Weak<VerifyingKey>);
 
@@ -107,50 +106,54 @@ impl VerifiedBy {
 
 impl Keyring {
     /// Reads the keys, then signs and verifies a trial token with each signing key. If the keys are
-    /// in a key service, this function blocks and must not run on a thread of the runtime.
+    /// in a key service, this function blocks and must not run on a thread of the async runtime.
     ///
     /// # Errors
     /// When a file can't be read or has no key, when a key is not RSA with at least 2048 bits,
-    /// P-256 or Ed25519, when the public key of a private key is missing, when both kinds share
-    /// a key, or when the key service does not answer. No error contains key bytes.
+    /// P-256 or Ed25519, when the public key of a private key is missing, when both kinds of token
+    /// have the same key, or when the key service does not respond. No error contains key bytes.
     pub fn load(source: &KeySource, issuer: &str, audience: &str) -> anyhow::Result<Self> {
         let source = Source::open(source)?;
         let audiences = [audience.to_owned(), format!("{audience}/refresh")];
-        let ring = Ring::load(&source, issuer, &audiences, None)?;
-        let (ring, issuer) = (ArcSwap::from_pointee(ring), issuer.to_owned());
-        Ok(Self { source, reached: AtomicBool::new(true), issuer, audiences, ring })
+        let key_sets = KeySets::load(&source, issuer, &audiences, None)?;
+        let (key_sets, issuer) = (ArcSwap::from_pointee(key_sets), issuer.to_owned());
+        Ok(Self { source, is_source_available: AtomicBool::new(true), issuer, audiences, key_sets })
     }
 
-    /// Reads the keys again; returns whether anything changed. Unchanged keys keep their
-    /// identity, so cached tokens that they verified stay valid.
+    /// Reads the keys again; returns whether anything changed. The values of unchanged keys are
+    /// reused, so cached tokens that they verified stay valid.
     ///
     /// # Errors
     /// As [`Keyring::load`]. After an error the old keys stay in use.
     pub fn reload(&self) -> anyhow::Result<bool> {
-        let old = self.ring.load_full();
-        let new = Ring::load(&self.source, &self.issuer, &self.audiences, Some(&old));
-        self.reached.store(new.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
+        let old = self.key_sets.load_full();
+        let new = KeySets::load(&self.source, &self.issuer, &self.audiences, Some(&old));
+        self.is_source_available.store(new.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
         let new = new?;
-        let changed = !new.equals(&old);
-        if changed {
-            self.ring.store(Arc::new(new));
+        let has_changed = !new.equals(&old);
+        if has_changed {
+            self.key_sets.store(Arc::new(new));
         }
-        Ok(changed)
+        Ok(has_changed)
     }
 
-    /// Checks that the key service answered at the last reload, so tokens can probably be signed.
+    /// Checks that the key service responded at the last reload, so tokens can probably be signed.
     /// For operations that make an irreversible change and issue tokens afterwards.
     ///
     /// # Errors
-    /// UNAVAILABLE when the key service did not answer at the last reload.
+    /// UNAVAILABLE when the key service did not respond at the last reload.
     pub fn check_available(&self) -> Result<()> {
-        if self.reached.load(Ordering::Relaxed) { Ok(()) } else { Err(signer_unavailable()) }
+        if self.is_source_available.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(signer_unavailable())
+        }
     }
 
-    /// The id of the key that now signs tokens of this kind (RFC 7638).
+    /// The id (RFC 7638) of the key that now signs tokens of this kind.
     #[must_use]
     pub fn kid(&self, kind: TokenKind) -> String {
-        self.ring.load().set(kind).current().kid.clone()
+        self.key_sets.load().set(kind).current_key().kid.clone()
     }
 
     /// The issuer, `iss`.
@@ -162,25 +165,25 @@ impl Keyring {
     /// The public keys for access tokens, including keys that sign later (RFC 7517).
     #[must_use]
     pub fn jwks(&self) -> Vec<JsonWebKey> {
-        self.ring.load().access.keys.verifying.iter().map(|key| key.jwk.clone()).collect()
+        self.key_sets.load().access.keys.verifying.iter().map(|key| key.jwk.clone()).collect()
     }
 
     /// The keys for a kind of token, oldest first.
     #[must_use]
     pub fn list(&self, kind: TokenKind) -> Vec<KeyEntry> {
-        let ring = self.ring.load();
-        let set = ring.set(kind);
+        let key_sets = self.key_sets.load();
+        let set = key_sets.set(kind);
         let entries = set.keys.verifying.iter().map(|key| {
             let index = set.keys.signing.iter().position(|signing| signing.kid == key.kid);
             KeyEntry {
                 kid: key.kid.clone(),
-                alg: name(key.alg),
+                alg: algorithm_name(key.alg),
                 state: match index {
-                    Some(index) if index == set.current => "signing",
-                    Some(index) if index > set.current => "published",
+                    Some(index) if index == set.current_index => "signing",
+                    Some(index) if index > set.current_index => "published",
                     _ => "retired",
                 },
-                starts: index.and_then(|index| set.keys.signing[index].starts),
+                starts: index.and_then(|index| set.keys.signing[index].start_time),
             }
         });
         entries.collect()
@@ -192,40 +195,43 @@ impl Keyring {
     /// # Errors
     /// When the derivation fails. No input causes this.
     pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
-        let ring = self.ring.load();
-        let current = ring.refresh.current();
-        let other_keys = ring.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
-        std::iter::once(current).chain(other_keys).map(|key| expand(&key.root, label)).collect()
+        let key_sets = self.key_sets.load();
+        let current = key_sets.refresh.current_key();
+        let other_keys = key_sets.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
+        std::iter::once(current)
+            .chain(other_keys)
+            .map(|key| expand(&key.root_secret, label))
+            .collect()
     }
 
     /// Signs a token with the key of this id. If the key does not exist, the current key signs.
     /// RS256 and `EdDSA` are deterministic: the same content gives the same bytes. Signing takes
     /// up to a millisecond of CPU time and may call a key service, so this function must not run on
-    /// a thread of the runtime.
+    /// a thread of the async runtime.
     ///
     /// # Errors
-    /// INTERNAL when the key does not sign, which [`Keyring::load`] rules out; UNAVAILABLE when
-    /// the key service does not sign.
+    /// UNAVAILABLE when the key service does not sign; INTERNAL when a key in memory does not sign,
+    /// which [`Keyring::load`] has excluded.
     pub fn sign(&self, kind: TokenKind, key_id: &str, content: TokenContent) -> Result<Token> {
         let audience = &self.audiences[usize::from(kind == TokenKind::Refresh)];
-        self.ring.load().set(kind).sign(kind, key_id, &self.issuer, audience, content)
+        self.key_sets.load().set(kind).sign(kind, key_id, &self.issuer, audience, content)
     }
 
     /// Verifies the signature, the kind and the times of a token; `None` when the token is invalid.
     #[must_use]
     pub fn verify(&self, kind: TokenKind, token: &str) -> Option<Claims> {
-        self.verify_by(kind, token).map(|(claims, _)| claims)
+        self.verify_and_get_key(kind, token).map(|(claims, _)| claims)
     }
 
-    /// Like [`Keyring::verify`], and returns the key that verified the token. A cached token
-    /// must not be accepted after its key was removed.
+    /// Like [`Keyring::verify`], and also returns the key that verified the token, because a cached
+    /// token must not be accepted after its key was removed.
     #[must_use]
-    pub fn verify_by(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
-        self.ring.load().set(kind).verify(kind, token)
+    pub fn verify_and_get_key(&self, kind: TokenKind, token: &str) -> Option<(Claims, VerifiedBy)> {
+        self.key_sets.load().set(kind).verify(kind, token)
     }
 }
 
-impl Ring {
+impl KeySets {
     fn load(
         source: &Source,
         issuer: &str,
@@ -235,26 +241,30 @@ impl Ring {
         let load = |kind, audience: &str| {
             let purpose = Purpose { issuer, audience };
             let old = old.map(|old| old.set(kind));
-            let set = KeySet::of(source.read(kind, purpose, old.map(|old| &old.keys))?);
+            let set = KeySet::new(source.read(kind, purpose, old.map(|old| &old.keys))?);
             if !old.is_some_and(|old| old.equals(&set)) {
-                set.try_out(kind, purpose)?;
+                set.check_with_trial_tokens(kind, purpose)?;
             }
             anyhow::Ok(set)
         };
-        let ring = Self {
+        let key_sets = Self {
             access: load(TokenKind::Access, &audiences[0])?,
             refresh: load(TokenKind::Refresh, &audiences[1])?,
         };
         let [access, refresh] =
             [TokenKind::Access, TokenKind::Refresh].map(|kind| source.name(kind));
-        let shared =
-            ring.access.keys.verifying.iter().any(|key| ring.refresh.find(&key.kid).is_some());
+        let is_key_shared = key_sets
+            .access
+            .keys
+            .verifying
+            .iter()
+            .any(|key| key_sets.refresh.find_verifying_key(&key.kid).is_some());
         ensure!(
-            !shared,
-            "access and refresh tokens must have keys of their own, but {access} and {refresh} \
+            !is_key_shared,
+            "access and refresh tokens must use different keys, but {access} and {refresh} \
              share one"
         );
-        Ok(ring)
+        Ok(key_sets)
     }
 
     fn equals(&self, other: &Self) -> bool {
@@ -270,30 +280,31 @@ impl Ring {
 }
 
 impl KeySet {
-    fn of(mut keys: Keys) -> Self {
-        keys.signing.sort_by_key(|key| key.starts);
+    fn new(mut keys: Keys) -> Self {
+        keys.signing.sort_by_key(|key| key.start_time);
         let now = clock::now();
-        let started = |key: &Arc<SigningKey>| key.starts.is_none_or(|starts| starts <= now);
-        let current = keys.signing.iter().rposition(started).unwrap_or(0);
-        Self { keys, current }
+        let has_started =
+            |key: &Arc<SigningKey>| key.start_time.is_none_or(|start_time| start_time <= now);
+        let current_index = keys.signing.iter().rposition(has_started).unwrap_or(0);
+        Self { keys, current_index }
     }
 
-    fn current(&self) -> &Arc<SigningKey> {
-        &self.keys.signing[self.current]
+    fn current_key(&self) -> &Arc<SigningKey> {
+        &self.keys.signing[self.current_index]
     }
 
-    fn find(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
-        self.keys.verifying(kid)
+    fn find_verifying_key(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+        self.keys.find_verifying_key(kid)
     }
 
     fn equals(&self, other: &Self) -> bool {
         let signing = |set: &Self| -> Vec<_> {
-            set.keys.signing.iter().map(|key| (key.kid.clone(), key.starts)).collect()
+            set.keys.signing.iter().map(|key| (key.kid.clone(), key.start_time)).collect()
         };
         let verifying = |set: &Self| -> Vec<_> {
             set.keys.verifying.iter().map(|key| key.kid.clone()).collect()
         };
-        self.current == other.current
+        self.current_index == other.current_index
             && signing(self) == signing(other)
             && verifying(self) == verifying(other)
     }
@@ -307,7 +318,7 @@ impl KeySet {
         content: TokenContent,
     ) -> Result<Token> {
         let requested_key = self.keys.signing.iter().find(|key| key.kid == key_id);
-        let key = requested_key.unwrap_or(self.current());
+        let key = requested_key.unwrap_or(self.current_key());
         let claims = Claims {
             iss: issuer.to_owned(),
             aud: audience.to_owned(),
@@ -338,22 +349,22 @@ impl KeySet {
         if !key::is_plain(&header) || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ)) {
             return None;
         }
-        let key = self.find(header.kid.as_deref()?)?;
+        let key = self.find_verifying_key(header.kid.as_deref()?)?;
         let claims: Claims =
-            jsonwebtoken::decode(token, &key.decoding, &key.validation).ok()?.claims;
+            jsonwebtoken::decode(token, &key.decoding_key, &key.validation).ok()?.claims;
         // The library checks `exp` and `nbf`.
-        let latest = clock::now().unix_timestamp() + LEEWAY_SECONDS;
-        (claims.iat <= latest).then(|| (claims, VerifiedBy(Arc::downgrade(key))))
+        let latest_issue = clock::now().unix_timestamp() + LEEWAY_SECONDS;
+        (claims.iat <= latest_issue).then(|| (claims, VerifiedBy(Arc::downgrade(key))))
     }
 
-    /// Signs and verifies a trial token with each key. A build of the JWT library without its
-    /// cryptography compiles, and fails only at the first use. With the trial, the server fails at
-    /// its start.
-    fn try_out(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
+    /// Signs and verifies a trial token with each key. The JWT library also compiles without its
+    /// cryptography, and then fails at the first use. Because of the trial, the server fails at its
+    /// start instead.
+    fn check_with_trial_tokens(&self, kind: TokenKind, purpose: Purpose<'_>) -> anyhow::Result<()> {
         let now = clock::now();
         for key in &self.keys.signing {
             let content = TokenContent {
-                user: UserId(Uuid::nil()),
+                user: SubjectId(Uuid::nil()),
                 subject_type: SubjectType::User,
                 tenant: TenantId(Uuid::nil()),
                 session: SessionId(Uuid::nil()),
@@ -366,7 +377,7 @@ impl KeySet {
                 .sign(kind, &key.kid, purpose.issuer, purpose.audience, content)
                 .context("a key does not sign")?;
             let verified = self.verify(kind, token.jwt.expose_secret());
-            ensure!(verified.is_some(), "a key does not verify what it signed");
+            ensure!(verified.is_some(), "a key does not verify its own signature");
         }
         Ok(())
     }
@@ -374,7 +385,8 @@ impl KeySet {
 
 /// Encodes a part of a JWT (RFC 7515, section 3.1).
 fn encode_part(value: &impl Serialize) -> Result<String> {
-    let json = serde_json::to_vec(value).map_err(|_| Error::defect("claims are no JSON"))?;
+    let json = serde_json::to_vec(value)
+        .map_err(|_| Error::defect("a part of a token can't be encoded as JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))
 }
 
@@ -382,7 +394,7 @@ fn encode_part(value: &impl Serialize) -> Result<String> {
 fn fitting_roles(mut roles: Vec<String>) -> Vec<String> {
     let mut length = 0;
     roles.retain(|role| {
-        // Two quotes and a comma for each name in the JSON list.
+        // In the JSON list, each name has two quotes and a comma.
         length += role.len() + 3;
         length <= MAX_ROLES_BYTES
     });

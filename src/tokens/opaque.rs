@@ -16,7 +16,7 @@ const MAX_TOKEN: usize = 1024;
 /// Seals and opens the tokens of one use with AES-256-GCM (SP 800-38D). Clients can neither
 /// read nor alter a token.
 pub struct OpaqueTokens {
-    /// The use of the tokens. Each use has keys of its own.
+    /// The use of the tokens. Each use has different keys.
     label: &'static str,
     /// The first key seals new tokens. All keys open tokens.
     keys: ArcSwap<Vec<RandomizedNonceKey>>,
@@ -36,7 +36,7 @@ impl OpaqueTokens {
     /// # Errors
     /// When a key can't be created. No secret of 32 bytes causes this.
     pub(crate) fn with(label: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
-        Ok(Self { label, keys: ArcSwap::from_pointee(keys(secrets)?) })
+        Ok(Self { label, keys: ArcSwap::from_pointee(create_keys(secrets)?) })
     }
 
     /// Seals a payload. The token opens only with the same binding.
@@ -45,7 +45,7 @@ impl OpaqueTokens {
     /// INTERNAL when the key can't seal. No key causes this.
     pub fn seal(&self, binding: &[u8], mut payload: Vec<u8>) -> Result<String> {
         let keys = self.keys.load();
-        let key = keys.first().ok_or_else(|| Error::defect("nothing to seal with"))?;
+        let key = keys.first().ok_or_else(|| Error::defect("there is no key that seals tokens"))?;
         let nonce = key.seal_in_place_append_tag(Aad::from(binding), &mut payload);
         let nonce = nonce.map_err(|_| Error::defect("a token can't be sealed"))?;
         payload.splice(..0, *nonce.as_ref());
@@ -65,12 +65,12 @@ impl OpaqueTokens {
 
 impl Renew for OpaqueTokens {
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
-        self.keys.store(Arc::new(keys(&keyring.derive(self.label)?)?));
+        self.keys.store(Arc::new(create_keys(&keyring.derive(self.label)?)?));
         Ok(())
     }
 }
 
-fn keys(secrets: &[[u8; 32]]) -> anyhow::Result<Vec<RandomizedNonceKey>> {
+fn create_keys(secrets: &[[u8; 32]]) -> anyhow::Result<Vec<RandomizedNonceKey>> {
     let keys = secrets.iter().map(|secret| RandomizedNonceKey::new(&AES_256_GCM, secret));
     Ok(keys.collect::<Result<_, _>>()?)
 }
@@ -88,36 +88,36 @@ mod tests {
 
     fn tokens(bytes: &[u8]) -> OpaqueTokens {
         let secrets: Vec<_> = bytes.iter().map(|byte| [*byte; 32]).collect();
-        OpaqueTokens::with("test", &secrets).expect("the keys cannot be created")
+        OpaqueTokens::with("test", &secrets).expect("the keys are created")
     }
 
     #[test]
     fn a_token_opens_only_with_the_same_key_and_binding() {
-        let token = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
+        let token = tokens(&[1]).seal(b"list", vec![7]).expect("the token is sealed");
         assert_eq!(tokens(&[1]).open(b"list", &token), Some(vec![7]));
         assert_eq!(tokens(&[2]).open(b"list", &token), None);
         assert_eq!(tokens(&[1]).open(b"lisT", &token), None);
-        let again = tokens(&[1]).seal(b"list", vec![7]).expect("sealing failed");
-        assert_ne!(again, token, "each token has its own nonce");
+        let second_token = tokens(&[1]).seal(b"list", vec![7]).expect("the token is sealed");
+        assert_ne!(second_token, token, "each token has a different nonce");
     }
 
     #[test]
-    fn a_new_first_key_seals_and_the_old_key_still_opens() {
-        let old = tokens(&[1]).seal(b"", vec![7]).expect("sealing failed");
-        let both = tokens(&[2, 1]);
-        let new = both.seal(b"", vec![8]).expect("sealing failed");
-        assert_eq!(both.open(b"", &old), Some(vec![7]));
-        assert_eq!(tokens(&[2]).open(b"", &new), Some(vec![8]));
-        assert_eq!(tokens(&[1]).open(b"", &new), None);
+    fn tokens_of_the_old_key_open_after_a_rotation() {
+        let old_token = tokens(&[1]).seal(b"", vec![7]).expect("the token is sealed");
+        let tokens_with_both_keys = tokens(&[2, 1]);
+        let new_token = tokens_with_both_keys.seal(b"", vec![8]).expect("the token is sealed");
+        assert_eq!(tokens_with_both_keys.open(b"", &old_token), Some(vec![7]));
+        assert_eq!(tokens(&[2]).open(b"", &new_token), Some(vec![8]), "the first key seals");
+        assert_eq!(tokens(&[1]).open(b"", &new_token), None);
     }
 
     #[test]
     fn an_altered_token_does_not_open() {
-        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("sealing failed");
+        let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("the token is sealed");
         for index in 0..token.len() {
             let mut altered = token.clone().into_bytes();
             altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
-            let altered = String::from_utf8(altered).expect("the token is not UTF-8");
+            let altered = String::from_utf8(altered).expect("the token is ASCII");
             assert_eq!(tokens(&[1]).open(b"", &altered), None, "{index}");
         }
         for other in ["", "AAAA", "=", &token[1..], &format!("{token}A"), &"A".repeat(10_000)] {

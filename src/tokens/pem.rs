@@ -22,8 +22,8 @@ use super::{
 };
 use crate::clock;
 
-/// Retention of a private key after its replacement. During this time the secrets derived from the
-/// key open consistency tokens, and a repeated refresh is signed with the same key again.
+/// Retention of a private key after its replacement. During this time, secrets derived from the key
+/// still open consistency tokens, and a repeated refresh is signed again with the same key.
 const PRIVATE_KEY_RETENTION: Duration = Duration::from_hours(24);
 
 /// The algorithm of a key.
@@ -63,9 +63,9 @@ pub fn source(dir: &Path) -> KeySource {
 /// written.
 pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     let paths = paths(dir);
-    // The check comes before the lock, because a process that may only read the folder can't take
-    // the lock. If only some files exist, another process may be writing them, so the lock is
-    // taken.
+    // The check comes before the lock, because a process that may only read the folder can't create
+    // keys. If only some files exist, another process may be writing them, so this process waits
+    // for the lock.
     if matches!(all_exist(&paths), Ok(true)) {
         return Ok(false);
     }
@@ -74,57 +74,57 @@ pub fn ensure(dir: &Path, algorithm: KeyAlgorithm) -> anyhow::Result<bool> {
     if all_exist(&paths)? {
         return Ok(false);
     }
-    for pair in Pair::both(&paths) {
+    for files in KeyFiles::both(&paths) {
         let (private, public) = generate(algorithm, None)?;
-        pair.write_public(&[public])?;
-        pair.write_private(&[private])?;
+        files.write_public(&[public])?;
+        files.write_private(&[private])?;
     }
     Ok(true)
 }
 
 /// Whether all files exist; an error when only some of the files exist.
 fn all_exist(paths: &KeyPaths) -> anyhow::Result<bool> {
-    let files = Pair::both(paths).map(|pair| [pair.private, pair.public]).concat();
-    let missing = files.iter().filter(|file| !file.exists()).count();
-    match files.iter().find(|file| file.exists()) {
-        Some(file) if missing > 0 => {
-            bail!("{} is there without the other keys; move it away first", file.display())
+    let paths = KeyFiles::both(paths).map(|files| [files.private, files.public]).concat();
+    let missing_count = paths.iter().filter(|path| !path.exists()).count();
+    match paths.iter().find(|path| path.exists()) {
+        Some(path) if missing_count > 0 => {
+            bail!("{} is there without the other keys; move it away first", path.display())
         }
-        existing => Ok(existing.is_some()),
+        existing_path => Ok(existing_path.is_some()),
     }
 }
 
-/// Adds a key to both pairs. The key verifies from now on and signs from `starts` on. Removes
-/// expired keys. Returns whether a key was added: no key is added to a pair while another key of
-/// that pair waits for its start.
+/// Adds a key for each kind of token. The key verifies from now on and signs from `start_time` on.
+/// Removes expired keys. Returns whether a key was added: no key is added for a kind of token while
+/// the start time of another key of that kind is in the future.
 ///
 /// # Errors
 /// When a file can't be read, is invalid, or can't be written.
 pub fn rotate(
     dir: &Path,
     algorithm: Option<KeyAlgorithm>,
-    starts: OffsetDateTime,
+    start_time: OffsetDateTime,
     lifetimes: Lifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
-    let mut added = false;
-    for (pair, lifetime) in Pair::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
-        pair.retire(lifetime)?;
-        let (mut private, mut public) = pair.read()?;
+    let mut is_added = false;
+    for (files, lifetime) in KeyFiles::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
+        files.retire(lifetime)?;
+        let (mut private, mut public) = files.read()?;
         let now = clock::now();
-        if private.iter().any(|key| key.starts.is_some_and(|starts| starts > now)) {
+        if private.iter().any(|key| key.start_time.is_some_and(|start_time| start_time > now)) {
             continue;
         }
         let algorithm = algorithm.map_or_else(|| newest_algorithm(&private), Ok)?;
-        let (new_private, new_public) = generate(algorithm, Some(starts))?;
+        let (new_private, new_public) = generate(algorithm, Some(start_time))?;
         private.push(new_private);
         public.push(new_public);
         // A crash between the two writes leaves an unused public key, which has no effect.
-        pair.write_public(&public)?;
-        pair.write_private(&private)?;
-        added = true;
+        files.write_public(&public)?;
+        files.write_private(&private)?;
+        is_added = true;
     }
-    Ok(added)
+    Ok(is_added)
 }
 
 /// Replaces all keys by new keys. Tokens signed by the old keys are no longer valid.
@@ -133,12 +133,12 @@ pub fn rotate(
 /// When a file can't be written.
 pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
-    for pair in Pair::both(&paths(dir)) {
-        let newest = || newest_algorithm(&files::read(pair.private)?);
+    for key_files in KeyFiles::both(&paths(dir)) {
+        let newest = || newest_algorithm(&files::read(key_files.private)?);
         let algorithm = algorithm.map_or_else(newest, Ok)?;
         let (private, public) = generate(algorithm, None)?;
-        pair.write_private(&[private])?;
-        pair.write_public(&[public])?;
+        key_files.write_private(&[private])?;
+        key_files.write_public(&[public])?;
     }
     Ok(())
 }
@@ -150,8 +150,8 @@ pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()
 /// When a file can't be read, is invalid, or can't be written.
 pub fn retire(dir: &Path, lifetimes: Lifetimes) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
-    for (pair, lifetime) in Pair::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
-        pair.retire(lifetime)?;
+    for (files, lifetime) in KeyFiles::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
+        files.retire(lifetime)?;
     }
     Ok(())
 }
@@ -169,16 +169,16 @@ impl Lifetimes {
     }
 }
 
-/// The two files for one kind of token.
-struct Pair<'a> {
+/// The two files of the keys for one kind of token.
+struct KeyFiles<'a> {
     private: &'a Path,
     public: &'a Path,
 }
 
-impl<'a> Pair<'a> {
+impl<'a> KeyFiles<'a> {
     fn both(paths: &'a KeyPaths) -> [Self; 2] {
         [TokenKind::Access, TokenKind::Refresh].map(|kind| {
-            let (private, public) = paths.of(kind);
+            let (private, public) = paths.for_kind(kind);
             Self { private, public }
         })
     }
@@ -189,7 +189,8 @@ impl<'a> Pair<'a> {
 
     fn retire(&self, lifetime: Duration) -> anyhow::Result<()> {
         let (private, public) = self.read()?;
-        // Private keys are removed first: a private key without its public key is refused at load.
+        // Private keys are removed first, because the server refuses a private key without its
+        // public key.
         if let Some(remaining) = remaining_keys(private, PRIVATE_KEY_RETENTION)? {
             self.write_private(&remaining)?;
         }
@@ -200,11 +201,11 @@ impl<'a> Pair<'a> {
     }
 
     fn write_private(&self, keys: &[KeyBlock]) -> anyhow::Result<()> {
-        write(self.private, 0o600, keys)
+        write_keys(self.private, 0o600, keys)
     }
 
     fn write_public(&self, keys: &[KeyBlock]) -> anyhow::Result<()> {
-        write(self.public, 0o644, keys)
+        write_keys(self.public, 0o644, keys)
     }
 }
 
@@ -214,16 +215,20 @@ fn remaining_keys(
     keys: Vec<KeyBlock>,
     retention: Duration,
 ) -> anyhow::Result<Option<Vec<KeyBlock>>> {
-    let limit = clock::now() - retention;
-    let replaced_older_keys = |key: &KeyBlock| key.starts.is_some_and(|starts| starts <= limit);
-    let first = keys.iter().rposition(replaced_older_keys).unwrap_or(0);
-    anyhow::ensure!(keys.is_sorted_by_key(|key| key.starts), "keys must be in the files by age");
-    Ok((first > 0).then(|| keys.into_iter().skip(first).collect()))
+    let latest_start = clock::now() - retention;
+    let started_long_ago = |key: &KeyBlock| key.start_time.is_some_and(|time| time <= latest_start);
+    // The keys before this key were replaced at least `retention` ago.
+    let first_remaining = keys.iter().rposition(started_long_ago).unwrap_or(0);
+    anyhow::ensure!(
+        keys.is_sorted_by_key(|key| key.start_time),
+        "the keys in a file must be sorted by start time"
+    );
+    Ok((first_remaining > 0).then(|| keys.into_iter().skip(first_remaining).collect()))
 }
 
 fn generate(
     algorithm: KeyAlgorithm,
-    starts: Option<OffsetDateTime>,
+    start_time: Option<OffsetDateTime>,
 ) -> anyhow::Result<(KeyBlock, KeyBlock)> {
     let key_pair = || -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
         Ok(match algorithm {
@@ -245,12 +250,12 @@ fn generate(
             }
         })
     };
-    let (private, public) = key_pair().ok().context("can't make a key")?;
-    let block = |tag: &str, der| KeyBlock::new(starts, pem::Pem::new(tag, der));
+    let (private, public) = key_pair().ok().context("can't generate a key")?;
+    let block = |tag: &str, der| KeyBlock::new(start_time, pem::Pem::new(tag, der));
     Ok((block("PRIVATE KEY", private), block("PUBLIC KEY", public)))
 }
 
-/// The algorithm of the newest private key in a file.
+/// The algorithm of the newest of these private keys, which are sorted by age.
 fn newest_algorithm(private: &[KeyBlock]) -> anyhow::Result<KeyAlgorithm> {
     let newest = private.last().context("there is no key")?;
     Ok(match SigningKey::read(newest)?.alg {
@@ -265,7 +270,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     crate::secrets::files::lock(dir).with_context(|| format!("can't read {}", dir.display()))
 }
 
-fn write(path: &Path, mode: u32, keys: &[KeyBlock]) -> anyhow::Result<()> {
+fn write_keys(path: &Path, mode: u32, keys: &[KeyBlock]) -> anyhow::Result<()> {
     let text = files::render(keys)?;
     crate::secrets::files::replace(path, mode, text.as_bytes())
         .with_context(|| format!("can't write {}", path.display()))

@@ -1,5 +1,5 @@
-//! Reload of keys without a restart. At each reload a key may start to sign, and the secrets
-//! derived from changed keys are renewed.
+//! Reload of keys without a restart. At a reload, another key may become the signing key. When the
+//! keys have changed, the secrets derived from them are derived again.
 
 use std::sync::{
     Arc,
@@ -21,15 +21,15 @@ pub trait Renew: Send + Sync {
 /// The keyring and the holders of secrets derived from it.
 pub struct KeyringReload {
     keyring: Arc<Keyring>,
-    derived: Vec<Arc<dyn Renew>>,
-    /// Whether the keys changed and some derived secrets are still derived from the old keys.
+    holders: Vec<Arc<dyn Renew>>,
+    /// Whether the keys changed and some secrets are still derived from the old keys.
     is_pending: AtomicBool,
 }
 
 impl KeyringReload {
     #[must_use]
-    pub fn new(keyring: Arc<Keyring>, derived: Vec<Arc<dyn Renew>>) -> Arc<Self> {
-        Arc::new(Self { keyring, derived, is_pending: AtomicBool::new(false) })
+    pub fn new(keyring: Arc<Keyring>, holders: Vec<Arc<dyn Renew>>) -> Arc<Self> {
+        Arc::new(Self { keyring, holders, is_pending: AtomicBool::new(false) })
     }
 }
 
@@ -38,17 +38,17 @@ impl Reload for KeyringReload {
     const METRIC: &str = "tenantry_key_reloads";
 
     fn reload(&self) -> anyhow::Result<bool> {
-        let changed = self.keyring.reload()?;
-        if changed {
+        let has_changed = self.keyring.reload()?;
+        if has_changed {
             self.is_pending.store(true, Ordering::Relaxed);
         }
         // After a failure, the next reload tries again.
         if self.is_pending.load(Ordering::Relaxed) {
-            for holder in &self.derived {
+            for holder in &self.holders {
                 holder.renew(&self.keyring)?;
             }
             self.is_pending.store(false, Ordering::Relaxed);
         }
-        Ok(changed)
+        Ok(has_changed)
     }
 }

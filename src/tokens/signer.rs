@@ -35,13 +35,13 @@ impl Signer {
                 EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).map(Self::P256)
             }
             Algorithm::EdDSA => Ed25519KeyPair::from_pkcs8(der).map(Self::Ed25519),
-            _ => anyhow::bail!("its algorithm is none of RS256, ES256 and EdDSA"),
+            _ => anyhow::bail!("the algorithm of a key is none of RS256, ES256 and EdDSA"),
         };
-        parsed.ok().context("it can't be used")
+        parsed.ok().context("a key is invalid")
     }
 
-    /// Signs a JWT's header and claims; returns the signature, not encoded
-    /// (RFC 7515, section 5.1).
+    /// Signs a JWT's header and claims; returns the raw bytes of the signature (RFC 7515, section
+    /// 5.1).
     ///
     /// # Errors
     /// INTERNAL when the key can't sign. No message causes this.

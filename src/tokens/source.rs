@@ -28,7 +28,7 @@ pub struct KeyPaths {
 
 impl KeyPaths {
     /// The files of private keys and of public keys for a kind of token.
-    pub(super) fn of(&self, kind: TokenKind) -> (&Path, &Path) {
+    pub(super) fn for_kind(&self, kind: TokenKind) -> (&Path, &Path) {
         match kind {
             TokenKind::Access => (&self.access_private, &self.access_public),
             TokenKind::Refresh => (&self.refresh_private, &self.refresh_public),
@@ -71,12 +71,12 @@ impl Source {
     /// The name of the source for a kind of token, for error messages.
     pub fn name(&self, kind: TokenKind) -> String {
         match self {
-            Self::Files(paths) => paths.of(kind).1.display().to_string(),
+            Self::Files(paths) => paths.for_kind(kind).1.display().to_string(),
             Self::Transit(service) => service.keys.name(kind).to_owned(),
         }
     }
 
-    /// Reads the keys for a kind of token. Keys that `old` already has are reused.
+    /// Reads the keys for a kind of token. Reuses the values of keys that are also in `old`.
     pub fn read(
         &self,
         kind: TokenKind,
@@ -85,7 +85,7 @@ impl Source {
     ) -> anyhow::Result<Keys> {
         match self {
             Self::Files(paths) => {
-                let (private, public) = paths.of(kind);
+                let (private, public) = paths.for_kind(kind);
                 read_files(private, public, purpose, old)
             }
             Self::Transit(service) => {
@@ -99,7 +99,7 @@ impl Source {
 
 impl Keys {
     /// The verifying key with this id.
-    pub fn verifying(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
+    pub fn find_verifying_key(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.verifying.iter().find(|key| key.kid == kid)
     }
 }
@@ -118,13 +118,16 @@ fn read_files(
     let verifying = files::read(public)?;
     let verifying = verifying.iter().map(|block| {
         let key = VerifyingKey::read(block, purpose)?;
-        Ok(old.and_then(|old| old.verifying(&key.kid)).cloned().unwrap_or_else(|| Arc::new(key)))
+        Ok(old
+            .and_then(|old| old.find_verifying_key(&key.kid))
+            .cloned()
+            .unwrap_or_else(|| Arc::new(key)))
     });
     let verifying = verifying.collect::<anyhow::Result<_>>().with_context(|| unusable(public))?;
     let keys = Keys { signing, verifying };
     for key in &keys.signing {
         ensure!(
-            keys.verifying(&key.kid).is_some(),
+            keys.find_verifying_key(&key.kid).is_some(),
             "{} does not have the public key of {}",
             public.display(),
             private.display()
@@ -142,26 +145,28 @@ fn read_service(
     let mut keys = Keys { signing: Vec::new(), verifying: Vec::new() };
     for version in service.versions(name)? {
         let public = VerifyingKey::read(&version.public, purpose)?;
-        if version.signs {
-            keys.signing.push(signing(service, name, &version, &public, old)?);
+        if version.can_sign {
+            keys.signing.push(signing_key(service, name, &version, &public, old)?);
         }
-        let old_key = old.and_then(|old| old.verifying(&public.kid)).cloned();
+        let old_key = old.and_then(|old| old.find_verifying_key(&public.kid)).cloned();
         keys.verifying.push(old_key.unwrap_or_else(|| Arc::new(public)));
     }
-    ensure!(!keys.signing.is_empty(), "no version of it signs");
+    ensure!(!keys.signing.is_empty(), "no version of the key may sign");
     Ok(keys)
 }
 
-/// Reuses the key of a version in `old`, so the root secret of a version is requested only once.
-fn signing(
+/// The signing key of a version. Reuses the key in `old`, so that the root secret of a version is
+/// requested only once.
+fn signing_key(
     service: &Arc<KeyService>,
     name: &str,
     version: &Version,
     public: &VerifyingKey,
     old: Option<&Keys>,
 ) -> anyhow::Result<Arc<SigningKey>> {
-    let is_same =
-        |key: &&Arc<SigningKey>| key.kid == public.kid && key.starts == version.public.starts;
+    let is_same = |key: &&Arc<SigningKey>| {
+        key.kid == public.kid && key.start_time == version.public.start_time
+    };
     match old.and_then(|old| old.signing.iter().find(is_same)) {
         Some(old_key) => Ok(old_key.clone()),
         None => SigningKey::in_transit(service, name, version, public).map(Arc::new),

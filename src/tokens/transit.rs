@@ -1,8 +1,7 @@
 //! Signing keys in a key service.
 //!
-//! A version of a key verifies from its creation on and signs 15 minutes later, like a key in a
-//! file. The oldest version has no start time. An operator retires older versions with
-//! `min_decryption_version`.
+//! A version of a key verifies from its creation on, and signs from 15 minutes later on. The oldest
+//! version has no start time. An operator retires older versions with `min_decryption_version`.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +13,25 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{TokenKind, files::KeyBlock};
-use crate::secrets::transit::{Transit, TransitAddress};
+use crate::secrets::transit::{Transit, TransitConnection};
 
 /// Time between the creation of a version and its first signature. This time exceeds the cache
 /// lifetime of the published keys.
 const PUBLISHED_BEFORE_SIGNING: time::Duration = time::Duration::minutes(15);
 
-/// Input of the HMAC that computes the root secret of a version, from which other secrets are
-/// derived.
-const ROOT: &str = "tenantry: root of derived secrets";
+/// Input of the HMAC that computes the root secret of a version. Other secrets are derived from the
+/// root secret.
+const ROOT_SECRET_INPUT: &str = "tenantry: root of derived secrets";
 
-/// Prefix of an Ed25519 public key as `SubjectPublicKeyInfo` (RFC 8410, section 4). The 32
-/// bytes of the key follow it.
+/// Prefix of an Ed25519 public key as `SubjectPublicKeyInfo` (RFC 8410, section 4). After the
+/// prefix come the 32 bytes of the key.
 const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The address of the key service, and the names of the keys.
+/// The connection to the key service, and the names of the keys.
 #[derive(Clone, Debug)]
 pub struct TransitKeys {
-    pub service: TransitAddress,
+    pub service: TransitConnection,
     /// Name of the key for access tokens.
     pub access: String,
     /// Name of the key for refresh tokens.
@@ -51,7 +50,7 @@ impl TransitKeys {
 
 /// The client of the key service, and the names of the keys.
 pub(super) struct KeyService {
-    service: Transit,
+    client: Transit,
     pub keys: TransitKeys,
 }
 
@@ -61,11 +60,11 @@ pub(super) struct Version {
     /// The public key, and the time from which the private key signs.
     pub public: KeyBlock,
     /// Whether the service still signs with this version.
-    pub signs: bool,
+    pub can_sign: bool,
 }
 
 #[derive(Deserialize)]
-struct Key {
+struct KeyResponse {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -91,21 +90,22 @@ struct HmacResponse {
 
 impl KeyService {
     pub fn new(keys: &TransitKeys) -> anyhow::Result<Self> {
-        Ok(Self { service: Transit::new(&keys.service)?, keys: keys.clone() })
+        Ok(Self { client: Transit::new(&keys.service)?, keys: keys.clone() })
     }
 
     /// The versions of a key, oldest first.
     pub fn versions(&self, name: &str) -> anyhow::Result<Vec<Version>> {
-        let key: Key = self.service.get(&["keys", name])?;
+        let key: KeyResponse = self.client.get(&["keys", name])?;
         let oldest = key.keys.keys().next().copied();
         let versions = key.keys.iter().map(|(number, public)| {
-            let created = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
-            let created = created.ok().context("it has no time of creation")?;
-            let starts = (Some(*number) != oldest).then(|| created + PUBLISHED_BEFORE_SIGNING);
+            let creation_time = OffsetDateTime::parse(&public.creation_time, &Rfc3339);
+            let creation_time = creation_time.ok().context("a version has no creation time")?;
+            let start_time =
+                (Some(*number) != oldest).then(|| creation_time + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
-                public: KeyBlock::new(starts, public.pem(&key.kind)?),
-                signs: *number >= key.min_encryption_version,
+                public: KeyBlock::new(start_time, public.pem(&key.kind)?),
+                can_sign: *number >= key.min_encryption_version,
             })
         });
         versions.collect()
@@ -119,15 +119,16 @@ impl KeyService {
             "marshaling_algorithm": "jws",
             "signature_algorithm": "pkcs1v15",
         });
-        let response: SignResponse = self.service.post(&["sign", name, "sha2-256"], &body)?;
-        Ok(value(&response.signature, version)?.to_owned())
+        let response: SignResponse = self.client.post(&["sign", name, "sha2-256"], &body)?;
+        Ok(strip_version(&response.signature, version)?.to_owned())
     }
 
     /// The root secret of a version, for deriving other secrets.
-    pub fn root(&self, name: &str, version: u32) -> anyhow::Result<Vec<u8>> {
-        let body = json!({ "input": BASE64_STANDARD.encode(ROOT), "key_version": version });
-        let hmac: HmacResponse = self.service.post(&["hmac", name, "sha2-256"], &body)?;
-        let secret = BASE64_STANDARD.decode(value(&hmac.hmac, version)?);
+    pub fn root_secret(&self, name: &str, version: u32) -> anyhow::Result<Vec<u8>> {
+        let body =
+            json!({ "input": BASE64_STANDARD.encode(ROOT_SECRET_INPUT), "key_version": version });
+        let hmac: HmacResponse = self.client.post(&["hmac", name, "sha2-256"], &body)?;
+        let secret = BASE64_STANDARD.decode(strip_version(&hmac.hmac, version)?);
         let secret = secret.ok().context("the response of the key service is not base64")?;
         ensure!(secret.len() == 32, "the response of the key service is not an HMAC of 32 bytes");
         Ok(secret)
@@ -145,13 +146,13 @@ impl PublicKey {
             "ecdsa-p256" | "rsa-2048" | "rsa-3072" | "rsa-4096" => {
                 pem::parse(&self.public_key).ok().context("no public key in PEM")
             }
-            other => bail!("it is of the type {other}; use rsa-3072, ecdsa-p256 or ed25519"),
+            other => bail!("the key has the type {other}; use rsa-3072, ecdsa-p256 or ed25519"),
         }
     }
 }
 
 /// Removes the prefix of a result, such as `vault:v1:`, and checks the version in the prefix.
-fn value(text: &str, version: u32) -> anyhow::Result<&str> {
+fn strip_version(text: &str, version: u32) -> anyhow::Result<&str> {
     let value = text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
     match value {
         Some((number, value)) if number.parse() == Ok(version) => Ok(value),

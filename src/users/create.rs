@@ -7,8 +7,8 @@ use crate::{
     credentials::password,
     error::Result,
     gate::WriteCaller,
-    ids::UserId,
-    limits::Owner,
+    ids::SubjectId,
+    limits::WorkOwner,
     passwords,
     proto::v1::{CreateUserRequest, CreateUserResponse, create_user_request::Credential},
     tenants,
@@ -17,25 +17,25 @@ use crate::{
 impl Users {
     pub(super) async fn create(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         mut message: CreateUserRequest,
     ) -> Result<CreateUserResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let fingerprint = idempotency::fingerprint(&message);
         let credential = message.credential.take();
         let key = Key {
             tenant,
-            actor: Some(acting.user()),
+            actor: Some(write_caller.user()),
             method: "CreateUser",
             request_id: &message.request_id,
             fingerprint,
         };
-        let fields = set_fields(&message, credential.as_ref());
-        let hash = self.hash_of(acting, &message, credential).await?;
+        let fields = present_field_names(&message, credential.as_ref());
+        let hash = self.check_and_hash_credential(write_caller, &message, credential).await?;
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
-            let caller = acting.authorize_write(tx, tenant).await?;
-            let user = UserId::new();
+            let caller = write_caller.authorize_write(tx, tenant).await?;
+            let user = SubjectId::new();
             let row = store::insert(tx, tenant, user, &message.email, &message.display_name);
             let row = row.await?;
             if let Some(hash) = hash {
@@ -49,9 +49,11 @@ impl Users {
         .await
     }
 
-    async fn hash_of(
+    /// Checks the credential of a new user. Returns the hash to store: the imported hash, or the
+    /// hash of the password.
+    async fn check_and_hash_credential(
         &self,
-        acting: &WriteCaller,
+        write_caller: &WriteCaller,
         message: &CreateUserRequest,
         credential: Option<Credential>,
     ) -> Result<Option<String>> {
@@ -63,18 +65,21 @@ impl Users {
             }
             Some(Credential::Password(password)) => passwords::normalise(&password),
         };
-        let mut tx = self.db.begin(acting.tenant()).await?;
-        let tenant = tenants::store::get(&mut tx, acting.tenant()).await?;
+        let mut tx = self.db.begin(write_caller.tenant()).await?;
+        let tenant = tenants::store::get(&mut tx, write_caller.tenant()).await?;
         drop(tx);
         let (policy, email) = (self.password_policy, &message.email);
         tenants::check_password(&tenant, policy, "password", &password, email)?;
-        let owner = Owner::new(acting.tenant(), acting.ip());
-        self.hasher.slot(owner)?.hash(password).await.map(Some)
+        let owner = WorkOwner::new(write_caller.tenant(), write_caller.ip());
+        self.hasher.take_slot(owner)?.hash(password).await.map(Some)
     }
 }
 
 /// The names of the fields that the request sets.
-fn set_fields(message: &CreateUserRequest, credential: Option<&Credential>) -> Vec<&'static str> {
+fn present_field_names(
+    message: &CreateUserRequest,
+    credential: Option<&Credential>,
+) -> Vec<&'static str> {
     let credential = credential.map(|credential| match credential {
         Credential::Password(_) => "password",
         Credential::PasswordHash(_) => "password_hash",

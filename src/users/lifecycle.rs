@@ -1,4 +1,4 @@
-//! `DisableUser`, `EnableUser` and `DeleteUser`. They may remove an administrator of the tenant.
+//! `DisableUser`, `EnableUser` and `DeleteUser`. A tenant must keep an administrator.
 
 use super::{
     UserState, Users,
@@ -9,7 +9,7 @@ use crate::{
     audit::{self, Event, EventKind},
     error::Result,
     gate::WriteCaller,
-    ids::UserId,
+    ids::SubjectId,
     roles::{self, guard::AdminGuard},
     sessions,
 };
@@ -18,24 +18,24 @@ impl Users {
     /// Disables or enables a user. Returns the user and the consistency token.
     pub(super) async fn set_state(
         &self,
-        acting: &WriteCaller,
-        user: UserId,
+        write_caller: &WriteCaller,
+        user: SubjectId,
         state: UserState,
     ) -> Result<(UserRow, String)> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let admins = AdminGuard::lock_and_count(&mut tx, tenant).await?;
         let row = store::lock(&mut tx, tenant, user).await?;
         let caller = match state {
-            UserState::Disabled => acting.authorize_take(&mut tx, user).await?,
-            UserState::Active => acting.authorize_use(&mut tx, user).await?,
+            UserState::Disabled => write_caller.authorize_take(&mut tx, user).await?,
+            UserState::Active => write_caller.authorize_use(&mut tx, user).await?,
         };
         if row.state == state {
             return Ok((row, tx.consistency_token().await?));
         }
         if state == UserState::Disabled {
             let (row, count, ended) = store::disable(&mut tx, row).await?;
-            admins.check(&mut tx).await?;
+            admins.check_after_change(&mut tx).await?;
             let event = Event::new(EventKind::UserDisabled).target(user.0);
             let event = event.detail("sessions_revoked", count);
             Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
@@ -48,23 +48,23 @@ impl Users {
 
     pub(super) async fn delete(
         &self,
-        acting: &WriteCaller,
-        user: UserId,
+        write_caller: &WriteCaller,
+        user: SubjectId,
         etag: &str,
     ) -> Result<String> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let admins = AdminGuard::watch(&mut tx, tenant).await?;
+        let admins = AdminGuard::lock_and_count(&mut tx, tenant).await?;
         let version = store::lock_version(&mut tx, tenant, user).await?;
         check_etag(etag, version)?;
-        let caller = acting.authorize_take(&mut tx, user).await?;
-        let assignments = roles::held(&mut tx, tenant, user).await?;
+        let caller = write_caller.authorize_take(&mut tx, user).await?;
+        let assignments = roles::unexpired_assignments(&mut tx, tenant, user).await?;
         let count = sessions::store::count_live(&mut tx, tenant, user).await?;
         let ended = store::delete(&mut tx, tenant, user).await?;
-        admins.check(&mut tx).await?;
+        admins.check_after_change(&mut tx).await?;
         let event = Event::new(EventKind::UserDeleted).target(user.0);
         let event = event.detail("sessions_revoked", count);
-        let event = roles::audited::gone(event, &assignments);
+        let event = roles::audited::with_deleted_assignments(event, &assignments);
         self.cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -18,10 +18,10 @@ use crate::{
     api::paging::Pages,
     db::Db,
     limits::Limits,
-    mail::Mails,
+    mail::MailQueue,
     passwords::{Hasher, PasswordPolicy},
     sessions::SessionCache,
-    sign_in::Failures,
+    sign_in::FailureTiming,
 };
 
 /// The gRPC service `UserService`.
@@ -30,11 +30,11 @@ pub struct Users {
     pub pages: Pages,
     pub cache: SessionCache,
     pub hasher: Hasher,
-    /// Decides at which time a call with a wrong current password is answered.
-    pub failures: Arc<Failures>,
+    /// Delays the responses to calls with a wrong current password.
+    pub failure_timing: Arc<FailureTiming>,
     pub limits: Limits,
     /// Sends a mail to the old address of a changed email; `None` when the server sends no mail.
-    pub mails: Option<Arc<Mails>>,
+    pub mail_queue: Option<Arc<MailQueue>>,
     /// The server's password policy. A tenant's settings can only make it stricter.
     pub password_policy: PasswordPolicy,
 }

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The field that users are ordered by.
+/// The field and the direction in which users are ordered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     /// The time of creation, which the id contains.
@@ -33,7 +33,7 @@ impl Order {
     pub fn start(self) -> Position {
         match self {
             Self::Created(Direction::Ascending) | Self::SignedIn(Direction::Ascending) => {
-                Position::of(Uuid::nil())
+                Position::by_id(Uuid::nil())
             }
             Self::Created(Direction::Descending) | Self::SignedIn(Direction::Descending) => {
                 Position { id: Uuid::max(), at: Some(PrimitiveDateTime::MAX.assume_utc()) }
@@ -47,14 +47,14 @@ impl Order {
     /// Returns `INVALID_ARGUMENT` for an unknown field or direction.
     pub fn parse(text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
-        let order = match words.next() {
+        let with_direction = match words.next() {
             None | Some("create_time") => Self::Created,
             Some("last_sign_in_time") => Self::SignedIn,
             Some(_) => return Err(unknown_order()),
         };
         match (words.next(), words.next()) {
-            (None | Some("asc"), None) => Ok(order(Direction::Ascending)),
-            (Some("desc"), None) => Ok(order(Direction::Descending)),
+            (None | Some("asc"), None) => Ok(with_direction(Direction::Ascending)),
+            (Some("desc"), None) => Ok(with_direction(Direction::Descending)),
             _ => Err(unknown_order()),
         }
     }

@@ -7,11 +7,11 @@ use super::{
 use crate::{
     error::{Error, Result},
     gate::Caller,
-    ids::UserId,
+    ids::SubjectId,
 };
 
 impl Users {
-    pub(super) async fn get(&self, caller: &Caller, user: UserId) -> Result<UserRow> {
+    pub(super) async fn get(&self, caller: &Caller, user: SubjectId) -> Result<UserRow> {
         let mut tx = self.db.begin(caller.tenant()).await?;
         store::get(&mut tx, caller.tenant(), user).await
     }

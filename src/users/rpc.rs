@@ -9,7 +9,7 @@ use crate::{
     api::update_mask::etag,
     clock::timestamp,
     gate,
-    ids::UserId,
+    ids::SubjectId,
     proto::v1::{
         self, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse,
         DisableUserRequest, DisableUserResponse, EnableUserRequest, EnableUserResponse,
@@ -25,18 +25,18 @@ impl UserService for Users {
         &self,
         request: Request<CreateUserRequest>,
     ) -> Result<Response<CreateUserResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        Ok(Response::new(self.create(&acting, message).await?))
+        Ok(Response::new(self.create(&write_caller, message).await?))
     }
 
     async fn get_user(
         &self,
         request: Request<GetUserRequest>,
     ) -> Result<Response<GetUserResponse>, Status> {
-        let reaching = gate::reaching(&request)?;
-        let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let (caller, user) = reaching.acting_for(Some(user))?;
+        let self_or_permitted = gate::self_or_permitted(&request)?;
+        let user = SubjectId::parse("user_id", &request.into_inner().user_id)?;
+        let (caller, user) = self_or_permitted.caller_and_subject(Some(user))?;
         let row = self.get(caller, user).await?;
         Ok(Response::new(GetUserResponse { user: Some(row.into()) }))
     }
@@ -63,21 +63,22 @@ impl UserService for Users {
         &self,
         request: Request<UpdateUserRequest>,
     ) -> Result<Response<UpdateUserResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let user = acting.target(Some(UserId::parse("user_id", &message.user_id)?))?;
-        let sign_in = self.failures.begin(Instant::now());
-        let updated = self.update(&acting, user, message, &sign_in).await;
-        Ok(Response::new(sign_in.answer(updated).await?))
+        let user = write_caller.target(Some(SubjectId::parse("user_id", &message.user_id)?))?;
+        let sign_in = self.failure_timing.begin(Instant::now());
+        let result = self.update(&write_caller, user, message, &sign_in).await;
+        Ok(Response::new(sign_in.delay_failure(result).await?))
     }
 
     async fn disable_user(
         &self,
         request: Request<DisableUserRequest>,
     ) -> Result<Response<DisableUserResponse>, Status> {
-        let acting = gate::acting(&request)?;
-        let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let (row, consistency_token) = self.set_state(&acting, user, UserState::Disabled).await?;
+        let write_caller = gate::write_caller(&request)?;
+        let user = SubjectId::parse("user_id", &request.into_inner().user_id)?;
+        let (row, consistency_token) =
+            self.set_state(&write_caller, user, UserState::Disabled).await?;
         Ok(Response::new(DisableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
@@ -85,9 +86,10 @@ impl UserService for Users {
         &self,
         request: Request<EnableUserRequest>,
     ) -> Result<Response<EnableUserResponse>, Status> {
-        let acting = gate::acting(&request)?;
-        let user = UserId::parse("user_id", &request.into_inner().user_id)?;
-        let (row, consistency_token) = self.set_state(&acting, user, UserState::Active).await?;
+        let write_caller = gate::write_caller(&request)?;
+        let user = SubjectId::parse("user_id", &request.into_inner().user_id)?;
+        let (row, consistency_token) =
+            self.set_state(&write_caller, user, UserState::Active).await?;
         Ok(Response::new(EnableUserResponse { user: Some(row.into()), consistency_token }))
     }
 
@@ -95,10 +97,10 @@ impl UserService for Users {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let acting = gate::acting(&request)?;
+        let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let user = UserId::parse("user_id", &message.user_id)?;
-        let consistency_token = self.delete(&acting, user, &message.etag).await?;
+        let user = SubjectId::parse("user_id", &message.user_id)?;
+        let consistency_token = self.delete(&write_caller, user, &message.etag).await?;
         Ok(Response::new(DeleteUserResponse { consistency_token }))
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::proto::v1;
 
-/// The state of a user. A service account has no state of its own and is always active.
+/// The state of a user. A service account has no state and is always active.
 ///
 /// The column has a check constraint, so any other text is a defect: the statement that reads it
 /// fails with INTERNAL.
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_no_state_is_an_error() {
+    fn an_unknown_text_is_an_error() {
         for state in [UserState::Active, UserState::Disabled] {
             let text = format!("\"{}\"", state.as_str());
             assert_eq!(serde_json::from_str::<UserState>(&text).ok(), Some(state));

@@ -1,4 +1,4 @@
-//! SQL for users. Emails and names are sealed. Users are found by keyed hashes of their emails.
+//! SQL for users. Emails and names are sealed, so users are found by keyed hashes of their emails.
 //!
 //! Rule: `keep_subject` (`migrations/0007_users.sql`) inserts a subject for each user and each
 //! service account, and deletes the subject with the user or the service account (triggers).
@@ -11,9 +11,9 @@ use crate::{
     db::TenantTx,
     email,
     error::{Error, Result},
-    ids::{TenantId, UserId},
-    privacy::{Cipher, Index, SealContext, bound_row},
-    sessions::{self, Ended},
+    ids::{SubjectId, TenantId},
+    privacy::{Cipher, Index, SealContext, bound_row_bytes},
+    sessions::{self, EndedSessions},
 };
 
 /// The version of a new row.
@@ -23,7 +23,7 @@ const FIRST_VERSION: i64 = 1;
 #[derive(Clone)]
 pub struct UserRow {
     pub tenant_id: TenantId,
-    pub user_id: UserId,
+    pub user_id: SubjectId,
     /// The email as the user wrote it.
     pub email: String,
     pub display_name: String,
@@ -42,9 +42,11 @@ pub struct UserRow {
 /// A row of `users`, with the sealed profile.
 pub(super) struct SealedUserRow {
     pub(super) tenant_id: TenantId,
-    pub(super) user_id: UserId,
+    pub(super) user_id: SubjectId,
     pub(super) profile: Vec<u8>,
+    /// The hash of the email with the tenant's key, for lookups in the tenant.
     pub(super) email_index: Vec<u8>,
+    /// The hash of the email with the common key, for lookups across tenants.
     pub(super) email_lookup: Vec<u8>,
     pub(super) state: UserState,
     pub(super) email_verified: bool,
@@ -73,17 +75,17 @@ impl SealedUserRow {
         let row =
             profile_context(self.user_id, self.version, &self.email_index, &self.email_lookup);
         let context = SealContext { table: "users", row: &row };
-        let profile: Profile = cipher.open_parts(context, &self.profile)?;
+        let profile: Profile = cipher.open_json(context, &self.profile)?;
         Ok(UserRow {
             email: profile.email,
             display_name: profile.display_name,
             unreadable: false,
-            ..self.unreadable()
+            ..self.without_profile()
         })
     }
 
-    /// The user without its profile.
-    pub(super) fn unreadable(&self) -> UserRow {
+    /// The user without the sealed profile, marked as unreadable.
+    pub(super) fn without_profile(&self) -> UserRow {
         UserRow {
             tenant_id: self.tenant_id,
             user_id: self.user_id,
@@ -100,48 +102,54 @@ impl SealedUserRow {
     }
 }
 
-/// The context that a sealed profile is bound to. It contains the user, the version of the row, so
-/// that an older profile does not open, and the hashes of the email, so that the hashes can't be
-/// moved to another user.
-fn profile_context(user: UserId, version: i64, email_index: &[u8], email_lookup: &[u8]) -> Vec<u8> {
-    bound_row(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
+/// The `row` bytes of the [`SealContext`] of a profile. A profile does not open for another version
+/// of the row, so an older profile can't be restored. It does not open with other hashes of the
+/// email, so the hashes can't be moved to another user.
+fn profile_context(
+    user: SubjectId,
+    version: i64,
+    email_index: &[u8],
+    email_lookup: &[u8],
+) -> Vec<u8> {
+    bound_row_bytes(&user.0, &[&version.to_be_bytes(), email_index, email_lookup])
 }
 
-/// A row that a sign-in found by the hash of an email.
-pub struct Found<'a> {
-    pub user: UserId,
+/// A user that a sign-in found by the hash of an email.
+pub struct UserByEmail<'a> {
+    pub user: SubjectId,
     pub version: i64,
     /// The sealed profile.
     pub profile: &'a [u8],
-    /// The hash that the row was found by.
+    /// The hash of the email with the tenant's key. The user was found by this hash.
     pub email_index: &'a [u8],
-    /// The hash for lookups across tenants.
+    /// The hash of the email with the common key, for lookups across tenants.
     pub email_lookup: &'a [u8],
 }
 
-impl Found<'_> {
-    /// Whether the email hashes belong to this user, and were not moved here from another row.
+impl UserByEmail<'_> {
+    /// Whether the email hashes are authentic: the sealed profile proves that they belong to this
+    /// user and were not copied from another row.
     #[must_use]
-    pub fn is_whole(&self, cipher: &Cipher) -> bool {
+    pub fn email_hashes_are_authentic(&self, cipher: &Cipher) -> bool {
         let row = profile_context(self.user, self.version, self.email_index, self.email_lookup);
         cipher.open(SealContext { table: "users", row: &row }, self.profile).is_ok()
     }
 }
 
 impl SealedColumns {
-    /// Seals a profile for the row's next version.
+    /// Seals a profile for this version of the row.
     fn new(
         tx: &TenantTx,
         cipher: &Cipher,
-        user: UserId,
+        user: SubjectId,
         version: i64,
         profile: &Profile,
     ) -> Result<Self> {
-        let key = email::key(&profile.email);
-        let email_index = email::index(cipher, &key);
-        let email_lookup = email::index(&*tx.common_cipher()?, &key);
+        let key = email::normalized(&profile.email);
+        let email_index = email::blind_index(cipher, &key);
+        let email_lookup = email::blind_index(&*tx.common_cipher()?, &key);
         let row = profile_context(user, version, &email_index, &email_lookup);
-        let profile = cipher.seal_parts(SealContext { table: "users", row: &row }, profile)?;
+        let profile = cipher.seal_json(SealContext { table: "users", row: &row }, profile)?;
         Ok(Self { profile, email_index, email_lookup })
     }
 }
@@ -153,7 +161,7 @@ impl SealedColumns {
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     email: &str,
     display_name: &str,
 ) -> Result<UserRow> {
@@ -165,7 +173,7 @@ pub async fn insert(
         r#"
         insert into users (tenant_id, user_id, profile, email_index, email_lookup)
         values ($1, $2, $3, $4, $5)
-        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                   profile, email_index, email_lookup,
                   state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
@@ -185,12 +193,12 @@ pub async fn insert(
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
-pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
         SealedUserRow,
         r#"
-        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
@@ -208,12 +216,12 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Us
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
-pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<UserRow> {
+pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<UserRow> {
     let cipher = tx.cipher(tenant)?;
     let row = sqlx::query_as!(
         SealedUserRow,
         r#"
-        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
@@ -233,7 +241,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<U
 ///
 /// # Errors
 /// `NOT_FOUND` when the tenant has no such user.
-pub async fn lock_version(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<i64> {
+pub async fn lock_version(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<i64> {
     let version = sqlx::query_scalar!(
         "select version from users where tenant_id = $1 and user_id = $2 for no key update",
         tenant.0,
@@ -245,15 +253,15 @@ pub async fn lock_version(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> 
 }
 
 /// Whether the tenant has the user.
-pub async fn exists(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<bool> {
-    let found = sqlx::query_scalar!(
+pub async fn exists(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
         r#"select exists (select from users where tenant_id = $1 and user_id = $2) as "found!""#,
         tenant.0,
         user.0,
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(found)
+    Ok(exists)
 }
 
 /// Finds the tenant's user with an email. Upper and lower case are not distinguished.
@@ -263,25 +271,25 @@ pub async fn find_by_email(
     email: &str,
 ) -> Result<Option<UserRow>> {
     let cipher = tx.cipher(tenant)?;
-    let index = email::index(&cipher, &email::key(email));
+    let email_index = email::blind_index(&cipher, &email::normalized(email));
     let row = sqlx::query_as!(
         SealedUserRow,
         r#"
-        select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+        select tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                profile, email_index, email_lookup,
                state as "state: UserState", email_verified, version, created_at, updated_at,
                nullif(last_sign_in_at, '-infinity') as last_sign_in_at
         from users where tenant_id = $1 and email_index = $2
         "#,
         tenant.0,
-        index.as_slice(),
+        email_index.as_slice(),
     )
     .fetch_optional(tx.conn())
     .await?;
     row.map(|row| row.open(&cipher)).transpose()
 }
 
-/// Updates a locked user.
+/// Updates a user whose row the transaction has locked with [`lock`].
 ///
 /// # Errors
 /// `ALREADY_EXISTS` when the tenant has another user with the new email.
@@ -298,7 +306,7 @@ pub async fn update(tx: &mut TenantTx, new_row: &UserRow) -> Result<UserRow> {
         set profile = $3, email_index = $4, email_lookup = $5, state = $6, email_verified = $7,
             version = $8::bigint, updated_at = now()
         where tenant_id = $1 and user_id = $2 and version = $8::bigint - 1
-        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+        returning tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                   profile, email_index, email_lookup,
                   state as "state: UserState", email_verified, version, created_at, updated_at,
                   nullif(last_sign_in_at, '-infinity') as last_sign_in_at
@@ -317,9 +325,9 @@ pub async fn update(tx: &mut TenantTx, new_row: &UserRow) -> Result<UserRow> {
     row.open(&cipher)
 }
 
-/// Disables a locked user and revokes the user's sessions. Returns the new row, the number of
-/// revoked sessions, and the [`Ended`] that empties the session cache.
-pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u64, Ended)> {
+/// Disables a user, whose row the transaction has locked with [`lock`], and revokes the user's
+/// sessions. Returns the new row and the number of revoked sessions.
+pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u64, EndedSessions)> {
     row.state = UserState::Disabled;
     let row = update(tx, &row).await?;
     let (tenant, user) = (row.tenant_id, row.user_id);
@@ -328,16 +336,17 @@ pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u6
     Ok((row, count, ended))
 }
 
-/// Enables a locked user.
+/// Enables a user whose row the transaction has locked with [`lock`].
 pub async fn enable(tx: &mut TenantTx, mut row: UserRow) -> Result<UserRow> {
     row.state = UserState::Active;
     update(tx, &row).await
 }
 
-/// Deletes a locked user with the user's credentials, sessions and assignments.
-pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Ended> {
+/// Deletes a user, whose row the transaction has locked with [`lock_version`], and the user's
+/// credentials, sessions and assignments.
+pub async fn delete(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<EndedSessions> {
     sqlx::query!("delete from users where tenant_id = $1 and user_id = $2", tenant.0, user.0)
         .execute(tx.conn())
         .await?;
-    Ok(Ended::in_tenant(tenant))
+    Ok(EndedSessions::in_tenant(tenant))
 }

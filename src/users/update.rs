@@ -17,13 +17,13 @@ use crate::{
     email,
     error::{Error, Result},
     gate::{Caller, WriteCaller},
-    ids::{TenantId, UserId},
-    limits::{Owner, RateClass},
+    ids::{SubjectId, TenantId},
+    limits::{RateClass, WorkOwner},
     mail::EmailChanged,
-    passwords::Presented,
+    passwords::PresentedPassword,
     proto::v1::{ErrorReason, UpdateUserRequest, UpdateUserResponse},
     sessions,
-    sign_in::{SignIn, attempt::run_to_end},
+    sign_in::{SignInAttempt, attempt::run_to_end},
 };
 
 /// Maximum age of a sign-in whose session may change the user's own email without the current
@@ -36,18 +36,18 @@ const WRONG_PASSWORD_EVENT: EventKind = EventKind::EmailChangeFailed;
 impl Users {
     pub(super) async fn update(
         &self,
-        acting: &WriteCaller,
-        user: UserId,
+        write_caller: &WriteCaller,
+        user: SubjectId,
         message: UpdateUserRequest,
-        sign_in: &Arc<SignIn>,
+        sign_in: &Arc<SignInAttempt>,
     ) -> Result<UpdateUserResponse> {
-        let tenant = acting.tenant();
+        let tenant = write_caller.tenant();
         let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
         let display_name = mask.take("display_name", message.display_name)?;
         let email = mask.take("email", message.email)?;
-        let verified_hash = match (acting.itself(user), &email, &message.current_password) {
+        let verified_hash = match (write_caller.itself(user), &email, &message.current_password) {
             (Some(caller), Some(_), Some(password)) => {
-                Some(self.verify(sign_in, caller, password).await?)
+                Some(self.verify_current_password(sign_in, caller, password).await?)
             }
             _ => None,
         };
@@ -57,15 +57,15 @@ impl Users {
         let before = row.clone();
         let is_new_email = email.as_ref().is_some_and(|email| *email != before.email);
         let caller = if is_new_email {
-            self.admit_email_change(&mut tx, acting, user, verified_hash.as_deref()).await?
+            self.admit_email_change(&mut tx, write_caller, user, verified_hash.as_deref()).await?
         } else {
-            acting.authorize_take(&mut tx, user).await?
+            write_caller.authorize_take(&mut tx, user).await?
         };
         if let Some(display_name) = display_name {
             row.display_name = display_name;
         }
         if let Some(email) = email {
-            row.email_verified &= email::key(&email) == email::key(&row.email);
+            row.email_verified &= email::normalized(&email) == email::normalized(&row.email);
             row.email = email;
         }
         let row = store::update(&mut tx, &row).await?;
@@ -74,37 +74,37 @@ impl Users {
             self.queue_notice(&mut tx, tenant, before).await?;
         }
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
-        if let (Some(mails), true) = (&self.mails, is_new_email) {
-            mails.send_notices();
+        if let (Some(mail_queue), true) = (&self.mail_queue, is_new_email) {
+            mail_queue.send_notices();
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }
 
     /// Verifies the caller's current password. Returns the stored hash that the password matched.
-    async fn verify(
+    async fn verify_current_password(
         &self,
-        sign_in: &Arc<SignIn>,
+        sign_in: &Arc<SignInAttempt>,
         caller: &Caller,
         password: &str,
     ) -> Result<String> {
         let (tenant, user) = (caller.home(), caller.user());
-        self.limits.network(RateClass::SignIn, caller.origin().ip).await?;
-        self.limits.tenant(RateClass::SignIn, tenant).await?;
-        let owner = Owner::new(tenant, caller.origin().ip);
-        let password = Presented::new(password);
-        sign_in.count(owner, &password, 1)?;
-        let mut slot = self.hasher.slot(owner)?;
+        self.limits.count_for_network(RateClass::SignIn, caller.origin().ip).await?;
+        self.limits.count_for_tenant(RateClass::SignIn, tenant).await?;
+        let owner = WorkOwner::new(tenant, caller.origin().ip);
+        let password = PresentedPassword::new(password);
+        sign_in.reserve(owner, &password, 1)?;
+        let mut slot = self.hasher.take_slot(owner)?;
         let (db, limits, caller) = (self.db.clone(), self.limits.clone(), caller.clone());
         let sign_in = sign_in.clone();
         run_to_end(|_| async move {
-            // Keeps the sign-in counted as in progress until this work ends.
+            // The sign-in counts as in progress until this value is dropped.
             let _in_progress = sign_in;
             let mut tx = db.begin(tenant).await?;
             let row = store::get(&mut tx, tenant, user).await?;
             let stored_hash = password::get(&mut tx, tenant, user).await?;
-            // No connection is held while the password is hashed.
+            // The connection returns to the pool before the password is hashed.
             drop(tx);
-            let (caller, email_key) = (&caller, &email::key(&row.email));
+            let (caller, email_key) = (&caller, &email::normalized(&row.email));
             let password = &password;
             let attempt = Attempt {
                 caller,
@@ -118,21 +118,22 @@ impl Users {
         .await
     }
 
-    /// Admits a change of a locked user's email. An email gives access to the account through a
-    /// password reset, so a change of another user's email needs the right to use that account. A
-    /// change of one's own email needs more than an access token, because a token may be stolen.
+    /// Admits a change of the email of a user whose row is locked. A password reset by email gives
+    /// access to the account, so a change of another user's email needs the right to use that
+    /// account. A change of one's own email needs more than an access token, because a token may be
+    /// stolen.
     async fn admit_email_change<'a>(
         &self,
         tx: &mut TenantTx,
-        acting: &'a WriteCaller,
-        user: UserId,
+        write_caller: &'a WriteCaller,
+        user: SubjectId,
         verified_hash: Option<&str>,
     ) -> Result<&'a Caller> {
-        let caller = acting.authorize_use(tx, user).await?;
-        if acting.itself(user).is_some() {
+        let caller = write_caller.authorize_use(tx, user).await?;
+        if write_caller.itself(user).is_some() {
             match verified_hash {
                 Some(hash) => check_unchanged(tx, caller, hash).await?,
-                None => check_fresh(tx, caller).await?,
+                None => check_recent_sign_in(tx, caller).await?,
             }
         }
         Ok(caller)
@@ -145,25 +146,26 @@ impl Users {
         tenant: TenantId,
         before: UserRow,
     ) -> Result<()> {
-        let Some(mails) = &self.mails else { return Ok(()) };
-        let changed = EmailChanged {
+        let Some(mail_queue) = &self.mail_queue else { return Ok(()) };
+        let email_changed = EmailChanged {
             user: before.user_id,
             old_email: before.email,
             was_verified: before.email_verified,
         };
-        mails.queue_email_changed(tx, tenant, &changed).await
+        mail_queue.queue_email_changed(tx, tenant, &email_changed).await
     }
 }
 
-/// Checks that the stored password hash is still the one that was verified.
+/// Checks that the stored password hash is still the verified hash.
 async fn check_unchanged(tx: &mut TenantTx, caller: &Caller, verified_hash: &str) -> Result<()> {
     let stored_hash = password::get(tx, caller.home(), caller.user()).await?;
     if stored_hash.as_deref() == Some(verified_hash) { Ok(()) } else { Err(invalid_credentials()) }
 }
 
-async fn check_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
+/// Checks that the caller's session was opened within [`MAX_SIGN_IN_AGE`].
+async fn check_recent_sign_in(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
     let (tenant, user, session) = (caller.home(), caller.user(), caller.session());
-    if sessions::store::is_fresh(tx, tenant, session, user, MAX_SIGN_IN_AGE).await? {
+    if sessions::store::was_opened_within(tx, tenant, session, user, MAX_SIGN_IN_AGE).await? {
         return Ok(());
     }
     Err(Error::refused(
@@ -172,8 +174,8 @@ async fn check_fresh(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
     ))
 }
 
-/// The audit event, with the names of the changed fields. The audit trail never contains personal
-/// data.
+/// The audit event, with the names of the changed fields, but without their values, which are
+/// personal data.
 fn update_event(before: &UserRow, after: &UserRow) -> Event {
     let fields = [
         ("display_name", before.display_name != after.display_name),

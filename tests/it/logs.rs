@@ -11,11 +11,11 @@ use tenantry::proto::v1::{
 use tokio::time::timeout;
 
 use crate::{
-    harness::{Client, Cluster, Serving, mask, methods, struct_of},
+    harness::{Client, Cluster, ServerProcess, mask, methods, struct_of},
     telemetry::Collector,
 };
 
-/// A text in all data that is sent and that nobody else may read.
+/// A text in all data that the test sends. No log and no trace may contain it.
 const CANARY: &str = "canary7f3a";
 const PASSWORD: &str = "a canary7f3a of a password";
 const EMAIL: &str = "canary7f3a@acme.test";
@@ -32,7 +32,7 @@ async fn register(client: &Client) {
         ..RegisterRequest::default()
     };
     client.auth().register(request.clone()).await.expect("registered");
-    client.auth().register(request).await.expect_err("it is taken");
+    client.auth().register(request).await.expect_err("the slug is taken");
 }
 
 /// Failed sign-ins. Each sign-in fails for a different cause.
@@ -53,17 +53,18 @@ async fn fail_to_sign_in(client: &Client) {
     }
 }
 
-async fn work(admin: &Client) {
+/// Makes calls with the canary in their fields. Some of the calls fail.
+async fn make_calls(admin: &Client) {
     let user = CreateUserRequest {
         email: format!("other-{CANARY}@acme.test"),
         display_name: FORGED_LINE.replace(|c: char| !c.is_ascii_graphic(), "."),
         credential: Some(Credential::Password(PASSWORD.into())),
         ..CreateUserRequest::default()
     };
-    let made = admin.users().create_user(user.clone()).await.expect("made").into_inner();
-    admin.users().create_user(user).await.expect_err("it is taken");
+    let created = admin.users().create_user(user.clone()).await.expect("created").into_inner();
+    admin.users().create_user(user).await.expect_err("the email is taken");
     let update = UpdateUserRequest {
-        user_id: made.user.expect("a user").id,
+        user_id: created.user.expect("a user").id,
         display_name: Some(format!("{CANARY} again")),
         update_mask: mask(&["display_name"]),
         ..UpdateUserRequest::default()
@@ -89,27 +90,27 @@ async fn work(admin: &Client) {
 async fn use_tokens(admin: &Client) {
     for token in [&admin.tokens.access_token, &admin.tokens.refresh_token] {
         let request = IntrospectTokenRequest { token: token.clone() };
-        admin.auth().introspect_token(request).await.expect("answered");
-        let (cut, _) = token.split_at(token.len() - 9);
-        admin.with_token(cut).auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
+        admin.auth().introspect_token(request).await.expect("introspected");
+        let (truncated, _) = token.split_at(token.len() - 9);
+        admin.with_token(truncated).auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
     }
     let refresh_token = admin.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, request_id: String::new() };
     admin.auth().refresh(request.clone()).await.expect("refreshed");
-    admin.auth().refresh(request).await.expect_err("a reuse");
+    admin.auth().refresh(request).await.expect_err("the reuse is refused");
 }
 
-/// Calls every method with the canary in every text field, which breaks the field rules of
-/// most.
-async fn send_everywhere(client: &Client) {
+/// Calls every method with the canary in every text field. This breaks the field rules of most
+/// methods.
+async fn call_all_methods(client: &Client) {
     for method in methods() {
         let mut message = method.request();
-        fill(&mut message);
+        fill_text_fields(&mut message);
         timeout(Duration::from_secs(10), method.call(client, &message)).await.ok();
     }
 }
 
-fn fill(message: &mut DynamicMessage) {
+fn fill_text_fields(message: &mut DynamicMessage) {
     for field in message.descriptor().fields() {
         if field.kind() == Kind::String && !field.is_list() && !field.is_map() {
             message.set_field(&field, Value::String(FORGED_LINE.into()));
@@ -127,23 +128,29 @@ async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
             ("OTEL_TRACES_SAMPLER_ARG", "1"),
         ];
-        let serving = Serving::start(&settings).await;
+        let serving = ServerProcess::start(&settings).await;
         let anonymous = Client::anonymous(serving.channel.clone());
         register(&anonymous).await;
         fail_to_sign_in(&anonymous).await;
         let admin = anonymous.login("acme", EMAIL, PASSWORD).await;
-        let strange = admin.with("user-agent-note", CANARY);
-        work(&strange).await;
-        send_everywhere(&strange).await;
-        send_everywhere(&anonymous.with("x-tenant-id", CANARY)).await;
+        let admin_with_canary = admin.with("user-agent-note", CANARY);
+        make_calls(&admin_with_canary).await;
+        call_all_methods(&admin_with_canary).await;
+        call_all_methods(&anonymous.with("x-tenant-id", CANARY)).await;
         let account = admin.create_service_account(CANARY, &[]).await;
         let key = admin.create_api_key(&account).await.secret;
         anonymous.exchange(&key).await;
-        anonymous.with_token(&key).auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
-        let other = anonymous.login("acme", EMAIL, PASSWORD).await;
-        use_tokens(&other).await;
+        anonymous
+            .with_token(&key)
+            .auth()
+            .who_am_i(WhoAmIRequest {})
+            .await
+            .expect_err("an API key is no access token");
+        let second_session = anonymous.login("acme", EMAIL, PASSWORD).await;
+        use_tokens(&second_session).await;
         let log = serving.stop().await;
         let traces: Vec<_> = collector.all().iter().map(|span| format!("{span:?}")).collect();
+        // Every method was called twice, and some methods more often.
         assert!(traces.len() > 2 * methods().len(), "{level}: {}", traces.len());
 
         assert!(log.len() > 2 * methods().len(), "{level}: {log:?}");
@@ -151,20 +158,20 @@ async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
             let event: serde_json::Value = serde_json::from_str(line).expect(line);
             assert!(event.get("forged").is_none(), "{level}: {line}");
         }
-        let signature = |token: &str| token.rsplit('.').next().expect("a part").to_owned();
+        let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
         let cluster = Cluster::get();
         for secret in [
             CANARY.to_owned(),
             key,
             signature(&admin.tokens.access_token),
-            signature(&other.tokens.access_token),
-            signature(&other.tokens.refresh_token),
+            signature(&second_session.tokens.access_token),
+            signature(&second_session.tokens.refresh_token),
             cluster.app_url(""),
             "argon2id".to_owned(),
             "PRIVATE KEY".to_owned(),
         ] {
-            let found = log.iter().chain(&traces).find(|line| line.contains(&secret));
-            assert_eq!(found, None, "{level}: {secret}");
+            let leak = log.iter().chain(&traces).find(|line| line.contains(&secret));
+            assert_eq!(leak, None, "{level}: {secret}");
         }
     }
 }

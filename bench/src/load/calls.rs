@@ -16,7 +16,7 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
 };
 
-use super::{codec::Encoded, connection::Connection};
+use super::{codec::BytesCodec, connection::Connection};
 
 /// Token and message of one call.
 #[derive(Clone)]
@@ -26,15 +26,15 @@ pub struct Request {
     pub message: Bytes,
 }
 
-/// Result of judging an answer.
+/// The judgement of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The expected answer.
+    /// The expected response.
     Good,
-    /// A refusal that this load provokes on purpose. The value is the time to wait before the
-    /// next call.
+    /// A refusal that the scenario causes on purpose. The value is the time to wait before the next
+    /// call.
     Refused(Duration),
-    /// Any other answer. A wrong answer stops the measurement.
+    /// Any other response. A wrong response stops the measurement.
     Wrong,
 }
 
@@ -42,7 +42,7 @@ pub enum Verdict {
 /// position in the list.
 #[derive(Clone)]
 pub struct Calls {
-    /// Name for the report.
+    /// Name in the report.
     pub name: &'static str,
     path: PathAndQuery,
     requests: Arc<[Request]>,
@@ -50,12 +50,12 @@ pub struct Calls {
     judge: Judge,
     /// Values of `x-forwarded-for`, used in turn. When empty, the calls do not send the header.
     addresses: Arc<[MetadataValue<Ascii>]>,
-    /// Timeout after which the client cancels a call.
-    cancelled_after: Option<Duration>,
+    /// Time after which the client cancels a call; `None` for never.
+    cancel_after: Option<Duration>,
 }
 
 impl Calls {
-    /// Calls of the method `path`. `judge` judges each answer.
+    /// Calls of the method `path`. `judge` judges each response.
     pub fn new(
         name: &'static str,
         path: &'static str,
@@ -64,15 +64,7 @@ impl Calls {
     ) -> Self {
         let (path, next) = (PathAndQuery::from_static(path), Arc::default());
         let addresses = Arc::from([]);
-        Self {
-            name,
-            path,
-            requests: requests.into(),
-            next,
-            judge,
-            addresses,
-            cancelled_after: None,
-        }
+        Self { name, path, requests: requests.into(), next, judge, addresses, cancel_after: None }
     }
 
     /// Sends these addresses as `x-forwarded-for`, in turn, as a trusted proxy does.
@@ -80,65 +72,65 @@ impl Calls {
         Self { addresses: addresses.into(), ..self }
     }
 
-    /// Cancels each call after this timeout. A cancelled call is recorded as refused.
-    pub fn cancelled_after(self, time: Duration) -> Self {
-        Self { cancelled_after: Some(time), ..self }
+    /// Cancels each call after this time. A cancelled call is recorded as refused.
+    pub fn cancel_after(self, time: Duration) -> Self {
+        Self { cancel_after: Some(time), ..self }
     }
 
-    /// Changes the name.
-    pub fn named(self, name: &'static str) -> Self {
+    /// Replaces the name in the report.
+    pub fn with_name(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 
-    /// A copy that starts from the first request and has its own position.
-    pub fn again(&self) -> Self {
+    /// A copy that starts from the first request and does not share the position in the list.
+    pub fn copy_at_start(&self) -> Self {
         Self { next: Arc::default(), ..self.clone() }
     }
 
-    /// The next request. After the last request, the list starts again.
-    pub(super) fn next(&self) -> &Request {
+    /// The next request. After the last request, the first request follows.
+    pub(super) fn next_request(&self) -> &Request {
         &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
     }
 
-    /// The next request, or `None` when all were sent.
-    pub(super) fn next_unsent(&self) -> Option<&Request> {
+    /// The next request, or `None` when all requests were sent.
+    pub(super) fn next_unsent_request(&self) -> Option<&Request> {
         self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Sends a request.
     ///
     /// # Errors
-    /// Returns an error that contains the answer when the answer is wrong.
+    /// Returns an error that contains the response when the response is wrong.
     pub(super) async fn send(
         &self,
         request: &Request,
         grpc: &mut Grpc<Connection>,
     ) -> anyhow::Result<Verdict> {
-        let mut message = tonic::Request::new(request.message.clone());
+        let mut tonic_request = tonic::Request::new(request.message.clone());
         if let Some(token) = &request.token {
-            message.metadata_mut().insert("authorization", token.clone());
+            tonic_request.metadata_mut().insert("authorization", token.clone());
         }
         if !self.addresses.is_empty() {
-            let turn = self.next.load(Ordering::Relaxed) % self.addresses.len();
-            message.metadata_mut().insert("x-forwarded-for", self.addresses[turn].clone());
+            let index = self.next.load(Ordering::Relaxed) % self.addresses.len();
+            tonic_request.metadata_mut().insert("x-forwarded-for", self.addresses[index].clone());
         }
         let call = async {
             match grpc.ready().await {
-                Ok(()) => grpc.unary(message, self.path.clone(), Encoded).await,
+                Ok(()) => grpc.unary(tonic_request, self.path.clone(), BytesCodec).await,
                 Err(error) => Err(Status::unavailable(error.to_string())),
             }
         };
-        let answer = match self.cancelled_after {
+        let response = match self.cancel_after {
             None => call.await,
             Some(time) => match tokio::time::timeout(time, call).await {
-                Ok(answer) => answer,
+                Ok(response) => response,
                 Err(_) => return Ok(Verdict::Refused(time)),
             },
         };
-        let answer = answer.map(tonic::Response::into_inner);
-        match (self.judge)(&answer) {
-            Verdict::Wrong => Err(match answer {
-                Ok(reply) => anyhow::anyhow!("{}: a wrong answer, {reply:?}", self.name),
+        let result = response.map(tonic::Response::into_inner);
+        match (self.judge)(&result) {
+            Verdict::Wrong => Err(match result {
+                Ok(message) => anyhow::anyhow!("{}: a wrong response, {message:?}", self.name),
                 Err(status) => {
                     anyhow::anyhow!("{}: {:?}, {}", self.name, status.code(), status.message())
                 }
@@ -148,14 +140,14 @@ impl Calls {
     }
 }
 
-/// Function that judges an answer.
+/// Function that judges the result of a call.
 pub type Judge = fn(&Result<Bytes, Status>) -> Verdict;
 
-/// Accepts answers whose first field is 1: `SERVING` of a health check, `allowed` of a
-/// decision. Prost writes fields in order, so these are the first two bytes.
-pub fn serving_or_allowed(answer: &Result<Bytes, Status>) -> Verdict {
-    match answer {
-        Ok(reply) if reply.starts_with(&[0x08, 0x01]) => Verdict::Good,
+/// Accepts responses whose first field is 1: `SERVING` of a health check, `allowed` of a decision.
+/// Prost writes fields in order, so these are the first two bytes.
+pub fn serving_or_allowed(result: &Result<Bytes, Status>) -> Verdict {
+    match result {
+        Ok(message) if message.starts_with(&[0x08, 0x01]) => Verdict::Good,
         _ => Verdict::Wrong,
     }
 }

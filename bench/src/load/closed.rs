@@ -11,7 +11,7 @@ use tonic::client::Grpc;
 use super::{Calls, Recorder, Verdict, Window, connection::Connection};
 
 /// Keeps `streams` calls in flight on each connection until the window ends. After a refusal, a
-/// caller waits 1 to 2 times the retry delay of the answer.
+/// client waits 1 to 2 times the retry delay of the response.
 ///
 /// # Errors
 /// Returns the errors of [`Calls::send`].
@@ -22,23 +22,23 @@ pub(super) async fn run(
     window: Window,
 ) -> anyhow::Result<Recorder> {
     let recorder = Arc::new(Mutex::new(Recorder::new()?));
-    tokio::time::sleep_until(window.begin.into()).await;
-    let callers: Vec<_> = connections
+    tokio::time::sleep_until(window.warm_up_start.into()).await;
+    let clients: Vec<_> = connections
         .iter()
         .flat_map(|connection| (0..streams).map(move |_| connection.clone()))
         .zip(0..)
-        .map(|(connection, caller)| {
-            tokio::spawn(call_on(calls.clone(), connection, caller, window, recorder.clone()))
+        .map(|(connection, client)| {
+            tokio::spawn(call_in_loop(calls.clone(), connection, client, window, recorder.clone()))
         })
         .collect();
-    for caller in callers {
-        caller.await.context("a caller panicked")??;
+    for client in clients {
+        client.await.context("a client panicked")??;
     }
     let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(recorder.take())
 }
 
-async fn call_on(
+async fn call_in_loop(
     calls: Calls,
     mut connection: Grpc<Connection>,
     mut turn: u64,
@@ -46,12 +46,12 @@ async fn call_on(
     recorder: Arc<Mutex<Recorder>>,
 ) -> anyhow::Result<()> {
     let mut started = Instant::now();
-    while started < window.until {
-        let verdict = calls.send(calls.next(), &mut connection).await?;
+    while started < window.end {
+        let verdict = calls.send(calls.next_request(), &mut connection).await?;
         let ended = Instant::now();
-        // A call is recorded when its answer arrives within the window, because the server spent
-        // CPU time of the window on the call.
-        if (window.from..window.until).contains(&ended) {
+        // A call is recorded if its response arrives during the measurement, because the server
+        // spent CPU time of the measurement on the call.
+        if (window.start..window.end).contains(&ended) {
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
         }
@@ -67,11 +67,11 @@ async fn call_on(
     Ok(())
 }
 
-/// Returns 1 to 2 times the wait, spread evenly by turn. So callers that were refused at the same
-/// moment do not retry at the same moment.
+/// Returns 1 to 2 times the wait. The factors of consecutive turns are spread evenly (golden
+/// ratio). So clients that were refused at the same moment do not retry at the same moment.
 fn spread_wait(wait: Duration, turn: u64) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_895;
-    wait.mul_f64(1.0 + (crate::number(turn) * GOLDEN).fract())
+    wait.mul_f64(1.0 + (crate::to_f64(turn) * GOLDEN).fract())
 }
 
 #[cfg(test)]
@@ -79,12 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_callers_return_at_evenly_spread_times() {
+    fn refused_clients_retry_at_evenly_spread_times() {
         let mut waits: Vec<_> =
             (0..100).map(|turn| spread_wait(Duration::from_secs(1), turn)).collect();
         waits.sort_unstable();
         assert!(waits[0] >= Duration::from_secs(1) && waits[99] < Duration::from_secs(2));
-        let longest = waits.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
-        assert!(longest < Some(Duration::from_millis(20)), "{longest:?}");
+        let longest_gap = waits.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+        // An even spread of 100 waits over one second has gaps of 10 ms.
+        assert!(longest_gap < Some(Duration::from_millis(20)), "{longest_gap:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Codec that sends and receives encoded bytes, so that the load uses no CPU time for encoding.
+//! Codec that sends and receives encoded bytes, so that the load generator uses no CPU time for
+//! encoding.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -8,9 +9,9 @@ use tonic::{
 
 /// Codec of messages that are already encoded.
 #[derive(Clone, Copy)]
-pub(super) struct Encoded;
+pub(super) struct BytesCodec;
 
-impl Codec for Encoded {
+impl Codec for BytesCodec {
     type Encode = Bytes;
     type Decode = Bytes;
     type Encoder = Self;
@@ -25,7 +26,7 @@ impl Codec for Encoded {
     }
 }
 
-impl Encoder for Encoded {
+impl Encoder for BytesCodec {
     type Item = Bytes;
     type Error = Status;
 
@@ -35,7 +36,7 @@ impl Encoder for Encoded {
     }
 }
 
-impl Decoder for Encoded {
+impl Decoder for BytesCodec {
     type Item = Bytes;
     type Error = Status;
 

@@ -1,8 +1,8 @@
 //! HTTP/2 connection under tonic's client.
 //!
-//! Tonic's own channel passes each call through two queues. The queues cost the load more CPU time
-//! than a bare server uses for the call, so the benchmark would measure the load. `Connection`
-//! passes calls directly to HTTP/2.
+//! Tonic's own channel passes each call through two queues. The queues cost the load generator more
+//! CPU time than a bare server uses for the call, so the benchmark would measure the load
+//! generator. `Connection` passes calls directly to HTTP/2.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,7 +22,7 @@ use tower_service::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Flow-control window, in bytes. Larger than every answer, so that flow control does not limit
+/// Flow-control window, in bytes. Larger than every response, so that flow control does not limit
 /// the calls.
 const WINDOW: u32 = 4 << 20;
 
@@ -30,7 +30,7 @@ const WINDOW: u32 = 4 << 20;
 #[derive(Clone)]
 pub(super) struct Connection(SendRequest<Bytes>);
 
-/// Opens connections. A task of the current runtime drives each connection.
+/// Opens connections. For each connection, a task of the current runtime does its I/O.
 ///
 /// # Errors
 /// Returns an error when the server does not answer.
@@ -38,7 +38,8 @@ pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<G
     let origin: Uri = format!("http://{addr}").parse()?;
     let mut connections = Vec::new();
     for _ in 0..count {
-        let stream = TcpStream::connect(addr).await.with_context(|| format!("no {addr}"))?;
+        let stream =
+            TcpStream::connect(addr).await.with_context(|| format!("can't connect to {addr}"))?;
         stream.set_nodelay(true)?;
         let (requests, driver) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
@@ -53,9 +54,9 @@ pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<G
 }
 
 impl Service<Request<Body>> for Connection {
-    type Response = Response<Reply>;
+    type Response = Response<ResponseBody>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Reply>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx).map_err(Into::into)
@@ -65,15 +66,15 @@ impl Service<Request<Body>> for Connection {
         let mut requests = self.0.clone();
         let (parts, mut body) = request.into_parts();
         Box::pin(async move {
-            let (reply, mut sending) =
+            let (response, mut request_stream) =
                 requests.send_request(Request::from_parts(parts, ()), false)?;
-            let mut next = next_frame(&mut body).await?;
-            while let Some(data) = next {
+            let mut next_data = next_frame(&mut body).await?;
+            while let Some(data) = next_data {
                 // The last data frame ends the stream, as with other clients.
-                next = next_frame(&mut body).await?;
-                sending.send_data(data, next.is_none())?;
+                next_data = next_frame(&mut body).await?;
+                request_stream.send_data(data, next_data.is_none())?;
             }
-            Ok(reply.await?.map(Reply))
+            Ok(response.await?.map(ResponseBody))
         })
     }
 }
@@ -83,10 +84,10 @@ async fn next_frame(body: &mut Body) -> Result<Option<Bytes>, BoxError> {
     Ok(frame.and_then(|frame| frame.into_data().ok()))
 }
 
-/// Body of an answer.
-pub(super) struct Reply(RecvStream);
+/// Body of a response.
+pub(super) struct ResponseBody(RecvStream);
 
-impl HttpBody for Reply {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = h2::Error;
 

@@ -1,4 +1,4 @@
-//! Meter of the CPU that the server and the load use during a measurement.
+//! Meter of the CPU that the server and the load generator use during a measurement.
 
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ pub struct Meter {
 
 /// CPU times at one moment.
 pub struct Reading {
-    cpu: Duration,
-    server: CoreTimes,
-    load: Vec<CoreTimes>,
+    /// Processor time of the server process.
+    server_process: Duration,
+    server_core: CoreTimes,
+    load_cores: Vec<CoreTimes>,
 }
 
 /// CPU time used between two readings.
 #[derive(Clone, Copy)]
-pub struct Used {
-    /// Processor time of the server.
-    pub cpu: Duration,
+pub struct CpuUsage {
+    /// Processor time of the server process.
+    pub server_process: Duration,
     /// Share of the time in which the server's core was busy, from 0 to 1.
     pub server_core: f64,
     /// Average share of the time in which a load core was busy, from 0 to 1.
@@ -43,9 +44,9 @@ impl Meter {
     /// Returns an error when the server has ended.
     pub fn read(&self) -> anyhow::Result<Reading> {
         Ok(Reading {
-            cpu: proc::cpu_time(self.pid)?,
-            server: CoreTimes::read(self.cores.server)?,
-            load: self
+            server_process: proc::cpu_time(self.pid)?,
+            server_core: CoreTimes::read(self.cores.server)?,
+            load_cores: self
                 .cores
                 .load
                 .iter()
@@ -57,17 +58,17 @@ impl Meter {
 
 impl Reading {
     /// CPU time used since an earlier reading.
-    pub fn since(&self, earlier: &Self) -> Used {
-        let load: f64 = self
-            .load
+    pub fn since(&self, earlier: &Self) -> CpuUsage {
+        let busy_load_cores: f64 = self
+            .load_cores
             .iter()
-            .zip(&earlier.load)
+            .zip(&earlier.load_cores)
             .map(|(now, earlier)| now.busy_since(*earlier))
             .sum();
-        Used {
-            cpu: self.cpu.saturating_sub(earlier.cpu),
-            server_core: self.server.busy_since(earlier.server),
-            load_cores: load / crate::number(self.load.len() as u64),
+        CpuUsage {
+            server_process: self.server_process.saturating_sub(earlier.server_process),
+            server_core: self.server_core.busy_since(earlier.server_core),
+            load_cores: busy_load_cores / crate::to_f64(self.load_cores.len() as u64),
         }
     }
 }

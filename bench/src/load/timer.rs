@@ -12,15 +12,15 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// The kernel timer fires this long before the due moment, because a thread needs time to wake
-/// up. After the wake-up, a loop reads the clock until the due moment.
+/// The kernel timer fires this long before the due time, because a thread needs time to wake up.
+/// After the wake-up, a loop reads the clock until the due time.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// Timer that leaves the core to other tasks while it waits.
 pub(super) struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
-    /// A timer.
+    /// Creates a timer.
     ///
     /// # Errors
     /// Returns an error when the system has no timer left.
@@ -32,11 +32,11 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Waits until the moment `due`.
+    /// Waits until `due`.
     ///
     /// # Errors
     /// Returns an error when the system refuses to set the timer.
-    pub(super) async fn until(&self, due: Instant) -> anyhow::Result<()> {
+    pub(super) async fn wait_until(&self, due: Instant) -> anyhow::Result<()> {
         let remaining = due.saturating_duration_since(Instant::now());
         if let Some(sleep_time) =
             remaining.checked_sub(SPIN).filter(|sleep_time| !sleep_time.is_zero())

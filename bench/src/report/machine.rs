@@ -1,4 +1,4 @@
-//! Description of the machine and of the measured versions.
+//! Description of the machine and of the versions of the measured programs.
 
 use std::{fs, process::Command};
 
@@ -10,7 +10,8 @@ use crate::{cores::Cores, proc::field};
 #[derive(Serialize)]
 pub struct Machine {
     /// Time of the run, in UTC.
-    pub at: String,
+    #[serde(rename = "at")]
+    pub measured_at: String,
     /// Model name of the processor.
     pub processor: String,
     /// Total memory, as `/proc/meminfo` prints it.
@@ -23,7 +24,7 @@ pub struct Machine {
     pub commit: String,
     /// Assignment of the cores.
     pub cores: Cores,
-    /// Settings of the server that the environment changes.
+    /// Settings of the server that this process's environment sets, as `NAME=value`.
     pub settings: Vec<String>,
 }
 
@@ -39,7 +40,7 @@ impl Machine {
         };
         let now = tenantry::clock::now();
         Ok(Self {
-            at: now.format(&time::format_description::well_known::Rfc3339)?,
+            measured_at: now.format(&time::format_description::well_known::Rfc3339)?,
             processor: value(&read("/proc/cpuinfo"), "model name"),
             memory: value(&read("/proc/meminfo"), "MemTotal:"),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),

@@ -1,10 +1,10 @@
 //! Report: a table on standard output, a JSON file with all numbers, and an HTML page with
 //! plots.
 
-mod figure;
 mod html;
 mod machine;
 mod plot;
+mod result;
 mod run;
 mod table;
 
@@ -13,17 +13,19 @@ use std::{fs, path::Path};
 use anyhow::Context;
 use serde::Serialize;
 
-pub use figure::{Figure, Target};
 use machine::Machine;
+pub use result::{ScenarioResult, Target};
 pub use run::Run;
 
-use crate::world::{World, data::Loaded};
+use crate::world::{World, data::LoadedDatabase};
 
 #[derive(Serialize)]
 pub struct Report {
     machine: Machine,
-    data: Vec<Loaded>,
-    figures: Vec<Figure>,
+    #[serde(rename = "data")]
+    databases: Vec<LoadedDatabase>,
+    #[serde(rename = "figures")]
+    results: Vec<ScenarioResult>,
     runs: Vec<Run>,
     /// The scenario that runs now.
     #[serde(skip)]
@@ -38,29 +40,29 @@ impl Report {
     pub fn new(world: &World) -> anyhow::Result<Self> {
         Ok(Self {
             machine: Machine::describe(&world.cores)?,
-            data: world.loaded.values().cloned().collect(),
-            figures: Vec::new(),
+            databases: world.databases.values().cloned().collect(),
+            results: Vec::new(),
             runs: Vec::new(),
             scenario: "",
         })
     }
 
-    /// Everything that is added after this call belongs to `scenario`.
-    pub fn begin(&mut self, scenario: &'static str) {
+    /// Assigns all measurements and results that are added after this call to `scenario`.
+    pub fn begin_scenario(&mut self, scenario: &'static str) {
         self.scenario = scenario;
     }
 
     /// Adds a measurement.
-    pub fn record(&mut self, run: &Run) {
+    pub fn add_run(&mut self, run: &Run) {
         self.runs.push(Run { scenario: self.scenario, ..run.clone() });
     }
 
-    /// Calculates the results of figures and adds the figures.
-    pub fn add(&mut self, figures: impl IntoIterator<Item = Figure>) {
-        for mut figure in figures {
-            figure.scenario = self.scenario;
-            figure.conclude();
-            self.figures.push(figure);
+    /// Evaluates results and adds them.
+    pub fn add_results(&mut self, results: impl IntoIterator<Item = ScenarioResult>) {
+        for mut result in results {
+            result.scenario = self.scenario;
+            result.evaluate();
+            self.results.push(result);
         }
     }
 
@@ -73,7 +75,7 @@ impl Report {
         fs::write(&json, serde_json::to_string_pretty(self)?)
             .with_context(|| json.display().to_string())?;
         let html = dir.join("report.html");
-        fs::write(&html, self.page()?).with_context(|| html.display().to_string())?;
+        fs::write(&html, self.html()?).with_context(|| html.display().to_string())?;
         crate::say(&format!("\n{} has every measurement", json.display()));
         crate::say(&format!("{} has the tables and plots", html.display()));
         Ok(())

@@ -11,8 +11,8 @@ use plotters::{
 /// Width and height of a plot, in pixels.
 const SIZE: (u32, u32) = (720, 400);
 
-/// Colours of the lines, used in turn. People with any colour vision can distinguish them
-/// (Okabe and Ito).
+/// Colours of the lines, used in turn. Colour-blind people can distinguish them too (Okabe and
+/// Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -41,20 +41,20 @@ pub struct Point {
     pub spread: Option<(f64, f64)>,
 }
 
-/// Plots the latency within which each share of the calls was answered. Each additional nine has
-/// the same width on the x axis: 0, 90, 99, 99.9, 99.99 %.
+/// Plots the latency by percentile of calls. Each further nine has the same width on the x axis: 0,
+/// 90, 99, 99.9, 99.99 %.
 ///
 /// # Errors
 /// Returns an error when there is nothing to draw.
-pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
-    let nines: Vec<_> = lines.iter().map(Line::in_nines).collect();
-    let y = padded(values(&nines))?;
+pub fn plot_distribution(lines: &[Line]) -> anyhow::Result<String> {
+    let nines: Vec<_> = lines.iter().map(Line::to_nines).collect();
+    let y = padded_range(y_values(&nines))?;
     let axes = Axes {
         x: 0.0..4.0,
         y: y.log_scale(),
-        x_name: "share of calls",
+        x_name: "percentile of calls",
         y_name: "microseconds, log scale",
-        x_label: &|nines| percent(*nines),
+        x_label: &|nines| percent_label(*nines),
     };
     axes.draw(&nines)
 }
@@ -64,10 +64,10 @@ pub fn distribution(lines: &[Line]) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Returns an error when there is nothing to draw.
-pub fn by_users(line: Line, unit: &str) -> anyhow::Result<String> {
+pub fn plot_by_users(line: Line, unit: &str) -> anyhow::Result<String> {
     let lines = [line];
-    let x = padded(lines[0].points.iter().map(|point| point.x))?;
-    let top = padded(values(&lines))?.end;
+    let x = padded_range(lines[0].points.iter().map(|point| point.x))?;
+    let top = padded_range(y_values(&lines))?.end;
     let axes = Axes {
         x: x.log_scale(),
         y: 0.0..top,
@@ -145,27 +145,28 @@ where
 }
 
 impl Line {
-    /// Converts shares to their number of nines. Omits the slowest call (share 1), whose number
-    /// of nines is infinite.
-    fn in_nines(&self) -> Self {
+    /// Converts each quantile to its number of nines. Omits the slowest call (quantile 1), whose
+    /// number of nines is infinite.
+    fn to_nines(&self) -> Self {
         let finite_points = self.points.iter().filter(|point| point.x < 1.0);
         let points = finite_points.map(|point| Point { x: nines(point.x), ..*point }).collect();
         Self { name: self.name.clone(), points }
     }
 }
 
-/// Number of nines of a share of calls.
-fn nines(share: f64) -> f64 {
-    -(1.0 - share).log10()
+/// Number of nines of a quantile: 2 for 0.99.
+fn nines(quantile: f64) -> f64 {
+    -(1.0 - quantile).log10()
 }
 
-/// Label of the share with this number of nines.
-fn percent(nines: f64) -> String {
-    let share = 100.0 - 100.0 / 10_f64.powf(nines);
-    format!("{} %", (share * 1000.0).round() / 1000.0)
+/// Label of the quantile with this number of nines.
+fn percent_label(nines: f64) -> String {
+    let percent = 100.0 - 100.0 / 10_f64.powf(nines);
+    format!("{} %", (percent * 1000.0).round() / 1000.0)
 }
 
-fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
+/// The y values of all points; for a point with a spread, its smallest and largest value.
+fn y_values(lines: &[Line]) -> impl Iterator<Item = f64> {
     let points = lines.iter().flat_map(|line| &line.points);
     points.flat_map(|point| {
         let (least, most) = point.spread.unwrap_or((point.y, point.y));
@@ -173,8 +174,8 @@ fn values(lines: &[Line]) -> impl Iterator<Item = f64> {
     })
 }
 
-/// A range that leaves some space around the values.
-fn padded(values: impl Iterator<Item = f64>) -> anyhow::Result<Range<f64>> {
+/// A range that leaves some space around the positive values.
+fn padded_range(values: impl Iterator<Item = f64>) -> anyhow::Result<Range<f64>> {
     let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
     for value in values.filter(|value| *value > 0.0) {
         (least, most) = (least.min(value), most.max(value));
@@ -188,27 +189,28 @@ mod tests {
 
     #[test]
     fn each_nine_has_the_same_width() {
-        for (share, expected) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
-            assert!((nines(share) - expected).abs() < 1e-9, "{share}");
+        for (quantile, expected) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.9999, 4.0)] {
+            assert!((nines(quantile) - expected).abs() < 1e-9, "{quantile}");
         }
-        assert_eq!([0.0, 1.0, 2.0, 3.0].map(percent), ["0 %", "90 %", "99 %", "99.9 %"]);
+        assert_eq!([0.0, 1.0, 2.0, 3.0].map(percent_label), ["0 %", "90 %", "99 %", "99.9 %"]);
     }
 
     #[test]
-    fn a_plot_names_its_lines() {
+    fn a_plot_contains_the_names_of_its_lines() {
         let point = |x, y| Point { x, y, spread: Some((y * 0.9, y * 1.1)) };
         let line = |name: &str, points: &[(f64, f64)]| Line {
             name: name.into(),
             points: points.iter().map(|(x, y)| point(*x, *y)).collect(),
         };
         let times = [(0.0, 20.0), (0.5, 80.0), (0.99, 400.0), (1.0, 9000.0)];
-        let svg = distribution(&[line("health", &times), line("Check", &times)]).expect("a plot");
+        let svg = plot_distribution(&[line("health", &times), line("Check", &times)])
+            .expect("the plot is drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("health") && svg.contains("Check") && svg.contains("99.9 %"));
 
         let costs = [(1e3, 100_000.0), (1e5, 99_000.0), (1e7, 98_000.0)];
-        let svg = by_users(line("calls", &costs), "calls/s").expect("a plot");
+        let svg = plot_by_users(line("calls", &costs), "calls/s").expect("the plot is drawn");
         assert!(svg.contains("calls/s") && svg.contains("100000"), "{svg}");
-        assert!(by_users(line("none", &[]), "calls/s").is_err());
+        assert!(plot_by_users(line("none", &[]), "calls/s").is_err());
     }
 }

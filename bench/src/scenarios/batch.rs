@@ -1,42 +1,47 @@
-//! Cost of a `BatchCheck` of a hundred questions, against a `Check`.
+//! Cost of a `BatchCheck` of a hundred questions, compared with a `Check`.
 
 use super::{Bench, USERS, requests};
 use crate::{
-    load::Pace,
-    report::{Figure, Target},
+    load::LoadMode,
+    report::{ScenarioResult, Target},
     world::shape::Shape,
 };
 
 /// Number of questions in a batch.
-const BATCH: u64 = 100;
+const BATCH_SIZE: u64 = 100;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
+    let server = bench.world.start_server(USERS, &[])?;
     let shape = Shape { users: USERS };
-    let tokens = bench.world.subjects_tokens(USERS)?;
-    let checker_tokens = bench.world.askers_tokens(USERS)?;
+    let tokens = bench.world.subject_tokens(USERS)?;
+    let checker_tokens = bench.world.checker_tokens(USERS)?;
     let check = requests::check_self(shape, &tokens, 0);
     let batch_of_caller = requests::batch_self(&tokens);
-    let batch_of_subjects =
-        requests::batches(shape, &checker_tokens, 0..BATCH * checker_tokens.len() as u64, BATCH)
-            .named("BatchCheck, 100 subjects");
+    let batch_of_subjects = requests::batches(
+        shape,
+        &checker_tokens,
+        0..BATCH_SIZE * checker_tokens.len() as u64,
+        BATCH_SIZE,
+    )
+    .with_name("BatchCheck, 100 subjects");
 
     for calls in [&check, &batch_of_subjects] {
-        bench.warm(&server, calls)?;
+        bench.warm_up(&server, calls)?;
     }
 
     let mut caller_ratio =
-        Figure::new("BatchCheck of 100 about oneself ÷ Check, CPU", Target::AtMost(3.0));
-    let mut subjects_ratio = Figure::record("BatchCheck of 100 subjects ÷ Check, CPU");
+        ScenarioResult::new("BatchCheck of 100 about the caller ÷ Check, CPU", Target::AtMost(3.0));
+    let mut subjects_ratio =
+        ScenarioResult::without_target("BatchCheck about 100 subjects ÷ Check, CPU");
 
     for round in 1..=bench.effort.rounds {
-        let single = bench.measure(round, &server, &check, Pace::FULL)?;
-        let caller_batch = bench.measure(round, &server, &batch_of_caller, Pace::FULL)?;
-        let subjects_batch = bench.measure(round, &server, &batch_of_subjects, Pace::FULL)?;
+        let check_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
+        let caller_run = bench.measure(round, &server, &batch_of_caller, LoadMode::FULL)?;
+        let subjects_run = bench.measure(round, &server, &batch_of_subjects, LoadMode::FULL)?;
 
-        caller_ratio.push(caller_batch.cpu_micros / single.cpu_micros);
-        subjects_ratio.push(subjects_batch.cpu_micros / single.cpu_micros);
+        caller_ratio.push(caller_run.cpu_micros / check_run.cpu_micros);
+        subjects_ratio.push(subjects_run.cpu_micros / check_run.cpu_micros);
     }
-    bench.report.add([caller_ratio, subjects_ratio]);
+    bench.report.add_results([caller_ratio, subjects_ratio]);
     Ok(())
 }

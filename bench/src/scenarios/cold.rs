@@ -1,75 +1,80 @@
-//! Cost of a decision about a subject that is not in the cache.
+//! Cost of a decision about a cold subject, that is, a subject that is not in the cache.
 
 use std::iter::repeat_n;
 
-use super::{Bench, ONE_BY_ONE, USERS, WIDE, requests};
+use super::{Bench, CONCURRENT, ONE_BY_ONE, USERS, requests};
 use crate::{
-    report::{Figure, Target},
+    report::{ScenarioResult, Target},
     world::shape::{SESSIONS, Shape},
 };
 
 /// Number of subjects in a measurement.
 const SUBJECTS: u64 = 1_000;
 
-/// Number of concurrent calls about the same cold subject. Equal to the calls in flight of
-/// [`WIDE`].
-const AT_ONCE: u64 = 64;
+/// Number of concurrent calls about the same cold subject. It equals the number of calls in flight
+/// of [`CONCURRENT`].
+const CALLS_PER_SUBJECT: u64 = 64;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
+    let server = bench.world.start_server(USERS, &[])?;
     let shape = Shape { users: USERS };
-    let checker_tokens = bench.world.askers_tokens(USERS)?;
-    let tokens = bench.world.subjects_tokens(USERS)?;
-    let per_round = usize::try_from(SUBJECTS)?;
-    let mut tokens = tokens.chunks(per_round).zip((0..).step_by(per_round));
-    // The first subjects have sessions. Later subjects have no session and are never cached.
-    let mut uncached_subjects = SESSIONS..;
+    let checker_tokens = bench.world.checker_tokens(USERS)?;
+    let tokens = bench.world.subject_tokens(USERS)?;
+    let subjects_per_round = usize::try_from(SUBJECTS)?;
+    let mut token_chunks = tokens.chunks(subjects_per_round).zip((0..).step_by(subjects_per_round));
+    // Subjects with a number below `SESSIONS` have a session, and are checked below with their
+    // tokens. All other subjects are cold until they are checked once.
+    let mut cold_subjects = SESSIONS..;
     let mut check_next = |count, calls_each| {
-        let subjects = uncached_subjects.by_ref().take(count);
-        let asked = subjects.flat_map(|subject| repeat_n(subject, calls_each));
-        requests::check_about(shape, &checker_tokens, asked.collect())
+        let subjects = cold_subjects.by_ref().take(count);
+        let repeated = subjects.flat_map(|subject| repeat_n(subject, calls_each));
+        requests::check_subjects(shape, &checker_tokens, repeated.collect())
     };
 
-    bench.warm(&server, &check_next(per_round, 1))?;
+    bench.warm_up(&server, &check_next(subjects_per_round, 1))?;
 
     let mut subject_queries =
-        Figure::new("Postgres queries for a cold subject", Target::Exactly(1.0));
+        ScenarioResult::new("Postgres queries for a cold subject", Target::Exactly(1.0));
     let mut token_and_subject_queries =
-        Figure::new("Postgres queries for a cold token and subject", Target::Exactly(1.0));
-    let mut shared_queries =
-        Figure::new("Postgres queries for 64 calls about a cold subject", Target::Exactly(1.0));
-    let mut warm_queries = Figure::new("Postgres queries for a warm subject", Target::Exactly(0.0));
-    let mut median = Figure::record("Check of a cold subject, one at a time, p50 µs");
-    let mut tail = Figure::record("Check of a cold subject, one at a time, p99 µs");
+        ScenarioResult::new("Postgres queries for a cold token and subject", Target::Exactly(1.0));
+    let mut shared_queries = ScenarioResult::new(
+        "Postgres queries for 64 calls about a cold subject",
+        Target::Exactly(1.0),
+    );
+    let mut warm_queries =
+        ScenarioResult::new("Postgres queries for a warm subject", Target::Exactly(0.0));
+    let mut median =
+        ScenarioResult::without_target("Check of a cold subject, one at a time, p50 µs");
+    let mut tail = ScenarioResult::without_target("Check of a cold subject, one at a time, p99 µs");
 
     for round in 1..=bench.effort.rounds {
-        let cold = check_next(per_round, 1).named("Check, cold subject");
-        let (run, asked) = bench.once(round, &server, &cold, ONE_BY_ONE)?;
-        subject_queries.push(asked / crate::number(SUBJECTS));
+        let cold = check_next(subjects_per_round, 1).with_name("Check, cold subject");
+        let (run, statements) = bench.send_each_once(round, &server, &cold, ONE_BY_ONE)?;
+        subject_queries.push(statements / crate::to_f64(SUBJECTS));
         median.push(run.p50);
         tail.push(run.p99);
 
-        let warm = cold.again().named("Check, warm subject");
-        let (_, asked) = bench.once(round, &server, &warm, ONE_BY_ONE)?;
-        warm_queries.push(asked / crate::number(SUBJECTS));
+        let warm = cold.copy_at_start().with_name("Check, warm subject");
+        let (_, statements) = bench.send_each_once(round, &server, &warm, ONE_BY_ONE)?;
+        warm_queries.push(statements / crate::to_f64(SUBJECTS));
 
-        let wide_calls = check_next(per_round, 1).named("Check, cold subject");
-        bench.once(round, &server, &wide_calls, WIDE)?;
+        let concurrent_calls = check_next(subjects_per_round, 1).with_name("Check, cold subject");
+        bench.send_each_once(round, &server, &concurrent_calls, CONCURRENT)?;
 
-        let shared_calls = check_next(per_round / 10, usize::try_from(AT_ONCE)?);
-        let shared_calls = shared_calls.named("Check, cold subject of 64 calls");
-        let (_, asked) = bench.once(round, &server, &shared_calls, WIDE)?;
-        shared_queries.push(asked / crate::number(SUBJECTS / 10));
+        let shared_calls = check_next(subjects_per_round / 10, usize::try_from(CALLS_PER_SUBJECT)?);
+        let shared_calls = shared_calls.with_name("Check, 64 calls per cold subject");
+        let (_, statements) = bench.send_each_once(round, &server, &shared_calls, CONCURRENT)?;
+        shared_queries.push(statements / crate::to_f64(SUBJECTS / 10));
 
-        let Some((session_tokens, first)) = tokens.next() else {
-            anyhow::bail!("more rounds than tokens")
+        let Some((cold_tokens, first_session)) = token_chunks.next() else {
+            anyhow::bail!("there are not enough tokens for all rounds")
         };
-        let token_calls = requests::check_self(shape, session_tokens, first)
-            .named("Check, cold token and subject");
-        let (_, asked) = bench.once(round, &server, &token_calls, ONE_BY_ONE)?;
-        token_and_subject_queries.push(asked / crate::number(SUBJECTS));
+        let token_calls = requests::check_self(shape, cold_tokens, first_session)
+            .with_name("Check, cold token and subject");
+        let (_, statements) = bench.send_each_once(round, &server, &token_calls, ONE_BY_ONE)?;
+        token_and_subject_queries.push(statements / crate::to_f64(SUBJECTS));
     }
-    bench.report.add([
+    bench.report.add_results([
         subject_queries,
         token_and_subject_queries,
         shared_queries,

@@ -1,54 +1,58 @@
 //! Effect of a flood of sign-ins on decisions. Password hashing shares the server's core with
-//! decisions, and more sign-ins are in flight than the hashing queue can hold.
+//! decisions, and more sign-ins are in flight than the hashing queue has slots.
 
 use anyhow::ensure;
 
 use super::{Bench, USERS, requests};
 use crate::{
-    load::{Pace, Part},
-    report::{Figure, Target},
+    load::{Load, LoadMode},
+    report::{ScenarioResult, Target},
     world::shape::Shape,
 };
 
-/// Four times the queue's default length, so the queue is always full.
-const FLOOD: Pace = Pace::Closed { connections: 8, streams: 64 };
+/// 512 sign-ins in flight: four times the queue's default length, so the queue is always full.
+const FLOOD: LoadMode = LoadMode::Closed { connections: 8, streams: 64 };
 
-/// Rate of decisions, as a share of the server's highest rate.
-const RATE_SHARE: f64 = 0.25;
+/// Rate of decisions, as a fraction of the server's highest rate.
+const RATE_FRACTION: f64 = 0.25;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let tokens = bench.world.subjects_tokens(USERS)?;
+    let server = bench.world.start_server(USERS, &[])?;
+    let tokens = bench.world.subject_tokens(USERS)?;
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
-    let without_flood = check.clone().named("Check, no sign-ins");
-    let during_flood = check.clone().named("Check, during a flood");
+    let without_flood = check.clone().with_name("Check, no sign-ins");
+    let during_flood = check.clone().with_name("Check, during a flood");
     let sign_in = requests::sign_in(Shape { users: USERS });
 
-    bench.warm(&server, &check)?;
+    bench.warm_up(&server, &check)?;
 
-    let mut tail = Figure::new("Check in a flood of sign-ins ÷ without, p99", Target::AtMost(2.0));
-    let mut median = Figure::record("Check in a flood of sign-ins ÷ without, p50");
-    let mut signed_in = Figure::record("sign-ins during the flood, calls/s");
-    let mut refused = Figure::record("sign-ins refused during the flood, calls/s");
+    let mut tail = ScenarioResult::new(
+        "Check during a flood of sign-ins ÷ without it, p99",
+        Target::AtMost(2.0),
+    );
+    let mut median =
+        ScenarioResult::without_target("Check during a flood of sign-ins ÷ without it, p50");
+    let mut signed_in = ScenarioResult::without_target("sign-ins during the flood, calls/s");
+    let mut refused = ScenarioResult::without_target("sign-ins refused during the flood, calls/s");
 
     for round in 1..=bench.effort.rounds {
-        let full_rate = bench.measure(round, &server, &check, Pace::FULL)?;
-        let pace = Pace::Open { rate: full_rate.per_second * RATE_SHARE };
-        let quiet_run = bench.measure(round, &server, &without_flood, pace)?;
-        let parts = [
-            Part { calls: &during_flood, addr: server.addr, pace },
-            Part { calls: &sign_in, addr: server.addr, pace: FLOOD },
+        let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
+        let mode = LoadMode::Open { rate: full_run.per_second * RATE_FRACTION };
+        let quiet_run = bench.measure(round, &server, &without_flood, mode)?;
+        let loads = [
+            Load { calls: &during_flood, addr: server.addr, mode },
+            Load { calls: &sign_in, addr: server.addr, mode: FLOOD },
         ];
-        let [flooded_run, flood] = &bench.measure_all(round, &server, &parts)?[..] else {
-            anyhow::bail!("two parts have two results")
+        let [flooded_run, flood_run] = &bench.measure_all(round, &server, &loads)?[..] else {
+            anyhow::bail!("two loads must have two measurements")
         };
-        ensure!(flood.refused > 0, "the hashing queue was never full");
+        ensure!(flood_run.refused > 0, "the hashing queue was never full");
 
         tail.push(flooded_run.p99 / quiet_run.p99);
         median.push(flooded_run.p50 / quiet_run.p50);
-        signed_in.push(flood.per_second);
-        refused.push(crate::number(flood.refused) / flood.seconds);
+        signed_in.push(flood_run.per_second);
+        refused.push(crate::to_f64(flood_run.refused) / flood_run.seconds);
     }
-    bench.report.add([tail, median, signed_in, refused]);
+    bench.report.add_results([tail, median, signed_in, refused]);
     Ok(())
 }

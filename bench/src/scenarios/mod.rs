@@ -1,6 +1,6 @@
-//! The scenarios, one per file. In each of several rounds, a scenario measures the compared calls
-//! one after the other, so that a drift of the machine's speed affects all of them. A figure is the
-//! median of its values in the rounds.
+//! The scenarios, one per file. In each of several rounds, a scenario measures the calls that it
+//! compares one after the other, so that a drift of the machine's speed affects all of them. A
+//! result is the median of its values in the rounds.
 
 mod batch;
 mod cold;
@@ -19,7 +19,7 @@ mod tail;
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    load::{self, Calls, Latencies, Meter, Pace, Part, Span, Used},
+    load::{self, Calls, CpuUsage, Latencies, Load, LoadMode, Meter, Span},
     report::{Report, Run},
     world::{World, server::Server},
 };
@@ -28,10 +28,10 @@ use crate::{
 pub const USERS: u64 = 100_000;
 
 /// One call at a time.
-const ONE_BY_ONE: Pace = Pace::Closed { connections: 1, streams: 1 };
+const ONE_BY_ONE: LoadMode = LoadMode::Closed { connections: 1, streams: 1 };
 
-/// 64 calls in flight, where each request is sent once.
-const WIDE: Pace = Pace::Closed { connections: 8, streams: 8 };
+/// 64 calls in flight.
+const CONCURRENT: LoadMode = LoadMode::Closed { connections: 8, streams: 8 };
 
 /// A scenario: one question that the benchmark answers.
 pub struct Scenario {
@@ -39,8 +39,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// The question.
     pub about: &'static str,
-    /// User counts of the databases that the scenario needs. The argument is the size of the
-    /// largest.
+    /// Returns the sizes of the databases that the scenario needs, in users. The argument is the
+    /// size of the largest database.
     sizes: fn(u64) -> Vec<u64>,
     /// Runs the scenario.
     pub run: fn(&mut Bench) -> anyhow::Result<()>,
@@ -50,19 +50,19 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "overhead",
-        about: "cost of a decision beyond gRPC itself",
+        about: "cost of a decision compared with gRPC itself",
         sizes: default_size,
         run: overhead::run,
     },
     Scenario {
         name: "tail",
-        about: "latency of the slowest decisions against that of an empty call",
+        about: "latency of the slowest decisions compared with the slowest empty calls",
         sizes: default_size,
         run: tail::run,
     },
     Scenario {
         name: "batch",
-        about: "cost of a hundred decisions in one call, against one",
+        about: "cost of a call with a hundred decisions compared with one decision",
         sizes: default_size,
         run: batch::run,
     },
@@ -74,19 +74,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "neighbours",
-        about: "effect of a tenant's worst load on another's decisions and sign-ins",
+        about: "effect of one tenant's maximum load on another tenant's decisions and sign-ins",
         sizes: default_size,
         run: neighbours::run,
     },
     Scenario {
         name: "sign_in",
-        about: "cost of a sign-in beyond argon2, two signatures and a commit",
+        about: "cost of a sign-in compared with argon2, two signatures and a commit",
         sizes: default_size,
         run: sign_in::run,
     },
     Scenario {
         name: "refresh",
-        about: "cost of a refresh beyond two signatures and a commit",
+        about: "cost of a refresh compared with two signatures and a commit",
         sizes: default_size,
         run: refresh::run,
     },
@@ -98,19 +98,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "cold",
-        about: "cost of a decision about a subject that is not in memory",
+        about: "cost of a decision about a subject that is not in the cache",
         sizes: default_size,
         run: cold::run,
     },
     Scenario {
         name: "memory",
-        about: "memory that a subject takes in the server",
+        about: "memory that a cached subject takes in the server",
         sizes: default_size,
         run: memory::run,
     },
     Scenario {
         name: "start",
-        about: "start time of the server, and size of the program",
+        about: "start time of the server, and size of its binary",
         sizes: default_size,
         run: start::run,
     },
@@ -146,7 +146,7 @@ pub struct Effort {
 
 /// Shared state of the scenarios.
 pub struct Bench {
-    /// Servers and data.
+    /// The servers and their data.
     pub world: World,
     pub report: Report,
     pub effort: Effort,
@@ -161,65 +161,65 @@ impl Bench {
         round: u64,
         server: &Server,
         calls: &Calls,
-        pace: Pace,
+        mode: LoadMode,
     ) -> anyhow::Result<Run> {
-        let parts = [Part { calls, addr: server.addr, pace }];
-        let runs = self.measure_all(round, server, &parts)?;
+        let loads = [Load { calls, addr: server.addr, mode }];
+        let runs = self.measure_all(round, server, &loads)?;
         runs.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was measured"))
     }
 
-    /// Measures several kinds of calls at once and records the results.
+    /// Measures several loads that run concurrently, and records the results.
     fn measure_all(
         &mut self,
         round: u64,
         server: &Server,
-        parts: &[Part<'_>],
+        loads: &[Load<'_>],
     ) -> anyhow::Result<Vec<Run>> {
         let cores = self.world.cores.clone();
         let meter = Meter::new(server.pid(), cores.clone());
         let span = Span { warm_up: self.effort.warm_up, measured: self.effort.measured };
-        let (latencies, used) = load::drive(&cores.load, parts, span, &meter)?;
-        let runs: Vec<_> = parts
+        let (latencies, usage) = load::send(&cores.load, loads, span, &meter)?;
+        let runs: Vec<_> = loads
             .iter()
             .zip(&latencies)
-            .map(|(part, latencies)| {
-                Run::new(part, server.users, round, latencies, used, parts.len() == 1)
+            .map(|(load, latencies)| {
+                Run::new(load, server.users, round, latencies, usage, loads.len() == 1)
             })
             .collect();
         for run in &runs {
-            self.report.record(run);
+            self.report.add_run(run);
         }
         Ok(runs)
     }
 
-    /// Sends every request of `calls` once and records the result. Also returns the number of
-    /// statements that Postgres received for all of them.
-    fn once(
+    /// Sends every request of `calls` once and records the measurement. Also returns the number of
+    /// statements that Postgres received for all these requests.
+    fn send_each_once(
         &mut self,
         round: u64,
         server: &Server,
         calls: &Calls,
-        pace: Pace,
+        mode: LoadMode,
     ) -> anyhow::Result<(Run, f64)> {
         let users = server.users.ok_or_else(|| anyhow::anyhow!("a server without a database"))?;
-        let part = Part { calls, addr: server.addr, pace };
-        let before = self.world.asked(users)?;
-        let (latencies, used) = self.send(server, &part)?;
-        let asked = self.world.asked(users)? - before;
-        let run = Run::new(&part, server.users, round, &latencies, used, true);
-        self.report.record(&run);
-        Ok((run, crate::number(asked)))
+        let load = Load { calls, addr: server.addr, mode };
+        let before = self.world.statement_count(users)?;
+        let (latencies, usage) = self.send(server, &load)?;
+        let statements = self.world.statement_count(users)? - before;
+        let run = Run::new(&load, server.users, round, &latencies, usage, true);
+        self.report.add_run(&run);
+        Ok((run, crate::to_f64(statements)))
     }
 
     /// Sends every request of `calls` once, so that the server caches the tokens and subjects of
     /// the requests.
-    fn warm(&self, server: &Server, calls: &Calls) -> anyhow::Result<()> {
-        self.send(server, &Part { calls, addr: server.addr, pace: WIDE })?;
+    fn warm_up(&self, server: &Server, calls: &Calls) -> anyhow::Result<()> {
+        self.send(server, &Load { calls, addr: server.addr, mode: CONCURRENT })?;
         Ok(())
     }
 
-    fn send(&self, server: &Server, part: &Part<'_>) -> anyhow::Result<(Latencies, Used)> {
+    fn send(&self, server: &Server, load: &Load<'_>) -> anyhow::Result<(Latencies, CpuUsage)> {
         let cores = &self.world.cores;
-        load::once(&cores.load, part, &Meter::new(server.pid(), cores.clone()))
+        load::send_each_once(&cores.load, load, &Meter::new(server.pid(), cores.clone()))
     }
 }

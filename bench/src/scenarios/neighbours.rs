@@ -1,10 +1,10 @@
 //! Effect of one tenant's load on another tenant. The noisy tenant, which registered itself, sends
-//! the most expensive load that the server allows: sign-ins with the most expensive hashes, wrong
+//! the most expensive calls that the server allows: sign-ins with the most expensive hashes, wrong
 //! passwords, the largest batches about the largest subject, slow writes, searches, and cancelled
-//! calls. The scenario measures the decisions and sign-ins of a quiet tenant without and with this
-//! load.
+//! calls. The scenario measures the decisions and sign-ins of a quiet tenant during this load and
+//! without it.
 //!
-//! The noisy tenant repeats a refused call after a pause. Otherwise the benchmark would measure the
+//! The noisy tenant pauses after each refused call. Otherwise the benchmark would measure the
 //! highest rate of refusals.
 
 use std::time::Duration;
@@ -16,8 +16,8 @@ use tenantry::proto::v1::{
 
 use super::{Bench, USERS, requests};
 use crate::{
-    load::{Calls, Pace, Part, Request, Verdict},
-    report::{Figure, Target},
+    load::{Calls, Load, LoadMode, Request, Verdict},
+    report::{ScenarioResult, Target},
     world::{
         noisy::{self, NoisyTenant},
         server::Server,
@@ -25,123 +25,147 @@ use crate::{
     },
 };
 
-/// Rate of the quiet tenant's decisions, as a share of the server's highest rate.
-const RATE_SHARE: f64 = 0.1;
+/// Rate of the quiet tenant's decisions, as a fraction of the server's highest rate.
+const RATE_FRACTION: f64 = 0.1;
 
-/// Pace of the quiet tenant's sign-ins: two in flight, which keep both hashing threads busy.
-const SIGN_INS: Pace = Pace::Closed { connections: 1, streams: 2 };
+/// Load mode of the quiet tenant's sign-ins: two in flight, so that the hashing thread always has a
+/// next password.
+const SIGN_INS: LoadMode = LoadMode::Closed { connections: 1, streams: 2 };
 
-/// Number of loads at the start of [`all_loads`] that use Postgres no more than sign-ins do.
-const WITHOUT_POSTGRES: usize = 4;
+/// Number of loads at the start of [`noisy_loads`] that use Postgres no more than sign-ins do: the
+/// sign-ins and the batches.
+const LOADS_WITHOUT_POSTGRES: usize = 4;
 
-/// Pause of the noisy tenant after a refusal.
+/// Minimum pause of the noisy tenant after a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Timeout after which the noisy tenant cancels a call.
+/// Time after which the noisy tenant cancels a call.
 const CANCEL_AFTER: Duration = Duration::from_millis(5);
 
-/// Number of client addresses of a flood (G02).
+/// Number of client addresses of the flood of sign-ins (G02).
 const ADDRESSES: u32 = 1000;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let noisy = bench.world.noisy_tenant(&server)?;
-    measure_all_loads(bench, &server, &noisy)?;
+    let server = bench.world.start_server(USERS, &[])?;
+    let noisy = bench.world.create_noisy_tenant(&server)?;
+    measure_noisy_loads(bench, &server, &noisy)?;
     drop(server);
     measure_sign_in_flood(bench, &noisy)
 }
 
-fn measure_all_loads(
+fn measure_noisy_loads(
     bench: &mut Bench,
     server: &Server,
     noisy: &NoisyTenant,
 ) -> anyhow::Result<()> {
-    let tokens = bench.world.subjects_tokens(USERS)?;
+    let tokens = bench.world.subject_tokens(USERS)?;
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
     let sign_in = requests::sign_in(Shape { users: USERS });
-    let named_calls = |check_name, sign_in_name| {
-        (check.clone().named(check_name), sign_in.clone().named(sign_in_name))
+    let calls_with_names = |check_name, sign_in_name| {
+        (check.clone().with_name(check_name), sign_in.clone().with_name(sign_in_name))
     };
-    let quiet_calls = named_calls("Check, quiet", "Login, quiet");
-    let beside_some = named_calls("Check, beside its sign-ins", "Login, beside its sign-ins");
-    let beside_all = named_calls("Check, beside the worst", "Login, beside the worst");
-    let loads_of_noisy = all_loads(noisy);
-    bench.warm(server, &check)?;
+    let quiet_calls = calls_with_names("Check, no noisy load", "Login, no noisy load");
+    let some_load_calls = calls_with_names("Check, some noisy load", "Login, some noisy load");
+    let full_load_calls = calls_with_names("Check, full noisy load", "Login, full noisy load");
+    let noisy_loads = noisy_loads(noisy);
+    bench.warm_up(server, &check)?;
 
-    let mut tail = Figure::new("Check beside the worst ÷ quiet, p99", Target::AtMost(2.0));
-    let mut middle = Figure::record("Check beside the worst ÷ quiet, p50");
-    let mut share =
-        Figure::new("sign-ins beside the worst ÷ their fair share", Target::AtLeast(0.9));
-    let mut less_tail = Figure::record("Check beside its sign-ins and batches ÷ quiet, p99");
-    let mut less_share = Figure::record("sign-ins beside its sign-ins and batches ÷ fair share");
-    let mut refused = Figure::new("the other tenant's refused calls", Target::Exactly(0.0));
-    let mut accepted = Figure::record("the noisy tenant's calls that were served, calls/s");
+    let mut tail =
+        ScenarioResult::new("Check during the noisy load ÷ without it, p99", Target::AtMost(2.0));
+    let mut median =
+        ScenarioResult::without_target("Check during the noisy load ÷ without it, p50");
+    let mut sign_in_share = ScenarioResult::new(
+        "sign-ins during the noisy load ÷ their fair share",
+        Target::AtLeast(0.9),
+    );
+    let mut some_load_tail =
+        ScenarioResult::without_target("Check during noisy sign-ins and batches ÷ without, p99");
+    let mut some_load_share =
+        ScenarioResult::without_target("sign-ins during noisy sign-ins and batches ÷ fair share");
+    let mut refused =
+        ScenarioResult::new("refused calls of the quiet tenant", Target::Exactly(0.0));
+    let mut noisy_rate =
+        ScenarioResult::without_target("served calls of the noisy tenant, calls/s");
 
     for round in 1..=bench.effort.rounds {
-        let full_rate = bench.measure(round, server, &check, Pace::FULL)?;
-        let pace = Pace::Open { rate: full_rate.per_second * RATE_SHARE };
-        let mut measure = |(check, sign_in), loads: &[(Calls, Pace)]| {
+        let full_run = bench.measure(round, server, &check, LoadMode::FULL)?;
+        let mode = LoadMode::Open { rate: full_run.per_second * RATE_FRACTION };
+        let mut measure = |(check, sign_in), noisy_loads: &[(Calls, LoadMode)]| {
             let addr = server.addr;
-            let mut parts = vec![
-                Part { calls: check, addr, pace },
-                Part { calls: sign_in, addr, pace: SIGN_INS },
+            let mut loads = vec![
+                Load { calls: check, addr, mode },
+                Load { calls: sign_in, addr, mode: SIGN_INS },
             ];
-            parts.extend(loads.iter().map(|(calls, pace)| Part { calls, addr, pace: *pace }));
-            bench.measure_all(round, server, &parts)
+            loads.extend(noisy_loads.iter().map(|(calls, mode)| Load { calls, addr, mode: *mode }));
+            bench.measure_all(round, server, &loads)
         };
-        let quiet = measure((&quiet_calls.0, &quiet_calls.1), &[])?;
-        let some_run =
-            measure((&beside_some.0, &beside_some.1), &loads_of_noisy[..WITHOUT_POSTGRES])?;
-        let loaded = measure((&beside_all.0, &beside_all.1), &loads_of_noisy)?;
+        let quiet_runs = measure((&quiet_calls.0, &quiet_calls.1), &[])?;
+        let some_load_runs = measure(
+            (&some_load_calls.0, &some_load_calls.1),
+            &noisy_loads[..LOADS_WITHOUT_POSTGRES],
+        )?;
+        let full_load_runs = measure((&full_load_calls.0, &full_load_calls.1), &noisy_loads)?;
 
-        tail.push(loaded[0].p99 / quiet[0].p99);
-        middle.push(loaded[0].p50 / quiet[0].p50);
+        // In each measurement, run 0 is Check, run 1 is Login, and the others are the noisy loads.
+        tail.push(full_load_runs[0].p99 / quiet_runs[0].p99);
+        median.push(full_load_runs[0].p50 / quiet_runs[0].p50);
         // Two tenants sign in, so the fair share of each tenant is half.
-        share.push(loaded[1].per_second / (quiet[1].per_second / 2.0));
-        less_tail.push(some_run[0].p99 / quiet[0].p99);
-        less_share.push(some_run[1].per_second / (quiet[1].per_second / 2.0));
-        refused.push(crate::number(loaded[0].refused + loaded[1].refused));
-        accepted.push(loaded[2..].iter().map(|run| run.per_second).sum());
+        let fair_share = quiet_runs[1].per_second / 2.0;
+        sign_in_share.push(full_load_runs[1].per_second / fair_share);
+        some_load_tail.push(some_load_runs[0].p99 / quiet_runs[0].p99);
+        some_load_share.push(some_load_runs[1].per_second / fair_share);
+        refused.push(crate::to_f64(full_load_runs[0].refused + full_load_runs[1].refused));
+        noisy_rate.push(full_load_runs[2..].iter().map(|run| run.per_second).sum());
     }
-    bench.report.add([tail, middle, share, less_tail, less_share, refused, accepted]);
+    bench.report.add_results([
+        tail,
+        median,
+        sign_in_share,
+        some_load_tail,
+        some_load_share,
+        refused,
+        noisy_rate,
+    ]);
     Ok(())
 }
 
-/// Measures decisions during a flood of one tenant's sign-ins from very many addresses, above
-/// the tenant's rate limit (G02).
+/// Measures decisions during a flood of one tenant's sign-ins from very many addresses. The flood
+/// exceeds the tenant's rate limit (G02).
 fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Result<()> {
     let settings = [("RATE_LIMIT_SIGN_IN", "20/1m,60/1m"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
-    let server = bench.world.serve(USERS, &settings)?;
-    let tokens = bench.world.subjects_tokens(USERS)?;
+    let server = bench.world.start_server(USERS, &settings)?;
+    let tokens = bench.world.subject_tokens(USERS)?;
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
-    let (quiet_calls, during_flood) =
-        (check.clone().named("Check, no flood"), check.clone().named("Check, beside a flood"));
-    let flood = flood(noisy);
-    bench.warm(&server, &check)?;
+    let without_flood = check.clone().with_name("Check, no flood");
+    let during_flood = check.clone().with_name("Check, during a flood");
+    let flood = flood_calls(noisy);
+    bench.warm_up(&server, &check)?;
 
-    let mut tail = Figure::new(
-        "Check beside a flood from 1,000 addresses ÷ without, p99",
+    let mut tail = ScenarioResult::new(
+        "Check during a flood from 1,000 addresses ÷ without, p99",
         Target::AtMost(1.1),
     );
-    let mut limited = Figure::record("sign-ins of the flood that were refused, share");
+    let mut refused = ScenarioResult::without_target("refused fraction of the flood's sign-ins");
     for round in 1..=bench.effort.rounds {
-        let full_rate = bench.measure(round, &server, &check, Pace::FULL)?;
-        let pace = Pace::Open { rate: full_rate.per_second * RATE_SHARE };
-        let quiet = bench.measure(round, &server, &quiet_calls, pace)?;
-        let parts = [
-            Part { calls: &during_flood, addr: server.addr, pace },
-            Part { calls: &flood, addr: server.addr, pace: Pace::Open { rate: 100.0 } },
+        let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
+        let mode = LoadMode::Open { rate: full_run.per_second * RATE_FRACTION };
+        let quiet_run = bench.measure(round, &server, &without_flood, mode)?;
+        let loads = [
+            Load { calls: &during_flood, addr: server.addr, mode },
+            Load { calls: &flood, addr: server.addr, mode: LoadMode::Open { rate: 100.0 } },
         ];
-        let loaded = bench.measure_all(round, &server, &parts)?;
-        tail.push(loaded[0].p99 / quiet.p99);
-        let all = crate::number(loaded[1].refused + loaded[1].calls).max(1.0);
-        limited.push(crate::number(loaded[1].refused) / all);
+        let runs = bench.measure_all(round, &server, &loads)?;
+        let (check_run, flood_run) = (&runs[0], &runs[1]);
+        tail.push(check_run.p99 / quiet_run.p99);
+        let all_sign_ins = crate::to_f64(flood_run.refused + flood_run.calls).max(1.0);
+        refused.push(crate::to_f64(flood_run.refused) / all_sign_ins);
     }
-    bench.report.add([tail, limited]);
+    bench.report.add_results([tail, refused]);
     Ok(())
 }
 
-fn flood(noisy: &NoisyTenant) -> Calls {
+/// Sign-ins of unknown users, each from another address.
+fn flood_calls(noisy: &NoisyTenant) -> Calls {
     let email = |number| format!("nobody-{number}@noisy.test");
     let requests = (0..ADDRESSES).map(|number| sign_in(noisy, email(number), "x"));
     let addresses = (0..ADDRESSES)
@@ -151,17 +175,18 @@ fn flood(noisy: &NoisyTenant) -> Calls {
 }
 
 /// All loads that the noisy tenant sends at the same time.
-fn all_loads(noisy: &NoisyTenant) -> Vec<(Calls, Pace)> {
+fn noisy_loads(noisy: &NoisyTenant) -> Vec<(Calls, LoadMode)> {
     const LOGIN: &str = "/tenantry.v1.AuthService/Login";
-    let each = |password: &str| -> Vec<Request> {
-        noisy.imported.iter().map(|email| sign_in(noisy, email.clone(), password)).collect()
+    let sign_in_all = |password: &str| -> Vec<Request> {
+        noisy.imported_emails.iter().map(|email| sign_in(noisy, email.clone(), password)).collect()
     };
-    let streams = |streams| Pace::Closed { connections: 1, streams };
-    let imported_hashes = calls("Login, imported hashes", LOGIN, each(&noisy.imported_password));
-    let wrong = calls("Login, wrong passwords", LOGIN, each("a wrong password"));
-    let cancelled = calls("Login, given up", LOGIN, each("another wrong password"))
-        .cancelled_after(CANCEL_AFTER);
-    let batches = vec![with_token(noisy, &batch(noisy))];
+    let closed_loop = |streams| LoadMode::Closed { connections: 1, streams };
+    let imported_hashes =
+        calls("Login, imported hashes", LOGIN, sign_in_all(&noisy.imported_password));
+    let wrong = calls("Login, wrong passwords", LOGIN, sign_in_all("a wrong password"));
+    let cancelled = calls("Login, cancelled", LOGIN, sign_in_all("another wrong password"))
+        .cancel_after(CANCEL_AFTER);
+    let batches = vec![with_token(noisy, &largest_batch(noisy))];
     let batches =
         calls("BatchCheck, largest", "/tenantry.v1.PermissionService/BatchCheck", batches);
     let writes = vec![
@@ -174,12 +199,12 @@ fn all_loads(noisy: &NoisyTenant) -> Vec<(Calls, Pace)> {
     let searches = vec![with_token(noisy, &search)];
     let searches = calls("ListUsers, search", "/tenantry.v1.UserService/ListUsers", searches);
     vec![
-        (imported_hashes, streams(8)),
-        (wrong, streams(4)),
-        (cancelled, streams(4)),
-        (batches, streams(2)),
-        (writes, streams(30)),
-        (searches, streams(2)),
+        (imported_hashes, closed_loop(8)),
+        (wrong, closed_loop(4)),
+        (cancelled, closed_loop(4)),
+        (batches, closed_loop(2)),
+        (writes, closed_loop(30)),
+        (searches, closed_loop(2)),
     ]
 }
 
@@ -199,25 +224,27 @@ fn with_token(noisy: &NoisyTenant, message: &impl Message) -> Request {
 
 /// A batch with the largest allowed number of questions. For each question, the server compares
 /// every value of every scope of the subject.
-fn batch(noisy: &NoisyTenant) -> BatchCheckRequest {
+fn largest_batch(noisy: &NoisyTenant) -> BatchCheckRequest {
     let item = BatchCheckItem {
         user_id: noisy.subject.clone(),
         permission: noisy::PERMISSION.to_owned(),
-        scope: Some(noisy.nearly.clone()),
+        scope: Some(noisy.almost_matching_scope.clone()),
         ..BatchCheckItem::default()
     };
     BatchCheckRequest { items: vec![item; 1000], ..BatchCheckRequest::default() }
 }
 
-/// Request that changes the largest role. All callers wait for the lock on the role's row.
-fn update_role_without(noisy: &NoisyTenant, left_out: usize) -> UpdateRoleRequest {
+/// Request that removes one permission from the largest role. Concurrent requests wait for the lock
+/// on the role's row.
+fn update_role_without(noisy: &NoisyTenant, permission: usize) -> UpdateRoleRequest {
     let mut permissions = noisy.permissions.clone();
-    permissions.remove(left_out);
+    permissions.remove(permission);
     UpdateRoleRequest { role_id: noisy.role.clone(), permissions, ..UpdateRoleRequest::default() }
 }
 
+/// Calls that accept every response. After an error, the client pauses.
 fn calls(name: &'static str, path: &'static str, requests: Vec<Request>) -> Calls {
-    Calls::new(name, path, requests, |answer| match answer {
+    Calls::new(name, path, requests, |result| match result {
         Ok(_) => Verdict::Good,
         Err(_) => Verdict::Refused(PAUSE),
     })

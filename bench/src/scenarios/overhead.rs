@@ -1,48 +1,60 @@
-//! Additional cost of a decision compared with an empty call on the same server, and of the server
-//! compared with gRPC itself.
+//! Cost of a decision compared with an empty call (a health check) on the same server, and cost of
+//! the server compared with gRPC itself (a health check on a minimal server).
 
 use super::{Bench, USERS, requests};
 use crate::{
-    load::Pace,
-    report::{Figure, Target},
+    load::LoadMode,
+    report::{ScenarioResult, Target},
     world::shape::Shape,
 };
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let bare = bench.world.serve_bare()?;
-    let tokens = bench.world.subjects_tokens(USERS)?;
+    let server = bench.world.start_server(USERS, &[])?;
+    let bare = bench.world.start_bare_server()?;
+    let tokens = bench.world.subject_tokens(USERS)?;
     let health = requests::health();
-    let on_bare = requests::health().named("health, bare server");
-    let with_token = requests::health_with(&tokens);
+    let bare_health = requests::health().with_name("health, bare server");
+    let token_health = requests::health_with_tokens(&tokens);
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
 
-    bench.warm(&server, &check)?;
+    bench.warm_up(&server, &check)?;
 
-    let mut bare_server = Figure::new("health ÷ a bare server's, calls/s", Target::AtLeast(0.95));
-    let mut bare_cost = Figure::record("health ÷ a bare server's, server CPU");
-    let mut to_token = Figure::new("Check ÷ health with a token, calls/s", Target::AtLeast(0.90));
-    let mut to_health = Figure::new("Check ÷ health, calls/s", Target::AtLeast(0.65));
-    let mut cpu_token = Figure::record("health with a token ÷ Check, server CPU");
-    let mut cpu_health = Figure::record("health ÷ Check, server CPU");
+    let mut rate_to_bare =
+        ScenarioResult::new("health ÷ health on a bare server, calls/s", Target::AtLeast(0.95));
+    let mut cpu_to_bare =
+        ScenarioResult::without_target("health ÷ health on a bare server, server CPU");
+    let mut rate_to_token =
+        ScenarioResult::new("Check ÷ health with a token, calls/s", Target::AtLeast(0.90));
+    let mut rate_to_health = ScenarioResult::new("Check ÷ health, calls/s", Target::AtLeast(0.65));
+    let mut cpu_to_token =
+        ScenarioResult::without_target("health with a token ÷ Check, server CPU");
+    let mut cpu_to_health = ScenarioResult::without_target("health ÷ Check, server CPU");
     let mut difference =
-        Figure::new("Check − health with a token, server CPU µs", Target::AtMost(3.0));
+        ScenarioResult::new("Check − health with a token, server CPU µs", Target::AtMost(3.0));
 
     for round in 1..=bench.effort.rounds {
-        let health_run = bench.measure(round, &server, &health, Pace::FULL)?;
-        let bare_run = bench.measure(round, &bare, &on_bare, Pace::FULL)?;
-        let token_run = bench.measure(round, &server, &with_token, Pace::FULL)?;
-        let check_run = bench.measure(round, &server, &check, Pace::FULL)?;
+        let health_run = bench.measure(round, &server, &health, LoadMode::FULL)?;
+        let bare_run = bench.measure(round, &bare, &bare_health, LoadMode::FULL)?;
+        let token_run = bench.measure(round, &server, &token_health, LoadMode::FULL)?;
+        let check_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
 
-        bare_server.ratio_of_rates(&health_run, &bare_run);
-        bare_cost.push(health_run.cpu_micros / bare_run.cpu_micros);
-        to_token.ratio_of_rates(&check_run, &token_run);
-        to_health.ratio_of_rates(&check_run, &health_run);
-        cpu_token.push(token_run.cpu_micros / check_run.cpu_micros);
-        cpu_health.push(health_run.cpu_micros / check_run.cpu_micros);
+        rate_to_bare.push_ratio_of_rates(&health_run, &bare_run);
+        cpu_to_bare.push(health_run.cpu_micros / bare_run.cpu_micros);
+        rate_to_token.push_ratio_of_rates(&check_run, &token_run);
+        rate_to_health.push_ratio_of_rates(&check_run, &health_run);
+        cpu_to_token.push(token_run.cpu_micros / check_run.cpu_micros);
+        cpu_to_health.push(health_run.cpu_micros / check_run.cpu_micros);
         difference.push(check_run.cpu_micros - token_run.cpu_micros);
     }
-    let figures = [to_token, cpu_token, to_health, cpu_health, difference, bare_server, bare_cost];
-    bench.report.add(figures);
+    let results = [
+        rate_to_token,
+        cpu_to_token,
+        rate_to_health,
+        cpu_to_health,
+        difference,
+        rate_to_bare,
+        cpu_to_bare,
+    ];
+    bench.report.add_results(results);
     Ok(())
 }

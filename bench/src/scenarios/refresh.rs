@@ -1,40 +1,41 @@
-//! CPU cost of a refresh, compared with its necessary parts: two signatures and a commit. Measured
-//! with many refreshes in flight, and with one refresh at a time, where the cost includes the
-//! wake-ups of an idle server.
+//! CPU cost of a refresh, compared with its minimum cost: two signatures and a commit. It is
+//! measured with many refreshes in flight, and with one refresh at a time. With one at a time, the
+//! cost includes the wake-ups of an idle server.
 
-use super::{Bench, ONE_BY_ONE, USERS, WIDE, requests};
-use crate::report::{Figure, Target};
+use super::{Bench, CONCURRENT, ONE_BY_ONE, USERS, requests};
+use crate::report::{ScenarioResult, Target};
 
 /// Number of refreshes of each kind in a round. A refresh token works only once, so each round
 /// uses the next sessions.
 const REFRESHES: u64 = 300;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let mut cost = Figure::new("refresh ÷ two signatures and a commit, CPU", Target::AtMost(1.25));
-    let mut total = Figure::record("refresh, CPU, µs");
-    let mut sequential = Figure::record("refresh, one after the other, CPU, µs");
-    let mut floor = Figure::record("two signatures and a commit, CPU, µs");
-    let mut statement_count = Figure::record("statements for a refresh");
+    let server = bench.world.start_server(USERS, &[])?;
+    let mut ratio =
+        ScenarioResult::new("refresh ÷ two signatures and a commit, CPU", Target::AtMost(1.25));
+    let mut total = ScenarioResult::without_target("refresh, CPU, µs");
+    let mut sequential = ScenarioResult::without_target("refresh, one after the other, CPU, µs");
+    let mut minimum = ScenarioResult::without_target("two signatures and a commit, CPU, µs");
+    let mut statement_count = ScenarioResult::without_target("statements per refresh");
 
     let mut next_session = 0;
     for round in 1..=bench.effort.rounds {
-        let necessary = bench.world.floor(USERS)?;
-        let necessary = necessary.signatures + necessary.commit;
-        let mut refresh = |pace| {
+        let parts = bench.world.minimum_cost(USERS)?;
+        let minimum_cost = parts.signatures + parts.commit;
+        let mut refresh = |mode| {
             let tokens =
                 bench.world.refresh_tokens(USERS, next_session..next_session + REFRESHES)?;
             next_session += REFRESHES;
-            bench.once(round, &server, &requests::refresh(&tokens), pace)
+            bench.send_each_once(round, &server, &requests::refresh(&tokens), mode)
         };
         let (sequential_run, _) = refresh(ONE_BY_ONE)?;
-        let (concurrent_run, statements) = refresh(WIDE)?;
-        cost.push(concurrent_run.cpu_micros / necessary);
+        let (concurrent_run, statements) = refresh(CONCURRENT)?;
+        ratio.push(concurrent_run.cpu_micros / minimum_cost);
         total.push(concurrent_run.cpu_micros);
         sequential.push(sequential_run.cpu_micros);
-        floor.push(necessary);
-        statement_count.push(statements / crate::number(concurrent_run.calls));
+        minimum.push(minimum_cost);
+        statement_count.push(statements / crate::to_f64(concurrent_run.calls));
     }
-    bench.report.add([cost, total, sequential, floor, statement_count]);
+    bench.report.add_results([ratio, total, sequential, minimum, statement_count]);
     Ok(())
 }

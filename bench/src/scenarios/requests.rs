@@ -1,4 +1,4 @@
-//! The calls that scenarios make.
+//! The calls that the scenarios send.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub fn health() -> Calls {
 }
 
 /// Health checks with these tokens, in turn.
-pub fn health_with(tokens: &[Bearer]) -> Calls {
+pub fn health_with_tokens(tokens: &[Bearer]) -> Calls {
     let requests = tokens
         .iter()
         .map(|token| Request { token: Some(token.clone()), message: Bytes::new() })
@@ -43,12 +43,12 @@ pub fn health_with(tokens: &[Bearer]) -> Calls {
     Calls::new("health with token", HEALTH, requests, serving_or_allowed)
 }
 
-/// Each subject checks a permission that the subject holds, with the subject's token. The tokens
-/// belong to the sessions from `first` on.
-pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
+/// Each subject checks a permission that the subject holds, with the subject's token. The first
+/// token belongs to the session `first_session`, the next token to the next session.
+pub fn check_self(shape: Shape, tokens: &[Bearer], first_session: u64) -> Calls {
     let requests = tokens
         .iter()
-        .zip(first..)
+        .zip(first_session..)
         .map(|(token, session)| {
             let permission = shape.permission_of(shape.session_user(session));
             request(token, &CheckRequest { permission, ..CheckRequest::default() })
@@ -57,23 +57,28 @@ pub fn check_self(shape: Shape, tokens: &[Bearer], first: u64) -> Calls {
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// The asker, the user that may check other subjects, checks these subjects.
-pub fn check_about(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
-    check_others(shape, askers, subjects, Consistency::MinimizeLatency)
+/// The checker (the user that may check other subjects) checks these subjects.
+pub fn check_subjects(shape: Shape, checker_tokens: &[Bearer], subjects: Vec<u64>) -> Calls {
+    check_with(shape, checker_tokens, subjects, Consistency::MinimizeLatency)
 }
 
-/// The asker checks these subjects, with decisions from Postgres instead of from the cache.
-pub fn check_fresh(shape: Shape, askers: &[Bearer], subjects: Vec<u64>) -> Calls {
-    check_others(shape, askers, subjects, Consistency::FullyConsistent).named("Check from Postgres")
-}
-
-fn check_others(
+/// The checker checks these subjects. The server decides from Postgres and not from its cache.
+pub fn check_fully_consistent(
     shape: Shape,
-    askers: &[Bearer],
+    checker_tokens: &[Bearer],
+    subjects: Vec<u64>,
+) -> Calls {
+    check_with(shape, checker_tokens, subjects, Consistency::FullyConsistent)
+        .with_name("Check from Postgres")
+}
+
+fn check_with(
+    shape: Shape,
+    checker_tokens: &[Bearer],
     subjects: Vec<u64>,
     consistency: Consistency,
 ) -> Calls {
-    let ask = |(subject, token)| {
+    let to_request = |(subject, token)| {
         let BatchCheckItem { user_id, permission, .. } = question_about(shape, subject);
         let consistency = consistency.into();
         request(
@@ -81,34 +86,35 @@ fn check_others(
             &CheckRequest { user_id, permission, consistency, ..CheckRequest::default() },
         )
     };
-    let requests = subjects.into_iter().zip(askers.iter().cycle()).map(ask).collect();
+    let requests =
+        subjects.into_iter().zip(checker_tokens.iter().cycle()).map(to_request).collect();
     Calls::new("Check", CHECK, requests, serving_or_allowed)
 }
 
-/// Each subject checks all [`PERMISSIONS`] permissions with its own token, like a program that
-/// shows the user's allowed actions.
+/// Each subject checks all [`PERMISSIONS`] permissions with the subject's token, like a program
+/// that shows a user which actions are allowed.
 pub fn batch_self(tokens: &[Bearer]) -> Calls {
-    let ask = |number| {
+    let question = |number| {
         let permission = shape::permission(number);
         BatchCheckItem { permission, ..BatchCheckItem::default() }
     };
-    let message = batch((0..PERMISSIONS).map(ask).collect());
+    let message = batch((0..PERMISSIONS).map(question).collect());
     let requests = tokens.iter().map(|token| request(token, &message)).collect();
-    Calls::new("BatchCheck, oneself", BATCH_CHECK, requests, some_allowed)
+    Calls::new("BatchCheck, about the caller", BATCH_CHECK, requests, some_allowed)
 }
 
-/// The asker checks these subjects, `size` subjects per batch.
-pub fn batches(shape: Shape, askers: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
+/// The checker checks these subjects, `size` subjects per batch.
+pub fn batches(shape: Shape, checker_tokens: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
     let batch_starts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
-    let ask = |(first, token): (u64, &Bearer)| {
+    let to_request = |(first, token): (u64, &Bearer)| {
         let batch_subjects = first..(first + size).min(subjects.end);
         request(
             token,
             &batch(batch_subjects.map(|subject| question_about(shape, subject)).collect()),
         )
     };
-    let requests = batch_starts.zip(askers.iter().cycle()).map(ask).collect();
-    Calls::new("BatchCheck, subjects", BATCH_CHECK, requests, all_allowed)
+    let requests = batch_starts.zip(checker_tokens.iter().cycle()).map(to_request).collect();
+    Calls::new("BatchCheck, about subjects", BATCH_CHECK, requests, all_allowed)
 }
 
 /// Question about a permission that the subject holds.
@@ -129,31 +135,36 @@ fn request(token: &Bearer, message: &impl Message) -> Request {
     Request { token: Some(token.clone()), message: message.encode_to_vec().into() }
 }
 
-/// Accepts a batch where no question has an error and at least one question is allowed, because a
-/// subject holds some of all permissions.
-fn some_allowed(answer: &Result<Bytes, Status>) -> Verdict {
-    judge_batch(answer, |results| {
+/// Accepts a batch in which no question has an error and at least one question is allowed. A
+/// subject holds some but not all permissions.
+fn some_allowed(result: &Result<Bytes, Status>) -> Verdict {
+    judge_batch(result, |results| {
         results.len() as u64 == PERMISSIONS
             && results.iter().all(|result| result.error.is_none())
             && results.iter().any(|result| result.allowed)
     })
 }
 
-fn all_allowed(answer: &Result<Bytes, Status>) -> Verdict {
-    judge_batch(answer, |results| {
+fn all_allowed(result: &Result<Bytes, Status>) -> Verdict {
+    judge_batch(result, |results| {
         !results.is_empty() && results.iter().all(|result| result.allowed)
     })
 }
 
 fn judge_batch(
-    answer: &Result<Bytes, Status>,
+    result: &Result<Bytes, Status>,
     is_good: fn(&[BatchCheckResult]) -> bool,
 ) -> Verdict {
-    let reply = answer.as_ref().ok().and_then(|reply| BatchCheckResponse::decode(&reply[..]).ok());
-    if reply.is_some_and(|reply| is_good(&reply.results)) { Verdict::Good } else { Verdict::Wrong }
+    let decoded =
+        result.as_ref().ok().and_then(|message| BatchCheckResponse::decode(&message[..]).ok());
+    if decoded.is_some_and(|response| is_good(&response.results)) {
+        Verdict::Good
+    } else {
+        Verdict::Wrong
+    }
 }
 
-/// Sign-ins of the guests, in turn.
+/// Sign-ins of the guests (the users with a password), in turn.
 pub fn sign_in(shape: Shape) -> Calls {
     let request = |guest| {
         let message = LoginRequest {
@@ -177,24 +188,24 @@ pub fn refresh(tokens: &[String]) -> Calls {
     Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), any_success)
 }
 
-/// The asker lists the users with this filter and order, and reads the first page with the default
-/// page size.
-pub fn search(askers: &[Bearer], filter: &str, order_by: &str) -> Calls {
+/// The checker lists the users with this filter and order, and reads only the first page, with the
+/// default page size.
+pub fn search(checker_tokens: &[Bearer], filter: &str, order_by: &str) -> Calls {
     let message = ListUsersRequest {
         filter: filter.to_owned(),
         order_by: order_by.to_owned(),
         ..ListUsersRequest::default()
     };
-    let requests = askers.iter().map(|token| request(token, &message)).collect();
+    let requests = checker_tokens.iter().map(|token| request(token, &message)).collect();
     Calls::new("ListUsers", LIST_USERS, requests, any_success)
 }
 
-fn any_success(answer: &Result<Bytes, Status>) -> Verdict {
-    if answer.is_ok() { Verdict::Good } else { Verdict::Wrong }
+fn any_success(result: &Result<Bytes, Status>) -> Verdict {
+    if result.is_ok() { Verdict::Good } else { Verdict::Wrong }
 }
 
-fn signed_in_or_overloaded(answer: &Result<Bytes, Status>) -> Verdict {
-    match answer {
+fn signed_in_or_overloaded(result: &Result<Bytes, Status>) -> Verdict {
+    match result {
         Ok(_) => Verdict::Good,
         Err(status) if status.code() == Code::ResourceExhausted => {
             let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);

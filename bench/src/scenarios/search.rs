@@ -1,34 +1,35 @@
 //! Latency of one page of a support desk's search through 100,000 users. Names and emails are
-//! stored encrypted, so the server decrypts each row of a search by name or by a part of an email.
-//! A page ends at its limit of rows or of time, and its page token continues from that row.
+//! stored encrypted, so a search by name or by a part of an email decrypts each row. A page ends
+//! when its limit of rows or of time is reached. The next page continues after that row.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
     load::Calls,
-    report::{Figure, Target},
+    report::{ScenarioResult, Target},
     world::tokens::Bearer,
 };
 
-/// Target latency, in milliseconds. A person does not notice this wait.
+/// Target latency, in milliseconds. People do not notice such a delay.
 const TARGET: Target = Target::AtMost(150.0);
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let support_desk_tokens = bench.world.askers_tokens(USERS)?;
-    let mut searches = searches(&support_desk_tokens);
+    let server = bench.world.start_server(USERS, &[])?;
+    let checker_tokens = bench.world.checker_tokens(USERS)?;
+    let mut searches = searches(&checker_tokens);
 
     for round in 1..=bench.effort.rounds {
-        for (calls, figure) in &mut searches {
+        for (calls, result) in &mut searches {
             let run = bench.measure(round, &server, calls, ONE_BY_ONE)?;
-            figure.push(run.p95 / 1000.0);
+            result.push(run.p95 / 1000.0);
         }
     }
-    bench.report.add(searches.into_iter().map(|(_, figure)| figure));
+    bench.report.add_results(searches.into_iter().map(|(_, result)| result));
     Ok(())
 }
 
-/// The searches and their figures. A search that matches only the last users takes longest.
-fn searches(support_desk_tokens: &[Bearer]) -> Vec<(Calls, Figure)> {
+/// The searches and their results. A search takes longest when only the last users match, or no
+/// user.
+fn searches(checker_tokens: &[Bearer]) -> Vec<(Calls, ScenarioResult)> {
     let searches = [
         ("search by a whole email, p95, ms", "email = user-00099000@bench.test", ""),
         ("search by a part of an email, p95, ms", r#"email:"-0009999""#, ""),
@@ -41,9 +42,9 @@ fn searches(support_desk_tokens: &[Bearer]) -> Vec<(Calls, Figure)> {
         ),
     ];
     searches
-        .map(|(name, filter, order)| {
-            let calls = requests::search(support_desk_tokens, filter, order).named(name);
-            (calls, Figure::new(name, TARGET))
+        .map(|(name, filter, order_by)| {
+            let calls = requests::search(checker_tokens, filter, order_by).with_name(name);
+            (calls, ScenarioResult::new(name, TARGET))
         })
         .into()
 }

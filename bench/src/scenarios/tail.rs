@@ -1,47 +1,51 @@
-//! Tail latency of decisions compared with empty calls, at half of the server's highest rate. A
-//! closed loop measures the highest rate, with many calls for each wake-up of the server. Calls
-//! that arrive one by one cost twice as much, so the scenario also measures at a quarter of the
-//! rate, where neither kind of call uses the whole core.
+//! Tail latency of decisions compared with empty calls (health checks), at half of the server's
+//! highest rate. The highest rate comes from a closed loop, in which one wake-up of the server
+//! serves many calls. Calls that arrive one by one cost twice as much. So the scenario also
+//! measures at a quarter of the rate, where neither kind of call uses the whole core.
 
 use super::{Bench, USERS, requests};
 use crate::{
-    load::Pace,
-    report::{Figure, Target},
+    load::LoadMode,
+    report::{ScenarioResult, Target},
     world::shape::Shape,
 };
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let server = bench.world.serve(USERS, &[])?;
-    let tokens = bench.world.subjects_tokens(USERS)?;
+    let server = bench.world.start_server(USERS, &[])?;
+    let tokens = bench.world.subject_tokens(USERS)?;
     let health = requests::health();
-    let with_token = requests::health_with(&tokens);
+    let token_health = requests::health_with_tokens(&tokens);
     let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
 
-    bench.warm(&server, &check)?;
+    bench.warm_up(&server, &check)?;
 
-    let mut to_health = Figure::new("Check ÷ health at half load, p99", Target::AtMost(1.3));
-    let mut to_token = Figure::record("Check ÷ health with a token at half load, p99");
-    let mut median = Figure::record("Check ÷ health at half load, p50");
-    let mut quarter_tail = Figure::record("Check ÷ health at a quarter of the load, p99");
-    let (quarter_health, quarter_check) =
-        (health.clone().named("health, quarter"), check.clone().named("Check, quarter"));
+    let mut health_ratio =
+        ScenarioResult::new("Check ÷ health at half load, p99", Target::AtMost(1.3));
+    let mut token_ratio =
+        ScenarioResult::without_target("Check ÷ health with a token at half load, p99");
+    let mut median = ScenarioResult::without_target("Check ÷ health at half load, p50");
+    let mut quarter_tail = ScenarioResult::without_target("Check ÷ health at a quarter load, p99");
+    let (quarter_health, quarter_check) = (
+        health.clone().with_name("health, quarter load"),
+        check.clone().with_name("Check, quarter load"),
+    );
 
     for round in 1..=bench.effort.rounds {
-        let full_rate = bench.measure(round, &server, &check, Pace::FULL)?;
-        let half = Pace::Open { rate: full_rate.per_second / 2.0 };
+        let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
+        let half = LoadMode::Open { rate: full_run.per_second / 2.0 };
         let health_run = bench.measure(round, &server, &health, half)?;
-        let token_run = bench.measure(round, &server, &with_token, half)?;
+        let token_run = bench.measure(round, &server, &token_health, half)?;
         let check_run = bench.measure(round, &server, &check, half)?;
 
-        to_health.push(check_run.p99 / health_run.p99);
-        to_token.push(check_run.p99 / token_run.p99);
+        health_ratio.push(check_run.p99 / health_run.p99);
+        token_ratio.push(check_run.p99 / token_run.p99);
         median.push(check_run.p50 / health_run.p50);
 
-        let quarter = Pace::Open { rate: full_rate.per_second / 4.0 };
+        let quarter = LoadMode::Open { rate: full_run.per_second / 4.0 };
         let health_run = bench.measure(round, &server, &quarter_health, quarter)?;
         let check_run = bench.measure(round, &server, &quarter_check, quarter)?;
         quarter_tail.push(check_run.p99 / health_run.p99);
     }
-    bench.report.add([to_health, to_token, median, quarter_tail]);
+    bench.report.add_results([health_ratio, token_ratio, median, quarter_tail]);
     Ok(())
 }

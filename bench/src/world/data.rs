@@ -1,4 +1,4 @@
-//! Fills a database with COPY.
+//! Fills a database with the benchmark's data, mostly by COPY.
 
 use std::{
     fmt::Write,
@@ -14,27 +14,27 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tenantry::{
     db::Db,
     pg,
-    privacy::{Cipher, DataKeys, MasterSource, SealContext, bound_row},
+    privacy::{Cipher, DataKeys, MasterSource, SealContext, bound_row_bytes},
     tokens::{Keyring, TokenKind},
 };
 
 use super::{
-    shape::{self, ASKER_SESSIONS, ROLES, SESSIONS, Shape},
+    shape::{self, CHECKER_SESSIONS, ROLES, SESSIONS, Shape},
     tokens::Keys,
 };
 
-/// Size of one chunk that is sent to Postgres, in bytes.
-const CHUNK: usize = 256 * 1024;
+/// Size of one chunk of COPY data, in bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Client details of all sessions.
-const CLIENT: &str = r#"{"device_name":"","ip":"127.0.0.1","user_agent":"bench"}"#;
+/// The client details that every session stores, as JSON.
+const CLIENT_DETAILS: &str = r#"{"device_name":"","ip":"127.0.0.1","user_agent":"bench"}"#;
 
-/// Result of loading a database.
+/// A loaded database.
 #[derive(Clone, Serialize)]
-pub struct Loaded {
+pub struct LoadedDatabase {
     /// Number of users in the database.
     pub users: u64,
-    /// Number of all rows.
+    /// Number of all rows; 0 when an earlier run loaded the database.
     pub rows: u64,
     /// Loading time, including indexes and statistics. `None` when an earlier run loaded the
     /// database.
@@ -47,29 +47,31 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Returns an error when Postgres refuses the data.
-pub async fn load(
+pub async fn fill(
     owner: &SecretString,
     shape: Shape,
     keys: &Keys,
     guest_hash: &str,
 ) -> anyhow::Result<u64> {
-    let (tenants, common) = make_tenant(owner, &keys.master).await?;
-    let ciphers = Ciphers { tenants: &tenants, common: &common };
-    let mut first = loader(owner).await?;
-    let mut second = loader(owner).await?;
-    run(&mut first, &roles(guest_hash, shape)).await?;
-    // The two loads run at the same time, because each connection uses one core of Postgres.
+    let (tenant_cipher, common_cipher) = create_tenant(owner, &keys.master_key_path).await?;
+    let ciphers = Ciphers { tenant: &tenant_cipher, common: &common_cipher };
+    let mut first = connect_without_triggers(owner).await?;
+    let mut second = connect_without_triggers(owner).await?;
+    execute(&mut first, &insert_roles_and_credentials(guest_hash, shape)).await?;
+    // The two copies run at the same time, because each connection uses one core of Postgres.
     let (users, assignments) = tokio::try_join!(
-        load_users(&mut first, shape, ciphers),
-        load_assignments(&mut second, shape)
+        copy_users(&mut first, shape, ciphers),
+        copy_assignments(&mut second, shape)
     )?;
-    let sessions = load_sessions(&mut first, shape, &keys.signing, ciphers).await?;
+    let sessions = copy_sessions(&mut first, shape, &keys.keyring, ciphers).await?;
     let subjects = "insert into subjects select tenant_id, user_id, 'user' from users";
-    run(&mut first, subjects).await?;
-    run(&mut first, "analyze").await?;
-    run(&mut first, "checkpoint").await?;
+    execute(&mut first, subjects).await?;
+    execute(&mut first, "analyze").await?;
+    execute(&mut first, "checkpoint").await?;
     first.close().await?;
     second.close().await?;
+    // Each user also has a row in `subjects`. The role of the checker, the tenant and its data key
+    // are three more rows.
     Ok(2 * users + assignments + sessions + ROLES + 3)
 }
 
@@ -86,33 +88,36 @@ pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
     Ok(row.try_get(0)?)
 }
 
-/// A connection whose inserts fire no triggers. The triggers announce changes of decisions, and no
-/// server has cached these rows yet.
-async fn loader(owner: &SecretString) -> anyhow::Result<PgConnection> {
+/// Opens a connection whose inserts fire no triggers. The triggers announce changes to servers, and
+/// no server has cached these rows yet.
+async fn connect_without_triggers(owner: &SecretString) -> anyhow::Result<PgConnection> {
     let mut connection = pg::connect_owner(owner).await?;
-    run(&mut connection, "set session_replication_role = replica").await?;
+    execute(&mut connection, "set session_replication_role = replica").await?;
     Ok(connection)
 }
 
-async fn run(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
+async fn execute(connection: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
     let sql = AssertSqlSafe(sql.to_owned());
-    sqlx::raw_sql(sql).execute(connection).await.context("filling the database")?;
+    sqlx::raw_sql(sql).execute(connection).await.context("can't fill the database")?;
     Ok(())
 }
 
-/// Ciphers that encrypt the tenant's personal data and calculate the indexes for lookups.
+/// Ciphers that encrypt personal data and calculate the keyed hashes of emails.
 #[derive(Clone, Copy)]
 struct Ciphers<'a> {
-    tenants: &'a Cipher,
+    /// Cipher with the tenant's data key.
+    tenant: &'a Cipher,
+    /// Cipher with the common data key, for lookups without a tenant.
     common: &'a Cipher,
 }
 
-/// Creates the tenant as the service does, with a data key.
-async fn make_tenant(
+/// Creates the tenant as the service does, with a data key. Returns the tenant's cipher and the
+/// common cipher.
+async fn create_tenant(
     owner: &SecretString,
-    master: &Path,
+    master_key_path: &Path,
 ) -> anyhow::Result<(Arc<Cipher>, Arc<Cipher>)> {
-    let source = MasterSource { file: Some(master.to_owned()), service: None };
+    let source = MasterSource { file: Some(master_key_path.to_owned()), service: None };
     let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
     db.prepare().await?;
     let tenant = shape::tenant();
@@ -130,8 +135,8 @@ async fn make_tenant(
     Ok((cipher, common))
 }
 
-/// Statement for the few rows that need no COPY.
-fn roles(guest_hash: &str, shape: Shape) -> String {
+/// The statement that inserts the roles and the guests' passwords: too few rows for COPY.
+fn insert_roles_and_credentials(guest_hash: &str, shape: Shape) -> String {
     let tenant = shape::tenant();
     let roles: Vec<_> = (0..=ROLES)
         .map(|role| {
@@ -151,7 +156,7 @@ fn roles(guest_hash: &str, shape: Shape) -> String {
     )
 }
 
-/// Version of an unchanged user.
+/// Version of a user that was never changed.
 const FIRST_VERSION: i64 = 1;
 
 /// Email of a user.
@@ -159,7 +164,7 @@ pub fn email(user: u64) -> String {
     format!("user-{user:08}@bench.test")
 }
 
-async fn load_users(
+async fn copy_users(
     connection: &mut PgConnection,
     shape: Shape,
     ciphers: Ciphers<'_>,
@@ -168,20 +173,20 @@ async fn load_users(
     let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
         let profile = format!(r#"{{"email":"{email}","display_name":"Person {user}"}}"#);
-        let index = ciphers.tenants.index("email", email.as_bytes());
-        let lookup = ciphers.common.index("email", email.as_bytes());
-        let row = bound_row(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
+        let index = ciphers.tenant.blind_index("email", email.as_bytes());
+        let lookup = ciphers.common.blind_index("email", email.as_bytes());
+        let row = bound_row_bytes(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
         let context = SealContext { table: "users", row: &row };
-        let profile = bytes(&ciphers.tenants.seal(context, profile.as_bytes())?);
-        let (index, lookup) = (bytes(&index), bytes(&lookup));
+        let profile = bytea_text(&ciphers.tenant.seal(context, profile.as_bytes())?);
+        let (index, lookup) = (bytea_text(&index), bytea_text(&lookup));
         Ok(format!("{tenant}\t{id}\t{profile}\t{index}\t{lookup}"))
     });
     let columns = "users (tenant_id, user_id, profile, email_index, email_lookup)";
-    copy(connection, columns, lines).await
+    copy_rows(connection, columns, lines).await
 }
 
-/// Bytes in COPY's text format.
-fn bytes(bytes: &[u8]) -> String {
+/// A `bytea` value in COPY's text format.
+fn bytea_text(bytes: &[u8]) -> String {
     let mut text = String::from(r"\\x");
     for byte in bytes {
         // Writing to a string cannot fail.
@@ -190,65 +195,67 @@ fn bytes(bytes: &[u8]) -> String {
     text
 }
 
-async fn load_assignments(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
+async fn copy_assignments(connection: &mut PgConnection, shape: Shape) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
-    let pairs = (0..=shape.asker()).flat_map(|user| shape.roles_of(user).map(move |r| (user, r)));
+    let pairs =
+        (0..=shape.checker()).flat_map(|user| shape.roles_of(user).map(move |role| (user, role)));
     let lines = pairs.zip(0..).map(|((user, role), number)| {
         let (user, role) = (shape::user_id(user), shape::role_id(role));
         Ok(format!("{tenant}\t{}\t{user}\t{role}", shape::assignment_id(number)))
     });
     let columns = "role_assignments (tenant_id, assignment_id, user_id, role_id)";
-    copy(connection, columns, lines).await
+    copy_rows(connection, columns, lines).await
 }
 
-async fn load_sessions(
+async fn copy_sessions(
     connection: &mut PgConnection,
     shape: Shape,
-    keys: &Keyring,
+    keyring: &Keyring,
     ciphers: Ciphers<'_>,
 ) -> anyhow::Result<u64> {
     let tenant = shape::tenant();
-    let (refresh, access) = (keys.kid(TokenKind::Refresh), keys.kid(TokenKind::Access));
+    let (refresh_kid, access_kid) =
+        (keyring.kid(TokenKind::Refresh), keyring.kid(TokenKind::Access));
     let expiry = tenantry::clock::now() + time::Duration::days(30);
-    let lines = (0..SESSIONS + ASKER_SESSIONS).map(|session| {
+    let lines = (0..SESSIONS + CHECKER_SESSIONS).map(|session| {
         let (id, user) = (shape::session_id(session), shape::user_id(shape.session_user(session)));
-        let row = bound_row(&id.0, &[user.0.as_bytes()]);
+        let row = bound_row_bytes(&id.0, &[user.0.as_bytes()]);
         let context = SealContext { table: "sessions", row: &row };
-        let client = bytes(&ciphers.tenants.seal(context, CLIENT.as_bytes())?);
+        let client = bytea_text(&ciphers.tenant.seal(context, CLIENT_DETAILS.as_bytes())?);
         Ok(format!(
-            "{tenant}\t{id}\t{user}\t{client}\t{{pwd}}\t{session}\t{expiry}\t{expiry}\t{refresh}\t{session}\t{expiry}\t{access}\t{expiry}"
+            "{tenant}\t{id}\t{user}\t{client}\t{{pwd}}\t{session}\t{expiry}\t{expiry}\t{refresh_kid}\t{session}\t{expiry}\t{access_kid}\t{expiry}"
         ))
     });
     let columns = "sessions (tenant_id, session_id, user_id, client, amr, refresh_jti, \
                    refresh_issued_at, refresh_expires_at, refresh_kid, access_jti, \
                    access_expires_at, access_kid, expires_at)";
-    copy(connection, columns, lines).await
+    copy_rows(connection, columns, lines).await
 }
 
 /// Sends lines in COPY's text format. Returns the number of rows.
-async fn copy(
+async fn copy_rows(
     connection: &mut PgConnection,
     columns: &str,
     lines: impl Iterator<Item = anyhow::Result<String>>,
 ) -> anyhow::Result<u64> {
-    let mut copy = connection.copy_in_raw(&format!("copy {columns} from stdin")).await?;
-    let mut chunk = String::with_capacity(CHUNK + 1024);
+    let mut copy_in = connection.copy_in_raw(&format!("copy {columns} from stdin")).await?;
+    let mut chunk = String::with_capacity(CHUNK_BYTES + 1024);
     for line in lines {
         // Writing to a string cannot fail.
         let _ = writeln!(chunk, "{}", line?);
-        if chunk.len() >= CHUNK {
-            copy.send(chunk.as_bytes()).await?;
+        if chunk.len() >= CHUNK_BYTES {
+            copy_in.send(chunk.as_bytes()).await?;
             chunk.clear();
         }
     }
-    copy.send(chunk.as_bytes()).await?;
-    Ok(copy.finish().await?)
+    copy_in.send(chunk.as_bytes()).await?;
+    Ok(copy_in.finish().await?)
 }
 
-/// Runs `work` and returns its result and its duration.
-pub async fn timed<T>(
-    work: impl Future<Output = anyhow::Result<T>>,
+/// Awaits `future` and returns its output and the elapsed time.
+pub async fn measure_time<T>(
+    future: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(T, Duration)> {
     let started = Instant::now();
-    Ok((work.await?, started.elapsed()))
+    Ok((future.await?, started.elapsed()))
 }

@@ -1,11 +1,12 @@
-//! The measured system: its own stores, databases of several sizes, and servers.
+//! The measured system: a private Postgres and Redis (the stores), databases of several sizes, and
+//! servers.
 //!
-//! All data is loaded before the first measurement, on all cores. Then the stores are restarted
-//! on cores other than the server's.
+//! All data is loaded before the first measurement, on all cores. Then the stores are restarted on
+//! their own cores, which do not include the server's core.
 
 pub mod data;
 pub mod databases;
-pub mod floor;
+pub mod minimum_cost;
 pub mod noisy;
 pub mod server;
 mod services;
@@ -20,11 +21,11 @@ use std::{
 };
 
 use anyhow::Context;
-use data::Loaded;
-use floor::Floor;
+use data::LoadedDatabase;
+use minimum_cost::MinimumCost;
 use noisy::NoisyTenant;
 use server::Server;
-use shape::{ASKER_SESSIONS, SESSIONS, Shape};
+use shape::{CHECKER_SESSIONS, SESSIONS, Shape};
 use tenantry::{
     dev::Services,
     tokens::{Keyring, pem},
@@ -34,41 +35,47 @@ use tokio::runtime::Runtime;
 
 use crate::cores::{Cores, pin};
 
-/// The stores with their data, and the means to start servers on them.
+/// The stores with their data. Starts servers that use them.
 pub struct World {
     /// The databases, by number of users.
-    pub loaded: BTreeMap<u64, Loaded>,
+    pub databases: BTreeMap<u64, LoadedDatabase>,
     /// Assignment of the cores.
     pub cores: Cores,
     services: Services,
     runtime: Runtime,
     keys_dir: PathBuf,
-    /// Access tokens of all sessions, by number of users in their database.
+    /// Access tokens of all sessions, by number of users in the sessions' database.
     tokens: BTreeMap<u64, Vec<Bearer>>,
-    keep: bool,
+    keep_databases: bool,
 }
 
 impl World {
-    /// Loads databases of these sizes below `dir`, then restarts the stores on their cores.
-    /// With `keep`, complete databases of an earlier run are used again and are kept at the
-    /// end.
+    /// Loads databases of these sizes below `dir`, then restarts the stores on their cores. With
+    /// `keep_databases`, complete databases of an earlier run are used again, and the databases are
+    /// not dropped at the end.
     ///
     /// # Errors
     /// Returns an error when a program is not installed, a store does not start, or the disk is
     /// full.
-    pub fn make(dir: &Path, cores: Cores, sizes: &[u64], keep: bool) -> anyhow::Result<Self> {
+    pub fn prepare(
+        dir: &Path,
+        cores: Cores,
+        sizes: &[u64],
+        keep_databases: bool,
+    ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let keys_dir = dir.join("keys");
-        let keys = tokens::keys(&keys_dir)?;
+        let keys = tokens::load_keys(&keys_dir)?;
         let stores = dir.join("stores");
 
         let services = services::start(&stores, None)?;
         for note in services.notes() {
             crate::say(note);
         }
-        let tokens = sign_all(&keys.signing, sizes)?;
-        let loaded = runtime.block_on(databases::load(&services, &keys, sizes, keep))?;
+        let tokens = sign_tokens(&keys.keyring, sizes)?;
+        let databases =
+            runtime.block_on(databases::create(&services, &keys, sizes, keep_databases))?;
         runtime.block_on(statements::count_from_next_start(&services))?;
         runtime.block_on(services.stop())?;
         // Without this sync, the kernel would write the data to disk during a measurement.
@@ -76,32 +83,33 @@ impl World {
 
         pin(&cores.load)?;
         let services = services::start(&stores, Some(&cores.stores))?;
-        Ok(Self { loaded, cores, services, runtime, keys_dir, tokens, keep })
+        Ok(Self { databases, cores, services, runtime, keys_dir, tokens, keep_databases })
     }
 
     /// Starts a server on the database of this size. `settings` replace the defaults.
     ///
     /// # Errors
     /// Returns an error when the server does not start.
-    pub fn serve(&self, users: u64, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
+    pub fn start_server(&self, users: u64, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
         let keys = pem::paths(&self.keys_dir);
-        let mut all = vec![
+        let mut all_settings = vec![
             ("DATABASE_URL", self.services.postgres_url("tenantry_app", &databases::name(users))),
             ("REDIS_URL", self.services.redis_url()),
             ("JWT_ACCESS_PRIVATE_KEY_PATH", keys.access_private.display().to_string()),
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
             ("JWT_REFRESH_PUBLIC_KEY_PATH", keys.refresh_public.display().to_string()),
-            ("MASTER_KEY_PATH", tokens::master_key(&self.keys_dir).display().to_string()),
+            ("MASTER_KEY_PATH", tokens::master_key_path(&self.keys_dir).display().to_string()),
             // Several servers run at the same time, so no server may use the fixed HTTP port.
             ("HTTP_ADDR", "off".to_owned()),
-            // All sign-ins of a flood come from one address.
+            // All sign-ins come from one address, which would exceed the default limit.
             ("RATE_LIMIT_SIGN_IN", "off".to_owned()),
         ];
-        all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        let program = server::sibling("tenantry")?;
+        all_settings.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let program = server::sibling_program("tenantry")?;
         let arguments = |_| vec!["serve".to_owned()];
-        let start = Server::start(self.cores.server, &program, Some(users), arguments, &all);
+        let start =
+            Server::start(self.cores.server, &program, Some(users), arguments, &all_settings);
         self.runtime.block_on(start)
     }
 
@@ -109,61 +117,63 @@ impl World {
     ///
     /// # Errors
     /// Returns an error when the server does not start.
-    pub fn serve_bare(&self) -> anyhow::Result<Server> {
+    pub fn start_bare_server(&self) -> anyhow::Result<Server> {
         let program = std::env::current_exe().context("this program has no path")?;
         let arguments = |addr| vec!["bare".to_owned(), format!("{addr}")];
         let start = Server::start(self.cores.server, &program, None, arguments, &[]);
         self.runtime.block_on(start)
     }
 
-    /// Number of statements that servers have sent to a database so far because of calls.
+    /// Number of statements that servers have sent to a database so far for calls (not for
+    /// background work).
     ///
     /// # Errors
     /// Returns an error when Postgres is unavailable.
-    pub fn asked(&self, users: u64) -> anyhow::Result<u64> {
-        self.runtime.block_on(statements::asked(&self.services, &databases::name(users)))
+    pub fn statement_count(&self, users: u64) -> anyhow::Result<u64> {
+        self.runtime.block_on(statements::count(&self.services, &databases::name(users)))
     }
 
-    /// Access tokens of the subjects' sessions in a database, in order.
+    /// Access tokens of the subjects' sessions in a database, in the order of the sessions.
     ///
     /// # Errors
     /// Returns an error when there is no such database.
-    pub fn subjects_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
+    pub fn subject_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[..usize::try_from(SESSIONS)?].to_vec())
     }
 
-    /// Access tokens of the asker, the user that may check other subjects.
+    /// Access tokens of the checker (the user that may check other subjects).
     ///
     /// # Errors
     /// Returns an error when there is no such database.
-    pub fn askers_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
+    pub fn checker_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[usize::try_from(SESSIONS)?..].to_vec())
     }
 
-    /// Refresh tokens that these sessions were loaded with.
+    /// Refresh tokens that match the loaded rows of these sessions.
     ///
     /// # Errors
     /// Returns an error when the keys cannot be read.
     pub fn refresh_tokens(&self, users: u64, sessions: Range<u64>) -> anyhow::Result<Vec<String>> {
-        let keys = tokens::keys(&self.keys_dir)?.signing;
+        let keys = tokens::load_keys(&self.keys_dir)?.keyring;
         sessions.map(|session| tokens::refresh_token(&keys, Shape { users }, session)).collect()
     }
 
-    /// Measures the lower bound of the cost of a sign-in and a refresh.
+    /// Measures the minimum cost of a sign-in and of a refresh.
     ///
     /// # Errors
     /// Returns an error when a key cannot be read or Postgres is unavailable.
-    pub fn floor(&self, users: u64) -> anyhow::Result<Floor> {
+    pub fn minimum_cost(&self, users: u64) -> anyhow::Result<MinimumCost> {
         let database = services::owner_url(&self.services, &databases::name(users));
-        floor::measure(self.cores.server, &self.keys_dir, &databases::passwords()?, &database)
+        let passwords = databases::default_password_settings()?;
+        minimum_cost::measure(self.cores.server, &self.keys_dir, &passwords, &database)
     }
 
-    /// Registers a tenant at a server and fills it up to the server's limits.
+    /// Registers a tenant at a server and fills it nearly up to the server's limits.
     ///
     /// # Errors
     /// Returns an error when the server refuses even the smallest object.
-    pub fn noisy_tenant(&self, server: &Server) -> anyhow::Result<NoisyTenant> {
-        self.runtime.block_on(noisy::make(server))
+    pub fn create_noisy_tenant(&self, server: &Server) -> anyhow::Result<NoisyTenant> {
+        self.runtime.block_on(noisy::create(server))
     }
 
     fn tokens(&self, users: u64) -> anyhow::Result<&[Bearer]> {
@@ -171,21 +181,22 @@ impl World {
         tokens.with_context(|| format!("no database of {users} users"))
     }
 
-    /// Drops the databases unless they are kept, and stops the stores.
+    /// Drops the databases, unless they are to be kept, and stops the stores.
     ///
     /// # Errors
     /// Returns an error when a store does not stop.
-    pub fn end(self) -> anyhow::Result<()> {
+    pub fn shut_down(self) -> anyhow::Result<()> {
         self.runtime.block_on(async {
-            if !self.keep {
-                databases::drop(&self.services, self.loaded.keys()).await?;
+            if !self.keep_databases {
+                databases::drop(&self.services, self.databases.keys()).await?;
             }
             self.services.stop().await
         })
     }
 }
 
-fn sign_all(keys: &Keyring, sizes: &[u64]) -> anyhow::Result<BTreeMap<u64, Vec<Bearer>>> {
-    let sign = |users| tokens::sign(keys, Shape { users }, SESSIONS + ASKER_SESSIONS);
+fn sign_tokens(keyring: &Keyring, sizes: &[u64]) -> anyhow::Result<BTreeMap<u64, Vec<Bearer>>> {
+    let sign =
+        |users| tokens::sign_access_tokens(keyring, Shape { users }, SESSIONS + CHECKER_SESSIONS);
     sizes.iter().map(|users| Ok((*users, sign(*users)?))).collect()
 }

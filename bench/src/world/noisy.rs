@@ -1,5 +1,5 @@
-//! A tenant that registers itself and stores as much data as the server allows. The benchmark
-//! measures the effect of this tenant on another tenant.
+//! A tenant that registers itself and stores nearly as much data as the server allows. The
+//! benchmark measures the effect of this tenant on another tenant.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +19,22 @@ use uuid::Uuid;
 use super::{databases::PASSWORD, server::Server, tokens::Bearer};
 
 /// Number of users with imported password hashes.
-const IMPORTED: usize = 200;
+const IMPORTED_USERS: usize = 200;
 
 /// Highest bcrypt cost that the server accepts.
-const COST: u32 = 12;
+const BCRYPT_COST: u32 = 12;
 
-/// Number of password bytes that bcrypt reads. The server never rehashes a longer password.
+/// Number of password bytes that bcrypt reads. The server never replaces the bcrypt hash of a
+/// longer password, so every sign-in compares with bcrypt.
 const BCRYPT_INPUT: usize = 72;
 
-/// Upper bound of the number of roles. Above the server's limit, so that the server's limit
-/// applies.
-const MOST_ROLES: usize = 40;
-/// Upper bound of the number of assignments. Above the server's limit.
-const MOST_ASSIGNMENTS: usize = 100;
-/// Size of the first tried scope, in bytes. Above the server's limit.
-const LARGEST_SCOPE: usize = 512 * 1024;
+/// Maximum number of roles. The server allows 50,000 permissions in all roles of a tenant, which is
+/// a little more than these roles need.
+const MAX_ROLES: usize = 40;
+/// Maximum number of assignments. The server's limit on the bytes of scopes applies earlier.
+const MAX_ASSIGNMENTS: usize = 100;
+/// Size of the first scope that is tried, in bytes. It exceeds the server's limit.
+const FIRST_SCOPE_BYTES: usize = 512 * 1024;
 
 /// Number of keys in a scope.
 const SCOPE_KEYS: usize = 50;
@@ -41,20 +42,20 @@ const SCOPE_KEYS: usize = 50;
 /// A permission of the largest roles.
 pub const PERMISSION: &str = "resource-000:action";
 
-/// The filled tenant.
+/// The tenant after it was filled.
 pub struct NoisyTenant {
     /// Slug of the tenant. Each run uses a new slug, because a run may reuse a database.
     pub slug: String,
     /// Access token of the tenant's administrator.
     pub token: Bearer,
     /// Emails of the users with imported hashes.
-    pub imported: Vec<String>,
+    pub imported_emails: Vec<String>,
     /// Password of the users with imported hashes.
     pub imported_password: String,
     /// Id of the user with as many of the largest assignments as the server allows.
     pub subject: String,
-    /// Requested scope that differs from each of these assignments only in the last key.
-    pub nearly: Struct,
+    /// Scope of a request that matches each of these assignments except in the last key.
+    pub almost_matching_scope: Struct,
     /// Id of a role of the largest size.
     pub role: String,
     /// Permissions of that role.
@@ -65,7 +66,7 @@ pub struct NoisyTenant {
 ///
 /// # Errors
 /// Returns an error when the server refuses even the smallest object.
-pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
+pub async fn create(server: &Server) -> anyhow::Result<NoisyTenant> {
     let channel = Endpoint::from_shared(format!("http://{}", server.addr))?.connect().await?;
     let slug = format!("noisy-{}", Uuid::new_v4().simple());
     let token = register(AuthServiceClient::new(channel.clone()), &slug).await?;
@@ -77,57 +78,57 @@ pub async fn make(server: &Server) -> anyhow::Result<NoisyTenant> {
     let mut roles = RoleServiceClient::with_interceptor(channel, with_token);
 
     let imported_password = "long ".repeat(20);
-    let hash = bcrypt::hash(&imported_password.as_bytes()[..BCRYPT_INPUT], COST);
+    let hash = bcrypt::hash(&imported_password.as_bytes()[..BCRYPT_INPUT], BCRYPT_COST);
     let hash = hash.map_err(|error| anyhow!("bcrypt: {error}"))?;
-    let mut imported = Vec::new();
-    for number in 0..IMPORTED {
+    let mut imported_emails = Vec::new();
+    for number in 0..IMPORTED_USERS {
         let email = format!("imported-{number}@noisy.test");
         let credential = Some(Credential::PasswordHash(hash.clone()));
         let request = CreateUserRequest { email: email.clone(), credential, ..Default::default() };
         users.create_user(request).await?;
-        imported.push(email);
+        imported_emails.push(email);
     }
 
     let permissions: Vec<_> = (0..1000).map(|n| format!("resource-{n:03}:action")).collect();
-    let mut first = None;
-    for number in 0..MOST_ROLES {
+    let mut first_role = None;
+    for number in 0..MAX_ROLES {
         let request = CreateRoleRequest {
             name: format!("role {number}"),
             level: RoleLevel::Member.into(),
             permissions: permissions.clone(),
             ..Default::default()
         };
-        let Ok(reply) = roles.create_role(request).await else { break };
-        first = first.or(reply.into_inner().role.map(|role| role.id));
+        let Ok(response) = roles.create_role(request).await else { break };
+        first_role = first_role.or(response.into_inner().role.map(|role| role.id));
     }
-    let role = first.context("the server takes no role of this size")?;
+    let role = first_role.context("the server accepts no role of this size")?;
 
     let email = "subject@noisy.test".to_owned();
-    let reply = users.create_user(CreateUserRequest { email, ..Default::default() }).await?;
-    let subject = reply.into_inner().user.context("no user")?.id;
-    let mut size = LARGEST_SCOPE;
+    let response = users.create_user(CreateUserRequest { email, ..Default::default() }).await?;
+    let subject = response.into_inner().user.context("the response has no user")?.id;
+    let mut scope_bytes = FIRST_SCOPE_BYTES;
     let mut number = 0;
-    while number < MOST_ASSIGNMENTS && size > SCOPE_KEYS {
+    while number < MAX_ASSIGNMENTS && scope_bytes > SCOPE_KEYS {
         let request = AssignRoleRequest {
             user_id: subject.clone(),
             role_id: role.clone(),
-            scope: Some(scope(number, size)),
+            scope: Some(scope(number, scope_bytes)),
             ..Default::default()
         };
         match roles.assign_role(request).await {
             Ok(_) => number += 1,
             // The scope is too large, or the limit leaves no space for another scope of this size.
-            Err(_) => size /= 2,
+            Err(_) => scope_bytes /= 2,
         }
     }
-    anyhow::ensure!(number > 0, "the server takes no scope");
+    anyhow::ensure!(number > 0, "the server accepts no scope");
     Ok(NoisyTenant {
         slug,
         token,
-        imported,
+        imported_emails,
         imported_password,
         subject,
-        nearly: nearly(),
+        almost_matching_scope: almost_matching_scope(),
         role,
         permissions,
     })
@@ -153,29 +154,30 @@ async fn register(mut auth: AuthServiceClient<Channel>, slug: &str) -> anyhow::R
     Ok(format!("Bearer {}", tokens.access_token).parse()?)
 }
 
-/// A scope of about `bytes` bytes. The list of every key ends with `last`. The list of the last
-/// key ends with `other`.
+/// A scope of about `bytes` bytes. The list of the last key ends with `other`, and the list of
+/// every other key ends with `last`.
 fn scope(number: usize, bytes: usize) -> Struct {
-    let each = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
+    // A value takes 12 bytes: 9 digits, two quotes and a comma.
+    let values_per_key = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
     let list = |key: usize| {
-        let values = (0..each).map(|n| format!("{number:02}{n:07}"));
+        let values = (0..values_per_key).map(|n| format!("{number:02}{n:07}"));
         let last = if key + 1 == SCOPE_KEYS { "other" } else { "last" };
-        let values = values.chain([last.to_owned()]).map(text).collect();
+        let values = values.chain([last.to_owned()]).map(string_value).collect();
         Value { kind: Some(Kind::ListValue(ListValue { values })) }
     };
-    Struct { fields: (0..SCOPE_KEYS).map(|key| (name(key), list(key))).collect() }
+    Struct { fields: (0..SCOPE_KEYS).map(|key| (key_name(key), list(key))).collect() }
 }
 
-fn nearly() -> Struct {
+fn almost_matching_scope() -> Struct {
     let fields: BTreeMap<_, _> =
-        (0..SCOPE_KEYS).map(|key| (name(key), text("last".to_owned()))).collect();
+        (0..SCOPE_KEYS).map(|key| (key_name(key), string_value("last".to_owned()))).collect();
     Struct { fields }
 }
 
-fn name(key: usize) -> String {
+fn key_name(key: usize) -> String {
     format!("k{key:02}")
 }
 
-fn text(text: String) -> Value {
+fn string_value(text: String) -> Value {
     Value { kind: Some(Kind::StringValue(text)) }
 }

@@ -1,4 +1,4 @@
-//! A server as its own process on its own core.
+//! A server process on its own core.
 
 use std::{
     env,
@@ -16,17 +16,17 @@ use tonic_health::pb::{
 };
 
 /// Timeout for the start of a server.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running server process. The process is killed when this value is dropped or this program
 /// exits.
 pub struct Server {
-    /// Address on which it serves.
+    /// Address on which the server serves gRPC.
     pub addr: SocketAddr,
-    /// Number of users in its database, if it has one.
+    /// Number of users in the server's database, if it has one.
     pub users: Option<u64>,
-    /// Time from the start of the process until it served.
-    pub started_in: Duration,
+    /// Time from the start of the process until the server served.
+    pub start_time: Duration,
     child: Child,
 }
 
@@ -45,23 +45,23 @@ impl Server {
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
         let addr = free_address()?;
-        let mut command = command(core, program);
+        let mut command = pinned_command(core, program);
         command.args(arguments(addr)).envs(settings.iter().map(|(name, value)| (name, value)));
         command.env("GRPC_ADDR", addr.to_string());
-        // The log has a line for each call. With a stored log, the benchmark would measure the
+        // The log has a line for each call. If the log were stored, the benchmark would measure the
         // disk.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let started = Instant::now();
         let child =
             command.spawn().with_context(|| format!("can't start {}", program.display()))?;
-        let mut server = Self { addr, users, started_in: Duration::ZERO, child };
-        if let Err(error) = server.serving().await {
+        let mut server = Self { addr, users, start_time: Duration::ZERO, child };
+        if let Err(error) = server.wait_until_serving().await {
             drop(server);
             // The first start discarded the output, so a second start reads the error message.
             let output = command.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
             return Err(error.context(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
-        server.started_in = started.elapsed();
+        server.start_time = started.elapsed();
         Ok(server)
     }
 
@@ -69,13 +69,16 @@ impl Server {
         self.child.id()
     }
 
-    async fn serving(&mut self) -> anyhow::Result<()> {
+    async fn wait_until_serving(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         while !self.is_serving().await {
             if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended, {status}");
+                bail!("the server exited, {status}");
             }
-            ensure!(started.elapsed() < START_LIMIT, "the server does not serve");
+            ensure!(
+                started.elapsed() < START_TIMEOUT,
+                "the server did not serve within {START_TIMEOUT:?}"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
@@ -86,8 +89,8 @@ impl Server {
             return false;
         };
         let Ok(channel) = endpoint.connect().await else { return false };
-        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
-        answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+        let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+        response.is_ok_and(|response| response.get_ref().status() == ServingStatus::Serving)
     }
 }
 
@@ -99,20 +102,20 @@ impl Drop for Server {
     }
 }
 
-/// Path of another program of this build.
+/// Path of another program of this build, in the same directory as this program.
 ///
 /// # Errors
 /// Returns an error when the program was not built.
-pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+pub fn sibling_program(name: &str) -> anyhow::Result<PathBuf> {
     let path = env::current_exe().context("this program has no path")?.with_file_name(name);
-    ensure!(path.exists(), "{} is not there: build it first", path.display());
+    ensure!(path.exists(), "{} does not exist: build it first", path.display());
     Ok(path)
 }
 
 /// Command that pins the server to its core, and kills the server when the starting thread ends.
 /// `setpriv` and `taskset` (util-linux) each replace themselves with the next program, so the
 /// child process is the server itself.
-fn command(core: usize, program: &Path) -> Command {
+fn pinned_command(core: usize, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list", &core.to_string()]);
     command.arg(OsStr::new(program));

@@ -1,4 +1,4 @@
-//! The benchmark's own Postgres and Redis.
+//! The benchmark's private Postgres and Redis.
 
 use std::{path::Path, thread};
 
@@ -12,8 +12,8 @@ use tenantry::{
 
 use crate::cores::pin;
 
-/// Niceness of the stores. Matters only when the stores share a core with the load: a load that
-/// waits for the stores would distort the latencies.
+/// Niceness of the stores. It matters only when the stores share a core with the load generator: a
+/// load generator that waits for the core would distort the latencies.
 const NICENESS: i32 = 10;
 
 /// Starts Postgres and Redis on these cores. `None` means all cores.
@@ -30,10 +30,12 @@ pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(Services::start(dir, Options { durable: false }))
     };
-    thread::scope(|scope| scope.spawn(start).join().map_err(|_| anyhow!("a panic"))?)
+    thread::scope(|scope| {
+        scope.spawn(start).join().map_err(|_| anyhow!("the start of the stores panicked"))?
+    })
 }
 
-/// The superuser's URL of a database.
+/// The URL of a database as the superuser, who owns the schema.
 pub fn owner_url(services: &Services, database: &str) -> SecretString {
     services.postgres_url("postgres", database).into()
 }
@@ -42,7 +44,7 @@ pub fn owner_url(services: &Services, database: &str) -> SecretString {
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
-pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool> {
+pub async fn database_exists(services: &Services, database: &str) -> anyhow::Result<bool> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!("select exists (select from pg_database where datname = '{database}')");
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
@@ -50,11 +52,11 @@ pub async fn exists(services: &Services, database: &str) -> anyhow::Result<bool>
     Ok(row.try_get(0)?)
 }
 
-/// Runs statements on the cluster, each in its own transaction.
+/// Executes statements as the superuser, each in its own transaction.
 ///
 /// # Errors
 /// Returns an error when a statement fails.
-pub async fn administer(services: &Services, statements: &[String]) -> anyhow::Result<()> {
+pub async fn execute_all(services: &Services, statements: &[String]) -> anyhow::Result<()> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     for statement in statements {
         sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await?;

@@ -1,6 +1,7 @@
-//! Contents of a database. All contents are calculated from the number of users.
+//! The contents of a database: ids, roles, assignments and sessions, all calculated from the number
+//! of users.
 
-use tenantry::ids::{SessionId, TenantId, UserId};
+use tenantry::ids::{SessionId, SubjectId, TenantId};
 use uuid::Uuid;
 
 /// Number of the tenant's roles.
@@ -12,8 +13,8 @@ pub const ROLE_PERMISSIONS: u64 = 10;
 /// Number of different permissions. Roles have permissions in common.
 pub const PERMISSIONS: u64 = 100;
 
-/// Number of roles of a subject. A subject is a user that the benchmark checks. All other users
-/// have one role.
+/// Number of roles of a subject. In the benchmark, a subject is a user that scenarios check. All
+/// other users have one role.
 pub const SUBJECT_ROLES: u64 = 5;
 
 /// Maximum number of subjects.
@@ -22,17 +23,17 @@ const MAX_SUBJECTS: u64 = 100_000;
 /// Number of sessions of the subjects.
 pub const SESSIONS: u64 = 10_000;
 
-/// Number of sessions of the asker, the user that may check other subjects.
-pub const ASKER_SESSIONS: u64 = 1_000;
+/// Number of sessions of the checker (the user that may check other subjects).
+pub const CHECKER_SESSIONS: u64 = 1_000;
 
-/// The users, roles, assignments and sessions of a database.
+/// The contents of a database with this number of users.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Shape {
-    /// Number of users.
+    /// Number of users, without the checker and the guests.
     pub users: u64,
 }
 
-/// Kind of object that an id names. The value is a part of the id.
+/// Kind of an object with an id. The value is a part of the id.
 #[derive(Clone, Copy)]
 enum Kind {
     Tenant = 1,
@@ -42,7 +43,7 @@ enum Kind {
     Session = 5,
 }
 
-/// Number of users with a password (guests).
+/// Number of guests, that is, users with a password.
 const GUESTS: u64 = 64;
 
 impl Shape {
@@ -56,33 +57,33 @@ impl Shape {
         index % self.subjects() * self.stride()
     }
 
-    /// User number of the asker, the user that may check other subjects.
-    pub fn asker(self) -> u64 {
+    /// User number of the checker (the user that may check other subjects).
+    pub fn checker(self) -> u64 {
         self.users
     }
 
-    /// Numbers of the users that sign in. The number of guests is large enough that no guest
-    /// reaches a limit per account.
+    /// User numbers of the guests, who sign in. There are so many guests that none of them reaches
+    /// the limit on sign-ins per account.
     pub fn guests(self) -> std::ops::Range<u64> {
         self.users + 1..self.users + 1 + GUESTS
     }
 
-    /// User of a session. The first sessions belong to the subjects in turn, and the others to
-    /// the asker.
+    /// User number of a session. The first sessions belong to the subjects in turn, the other
+    /// sessions to the checker.
     pub fn session_user(self, session: u64) -> u64 {
-        if session < SESSIONS { self.subject(session) } else { self.asker() }
+        if session < SESSIONS { self.subject(session) } else { self.checker() }
     }
 
     /// The roles of a user.
     pub fn roles_of(self, user: u64) -> impl Iterator<Item = u64> {
-        // Each step is coprime to 50, so the roles of a user are all different.
+        // Each step is coprime to 50 (`ROLES`), so the roles of a user are all different.
         const STEPS: [u64; 8] = [1, 3, 7, 9, 11, 13, 17, 19];
-        let asker = user == self.asker();
+        let is_checker = user == self.checker();
         let is_subject = user < self.users && user.is_multiple_of(self.stride());
         let number = user / self.stride();
-        let (first, step) = (number % ROLES, STEPS[index(number / ROLES % 8)]);
+        let (first, step) = (number % ROLES, STEPS[to_usize(number / ROLES % 8)]);
         let count = if is_subject { SUBJECT_ROLES } else { 1 };
-        (0..count).map(move |turn| if asker { ROLES } else { (first + turn * step) % ROLES })
+        (0..count).map(move |turn| if is_checker { ROLES } else { (first + turn * step) % ROLES })
     }
 
     /// A permission that a user holds through the user's first role.
@@ -91,13 +92,14 @@ impl Shape {
         permissions_of_role(first).into_iter().next().unwrap_or_default()
     }
 
+    /// The distance between the user numbers of two neighbouring subjects.
     fn stride(self) -> u64 {
         self.users / self.subjects()
     }
 }
 
 /// The permissions of a role. Roles with adjacent numbers have most permissions in common. The role
-/// with the number [`ROLES`] is the asker's role.
+/// with the number [`ROLES`] is the checker's role.
 pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
         return vec!["permission:check".to_owned(), "user:read".to_owned()];
@@ -107,7 +109,7 @@ pub fn permissions_of_role(role: u64) -> Vec<String> {
 
 /// Name of a permission.
 pub fn permission(number: u64) -> String {
-    format!("resource-{:02}:{}", number / 2, ["read", "write"][index(number % 2)])
+    format!("resource-{:02}:{}", number / 2, ["read", "write"][to_usize(number % 2)])
 }
 
 /// The tenant that all data belongs to.
@@ -115,8 +117,8 @@ pub fn tenant() -> TenantId {
     TenantId(id(Kind::Tenant, 0))
 }
 
-pub fn user_id(user: u64) -> UserId {
-    UserId(id(Kind::User, user))
+pub fn user_id(user: u64) -> SubjectId {
+    SubjectId(id(Kind::User, user))
 }
 
 pub fn role_id(role: u64) -> Uuid {
@@ -139,7 +141,7 @@ fn id(kind: Kind, number: u64) -> Uuid {
     )
 }
 
-fn index(small: u64) -> usize {
+fn to_usize(small: u64) -> usize {
     usize::try_from(small).unwrap_or(usize::MAX)
 }
 
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_have_five_different_roles_and_the_others_one() {
+    fn subjects_have_five_different_roles_and_other_users_have_one() {
         for users in [1_000, 100_000, 1_000_000] {
             let shape = Shape { users };
             for subject in 0..1_000 {
@@ -160,7 +162,8 @@ mod tests {
         }
         let shape = Shape { users: 1_000_000 };
         assert_eq!(shape.roles_of(1).count(), 1);
-        assert_eq!(shape.roles_of(shape.asker()).collect::<Vec<_>>(), [ROLES]);
+        assert_eq!(shape.roles_of(shape.checker()).collect::<Vec<_>>(), [ROLES]);
+        // 100,000 subjects among 1,000,000 users: every tenth user is a subject.
         assert_eq!(shape.subject(99_999), 999_990);
     }
 

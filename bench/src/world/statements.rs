@@ -1,26 +1,26 @@
-//! Number of statements that Postgres received, from `pg_stat_statements`.
+//! Counts the statements that Postgres received, with `pg_stat_statements`.
 
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tenantry::{dev::Services, pg};
 
-use super::services::{administer, owner_url};
+use super::services::{execute_all, owner_url};
 
 /// Configures Postgres to count statements from the next start on.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
 pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
-    let load = "alter system set shared_preload_libraries = 'pg_stat_statements'";
+    let preload = "alter system set shared_preload_libraries = 'pg_stat_statements'";
     let create_extension = "create extension if not exists pg_stat_statements";
-    administer(services, &[load, create_extension].map(str::to_owned)).await
+    execute_all(services, &[preload, create_extension].map(str::to_owned)).await
 }
 
-/// Number of statements that the service's role has sent to a database so far. Excludes statements
-/// without a call: reads and trims of the feed, and the health check of Postgres.
+/// Number of statements that the service's role has sent to a database so far. Excludes the
+/// statements of background work: reads and trims of the feed, and the health check of Postgres.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable or does not count statements.
-pub async fn asked(services: &Services, database: &str) -> anyhow::Result<u64> {
+pub async fn count(services: &Services, database: &str) -> anyhow::Result<u64> {
     let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
     let sql = format!(
         "select coalesce(sum(calls), 0)::bigint

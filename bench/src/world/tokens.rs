@@ -1,4 +1,4 @@
-//! Access tokens, signed with the server's own key.
+//! Access tokens and refresh tokens, signed with the server's keys.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,31 +16,32 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::shape::{self, Shape};
 
-/// Value of the `authorization` metadata of one session.
+/// Value of the `authorization` metadata: `Bearer` and an access token.
 pub type Bearer = MetadataValue<Ascii>;
 
-/// The server's own keys.
+/// The server's keys.
 pub struct Keys {
     /// Keys that sign tokens.
-    pub signing: Keyring,
+    pub keyring: Keyring,
     /// Path of the master key's file.
-    pub master: PathBuf,
+    pub master_key_path: PathBuf,
 }
 
-/// Creates the keys if they do not exist, and reads them.
+/// Reads the keys. Creates them first if they do not exist.
 ///
 /// # Errors
 /// Returns an error when the keys cannot be written or read.
-pub fn keys(dir: &Path) -> anyhow::Result<Keys> {
+pub fn load_keys(dir: &Path) -> anyhow::Result<Keys> {
     pem::ensure(dir, pem::KeyAlgorithm::Rs256)?;
-    let master = master_key(dir);
-    privacy::ensure_key(&master)?;
-    // The default issuer and audience of the settings.
-    Ok(Keys { signing: Keyring::load(&pem::source(dir), "tenantry", "tenantry")?, master })
+    let master_key_path = master_key_path(dir);
+    privacy::ensure_key(&master_key_path)?;
+    // Issuer and audience are the defaults of the server's settings.
+    let keyring = Keyring::load(&pem::source(dir), "tenantry", "tenantry")?;
+    Ok(Keys { keyring, master_key_path })
 }
 
 /// Path of the master key's file.
-pub fn master_key(dir: &Path) -> PathBuf {
+pub fn master_key_path(dir: &Path) -> PathBuf {
     dir.join("master.keys")
 }
 
@@ -49,39 +50,48 @@ pub fn master_key(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Never in practice: loaded keys can sign.
-pub fn sign(keys: &Keyring, shape: Shape, sessions: u64) -> anyhow::Result<Vec<Bearer>> {
+pub fn sign_access_tokens(
+    keyring: &Keyring,
+    shape: Shape,
+    sessions: u64,
+) -> anyhow::Result<Vec<Bearer>> {
     let threads = available_parallelism().map_or(1, usize::from);
-    let all: Vec<u64> = (0..sessions).collect();
+    let numbers: Vec<u64> = (0..sessions).collect();
     thread::scope(|scope| {
-        let shares: Vec<_> = all
-            .chunks(all.len().div_ceil(threads).max(1))
-            .map(|share| scope.spawn(|| share.iter().map(|id| bearer(keys, shape, *id)).collect()))
+        let handles: Vec<_> = numbers
+            .chunks(numbers.len().div_ceil(threads).max(1))
+            .map(|chunk| {
+                scope.spawn(|| {
+                    chunk.iter().map(|number| sign_bearer(keyring, shape, *number)).collect()
+                })
+            })
             .collect();
         let mut tokens = Vec::new();
-        for share in shares {
-            let share_tokens: anyhow::Result<Vec<_>> =
-                share.join().map_err(|_| anyhow!("signing panicked"))?;
-            tokens.extend(share_tokens?);
+        for handle in handles {
+            let chunk_tokens: anyhow::Result<Vec<_>> =
+                handle.join().map_err(|_| anyhow!("signing panicked"))?;
+            tokens.extend(chunk_tokens?);
         }
         Ok(tokens)
     })
 }
 
-fn bearer(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> {
+fn sign_bearer(keyring: &Keyring, shape: Shape, session: u64) -> anyhow::Result<Bearer> {
     let roles = shape.roles_of(shape.session_user(session));
     let content = TokenContent {
         roles: roles.map(|role| format!("role-{role:02}")).collect(),
         ..content(shape, session, tenantry::tokens::new_jti())
     };
-    Ok(format!("Bearer {}", sign_token(keys, TokenKind::Access, content)?).parse()?)
+    Ok(format!("Bearer {}", sign_token(keyring, TokenKind::Access, content)?).parse()?)
 }
 
-/// The refresh token that a session was loaded with. Its `jti` is the session's number.
+/// Signs the refresh token that matches the loaded row of a session. Its `jti` is the session's
+/// number.
 ///
 /// # Errors
 /// Never in practice: loaded keys can sign.
-pub fn refresh_token(keys: &Keyring, shape: Shape, session: u64) -> anyhow::Result<String> {
-    sign_token(keys, TokenKind::Refresh, content(shape, session, session.to_string()))
+pub fn refresh_token(keyring: &Keyring, shape: Shape, session: u64) -> anyhow::Result<String> {
+    sign_token(keyring, TokenKind::Refresh, content(shape, session, session.to_string()))
 }
 
 fn content(shape: Shape, session: u64, jti: String) -> TokenContent {
@@ -98,7 +108,7 @@ fn content(shape: Shape, session: u64, jti: String) -> TokenContent {
     }
 }
 
-fn sign_token(keys: &Keyring, kind: TokenKind, content: TokenContent) -> anyhow::Result<String> {
-    let token = keys.sign(kind, &keys.kid(kind), content).ok().context("a key does not sign")?;
+fn sign_token(keyring: &Keyring, kind: TokenKind, content: TokenContent) -> anyhow::Result<String> {
+    let token = keyring.sign(kind, &keyring.kid(kind), content).ok().context("a key can't sign")?;
     Ok(token.jwt.expose_secret().to_owned())
 }

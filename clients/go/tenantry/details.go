@@ -5,8 +5,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason returns the reason of a refused call, by its name in error_reason.proto. It is empty if
-// the error does not come from Tenantry. Rely on the reason, not on the message.
+// Reason returns the reason of a refused call: the name of a value in error_reason.proto. The
+// reason is empty if the error does not come from Tenantry. Rely on the reason, not on the message.
 func Reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == "tenantry" {

@@ -1,5 +1,5 @@
-// Package tenantry signs in to Tenantry and calls it. It adds the access token and the tenant to
-// each call, and gets the next token when the server refuses the current one.
+// Package tenantry signs in to Tenantry and makes calls. It adds the access token and the tenant to
+// each call, and gets the next token when the server refuses the current token.
 package tenantry
 
 import (
@@ -17,12 +17,12 @@ import (
 	pb "tenantry/clients/go/gen/tenantry/v1"
 )
 
-// Timeout of getting the next token. It applies in addition to the deadline of the waiting call.
+// Timeout for getting the next token. It applies in addition to the deadline of the waiting call.
 const tokenTimeout = 10 * time.Second
 
-// Session is the sign-in of a user or of a service account. It is a connection for the generated
-// clients, and adds its access token to their calls: pb.NewPermissionServiceClient(session). It is
-// safe for concurrent use.
+// Session is the sign-in of a user or of a service account. Pass it as the connection to the
+// generated clients: pb.NewPermissionServiceClient(session). The session adds its access token to
+// their calls. It is safe for concurrent use.
 type Session struct {
 	conn *grpc.ClientConn
 	auth pb.AuthServiceClient
@@ -31,12 +31,12 @@ type Session struct {
 	// The secret of a service account's API key; empty for a user.
 	apiKey string
 
-	mu     sync.Mutex
-	access string
+	mu          sync.Mutex
+	accessToken string
 	// The request that gets a user's next pair of tokens.
-	refresh *pb.RefreshRequest
-	// The access token that the server has refused for a stream.
-	refused string
+	refreshRequest *pb.RefreshRequest
+	// The last access token that the server refused for a stream.
+	refusedToken string
 }
 
 var _ grpc.ClientConnInterface = (*Session)(nil)
@@ -44,19 +44,19 @@ var _ grpc.ClientConnInterface = (*Session)(nil)
 // SignIn signs in a user to the tenant with this slug.
 func SignIn(ctx context.Context, conn *grpc.ClientConn, tenant, email, password string) (*Session, error) {
 	auth := pb.NewAuthServiceClient(conn)
-	login, err := auth.Login(inTenant(ctx, tenant), &pb.LoginRequest{Email: email, Password: password})
+	login, err := auth.Login(withTenant(ctx, tenant), &pb.LoginRequest{Email: email, Password: password})
 	if err != nil {
 		return nil, err
 	}
 	session := &Session{conn: conn, auth: auth, tenant: tenant}
-	session.keep(login.GetAccessToken(), login.GetRefreshToken())
+	session.storeTokens(login.GetAccessToken(), login.GetRefreshToken())
 	return session, nil
 }
 
 // WithAPIKey signs in a service account with the secret of one of its API keys.
 func WithAPIKey(ctx context.Context, conn *grpc.ClientConn, secret string) (*Session, error) {
 	session := &Session{conn: conn, auth: pb.NewAuthServiceClient(conn), apiKey: secret}
-	if err := session.take(ctx); err != nil {
+	if err := session.fetchNextToken(ctx); err != nil {
 		return nil, err
 	}
 	return session, nil
@@ -65,32 +65,32 @@ func WithAPIKey(ctx context.Context, conn *grpc.ClientConn, secret string) (*Ses
 // Invoke makes a call with the session's access token. If the call is refused with Unauthenticated,
 // Invoke gets the next token and repeats the call once.
 func (s *Session) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	token := s.token()
-	err := s.conn.Invoke(s.as(ctx, token), method, args, reply, opts...)
+	token := s.currentToken()
+	err := s.conn.Invoke(s.withToken(ctx, token), method, args, reply, opts...)
 	if status.Code(err) != codes.Unauthenticated {
 		return err
 	}
-	if token, err = s.successor(ctx, token); err != nil {
+	if token, err = s.fetchTokenAfter(ctx, token); err != nil {
 		return err
 	}
-	return s.conn.Invoke(s.as(ctx, token), method, args, reply, opts...)
+	return s.conn.Invoke(s.withToken(ctx, token), method, args, reply, opts...)
 }
 
 // NewStream opens a stream with the session's access token. If a stream ends with Unauthenticated,
-// the caller must open it again from its last position; NewStream then uses the next token.
+// the program must open a new stream from the last position; NewStream then uses the next token.
 func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	token, err := s.unrefused(ctx)
+	token, err := s.unrefusedToken(ctx)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := s.conn.NewStream(s.as(ctx, token), desc, method, opts...)
+	opened, err := s.conn.NewStream(s.withToken(ctx, token), desc, method, opts...)
 	if err != nil {
 		return nil, err
 	}
 	return &stream{ClientStream: opened, session: s, token: token}, nil
 }
 
-// A stream that records in its session when its token is refused.
+// A stream that records in its session that the server refused its token.
 type stream struct {
 	grpc.ClientStream
 	session *Session
@@ -102,7 +102,7 @@ func (s *stream) RecvMsg(message any) error {
 	if status.Code(err) == codes.Unauthenticated {
 		s.session.mu.Lock()
 		defer s.session.mu.Unlock()
-		s.session.refused = s.token
+		s.session.refusedToken = s.token
 	}
 	return err
 }
@@ -113,73 +113,74 @@ func (s *Session) SignOut(ctx context.Context) error {
 	return err
 }
 
-func (s *Session) token() string {
+func (s *Session) currentToken() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.access
+	return s.accessToken
 }
 
-// unrefused returns a token that the server has not refused for a stream.
-func (s *Session) unrefused(ctx context.Context) (string, error) {
+// unrefusedToken returns a token that the server has not refused for a stream.
+func (s *Session) unrefusedToken(ctx context.Context) (string, error) {
 	s.mu.Lock()
-	token, refused := s.access, s.refused
+	token, refused := s.accessToken, s.refusedToken
 	s.mu.Unlock()
 	if token != refused {
 		return token, nil
 	}
-	return s.successor(ctx, token)
+	return s.fetchTokenAfter(ctx, token)
 }
 
-// successor returns the token after the used one. It gets the next token unless another call has
-// done so: a refresh token works once, and a second use ends the session.
-func (s *Session) successor(ctx context.Context, used string) (string, error) {
+// fetchTokenAfter returns the token that follows the used token. It gets the next token, unless
+// another call has already got it: a refresh token works once, and a second use ends the session.
+func (s *Session) fetchTokenAfter(ctx context.Context, used string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.access != used {
-		return s.access, nil
+	if s.accessToken != used {
+		return s.accessToken, nil
 	}
-	err := s.take(ctx)
+	err := s.fetchNextToken(ctx)
 	if status.Code(err) == codes.Unavailable {
-		err = s.take(ctx)
+		err = s.fetchNextToken(ctx)
 	}
-	return s.access, err
+	return s.accessToken, err
 }
 
-func (s *Session) take(ctx context.Context) error {
+func (s *Session) fetchNextToken(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
 	if s.apiKey != "" {
 		key := &pb.ExchangeApiKeyRequest_ApiKey{ApiKey: s.apiKey}
 		next, err := s.auth.ExchangeApiKey(ctx, &pb.ExchangeApiKeyRequest{Credential: key})
 		if err == nil {
-			s.access = next.GetAccessToken()
+			s.accessToken = next.GetAccessToken()
 		}
 		return err
 	}
-	next, err := s.auth.Refresh(ctx, s.refresh)
+	next, err := s.auth.Refresh(ctx, s.refreshRequest)
 	if err == nil {
-		s.keep(next.GetAccessToken(), next.GetRefreshToken())
+		s.storeTokens(next.GetAccessToken(), next.GetRefreshToken())
 	}
 	return err
 }
 
-func (s *Session) keep(access, refresh string) {
-	s.access = access
-	s.refresh = &pb.RefreshRequest{RefreshToken: refresh, RequestId: requestID(refresh)}
+func (s *Session) storeTokens(accessToken, refreshToken string) {
+	s.accessToken = accessToken
+	s.refreshRequest = &pb.RefreshRequest{RefreshToken: refreshToken, RequestId: requestID(refreshToken)}
 }
 
-// requestID is the hash of the refresh token. With it, a refresh whose response was lost can be
-// repeated and returns the same pair of tokens, also for another process that has the same token.
-func requestID(refresh string) string {
-	sum := sha256.Sum256([]byte(refresh))
-	return base64.RawURLEncoding.EncodeToString(sum[:])
+// requestID returns the hash of the refresh token. A repeated refresh with the same id returns the
+// same pair of tokens. So a refresh whose response was lost can be repeated, and two processes with
+// the same refresh token get the same pair.
+func requestID(refreshToken string) string {
+	hash := sha256.Sum256([]byte(refreshToken))
+	return base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
-func (s *Session) as(ctx context.Context, token string) context.Context {
-	return metadata.AppendToOutgoingContext(inTenant(ctx, s.tenant), "authorization", "Bearer "+token)
+func (s *Session) withToken(ctx context.Context, token string) context.Context {
+	return metadata.AppendToOutgoingContext(withTenant(ctx, s.tenant), "authorization", "Bearer "+token)
 }
 
-func inTenant(ctx context.Context, tenant string) context.Context {
+func withTenant(ctx context.Context, tenant string) context.Context {
 	if tenant == "" {
 		return ctx
 	}

@@ -23,7 +23,7 @@ func signUp(t *testing.T, interceptors ...grpc.UnaryClientInterceptor) *Session 
 	t.Helper()
 	address := os.Getenv("TENANTRY_ADDR")
 	if address == "" {
-		t.Fatal("TENANTRY_ADDR must name a running server: make test-clients")
+		t.Fatal("TENANTRY_ADDR must be the address of a running server: use make test-clients")
 	}
 	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -57,18 +57,18 @@ func TestCallsAreMadeAsTheUserInItsTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	if me.GetUser().GetEmail() != "ada@acme.test" || me.GetTenant().GetSlug() != session.tenant {
-		t.Fatalf("somebody else: %v", me)
+		t.Fatalf("the caller is not the user who signed in: %v", me)
 	}
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant-id", "another")
 	if _, err = whoAmI(ctx, session); status.Code(err) != codes.InvalidArgument {
-		t.Fatalf("two tenants were named, and the answer is %v", err)
+		t.Fatalf("a call with two tenants must be InvalidArgument: %v", err)
 	}
 }
 
-func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
+func TestManyCallsWithAnInvalidTokenRefreshOnce(t *testing.T) {
 	session := signUp(t)
-	refresh := session.refresh
-	session.access = "ended"
+	refreshRequest := session.refreshRequest
+	session.accessToken = "invalid"
 	var calls sync.WaitGroup
 	for range 16 {
 		calls.Go(func() {
@@ -78,8 +78,8 @@ func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
 		})
 	}
 	calls.Wait()
-	if session.refresh == refresh {
-		t.Fatal("the tokens are the old ones")
+	if session.refreshRequest == refreshRequest {
+		t.Fatal("the tokens were not refreshed")
 	}
 	// If a refresh token had been used twice, the session would have ended.
 	if _, err := whoAmI(t.Context(), session); err != nil {
@@ -88,44 +88,45 @@ func TestManyCallsWithAnEndedTokenRefreshOnce(t *testing.T) {
 }
 
 // N20
-func TestTwoProcessesThatHaveOneRefreshTokenGetTheSamePair(t *testing.T) {
-	one := signUp(t)
-	other := &Session{conn: one.conn, auth: one.auth, tenant: one.tenant}
-	other.keep("ended", one.refresh.GetRefreshToken())
-	one.access = "ended"
-	for _, session := range []*Session{one, other} {
+func TestTwoProcessesWithTheSameRefreshTokenGetTheSameTokens(t *testing.T) {
+	first := signUp(t)
+	second := &Session{conn: first.conn, auth: first.auth, tenant: first.tenant}
+	second.storeTokens("invalid", first.refreshRequest.GetRefreshToken())
+	first.accessToken = "invalid"
+	for _, session := range []*Session{first, second} {
 		if _, err := whoAmI(t.Context(), session); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if one.access != other.access {
-		t.Fatal("they have different tokens")
+	if first.accessToken != second.accessToken {
+		t.Fatal("the two sessions have different tokens")
 	}
 }
 
-func TestARefreshWhoseReplyIsLostIsMadeAgain(t *testing.T) {
-	lost := 2
-	loses := func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func TestARefreshIsRepeatedAfterItsResponseWasLost(t *testing.T) {
+	// A session tries a refresh twice, so a call fails only if two responses are lost.
+	responsesToLose := 2
+	loseResponse := func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		err := call(ctx, method, request, reply, conn, opts...)
-		if method == pb.AuthService_Refresh_FullMethodName && lost > 0 {
-			lost--
-			return status.Error(codes.Unavailable, "the reply is lost")
+		if method == pb.AuthService_Refresh_FullMethodName && responsesToLose > 0 {
+			responsesToLose--
+			return status.Error(codes.Unavailable, "the response is lost")
 		}
 		return err
 	}
-	session := signUp(t, loses)
-	session.access = "ended"
+	session := signUp(t, loseResponse)
+	session.accessToken = "invalid"
 	if _, err := whoAmI(t.Context(), session); status.Code(err) != codes.Unavailable {
-		t.Fatalf("the answer is %v", err)
+		t.Fatalf("the call must be Unavailable: %v", err)
 	}
 	if _, err := whoAmI(t.Context(), session); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestAStreamThatIsOpenedAgainHasTheNextToken(t *testing.T) {
+func TestAStreamThatIsOpenedAgainUsesTheNextToken(t *testing.T) {
 	session := signUp(t)
-	session.access = "ended"
+	session.accessToken = "invalid"
 	watch := func() error {
 		stream, err := pb.NewPermissionServiceClient(session).
 			WatchPermissions(t.Context(), &pb.WatchPermissionsRequest{})
@@ -136,21 +137,21 @@ func TestAStreamThatIsOpenedAgainHasTheNextToken(t *testing.T) {
 		return err
 	}
 	if err := watch(); status.Code(err) != codes.Unauthenticated {
-		t.Fatalf("the answer is %v", err)
+		t.Fatalf("the stream must end with Unauthenticated: %v", err)
 	}
 	if err := watch(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestAServiceSignsInByItsKey(t *testing.T) {
+func TestAServiceAccountSignsInWithItsAPIKey(t *testing.T) {
 	admin := signUp(t)
 	accounts := pb.NewServiceAccountServiceClient(admin)
-	made, err := accounts.CreateServiceAccount(t.Context(), &pb.CreateServiceAccountRequest{Name: "billing"})
+	created, err := accounts.CreateServiceAccount(t.Context(), &pb.CreateServiceAccountRequest{Name: "billing"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	account := made.GetServiceAccount().GetId()
+	account := created.GetServiceAccount().GetId()
 	key, err := accounts.CreateApiKey(t.Context(), &pb.CreateApiKeyRequest{ServiceAccountId: account})
 	if err != nil {
 		t.Fatal(err)
@@ -164,22 +165,22 @@ func TestAServiceSignsInByItsKey(t *testing.T) {
 		if err != nil || me.GetServiceAccount().GetId() != account {
 			t.Fatalf("%v: %v", me, err)
 		}
-		service.access = "ended"
+		service.accessToken = "invalid"
 	}
 }
 
-func TestASessionThatEndedIsUnauthenticated(t *testing.T) {
+func TestACallOfAnEndedSessionIsUnauthenticated(t *testing.T) {
 	session := signUp(t)
 	if err := session.SignOut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, err := whoAmI(t.Context(), session)
 	if status.Code(err) != codes.Unauthenticated || Reason(err) == "" {
-		t.Fatalf("the answer is %v", err)
+		t.Fatalf("the call must be Unauthenticated with a reason: %v", err)
 	}
 }
 
-func TestErrorsSayWhatIsWrong(t *testing.T) {
+func TestErrorsContainAReasonAndTheViolations(t *testing.T) {
 	session := signUp(t)
 	request := &pb.CreateUserRequest{Email: "grace", RequestId: "not an id"}
 	_, err := pb.NewUserServiceClient(session).CreateUser(t.Context(), request)

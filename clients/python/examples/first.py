@@ -36,17 +36,17 @@ def run(channel: grpc.Channel) -> None:
         )
     )
     session = Session(channel, tenant, email, password)
-    user = invite(session)
+    user = create_user_with_role(session)
 
     permissions = permission_service_pb2_grpc.PermissionServiceStub(session.channel)
     for region in ("eu", "asia"):
-        question = permission_service_pb2.CheckRequest(
+        request = permission_service_pb2.CheckRequest(
             user_id=user, permission="invoice:read", scope={"region": region}
         )
-        answer = permissions.Check(question)
-        verdict = "allowed" if answer.allowed else "denied"
-        why = permission_service_pb2.DecisionReason.Name(answer.reason)
-        print(f"invoice:read in {region}: {verdict} ({why})")
+        response = permissions.Check(request)
+        decision = "allowed" if response.allowed else "denied"
+        decision_reason = permission_service_pb2.DecisionReason.Name(response.reason)
+        print(f"invoice:read in {region}: {decision} ({decision_reason})")
 
     try:
         users = user_service_pb2_grpc.UserServiceStub(session.channel)
@@ -57,8 +57,8 @@ def run(channel: grpc.Channel) -> None:
     session.sign_out()
 
 
-def invite(session: Session) -> str:
-    """Creates a user with all invoice permissions in the regions eu and us."""
+def create_user_with_role(session: Session) -> str:
+    """Creates a user who has all invoice permissions in the regions eu and us."""
     users = user_service_pb2_grpc.UserServiceStub(session.channel)
     user = users.CreateUser(user_service_pb2.CreateUserRequest(email="grace@acme.test")).user
     roles = role_service_pb2_grpc.RoleServiceStub(session.channel)

@@ -61,52 +61,54 @@ def test_calls_are_made_as_the_user_in_its_tenant(session, slug):
     assert two_tenants.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_many_calls_with_an_ended_token_refresh_once(session):
-    refresh = session._refresh
-    session._access = "ended"
+def test_many_calls_with_an_invalid_token_refresh_once(session):
+    refresh_request = session._refresh_request
+    session._access_token = "invalid"
     with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda _: who_am_i(session), range(16)))
-    assert len(answers) == 16
-    assert session._refresh != refresh
+        responses = list(threads.map(lambda _: who_am_i(session), range(16)))
+    assert len(responses) == 16
+    assert session._refresh_request != refresh_request
     # If a refresh token had been used twice, the session would have ended.
     assert who_am_i(session).user.email == "ada@acme.test"
 
 
-def test_two_processes_that_have_one_refresh_token_get_the_same_pair(session, channel, slug):
+def test_two_processes_with_the_same_refresh_token_get_the_same_tokens(session, channel, slug):
     """N20"""
     other = Session(channel, slug, "ada@acme.test", PASSWORD)
-    refresh_token = session._refresh.refresh_token
-    other._keep(auth_service_pb2.LoginResponse(access_token="ended", refresh_token=refresh_token))
-    session._access = "ended"
+    refresh_token = session._refresh_request.refresh_token
+    tokens = auth_service_pb2.LoginResponse(access_token="invalid", refresh_token=refresh_token)
+    other._store_tokens(tokens)
+    session._access_token = "invalid"
     for each in (session, other):
         assert who_am_i(each).user.email == "ada@acme.test"
-    assert session._access == other._access
+    assert session._access_token == other._access_token
 
 
-def test_a_refresh_whose_reply_is_lost_is_made_again(session):
-    refresh, lost = session._auth.Refresh, 2
+def test_a_refresh_is_repeated_after_its_response_was_lost(session):
+    # A session tries a refresh twice, so a call fails only if two responses are lost.
+    refresh, responses_to_lose = session._auth.Refresh, 2
 
-    class Lost(grpc.RpcError):
+    class ResponseLost(grpc.RpcError):
         def code(self):
             return grpc.StatusCode.UNAVAILABLE
 
-    def loses(request, **options):
-        nonlocal lost
-        reply = refresh(request, **options)
-        if lost > 0:
-            lost -= 1
-            raise Lost
-        return reply
+    def refresh_and_lose_response(request, **options):
+        nonlocal responses_to_lose
+        response = refresh(request, **options)
+        if responses_to_lose > 0:
+            responses_to_lose -= 1
+            raise ResponseLost
+        return response
 
-    session._auth.Refresh = loses
-    session._access = "ended"
-    with pytest.raises(Lost):
+    session._auth.Refresh = refresh_and_lose_response
+    session._access_token = "invalid"
+    with pytest.raises(ResponseLost):
         who_am_i(session)
     assert who_am_i(session).user.email == "ada@acme.test"
 
 
-def test_a_stream_that_is_opened_again_has_the_next_token(session):
-    session._access = "ended"
+def test_a_stream_that_is_opened_again_uses_the_next_token(session):
+    session._access_token = "invalid"
     stub = permission_service_pb2_grpc.PermissionServiceStub(session.channel)
     request = permission_service_pb2.WatchPermissionsRequest()
     with pytest.raises(grpc.RpcError) as refused:
@@ -117,7 +119,7 @@ def test_a_stream_that_is_opened_again_has_the_next_token(session):
     stream.cancel()
 
 
-def test_a_service_signs_in_by_its_key(session, channel):
+def test_a_service_account_signs_in_with_its_api_key(session, channel):
     accounts = service_account_service_pb2_grpc.ServiceAccountServiceStub(session.channel)
     account = accounts.CreateServiceAccount(
         service_account_service_pb2.CreateServiceAccountRequest(name="billing")
@@ -128,10 +130,10 @@ def test_a_service_signs_in_by_its_key(session, channel):
     service = Session.with_api_key(channel, secret)
     for _ in range(2):
         assert who_am_i(service).service_account.id == account
-        service._access = "ended"
+        service._access_token = "invalid"
 
 
-def test_a_session_that_ended_is_unauthenticated(session):
+def test_a_call_of_an_ended_session_is_unauthenticated(session):
     session.sign_out()
     with pytest.raises(grpc.RpcError) as ended:
         who_am_i(session)
@@ -139,7 +141,7 @@ def test_a_session_that_ended_is_unauthenticated(session):
     assert reason(ended.value)
 
 
-def test_errors_say_what_is_wrong(session):
+def test_errors_contain_a_reason_and_the_violations(session):
     stub = user_service_pb2_grpc.UserServiceStub(session.channel)
     request = user_service_pb2.CreateUserRequest(email="grace", request_id="not an id")
     with pytest.raises(grpc.RpcError) as refused:

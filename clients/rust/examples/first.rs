@@ -42,26 +42,27 @@ async fn main() -> anyhow::Result<()> {
         .await?
         .into_inner();
 
-    // From here on, calls are made as this user. A service uses `api_key` instead.
+    // This client calls as the user who has signed in. A service uses `api_key` instead of
+    // `session`.
     let client = Client::builder(&url).session(login.refresh_token).connect()?;
-    let user = invite(&client).await?;
+    let user = create_user_with_role(&client).await?;
     for region in ["eu", "asia"] {
-        let question = CheckRequest {
+        let request = CheckRequest {
             user_id: user.clone(),
             permission: "invoice:read".into(),
             scope: Some(scope(text(region))),
             ..CheckRequest::default()
         };
         let mut permissions = PermissionServiceClient::new(client.clone());
-        let answer = permissions.check(question).await?.into_inner();
-        let verdict = if answer.allowed { "allowed" } else { "denied" };
-        let why = DecisionReason::try_from(answer.reason)?.as_str_name();
-        println!("invoice:read in {region}: {verdict} ({why})");
+        let response = permissions.check(request).await?.into_inner();
+        let decision = if response.allowed { "allowed" } else { "denied" };
+        let reason = DecisionReason::try_from(response.reason)?.as_str_name();
+        println!("invoice:read in {region}: {decision} ({reason})");
     }
 
     let request = CreateUserRequest { email: "grace".into(), ..CreateUserRequest::default() };
-    if let Err(refused) = UserServiceClient::new(client.clone()).create_user(request).await {
-        let details = refused.get_error_details();
+    if let Err(status) = UserServiceClient::new(client.clone()).create_user(request).await {
+        let details = status.get_error_details();
         let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
         for violation in details.bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
             println!("refused ({reason}): {}: {}", violation.field, violation.description);
@@ -71,8 +72,8 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates a user with all invoice permissions in the regions `eu` and `us`.
-async fn invite(client: &Client) -> anyhow::Result<String> {
+/// Creates a user who has all invoice permissions in the regions `eu` and `us`.
+async fn create_user_with_role(client: &Client) -> anyhow::Result<String> {
     let request =
         CreateUserRequest { email: "grace@acme.test".into(), ..CreateUserRequest::default() };
     let user = UserServiceClient::new(client.clone()).create_user(request).await?.into_inner();

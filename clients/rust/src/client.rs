@@ -1,4 +1,5 @@
-//! The gRPC channel of a client: adds the access token, a deadline and retries to each call.
+//! The gRPC channel of a client: adds the access token and a deadline to each call, and retries
+//! calls.
 
 use std::{
     convert::Infallible,
@@ -26,23 +27,23 @@ use crate::{
     tokens::{AccessToken, Credentials, TokenSource},
 };
 
-/// Default deadline of a call, including all retries.
+/// Default time until the deadline of a call, including all retries.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Timeout of establishing a connection.
-const CONNECTING: Duration = Duration::from_secs(2);
+/// Timeout for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The header that tells the server the deadline of a call (gRPC over HTTP/2).
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Time without data until a connection is pinged, and then until it is closed.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 
-/// The server's URL is invalid, or its TLS configuration cannot be used.
+/// The server's URL is invalid, or the TLS configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the server's address can't be used")]
+#[error("the server's URL or the TLS configuration can't be used")]
 pub struct ConnectError(#[from] tonic::transport::Error);
 
 /// Configures the server's URL, TLS, credentials and the default deadline of a [`Client`].
 #[derive(Debug)]
-#[must_use = "it does nothing before `connect`"]
+#[must_use = "the builder does nothing before `connect`"]
 pub struct Builder {
     url: String,
     tls: Option<ClientTlsConfig>,
@@ -57,8 +58,8 @@ impl Builder {
         self
     }
 
-    /// Continues a user's session from its newest refresh token. From then on only this client may
-    /// refresh the session, because a refresh token works once.
+    /// Continues a user's session with the newest refresh token of the session. From then on, only
+    /// this client may refresh the session, because a refresh token works once.
     pub fn session(mut self, refresh_token: impl Into<String>) -> Self {
         self.credentials = Some(Credentials::session(SecretString::from(refresh_token.into())));
         self
@@ -78,15 +79,15 @@ impl Builder {
         self
     }
 
-    /// Builds the client. It connects at its first call, and reconnects when needed.
+    /// Builds the client. The client connects at its first call, and reconnects when necessary.
     ///
     /// # Errors
     /// Returns [`ConnectError`] when the URL is invalid or TLS cannot be set up.
     pub fn connect(self) -> Result<Client, ConnectError> {
         let mut endpoint = Endpoint::from_shared(self.url)?
-            .connect_timeout(CONNECTING)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_TIME)
+            .keep_alive_timeout(KEEPALIVE_TIME)
             .tcp_nodelay(true);
         if endpoint.uri().scheme_str() == Some("https") {
             let tls = self.tls.unwrap_or_else(|| ClientTlsConfig::new().with_native_roots());
@@ -126,7 +127,7 @@ impl Client {
     async fn send(self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let (mut head, body) = request.into_parts();
-        // Every method takes exactly one message, so the whole body can be kept for retries.
+        // Every method takes exactly one message, so the whole body can be stored for retries.
         let message = match body.collect().await {
             Ok(message) => message.to_bytes(),
             Err(status) => return status.into_http(),
@@ -137,36 +138,40 @@ impl Client {
             let value = HeaderValue::try_from(millis);
             head.headers.extend(value.map(|value| (GRPC_TIMEOUT, value)));
         }
-        let call = self.tries(&path, &head, &message);
+        let call = self.send_with_retries(&path, &head, &message);
         if retry::is_stream(&path) {
             return call.await;
         }
         match time::timeout_at(until, call).await {
-            Ok(answered) => answered,
+            Ok(response) => response,
             Err(_) => Status::deadline_exceeded("the deadline passed").into_http(),
         }
     }
 
-    async fn tries(&self, path: &str, head: &Parts, message: &Bytes) -> Response<Body> {
-        let mut waits = retry::waits();
-        let mut renewed = false;
+    async fn send_with_retries(&self, path: &str, head: &Parts, message: &Bytes) -> Response<Body> {
+        let mut backoff = retry::backoff();
+        let mut has_discarded_token = false;
         loop {
             let token = match self.token().await {
                 Ok(token) => token,
                 Err(status) => return status.into_http(),
             };
-            let answer = self.once(head, message, token.as_deref()).await;
-            let wait = match retry::refusal(&answer) {
-                // The server refuses such a call before it starts, so repeating any method is safe.
-                Some(Code::Unauthenticated) if !renewed && token.is_some() => {
-                    renewed = true;
-                    self.tokens.iter().zip(&token).for_each(|(all, token)| all.is_refused(token));
+            let response = self.send_once(head, message, token.as_deref()).await;
+            let wait = match retry::status_in_headers(&response) {
+                // The server refuses such a call before the method runs, so any method can be
+                // repeated.
+                Some(Code::Unauthenticated) if !has_discarded_token && token.is_some() => {
+                    has_discarded_token = true;
+                    self.tokens
+                        .iter()
+                        .zip(&token)
+                        .for_each(|(source, token)| source.discard(token));
                     continue;
                 }
-                Some(Code::Unavailable) if retry::is_read(path) => waits.next(),
+                Some(Code::Unavailable) if retry::is_read(path) => backoff.next(),
                 _ => None,
             };
-            let Some(wait) = wait else { return answer };
+            let Some(wait) = wait else { return response };
             time::sleep(wait).await;
         }
     }
@@ -178,7 +183,7 @@ impl Client {
         }
     }
 
-    async fn once(
+    async fn send_once(
         &self,
         head: &Parts,
         message: &Bytes,
@@ -191,7 +196,7 @@ impl Client {
         }
         // Every connection error becomes UNAVAILABLE.
         self.channel.clone().oneshot(request).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "a call was not answered");
+            tracing::debug!(%error, "a call failed without a response");
             Status::unavailable("the server can't be reached").into_http()
         })
     }
@@ -203,7 +208,7 @@ impl Service<Request<Body>> for Client {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Always ready: each attempt waits for its own connection.
+        // The client is always ready, because each attempt waits for the connection itself.
         Poll::Ready(Ok(()))
     }
 

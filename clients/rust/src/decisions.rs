@@ -1,4 +1,5 @@
-//! Cache of the decisions of one tenant. It is used only while the server announces every change.
+//! Cache of decisions about the subjects of one tenant. The cache is used only while the server
+//! announces every change.
 
 use std::{
     collections::HashMap,
@@ -10,18 +11,20 @@ use quick_cache::unsync::Cache;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Maximum number of subjects with cached decisions, and of decisions for each subject.
+/// Maximum number of subjects with cached decisions.
 const MAX_SUBJECTS: usize = 10_000;
+
+/// Maximum number of cached decisions about each subject.
 const MAX_QUESTIONS: usize = 256;
 
 /// Maximum time between two messages of the stream. The server sends a message at least every ten
-/// seconds; a stream that is silent for longer than this is dead.
-pub(crate) const SILENCE: Duration = Duration::from_secs(12);
+/// seconds, so a stream without a message for this time is dead.
+pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(12);
 
 /// The question that a decision answers, without the subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
-    /// Part of the question, because a token of another session may be invalid.
+    /// Part of the question, because the token of another session may be invalid.
     pub session: Uuid,
     pub permission: String,
     /// The scope, as JSON with sorted keys.
@@ -30,7 +33,8 @@ pub(crate) struct Question {
 
 struct Decision {
     allowed: bool,
-    made: Instant,
+    /// Time when the response arrived.
+    decided_at: Instant,
 }
 
 /// The cached state of a tenant.
@@ -40,7 +44,8 @@ struct State {
     last_message: Option<Instant>,
     /// The latest consistency token of the stream.
     token: String,
-    /// Counts invalidations, so that an answer to an earlier question is not cached after one.
+    /// Number of invalidations so far. A response to a request that was sent before an invalidation
+    /// is not cached.
     invalidations: u64,
     /// Time of the last lookup.
     last_lookup: Instant,
@@ -49,9 +54,9 @@ struct State {
 /// The cache of a tenant's decisions.
 pub(crate) struct Decisions(Mutex<State>);
 
-/// A cache miss: the data to ask the server with, and to cache its answer.
-pub(crate) struct Asking {
-    /// The consistency token for the request: the answer must include the announced changes.
+/// A cache miss: the data that is needed to ask the server and to cache the response.
+pub(crate) struct CacheMiss {
+    /// The consistency token for the request: the decision must include the announced changes.
     pub token: String,
     invalidations: u64,
 }
@@ -67,50 +72,54 @@ impl Decisions {
         }))
     }
 
-    /// Returns the cached decision if it is younger than `age`, else the data to ask the server.
+    /// Returns the cached decision if it is younger than `max_age`, else a cache miss.
     pub(crate) fn find(
         &self,
         subject: Uuid,
         question: &Question,
-        age: Duration,
-    ) -> Result<bool, Asking> {
+        max_age: Duration,
+    ) -> Result<bool, CacheMiss> {
         let mut state = self.lock();
         state.last_lookup = Instant::now();
-        let is_live = state.last_message.is_some_and(|heard| heard.elapsed() < SILENCE);
+        let is_live = state.last_message.is_some_and(|time| time.elapsed() < MAX_SILENCE);
         if is_live
-            && let Some(decision) = state.subjects.get(&subject).and_then(|all| all.get(question))
-            && decision.made.elapsed() < age
+            && let Some(decision) =
+                state.subjects.get(&subject).and_then(|decisions| decisions.get(question))
+            && decision.decided_at.elapsed() < max_age
         {
             return Ok(decision.allowed);
         }
-        Err(Asking { token: state.token.clone(), invalidations: state.invalidations })
+        Err(CacheMiss { token: state.token.clone(), invalidations: state.invalidations })
     }
 
-    /// Caches an answer, unless a change was announced since the question was asked.
-    pub(crate) fn remember(
+    /// Caches the response after a cache miss, unless a change was announced since the miss.
+    pub(crate) fn insert(
         &self,
         subject: Uuid,
         question: Question,
         allowed: bool,
-        asked: &Asking,
+        miss: &CacheMiss,
     ) {
         let mut state = self.lock();
-        if state.last_message.is_none() || state.invalidations != asked.invalidations {
+        if state.last_message.is_none() || state.invalidations != miss.invalidations {
             return;
         }
-        let mut all = state.subjects.remove(&subject).map(|(_, all)| all).unwrap_or_default();
-        if all.len() >= MAX_QUESTIONS {
-            all.clear();
+        let mut subject_decisions =
+            state.subjects.remove(&subject).map(|(_, decisions)| decisions).unwrap_or_default();
+        if subject_decisions.len() >= MAX_QUESTIONS {
+            subject_decisions.clear();
         }
-        all.insert(question, Decision { allowed, made: Instant::now() });
-        state.subjects.insert(subject, all);
+        subject_decisions.insert(question, Decision { allowed, decided_at: Instant::now() });
+        state.subjects.insert(subject, subject_decisions);
     }
 
-    /// Handles a message of the stream: removes the decisions about these subjects, or about all.
-    pub(crate) fn heard(&self, subjects: &[Uuid], all: bool, token: String) {
+    /// Applies a message of the stream: removes the decisions about these subjects, or about all
+    /// subjects.
+    pub(crate) fn apply_message(&self, subjects: &[Uuid], all_subjects: bool, token: String) {
         let mut state = self.lock();
-        // At the first message of a stream: changes before it were not announced.
-        if all || state.last_message.is_none() {
+        // At the first message of a stream everything is removed, because earlier changes were not
+        // announced.
+        if all_subjects || state.last_message.is_none() {
             state.subjects.clear();
             state.invalidations += 1;
         }
@@ -123,7 +132,7 @@ impl Decisions {
     }
 
     /// Clears the cache because the stream has ended.
-    pub(crate) fn lost(&self) {
+    pub(crate) fn clear_after_stream_end(&self) {
         let mut state = self.lock();
         state.subjects.clear();
         state.last_message = None;
@@ -132,7 +141,7 @@ impl Decisions {
     }
 
     /// Time since the last lookup.
-    pub(crate) fn idle(&self) -> Duration {
+    pub(crate) fn time_since_lookup(&self) -> Duration {
         self.lock().last_lookup.elapsed()
     }
 
@@ -152,48 +161,48 @@ mod tests {
         Question { session, permission: permission.into(), scope }
     }
 
-    fn answer(decisions: &Decisions, subject: Uuid) {
-        let asked = decisions.find(subject, &question("a:b"), AGE).unwrap_err();
-        decisions.remember(subject, question("a:b"), true, &asked);
+    fn cache_decision(decisions: &Decisions, subject: Uuid) {
+        let miss = decisions.find(subject, &question("a:b"), AGE).unwrap_err();
+        decisions.insert(subject, question("a:b"), true, &miss);
     }
 
-    fn knows(decisions: &Decisions, subject: Uuid) -> bool {
+    fn has_decision(decisions: &Decisions, subject: Uuid) -> bool {
         decisions.find(subject, &question("a:b"), AGE).is_ok()
     }
 
     #[test]
     fn nothing_is_cached_without_a_stream_of_changes() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
-        answer(&decisions, subject);
-        assert!(!knows(&decisions, subject));
-        decisions.heard(&[], false, "1".into());
-        answer(&decisions, subject);
-        assert!(knows(&decisions, subject));
+        cache_decision(&decisions, subject);
+        assert!(!has_decision(&decisions, subject));
+        decisions.apply_message(&[], false, "1".into());
+        cache_decision(&decisions, subject);
+        assert!(has_decision(&decisions, subject));
         assert!(decisions.find(subject, &question("a:c"), AGE).is_err());
         assert!(decisions.find(subject, &question("a:b"), Duration::ZERO).is_err());
-        decisions.lost();
-        assert!(!knows(&decisions, subject));
+        decisions.clear_after_stream_end();
+        assert!(!has_decision(&decisions, subject));
     }
 
     #[test]
     fn a_change_removes_only_decisions_about_its_subjects() {
         let (decisions, changed, other) = (Decisions::new(), Uuid::now_v7(), Uuid::now_v7());
-        decisions.heard(&[], false, "1".into());
-        answer(&decisions, changed);
-        answer(&decisions, other);
-        decisions.heard(&[changed], false, "2".into());
-        assert!(!knows(&decisions, changed) && knows(&decisions, other));
-        decisions.heard(&[], true, "3".into());
-        assert!(!knows(&decisions, other));
+        decisions.apply_message(&[], false, "1".into());
+        cache_decision(&decisions, changed);
+        cache_decision(&decisions, other);
+        decisions.apply_message(&[changed], false, "2".into());
+        assert!(!has_decision(&decisions, changed) && has_decision(&decisions, other));
+        decisions.apply_message(&[], true, "3".into());
+        assert!(!has_decision(&decisions, other));
     }
 
     #[test]
-    fn an_answer_to_a_question_before_a_change_is_not_cached() {
+    fn a_response_to_a_request_from_before_a_change_is_not_cached() {
         let (decisions, subject) = (Decisions::new(), Uuid::now_v7());
-        decisions.heard(&[], false, "1".into());
-        let asked = decisions.find(subject, &question("a:b"), AGE).unwrap_err();
-        decisions.heard(&[subject], false, "2".into());
-        decisions.remember(subject, question("a:b"), true, &asked);
-        assert!(!knows(&decisions, subject));
+        decisions.apply_message(&[], false, "1".into());
+        let miss = decisions.find(subject, &question("a:b"), AGE).unwrap_err();
+        decisions.apply_message(&[subject], false, "2".into());
+        decisions.insert(subject, question("a:b"), true, &miss);
+        assert!(!has_decision(&decisions, subject));
     }
 }

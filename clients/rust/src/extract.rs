@@ -19,8 +19,8 @@ impl IntoResponse for Denied {
     }
 }
 
-/// Extracts the principal of a valid access token. Behind a layer
-/// ([`RequirePermission`](crate::RequirePermission)) it is the principal that the layer accepted.
+/// Extracts the principal of a valid access token. Behind the layer
+/// [`RequirePermission`](crate::RequirePermission), extracts the principal that the layer accepted.
 impl<S> FromRequestParts<S> for Principal
 where
     Guard: FromRef<S>,
@@ -56,7 +56,7 @@ pub trait Permission {
 /// }
 ///
 /// async fn create_agent(caller: Require<ManageAgents>) -> String {
-///     format!("an agent of {}'s", caller.subject)
+///     format!("created an agent for {}", caller.subject)
 /// }
 ///
 /// fn routes(guard: Guard) -> Router {

@@ -20,8 +20,8 @@ use crate::{
     watch,
 };
 
-/// Default maximum age of a cached decision. The server does not announce the end of a session or
-/// of an assignment, so the age must be bounded.
+/// Default maximum age of a cached decision. The age must be bounded, because the server does not
+/// announce the end of a session or the expiry of an assignment.
 const MAX_AGE: Duration = Duration::from_secs(10);
 
 /// Maximum number of tenants with cached decisions.
@@ -73,7 +73,7 @@ impl Guard {
     /// decision; zero turns the cache off.
     ///
     /// Changes of roles, users and tenants take effect within a second, whatever `max_age` is. The
-    /// end of a session or of an assignment takes effect within `max_age`.
+    /// end of a session and the expiry of an assignment take effect within `max_age`.
     #[must_use]
     pub fn with(client: Client, verifier: Verifier, max_age: Duration) -> Self {
         Self(Arc::new(Inner { client, verifier, max_age, tenants: Mutex::default() }))
@@ -101,7 +101,7 @@ impl Guard {
     }
 
     /// Returns the principal of a request with these headers, if its subject holds the permission
-    /// within the scope. The service sets the keys of the scope.
+    /// within the scope. The guarded service must choose the scope, and not its client.
     ///
     /// # Errors
     /// Returns the reason why the request is refused.
@@ -128,34 +128,35 @@ impl Guard {
             permission: permission.to_owned(),
             scope: canonical(scope),
         };
-        let decisions = self.decisions(principal.tenant);
-        let asked = match decisions
+        let decisions = self.cache_of(principal.tenant);
+        let miss = match decisions
             .as_ref()
-            .map(|d| d.find(principal.subject, &question, self.0.max_age))
+            .map(|decisions| decisions.find(principal.subject, &question, self.0.max_age))
         {
             Some(Ok(allowed)) => return Ok(allowed),
-            Some(Err(asked)) => Some(asked),
+            Some(Err(miss)) => Some(miss),
             None => None,
         };
         let mut request = Request::new(CheckRequest {
             permission: permission.to_owned(),
             access_token: token.to_owned(),
-            scope: (!scope.is_empty()).then(|| structure(scope)),
-            consistency_token: asked.as_ref().map(|asked| asked.token.clone()).unwrap_or_default(),
+            scope: (!scope.is_empty()).then(|| to_struct(scope)),
+            consistency_token: miss.as_ref().map(|miss| miss.token.clone()).unwrap_or_default(),
             ..CheckRequest::default()
         });
-        watch::in_tenant(&mut request, principal.tenant);
-        let answer = PermissionServiceClient::new(self.0.client.clone()).check(request).await;
-        let allowed = answer.map_err(|status| undecided(&status))?.into_inner().allowed;
-        if let (Some(decisions), Some(asked)) = (decisions, asked) {
-            decisions.remember(principal.subject, question, allowed, &asked);
+        watch::set_tenant(&mut request, principal.tenant);
+        let response = PermissionServiceClient::new(self.0.client.clone()).check(request).await;
+        let allowed = response.map_err(|status| log_check_error(&status))?.into_inner().allowed;
+        if let (Some(decisions), Some(miss)) = (decisions, miss) {
+            decisions.insert(principal.subject, question, allowed, &miss);
         }
         Ok(allowed)
     }
 
-    /// Returns the cache of a tenant, and starts to follow the tenant's changes at the first call.
-    /// `None` when nothing is cached: the maximum age is zero, or there are too many tenants.
-    fn decisions(&self, tenant: Uuid) -> Option<Arc<Decisions>> {
+    /// Returns the cache of a tenant. The first call for a tenant creates the cache and starts to
+    /// follow the tenant's changes. `None` when decisions are not cached: the maximum age is zero,
+    /// or there are too many tenants.
+    fn cache_of(&self, tenant: Uuid) -> Option<Arc<Decisions>> {
         if self.0.max_age.is_zero() {
             return None;
         }
@@ -168,10 +169,10 @@ impl Guard {
         }
         let decisions = Arc::new(Decisions::new());
         tenants.insert(tenant, decisions.clone());
-        let (client, followed) = (self.0.client.clone(), decisions.clone());
+        let (client, cache) = (self.0.client.clone(), decisions.clone());
         let inner = Arc::downgrade(&self.0);
         tokio::spawn(async move {
-            watch::follow(client, tenant, followed).await;
+            watch::follow(client, tenant, cache).await;
             if let Some(inner) = inner.upgrade() {
                 inner.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
             }
@@ -180,14 +181,17 @@ impl Guard {
     }
 }
 
-/// Converts an error of Check. It is always `Unavailable`: that this service lacks a permission to
-/// ask, for example, is not an error of the request.
-fn undecided(status: &tonic::Status) -> Denied {
+/// Logs an error of Check, and denies the request as `Unavailable`. An error of Check is never an
+/// error of the request: for example, this service may lack the permission to check.
+fn log_check_error(status: &tonic::Status) -> Denied {
     match status.code() {
         Code::InvalidArgument => {
-            tracing::error!(message = status.message(), "the permission or the scope is invalid");
+            tracing::error!(
+                message = status.message(),
+                "Check refused the permission or the scope as invalid"
+            );
         }
-        code => tracing::warn!(?code, message = status.message(), "no decision"),
+        code => tracing::warn!(?code, message = status.message(), "Check failed"),
     }
     Denied::Unavailable
 }
@@ -195,8 +199,8 @@ fn undecided(status: &tonic::Status) -> Denied {
 /// The token of `authorization: Bearer …` (RFC 6750, 2.1). `None` if the header is absent or sent
 /// more than once.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (value, None) = (all.next()?.to_str().ok()?, all.next()) else { return None };
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
@@ -208,7 +212,7 @@ fn canonical(scope: &[(&str, &str)]) -> String {
     serde_json::to_string(&sorted).unwrap_or_default()
 }
 
-fn structure(scope: &[(&str, &str)]) -> prost_types::Struct {
+fn to_struct(scope: &[(&str, &str)]) -> prost_types::Struct {
     let value = |text: &str| prost_types::Value {
         kind: Some(prost_types::value::Kind::StringValue(text.to_owned())),
     };
@@ -222,15 +226,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_is_the_same_in_any_order() {
-        let (eu, one) = (("region", "eu"), ("team", "1"));
-        assert_eq!(canonical(&[eu, one]), canonical(&[one, eu]));
-        assert_ne!(canonical(&[eu]), canonical(&[("region", "us")]));
+    fn the_order_of_a_scopes_keys_does_not_matter() {
+        let (region, team) = (("region", "eu"), ("team", "1"));
+        assert_eq!(canonical(&[region, team]), canonical(&[team, region]));
+        assert_ne!(canonical(&[region]), canonical(&[("region", "us")]));
         assert_ne!(canonical(&[("a", "b\",\"c")]), canonical(&[("a\",\"b", "c")]));
     }
 
     #[test]
-    fn a_token_is_sent_once() {
+    fn a_token_that_is_sent_twice_is_refused() {
         let mut headers = HeaderMap::new();
         assert_eq!(bearer(&headers), None);
         headers.append(AUTHORIZATION, "bearer a.b.c".parse().unwrap());

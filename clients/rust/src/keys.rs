@@ -1,4 +1,4 @@
-//! Verifies access tokens with only the server's published keys.
+//! Verifies access tokens with the server's published keys.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -19,13 +19,13 @@ const LEEWAY_SECONDS: u64 = 30;
 const MAX_TOKEN: usize = 8192;
 /// Age after which the keys are read again, so that a retired key is no longer accepted.
 const MAX_AGE: Duration = Duration::from_mins(5);
-/// Minimum time between two reads of the keys. It bounds the reads that tokens with unknown key ids
-/// can cause.
+/// Minimum time between two reads of the keys. It bounds the number of reads that tokens with
+/// unknown key ids can cause.
 const MIN_AGE: Duration = Duration::from_secs(5);
 
 /// The token cannot be verified with the server's published keys, or has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the access token is not in force")]
+#[error("the access token is invalid or has expired")]
 pub struct TokenInvalid;
 
 /// The kind of a subject.
@@ -63,37 +63,37 @@ pub struct Principal {
     pub expires: u64,
 }
 
-/// A published key, bound to its algorithm (RFC 8725, 3.1).
+/// A published key. It verifies tokens with only one algorithm (RFC 8725, 3.1).
 struct Key {
     algorithm: Algorithm,
     decoding: DecodingKey,
     validation: Validation,
 }
 
-/// The published keys by their ids, and the time when they were read.
+/// The published keys, and the time when they were read.
 #[derive(Default)]
 struct Keys {
-    known: HashMap<String, Key>,
-    read: Option<Instant>,
+    by_id: HashMap<String, Key>,
+    read_at: Option<Instant>,
 }
 
 impl Keys {
-    /// Whether the key is known and the keys are not too old.
-    fn has(&self, kid: &str) -> bool {
-        self.known.contains_key(kid) && self.read.is_some_and(|read| read.elapsed() < MAX_AGE)
+    /// Whether the key with this id is known, and the keys are not too old.
+    fn has_current(&self, kid: &str) -> bool {
+        self.by_id.contains_key(kid) && self.read_at.is_some_and(|time| time.elapsed() < MAX_AGE)
     }
 }
 
 /// Verifies access tokens (RFC 9068) without a call for each token: the signature, the times, the
-/// issuer and the audience. It does not see that a session has ended; a [`Guard`](crate::Guard)
-/// does.
+/// issuer and the audience. A `Verifier` accepts the tokens of a session that has ended, until they
+/// expire. A [`Guard`](crate::Guard) refuses them.
 pub struct Verifier {
     client: Client,
     issuer: String,
     audience: String,
     keys: ArcSwap<Keys>,
     /// Time of the last attempt to read the keys.
-    asked: Mutex<Option<Instant>>,
+    last_attempt: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Verifier {
@@ -112,7 +112,7 @@ impl Verifier {
             issuer: issuer.into(),
             audience: audience.into(),
             keys: ArcSwap::default(),
-            asked: Mutex::default(),
+            last_attempt: Mutex::default(),
         }
     }
 
@@ -137,38 +137,40 @@ impl Verifier {
             return Err(TokenInvalid);
         }
         let kid = header.kid.as_deref().ok_or(TokenInvalid)?;
-        self.refresh(kid).await;
+        self.read_keys_if_needed(kid).await;
         let keys = self.keys.load();
         let key =
-            keys.known.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
+            keys.by_id.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
         let decoded = decode(token, &key.decoding, &key.validation).map_err(|_| TokenInvalid)?;
         Ok(decoded.claims)
     }
 
-    /// Reads the keys if they are too old or lack this key. One call reads for all calls that wait.
-    async fn refresh(&self, kid: &str) {
-        if self.keys.load().has(kid) {
+    /// Reads the keys if they are too old or do not include this key. Concurrent calls share one
+    /// read.
+    async fn read_keys_if_needed(&self, kid: &str) {
+        if self.keys.load().has_current(kid) {
             return;
         }
-        let mut asked = self.asked.lock().await;
-        let is_too_soon = asked.is_some_and(|asked| asked.elapsed() < MIN_AGE);
-        if is_too_soon || self.keys.load().has(kid) {
+        let mut last_attempt = self.last_attempt.lock().await;
+        let is_too_soon = last_attempt.is_some_and(|time| time.elapsed() < MIN_AGE);
+        if is_too_soon || self.keys.load().has_current(kid) {
             return;
         }
         match AuthServiceClient::new(self.client.anonymous()).get_jwks(GetJwksRequest {}).await {
-            Ok(answer) => {
-                let keys = answer.into_inner().keys;
-                let keys = keys.iter().filter_map(|key| Some((key.kid.clone(), self.read(key)?)));
-                let read = Some(Instant::now());
-                self.keys.store(Arc::new(Keys { known: keys.collect(), read }));
+            Ok(response) => {
+                let keys = response.into_inner().keys;
+                let keys = keys.iter().filter_map(|key| Some((key.kid.clone(), self.parse(key)?)));
+                let read_at = Some(Instant::now());
+                self.keys.store(Arc::new(Keys { by_id: keys.collect(), read_at }));
             }
-            // The known keys stay in use.
+            // The keys of the last read stay in use.
             Err(status) => tracing::warn!(code = ?status.code(), "the keys can't be read"),
         }
-        *asked = Some(Instant::now());
+        *last_attempt = Some(Instant::now());
     }
 
-    fn read(&self, key: &JsonWebKey) -> Option<Key> {
+    /// Parses a published key. `None` for a key that cannot be used.
+    fn parse(&self, key: &JsonWebKey) -> Option<Key> {
         let algorithm = match key.alg.as_str() {
             "RS256" => Algorithm::RS256,
             "ES256" => Algorithm::ES256,

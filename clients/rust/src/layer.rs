@@ -33,14 +33,14 @@ impl<S> Layer<S> for RequirePermission {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { required: self.clone(), inner }
+        Guarded { layer: self.clone(), inner }
     }
 }
 
 /// A service behind [`RequirePermission`].
 #[derive(Clone, Debug)]
 pub struct Guarded<S> {
-    required: RequirePermission,
+    layer: RequirePermission,
     inner: S,
 }
 
@@ -60,10 +60,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // Calls the instance that `poll_ready` has reported as ready, and keeps a clone for later.
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
-        let RequirePermission { guard, permission } = self.required.clone();
+        // This call uses the instance that `poll_ready` reported as ready. A clone replaces it for
+        // later calls.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let RequirePermission { guard, permission } = self.layer.clone();
         Box::pin(async move {
             match guard.permit(request.headers(), &permission, &[]).await {
                 Ok(principal) => {
@@ -78,8 +79,8 @@ where
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl Denied {

@@ -20,9 +20,10 @@
 //! - [`Client`] is a channel for the generated clients in [`v1`]. It adds the access token and a
 //!   deadline to each call, and retries calls that are safe to retry.
 //! - [`Verifier`] verifies an access token with the published keys and returns its principal.
-//! - [`Guard`] decides about requests. It caches decisions while the server announces every change.
+//! - [`Guard`] decides whether a request is allowed. It caches decisions while the server announces
+//!   every change.
 //!
-//! Nothing is ever allowed because something is down.
+//! An outage never allows a request: without a decision, a request is refused.
 #![warn(missing_docs)]
 
 mod client;

@@ -6,12 +6,14 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use http::Response;
 use tonic::{Code, Status};
 
+/// Wait before the first retry.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Longest wait before a retry.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The backoff between the retries of a call. The number of retries is bounded only by the call's
 /// deadline.
-pub fn waits() -> ExponentialBackoff {
+pub fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(FIRST_WAIT)
         .with_max_delay(LONGEST_WAIT)
@@ -20,12 +22,13 @@ pub fn waits() -> ExponentialBackoff {
         .build()
 }
 
-/// Whether a method changes nothing, so that a retry is always safe. A write may have been carried
-/// out even though its response was lost. A caller that sets a `request_id` can retry the write.
+/// Whether a method changes nothing, so that a retry is always safe. A retry of a write is not
+/// always safe: the first attempt may have succeeded although its response was lost. A program that
+/// sets a `request_id` can retry the write itself.
 pub fn is_read(path: &str) -> bool {
     let method = path.rsplit('/').next().unwrap_or_default();
-    let reads = ["Get", "List", "Lookup", "Introspect", "WhoAmI", "Check", "BatchCheck"];
-    reads.iter().any(|read| method.starts_with(read))
+    let read_prefixes = ["Get", "List", "Lookup", "Introspect", "WhoAmI", "Check", "BatchCheck"];
+    read_prefixes.iter().any(|prefix| method.starts_with(prefix))
 }
 
 /// Whether a method returns a stream of responses.
@@ -34,8 +37,8 @@ pub fn is_stream(path: &str) -> bool {
 }
 
 /// The status code in the headers of a response, if there is one. A gRPC server sends the status of
-/// an error in the headers if it has sent no message before.
-pub fn refusal<B>(response: &Response<B>) -> Option<Code> {
+/// an error in the headers if it sends no message before the error.
+pub fn status_in_headers<B>(response: &Response<B>) -> Option<Code> {
     Status::from_header_map(response.headers()).map(|status| status.code())
 }
 
@@ -44,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_are_not_retried() {
+    fn only_reads_are_retried() {
         for read in ["/tenantry.v1.PermissionService/Check", "/tenantry.v1.AuthService/GetJwks"] {
             assert!(is_read(read), "{read}");
         }

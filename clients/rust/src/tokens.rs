@@ -1,5 +1,5 @@
-//! The access token of a client's calls. One call gets the next token for all calls that wait,
-//! before the current token expires.
+//! The access tokens of a client. The client gets the next token before the current token expires,
+//! and only once for all calls that wait.
 
 use std::{
     fmt,
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// The part of a token's lifetime, in tenths, after which the client gets the next token.
-const USED_TENTHS: u32 = 8;
+/// The client gets the next token after this many tenths of a token's lifetime.
+const RENEW_TENTHS: u32 = 8;
 
 /// The credentials of a client.
 pub(crate) enum Credentials {
@@ -48,22 +48,26 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// An access token, with the times when it is renewed and when it expires.
+/// An access token, with the time from which the client gets the next token, and the expiry time.
 pub(crate) struct AccessToken {
     bearer: HeaderValue,
-    renew: Instant,
-    ends: Instant,
+    renew_at: Instant,
+    expires_at: Instant,
 }
 
 impl AccessToken {
-    fn new(token: &str, ends: Option<prost_types::Timestamp>) -> Result<Self, Status> {
+    fn new(token: &str, expire_time: Option<prost_types::Timestamp>) -> Result<Self, Status> {
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Status::internal("the server's token can't be sent"))?;
         bearer.set_sensitive(true);
-        let ends = ends.and_then(|ends| SystemTime::try_from(ends).ok());
-        let life = ends.and_then(|ends| ends.duration_since(now()).ok()).unwrap_or_default();
-        let begun = Instant::now();
-        Ok(Self { bearer, renew: begun + life / 10 * USED_TENTHS, ends: begun + life })
+        let expiry = expire_time.and_then(|time| SystemTime::try_from(time).ok());
+        let lifetime = expiry.and_then(|time| time.duration_since(now()).ok()).unwrap_or_default();
+        let now_instant = Instant::now();
+        Ok(Self {
+            bearer,
+            renew_at: now_instant + lifetime / 10 * RENEW_TENTHS,
+            expires_at: now_instant + lifetime,
+        })
     }
 
     /// Returns the value of the `authorization` metadata.
@@ -76,7 +80,7 @@ impl AccessToken {
 pub(crate) struct TokenSource {
     client: Client,
     current: Mutex<Option<Arc<AccessToken>>>,
-    /// The lock admits one call at a time to get the next token with these credentials.
+    /// Only the task that holds this lock gets the next token.
     credentials: AsyncMutex<Credentials>,
 }
 
@@ -91,70 +95,73 @@ impl TokenSource {
         Self { client, current: Mutex::default(), credentials: AsyncMutex::new(credentials) }
     }
 
-    /// Returns the token to call with. If many calls need the next token, only one of them gets it.
+    /// Returns the token for a call. If many calls need the next token, only one request gets it
+    /// for all of them.
     pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<AccessToken>, Status> {
-        if let Some(token) = self.known().filter(|token| Instant::now() < token.renew) {
+        if let Some(token) = self.stored().filter(|token| Instant::now() < token.renew_at) {
             return Ok(token);
         }
-        // A separate task, which ends even if the waiting call is cancelled. Otherwise the refresh
-        // token could be used up while its response is lost, and the next use ends the session.
+        // A separate task gets the token, so that it finishes even if the waiting call is
+        // cancelled. Otherwise the refresh token could be used up while its response is lost, and
+        // the next use of the refresh token would end the session.
         let source = self.clone();
-        let taken = tokio::spawn(async move { source.next().await }).await;
-        taken.unwrap_or_else(|_| Err(Status::internal("no token was taken")))
+        let task = tokio::spawn(async move { source.next().await });
+        task.await
+            .unwrap_or_else(|_| Err(Status::internal("the task that gets an access token failed")))
     }
 
     async fn next(&self) -> Result<Arc<AccessToken>, Status> {
         let mut credentials = self.credentials.lock().await;
-        let known = self.known();
-        if let Some(token) = known.clone().filter(|token| Instant::now() < token.renew) {
+        let stored = self.stored();
+        if let Some(token) = stored.clone().filter(|token| Instant::now() < token.renew_at) {
             return Ok(token);
         }
-        match self.take(&mut credentials).await {
+        match self.request_token(&mut credentials).await {
             Ok(token) => {
                 let token = Arc::new(token);
                 *self.lock() = Some(token.clone());
                 Ok(token)
             }
-            // The current token is still valid, so a later call can try again.
-            Err(status) => known.filter(|token| Instant::now() < token.ends).ok_or(status),
+            // While the stored token is still valid, it is used, and a later call tries again.
+            Err(status) => stored.filter(|token| Instant::now() < token.expires_at).ok_or(status),
         }
     }
 
     /// Discards a token that the server refused.
-    pub(crate) fn is_refused(&self, token: &Arc<AccessToken>) {
+    pub(crate) fn discard(&self, token: &Arc<AccessToken>) {
         let mut current = self.lock();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token)) {
             *current = None;
         }
     }
 
-    async fn take(&self, credentials: &mut Credentials) -> Result<AccessToken, Status> {
+    async fn request_token(&self, credentials: &mut Credentials) -> Result<AccessToken, Status> {
         let mut auth = AuthServiceClient::new(self.client.clone());
         match credentials {
             Credentials::ApiKey(secret) => {
                 let credential = Some(Credential::ApiKey(secret.expose_secret().to_owned()));
                 let request = ExchangeApiKeyRequest { credential, ..Default::default() };
-                let got = auth.exchange_api_key(request).await?;
-                let got = got.into_inner();
-                AccessToken::new(&got.access_token, got.access_expire_time)
+                let response = auth.exchange_api_key(request).await?;
+                let response = response.into_inner();
+                AccessToken::new(&response.access_token, response.access_expire_time)
             }
             Credentials::Session { refresh_token } => {
                 let request = RefreshRequest {
                     refresh_token: refresh_token.expose_secret().to_owned(),
                     request_id: request_id(refresh_token),
                 };
-                let mut got = auth.refresh(request.clone()).await;
-                if got.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
-                    got = auth.refresh(request).await;
+                let mut result = auth.refresh(request.clone()).await;
+                if result.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
+                    result = auth.refresh(request).await;
                 }
-                let got = got?.into_inner();
-                *credentials = Credentials::session(got.refresh_token.into());
-                AccessToken::new(&got.access_token, got.access_expire_time)
+                let response = result?.into_inner();
+                *credentials = Credentials::session(response.refresh_token.into());
+                AccessToken::new(&response.access_token, response.access_expire_time)
             }
         }
     }
 
-    fn known(&self) -> Option<Arc<AccessToken>> {
+    fn stored(&self) -> Option<Arc<AccessToken>> {
         self.lock().clone()
     }
 
@@ -163,16 +170,19 @@ impl TokenSource {
     }
 }
 
-/// The `request_id` of a refresh: the hash of the refresh token. With it, a refresh whose response
-/// was lost can be repeated and returns the same pair of tokens, also for another process that has
-/// the same refresh token.
+/// The `request_id` of a refresh: the hash of the refresh token. A repeated refresh with the same
+/// id returns the same pair of tokens. So a client can repeat a refresh whose response was lost,
+/// and two processes with the same refresh token get the same pair.
 fn request_id(refresh_token: &SecretString) -> String {
-    let sum = digest::digest(&digest::SHA256, refresh_token.expose_secret().as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(sum)
+    let hash = digest::digest(&digest::SHA256, refresh_token.expose_secret().as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(hash)
 }
 
-/// The system time: tokens have an absolute expiry time.
-#[expect(clippy::disallowed_methods, reason = "this crate's clock")]
+/// The system time. It is needed because the server sends an absolute expiry time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only place where this crate reads the system time"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }
@@ -192,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_renewed_before_it_ends() {
-        let ends = prost_types::Timestamp::from(now() + Duration::from_secs(100));
-        let token = AccessToken::new("t", Some(ends)).unwrap();
-        assert!(token.renew > Instant::now() && token.renew < token.ends);
+    fn a_token_is_renewed_before_its_expiry() {
+        let expire_time = prost_types::Timestamp::from(now() + Duration::from_secs(100));
+        let token = AccessToken::new("t", Some(expire_time)).unwrap();
+        assert!(token.renew_at > Instant::now() && token.renew_at < token.expires_at);
         assert!(token.bearer().is_sensitive());
-        // A token that has expired, or has no expiry time, is used only for the waiting call.
-        let ended = AccessToken::new("t", None).unwrap();
-        assert!(ended.renew <= Instant::now());
+        // A token without an expiry time is renewed for the next call.
+        let without_expiry = AccessToken::new("t", None).unwrap();
+        assert!(without_expiry.renew_at <= Instant::now());
     }
 }

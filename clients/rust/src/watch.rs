@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     client::Client,
-    decisions::{Decisions, SILENCE},
+    decisions::{Decisions, MAX_SILENCE},
     retry,
     v1::{
         WatchPermissionsRequest, WatchPermissionsResponse,
@@ -16,35 +16,40 @@ use crate::{
     },
 };
 
-/// Time without a lookup after which a tenant is no longer followed.
-const IDLE: Duration = Duration::from_mins(10);
+/// Time without a lookup after which the changes of a tenant are no longer followed.
+const MAX_IDLE_TIME: Duration = Duration::from_mins(10);
 /// Wait before the stream is opened again after `PERMISSION_DENIED` or `UNAUTHENTICATED`.
-const REFUSED: Duration = Duration::from_secs(30);
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
-/// Invalidates a tenant's cached decisions until nobody uses them any more.
+/// Follows the changes of a tenant, and removes the cached decisions that they affect. Ends when
+/// the cache is no longer in use.
 pub(crate) async fn follow(client: Client, tenant: Uuid, decisions: Arc<Decisions>) {
-    let mut backoff = retry::waits();
+    let mut backoff = retry::backoff();
     while is_in_use(&decisions) {
-        let ended = watch(&client, tenant, &decisions, &mut backoff).await;
-        decisions.lost();
-        let code = ended.code();
+        let status = watch(&client, tenant, &decisions, &mut backoff).await;
+        decisions.clear_after_stream_end();
+        let code = status.code();
         let wait = match code {
             Code::PermissionDenied | Code::Unauthenticated => {
-                tracing::warn!(%tenant, ?code, "decisions are not cached");
-                REFUSED
+                tracing::warn!(
+                    %tenant,
+                    ?code,
+                    "decisions are not cached: the server refuses WatchPermissions"
+                );
+                REFUSED_WAIT
             }
-            _ => backoff.next().unwrap_or(REFUSED),
+            _ => backoff.next().unwrap_or(REFUSED_WAIT),
         };
         time::sleep(wait).await;
     }
 }
 
-/// Whether the cache is in use: it had a lookup recently, and a guard still holds it.
+/// Whether the cache is in use: it had a lookup recently, and a guard still has a reference to it.
 fn is_in_use(decisions: &Arc<Decisions>) -> bool {
-    decisions.idle() < IDLE && Arc::strong_count(decisions) > 1
+    decisions.time_since_lookup() < MAX_IDLE_TIME && Arc::strong_count(decisions) > 1
 }
 
-/// Reads one stream until it ends, and returns the reason.
+/// Reads one stream until it ends, and returns the reason for its end.
 async fn watch(
     client: &Client,
     tenant: Uuid,
@@ -53,23 +58,23 @@ async fn watch(
 ) -> Status {
     let mut permissions = PermissionServiceClient::new(client.clone());
     let mut request = Request::new(WatchPermissionsRequest::default());
-    in_tenant(&mut request, tenant);
-    let silent = || Status::unavailable("the stream is silent");
-    let opened = time::timeout(SILENCE, permissions.watch_permissions(request)).await;
+    set_tenant(&mut request, tenant);
+    let silent_stream = || Status::unavailable("the stream is silent");
+    let opened = time::timeout(MAX_SILENCE, permissions.watch_permissions(request)).await;
     let mut stream = match opened {
         Ok(Ok(stream)) => stream.into_inner(),
         Ok(Err(status)) => return status,
-        Err(_) => return silent(),
+        Err(_) => return silent_stream(),
     };
     while is_in_use(decisions) {
-        match time::timeout(SILENCE, stream.message()).await {
+        match time::timeout(MAX_SILENCE, stream.message()).await {
             Ok(Ok(Some(message))) => {
                 apply(decisions, message);
-                *backoff = retry::waits();
+                *backoff = retry::backoff();
             }
             Ok(Ok(None)) => return Status::unavailable("the stream ended"),
             Ok(Err(status)) => return status,
-            Err(_) => return silent(),
+            Err(_) => return silent_stream(),
         }
     }
     Status::cancelled("the cache is not in use")
@@ -79,13 +84,13 @@ async fn watch(
 fn apply(decisions: &Decisions, message: WatchPermissionsResponse) {
     let subjects: Result<Vec<_>, _> =
         message.user_ids.iter().map(|id| Uuid::parse_str(id)).collect();
-    // An id that cannot be parsed may belong to any subject, so all decisions are removed.
-    let all = message.all_subjects || subjects.is_err();
-    decisions.heard(&subjects.unwrap_or_default(), all, message.consistency_token);
+    // An id that cannot be parsed may belong to any subject. Then all decisions are removed.
+    let all_subjects = message.all_subjects || subjects.is_err();
+    decisions.apply_message(&subjects.unwrap_or_default(), all_subjects, message.consistency_token);
 }
 
 /// Sets the tenant of a call.
-pub(crate) fn in_tenant<T>(request: &mut Request<T>, tenant: Uuid) {
+pub(crate) fn set_tenant<T>(request: &mut Request<T>, tenant: Uuid) {
     // Parsing cannot fail: an id is always valid metadata.
     if let Ok(id) = tenant.to_string().parse() {
         request.metadata_mut().insert("x-tenant-id", id);

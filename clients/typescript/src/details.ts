@@ -3,8 +3,8 @@ import { ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 
 /**
- * Returns the reason of a refused call, by its name in error_reason.proto. It is empty if the error
- * does not come from Tenantry. Rely on the reason, not on the message.
+ * Returns the reason of a refused call: the name of a value in error_reason.proto. The reason is
+ * empty if the error does not come from Tenantry. Rely on the reason, not on the message.
  */
 export function reason(error: unknown): string {
   const infos = ConnectError.from(error).findDetails(ErrorInfoSchema);
@@ -13,8 +13,8 @@ export function reason(error: unknown): string {
 
 /** Returns the violations of a request's field rules, by the name of the field. */
 export function violations(error: unknown): Map<string, string> {
-  const all = ConnectError.from(error)
+  const fieldViolations = ConnectError.from(error)
     .findDetails(BadRequestSchema)
     .flatMap((bad) => bad.fieldViolations);
-  return new Map(all.map(({ field, description }) => [field, description]));
+  return new Map(fieldViolations.map(({ field, description }) => [field, description]));
 }

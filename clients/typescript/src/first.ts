@@ -1,7 +1,7 @@
-// Runs the tour against the server at TENANTRY_ADDR.
+// Runs the example against the server at TENANTRY_ADDR.
+import { runExample } from "./example.js";
 import { overGrpc } from "./index.js";
-import { tour } from "./tour.js";
 
 // For a server on another machine use https.
 const baseUrl = `http://${process.env.TENANTRY_ADDR ?? "127.0.0.1:50051"}`;
-await tour(overGrpc({ baseUrl }), console.log);
+await runExample(overGrpc({ baseUrl }), console.log);

@@ -10,13 +10,13 @@ import {
 import { reason } from "./details.js";
 import { AuthService } from "./gen/tenantry/v1/auth_service_pb.js";
 
-/** Creates a transport to a server. Each call passes the given interceptors first. */
+/** Creates a transport to a server. Each call passes these interceptors first. */
 export type Connect = (interceptors: Interceptor[]) => Transport;
 
-/** Returns the options of a transport with these interceptors before the ones in the options. */
-export function before<O extends { interceptors?: Interceptor[] }>(
-  interceptors: Interceptor[],
+/** Adds these interceptors to a transport's options, before the interceptors in the options. */
+export function withInterceptors<O extends { interceptors?: Interceptor[] }>(
   options: O,
+  interceptors: Interceptor[],
 ): O {
   return { ...options, interceptors: [...interceptors, ...(options.interceptors ?? [])] };
 }
@@ -24,33 +24,33 @@ export function before<O extends { interceptors?: Interceptor[] }>(
 type Auth = Client<typeof AuthService>;
 type Tokens = { accessToken: string; refreshToken?: string };
 
-/** Timeout of a call that gets tokens, in milliseconds. */
-const tokenTimeout = { timeoutMs: 10_000 };
+/** Call options with the timeout of a call that gets tokens. */
+const tokenCallOptions = { timeoutMs: 10_000 };
 
 /**
  * The sign-in of a user or of a service account. Pass its `transport` to `createClient`. The
  * transport adds the access token and the tenant to each call, and gets the next token when the
- * server refuses the current one.
+ * server refuses the current token.
  */
 export class Session {
   readonly transport: Transport;
   readonly #auth: Auth;
-  #access = "";
+  #accessToken = "";
   /** Gets the next tokens. */
-  #next: () => Promise<Tokens>;
-  /** The last token that the server refused. */
-  #refused: string | undefined;
-  /** The refresh in progress: all calls wait for the same one. */
+  #fetchTokens: () => Promise<Tokens>;
+  /** The last access token that the server refused. */
+  #refusedToken: string | undefined;
+  /** The request for the next tokens that is in progress. All calls wait for this request. */
   #refreshing: Promise<void> | undefined;
 
   private constructor(
     connect: Connect,
-    inTenant: Interceptor[],
-    begin: (auth: Auth) => Promise<Tokens>,
+    tenantInterceptors: Interceptor[],
+    signIn: (auth: Auth) => Promise<Tokens>,
   ) {
-    this.#auth = createClient(AuthService, connect(inTenant));
-    this.#next = () => begin(this.#auth);
-    this.transport = connect([...inTenant, this.#asWhoSignedIn]);
+    this.#auth = createClient(AuthService, connect(tenantInterceptors));
+    this.#fetchTokens = () => signIn(this.#auth);
+    this.transport = connect([...tenantInterceptors, this.#addToken]);
   }
 
   /** Signs in a user to the tenant with this slug. */
@@ -60,13 +60,13 @@ export class Session {
     email: string,
     password: string,
   ): Promise<Session> {
-    const inTenant: Interceptor = (next) => (request) => {
+    const addTenant: Interceptor = (next) => (request) => {
       request.header.append("x-organization-slug", tenant);
       return next(request);
     };
-    const login = (auth: Auth) => auth.login({ email, password }, tokenTimeout);
-    const session = new Session(connect, [inTenant], login);
-    session.#keep(await session.#next());
+    const login = (auth: Auth) => auth.login({ email, password }, tokenCallOptions);
+    const session = new Session(connect, [addTenant], login);
+    session.#storeTokens(await session.#fetchTokens());
     return session;
   }
 
@@ -74,9 +74,9 @@ export class Session {
   static async withApiKey(connect: Connect, secret: string): Promise<Session> {
     const credential = { case: "apiKey" as const, value: secret };
     const session = new Session(connect, [], (auth) =>
-      auth.exchangeApiKey({ credential }, tokenTimeout),
+      auth.exchangeApiKey({ credential }, tokenCallOptions),
     );
-    session.#keep(await session.#next());
+    session.#storeTokens(await session.#fetchTokens());
     return session;
   }
 
@@ -87,83 +87,87 @@ export class Session {
 
   /**
    * Adds the access token to a call. A call that is Unauthenticated is repeated once with the next
-   * token. A stream that ends must be opened again by the caller, and then uses the next token.
+   * token. If a stream ends, the program must open a new stream, which then uses the next token.
    */
-  readonly #asWhoSignedIn: Interceptor = (next) => async (request) => {
-    const as = (token: string) => {
+  readonly #addToken: Interceptor = (next) => async (request) => {
+    const send = (token: string) => {
       request.header.set("authorization", `Bearer ${token}`);
       return next(request);
     };
-    let used = this.#access;
-    if (request.stream && used === this.#refused) {
-      used = await this.#successor(used);
+    let used = this.#accessToken;
+    if (request.stream && used === this.#refusedToken) {
+      used = await this.#fetchTokenAfter(used);
     }
     try {
-      const answer = await as(used);
-      return answer.stream ? { ...answer, message: this.#messages(answer.message, used) } : answer;
+      const response = await send(used);
+      return response.stream
+        ? { ...response, message: this.#watchMessages(response.message, used) }
+        : response;
     } catch (error) {
-      this.#note(error, used);
+      this.#noteIfRefused(error, used);
       if (request.stream || !isUnauthenticated(error)) {
         throw error;
       }
     }
-    return as(await this.#successor(used));
+    return send(await this.#fetchTokenAfter(used));
   };
 
-  async *#messages<M>(messages: AsyncIterable<M>, token: string): AsyncGenerator<M> {
+  /** Passes the messages of a stream on, and notes if the stream ends because of its token. */
+  async *#watchMessages<M>(messages: AsyncIterable<M>, token: string): AsyncGenerator<M> {
     try {
       yield* messages;
     } catch (error) {
-      this.#note(error, token);
+      this.#noteIfRefused(error, token);
       throw error;
     }
   }
 
-  #note(error: unknown, token: string): void {
+  #noteIfRefused(error: unknown, token: string): void {
     if (isUnauthenticated(error)) {
-      this.#refused = token;
+      this.#refusedToken = token;
     }
   }
 
   /**
-   * Returns the token after the used one. Only one refresh runs at a time: a refresh token works
-   * once, and a second use ends the session.
+   * Returns the token that follows the used token. Only one refresh runs at a time: a refresh token
+   * works once, and a second use ends the session.
    */
-  async #successor(used: string): Promise<string> {
-    if (this.#access === used) {
-      this.#refreshing ??= this.#takeNext().finally(() => (this.#refreshing = undefined));
+  async #fetchTokenAfter(used: string): Promise<string> {
+    if (this.#accessToken === used) {
+      this.#refreshing ??= this.#fetchNextTokens().finally(() => (this.#refreshing = undefined));
       await this.#refreshing;
     }
-    return this.#access;
+    return this.#accessToken;
   }
 
-  async #takeNext(): Promise<void> {
+  async #fetchNextTokens(): Promise<void> {
     try {
-      this.#keep(await this.#next());
+      this.#storeTokens(await this.#fetchTokens());
     } catch (error) {
       // An error without a reason does not come from Tenantry, so the response may be lost.
       if (reason(error) !== "" && ConnectError.from(error).code !== Code.Unavailable) {
         throw error;
       }
-      this.#keep(await this.#next());
+      this.#storeTokens(await this.#fetchTokens());
     }
   }
 
-  #keep(tokens: Tokens): void {
-    this.#access = tokens.accessToken;
+  #storeTokens(tokens: Tokens): void {
+    this.#accessToken = tokens.accessToken;
     if (tokens.refreshToken !== undefined) {
       const refreshToken = tokens.refreshToken;
-      this.#next = async () => {
+      this.#fetchTokens = async () => {
         const request = { refreshToken, requestId: await requestId(refreshToken) };
-        return this.#auth.refresh(request, tokenTimeout);
+        return this.#auth.refresh(request, tokenCallOptions);
       };
     }
   }
 }
 
 /**
- * Returns the hash of the refresh token. With it, a refresh whose response was lost can be repeated
- * and returns the same pair of tokens, also for another tab or process that has the same token.
+ * Returns the hash of the refresh token. A repeated refresh with the same id returns the same pair
+ * of tokens. So a refresh whose response was lost can be repeated, and two tabs or processes with
+ * the same refresh token get the same pair.
  */
 async function requestId(refreshToken: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(refreshToken));

@@ -32,14 +32,14 @@ async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session;
   return { session, slug };
 }
 
-/** Replaces the first token that it sees in each call, so that the server refuses these calls. */
-function firstTokenEnds(): Interceptor {
+/** Replaces the first token of a session by an invalid token, so that the server refuses it. */
+function invalidateFirstToken(): Interceptor {
   let first: string | null = null;
   return (next) => (request) => {
     const token = request.header.get("authorization");
     first ??= token;
     if (first !== null && token === first) {
-      request.header.set("authorization", "Bearer ended");
+      request.header.set("authorization", "Bearer invalid");
     }
     return next(request);
   };
@@ -47,7 +47,8 @@ function firstTokenEnds(): Interceptor {
 
 const whoAmI = ({ transport }: Session) => createClient(AuthService, transport).whoAmI({});
 
-async function refused(call: Promise<unknown>): Promise<ConnectError> {
+/** Awaits a call that must fail, and returns its error. */
+async function errorOf(call: Promise<unknown>): Promise<ConnectError> {
   const error = await call.then(() => undefined, ConnectError.from);
   assert.ok(error, "the call succeeded");
   return error;
@@ -60,10 +61,10 @@ test("calls are made as the user in its tenant", async () => {
   assert.equal(me.tenant?.slug, slug);
   const auth = createClient(AuthService, session.transport);
   const twoTenants = auth.whoAmI({}, { headers: { "x-tenant-id": "another" } });
-  assert.equal((await refused(twoTenants)).code, Code.InvalidArgument);
+  assert.equal((await errorOf(twoTenants)).code, Code.InvalidArgument);
 });
 
-test("many calls with an ended token refresh once", async () => {
+test("many calls with an invalid token refresh once", async () => {
   let refreshes = 0;
   const observer: Interceptor = (next) => (request) => {
     if (request.method.name === "Refresh") {
@@ -71,16 +72,16 @@ test("many calls with an ended token refresh once", async () => {
     }
     return next(request);
   };
-  const { session } = await signUp([observer, firstTokenEnds()]);
-  const answers = await Promise.all(Array.from({ length: 16 }, () => whoAmI(session)));
-  assert.ok(answers.every((me) => me.user?.email === email));
+  const { session } = await signUp([observer, invalidateFirstToken()]);
+  const responses = await Promise.all(Array.from({ length: 16 }, () => whoAmI(session)));
+  assert.ok(responses.every((me) => me.user?.email === email));
   assert.equal(refreshes, 1);
   // If the refresh token had been used twice, the session would have ended.
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 
 // N20
-test("two processes that have one refresh token get the same pair", async () => {
+test("two processes with the same refresh token get the same tokens", async () => {
   const sent: { refreshToken: string; requestId: string }[] = [];
   const observer: Interceptor = (next) => (request) => {
     if (request.method.name === "Refresh") {
@@ -88,7 +89,7 @@ test("two processes that have one refresh token get the same pair", async () => 
     }
     return next(request);
   };
-  const { session } = await signUp([observer, firstTokenEnds()]);
+  const { session } = await signUp([observer, invalidateFirstToken()]);
   await whoAmI(session);
   const [first] = sent;
   assert.ok(first);
@@ -100,55 +101,56 @@ test("two processes that have one refresh token get the same pair", async () => 
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 
-test("a refresh whose reply is lost is made again", async () => {
-  let lost = 2;
-  const network: Interceptor = (next) => async (request) => {
-    const answer = await next(request);
-    if (request.method.name === "Refresh" && lost > 0) {
-      lost -= 1;
-      throw new ConnectError("the reply is lost", Code.Unknown);
+test("a refresh is repeated after its response was lost", async () => {
+  // A session tries a refresh twice, so a call fails only if two responses are lost.
+  let responsesToLose = 2;
+  const loseResponse: Interceptor = (next) => async (request) => {
+    const response = await next(request);
+    if (request.method.name === "Refresh" && responsesToLose > 0) {
+      responsesToLose -= 1;
+      throw new ConnectError("the response is lost", Code.Unknown);
     }
-    return answer;
+    return response;
   };
-  const { session } = await signUp([network, firstTokenEnds()]);
-  assert.equal((await refused(whoAmI(session))).code, Code.Unknown);
+  const { session } = await signUp([loseResponse, invalidateFirstToken()]);
+  assert.equal((await errorOf(whoAmI(session))).code, Code.Unknown);
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 
-test("a stream that is opened again has the next token", async () => {
-  const { session } = await signUp([firstTokenEnds()]);
+test("a stream that is opened again uses the next token", async () => {
+  const { session } = await signUp([invalidateFirstToken()]);
   const permissions = createClient(PermissionService, session.transport);
-  const first = async () => {
+  const firstMessage = async () => {
     for await (const message of permissions.watchPermissions({})) {
       return message;
     }
   };
-  assert.equal((await refused(first())).code, Code.Unauthenticated);
-  assert.notEqual((await first())?.consistencyToken, "");
+  assert.equal((await errorOf(firstMessage())).code, Code.Unauthenticated);
+  assert.notEqual((await firstMessage())?.consistencyToken, "");
 });
 
-test("a service signs in by its key", async () => {
+test("a service account signs in with its API key", async () => {
   const { session } = await signUp();
   const accounts = createClient(ServiceAccountService, session.transport);
   const { serviceAccount } = await accounts.createServiceAccount({ name: "billing" });
   const { secret } = await accounts.createApiKey({ serviceAccountId: serviceAccount?.id ?? "" });
-  const connect = overGrpc({ ...server, interceptors: [firstTokenEnds()] });
+  const connect = overGrpc({ ...server, interceptors: [invalidateFirstToken()] });
   const service = await Session.withApiKey(connect, secret);
   assert.equal((await whoAmI(service)).serviceAccount?.id, serviceAccount?.id);
 });
 
-test("a session that ended is unauthenticated", async () => {
+test("a call of an ended session is unauthenticated", async () => {
   const { session } = await signUp();
   await session.signOut();
-  const error = await refused(whoAmI(session));
+  const error = await errorOf(whoAmI(session));
   assert.equal(error.code, Code.Unauthenticated);
   assert.notEqual(reason(error), "");
 });
 
-test("errors say what is wrong", async () => {
+test("errors contain a reason and the violations", async () => {
   const { session } = await signUp();
   const users = createClient(UserService, session.transport);
-  const error = await refused(users.createUser({ email: "grace", requestId: "not an id" }));
+  const error = await errorOf(users.createUser({ email: "grace", requestId: "not an id" }));
   assert.equal(reason(error), "INVALID_FIELDS");
   assert.deepEqual([...violations(error).keys()].sort(), ["email", "request_id"]);
 });

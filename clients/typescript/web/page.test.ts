@@ -9,15 +9,15 @@ import { setTimeout } from "node:timers/promises";
 import { type Browser, chromium } from "playwright-core";
 
 const origin = new URL(process.env.GRPC_WEB_ORIGINS ?? "");
-let pages: ChildProcess;
+let webServer: ChildProcess;
 let browser: Browser;
 
 before(async () => {
   // esbuild ends when its standard input is closed.
-  const serve = ["run", "--silent", "web", "--", `--serve=${origin.host}`];
-  pages = spawn("npm", serve, { stdio: ["pipe", "ignore", "inherit"] });
+  const npmArguments = ["run", "--silent", "web", "--", `--serve=${origin.host}`];
+  webServer = spawn("npm", npmArguments, { stdio: ["pipe", "ignore", "inherit"] });
   while (!(await fetch(origin).then(({ ok }) => ok, () => false))) {
-    assert.equal(pages.exitCode, null, "the page is not served");
+    assert.equal(webServer.exitCode, null, "the page is not served");
     await setTimeout(50);
   }
   browser = await chromium.launch({
@@ -28,17 +28,17 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
-  if (pages.exitCode === null) {
-    pages.stdin?.end();
-    await once(pages, "exit");
+  if (webServer.exitCode === null) {
+    webServer.stdin?.end();
+    await once(webServer, "exit");
   }
 });
 
-/** Returns the text of the page once the tour has ended. */
-async function shown(at: URL): Promise<string> {
-  at.searchParams.set("server", `http://${process.env.TENANTRY_ADDR}`);
+/** Opens the page at this URL and returns its text when the example has ended. */
+async function openPage(url: URL): Promise<string> {
+  url.searchParams.set("server", `http://${process.env.TENANTRY_ADDR}`);
   const page = await browser.newPage();
-  await page.goto(at.href);
+  await page.goto(url.href);
   const text = page.locator("pre");
   await text.filter({ hasText: /^(done|failed: .*)$/m }).waitFor();
   return text.innerText();
@@ -46,7 +46,7 @@ async function shown(at: URL): Promise<string> {
 
 test("a page signs in, and its checks are allowed and denied", async () => {
   assert.equal(
-    (await shown(new URL(origin))).trim(),
+    (await openPage(new URL(origin))).trim(),
     `invoice:read in eu: allowed (GRANTED)
 invoice:read in asia: denied (SCOPE_MISMATCH)
 refused (INVALID_FIELDS): email: must be an email address
@@ -54,8 +54,8 @@ done`,
   );
 });
 
-test("a page of another origin is let nowhere", async () => {
+test("a page of another origin gets no response", async () => {
   const other = new URL(origin);
   other.hostname = "localhost";
-  assert.match(await shown(other), /^failed: .*fetch/);
+  assert.match(await openPage(other), /^failed: .*fetch/);
 });

@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use super::text::Pattern;
 
-/// A field that a filter may name.
+/// A field that a filter may contain.
 pub struct Field {
     /// The name in the filter's text.
     pub name: &'static str,
-    /// The type of the field. It decides how the field is compared.
+    /// The type of the field, which decides how the field is compared.
     pub kind: Kind,
 }
 
@@ -19,7 +19,8 @@ pub enum Kind {
     /// Text that people write. A condition compares the whole text, the beginning or a part of the
     /// text, and ignores case and accents.
     Text,
-    /// A lower-case word such as a slug. A condition compares like `Text`, but ignores only case.
+    /// A lower-case word such as a slug. A condition compares the word like `Text`, but ignores
+    /// only case, not accents.
     Word,
     /// Text that must be equal byte by byte.
     Exact,
@@ -29,29 +30,29 @@ pub enum Kind {
     Flag,
     /// A time (RFC 3339), compared with `<`, `<=`, `>` and `>=`.
     Time,
-    /// A value of an enum. Contains the prefix of the enum's names, which a filter may omit, and a
-    /// function from the whole name to the number.
-    Choice(&'static str, fn(&str) -> Option<i32>),
+    /// A value of an enum. Contains the common prefix of the names of the values, which a filter
+    /// may omit, and a function that converts a whole name to the number of the value.
+    Enum(&'static str, fn(&str) -> Option<i32>),
 }
 
 pub(super) struct Condition {
     pub field: &'static str,
-    pub test: Test,
+    pub predicate: Predicate,
 }
 
-pub(super) enum Test {
+pub(super) enum Predicate {
     Text { pattern: Pattern, raw_text: String },
     Word(Pattern),
     Exact(String),
     Id(Uuid),
     Flag(bool),
-    Time(Times),
-    Choice(i32),
+    Time(TimeRange),
+    Enum(i32),
 }
 
 /// A range of times, in whole microseconds, which is the resolution of Postgres.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Times {
+pub struct TimeRange {
     /// Inclusive lower bound; `None` means unbounded.
     pub from: Option<OffsetDateTime>,
     /// Exclusive upper bound; `None` means unbounded.

@@ -6,8 +6,8 @@ mod text;
 
 use uuid::Uuid;
 
-use condition::{Condition, Test};
-pub use condition::{Field, Kind, Times};
+use condition::{Condition, Predicate};
+pub use condition::{Field, Kind, TimeRange};
 pub use text::Pattern;
 
 use crate::error::{Error, Result};
@@ -22,34 +22,37 @@ impl Filter {
     /// Returns `INVALID_ARGUMENT` with a message that describes the mistake and marks it with a
     /// caret.
     pub fn parse(text: &str, fields: &[Field]) -> Result<Self> {
-        let conditions = parser::conditions(text, fields);
-        conditions.map(Self).map_err(|mistake| Error::field("filter", mistake.shown_in(text)))
+        let conditions = parser::parse_conditions(text, fields);
+        conditions.map(Self).map_err(|mistake| Error::field("filter", mistake.message(text)))
     }
 
     /// Whether a row satisfies all text conditions. `value_of` returns the row's value of a field.
     /// The store checks all other conditions in SQL.
-    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> &'a str) -> bool {
-        self.0.iter().all(|condition| match &condition.test {
-            Test::Text { pattern, .. } => pattern.matches(value_of(condition.field)),
+    pub fn matches_text<'a>(&self, value_of: impl Fn(&str) -> &'a str) -> bool {
+        self.0.iter().all(|condition| match &condition.predicate {
+            Predicate::Text { pattern, .. } => pattern.matches(value_of(condition.field)),
             _ => true,
         })
     }
 
     /// Whether the filter has a text condition.
     pub fn has_text_condition(&self) -> bool {
-        self.0.iter().any(|condition| matches!(condition.test, Test::Text { .. }))
+        self.0.iter().any(|condition| matches!(condition.predicate, Predicate::Text { .. }))
     }
 
     /// Removes a condition that compares a text field with a whole value. Returns the value as the
-    /// client wrote it, so that the caller can look up the value with an index.
-    pub fn take_exact(&mut self, field: &str) -> Option<String> {
-        let is_whole = |condition: &Condition| {
+    /// client wrote it, so that a database index can find the value.
+    pub fn take_whole_text(&mut self, field: &str) -> Option<String> {
+        let is_whole_text = |condition: &Condition| {
             condition.field == field
-                && matches!(&condition.test, Test::Text { pattern: Pattern::Whole(_), .. })
+                && matches!(
+                    &condition.predicate,
+                    Predicate::Text { pattern: Pattern::Whole(_), .. }
+                )
         };
-        let index = self.0.iter().position(is_whole)?;
-        match self.0.swap_remove(index).test {
-            Test::Text { raw_text, .. } => Some(raw_text),
+        let position = self.0.iter().position(is_whole_text)?;
+        match self.0.swap_remove(position).predicate {
+            Predicate::Text { raw_text, .. } => Some(raw_text),
             _ => None,
         }
     }
@@ -57,17 +60,17 @@ impl Filter {
     /// The condition on a [`Kind::Word`] field, as a pattern for SQL's `LIKE`.
     #[must_use]
     pub fn like(&self, field: &str) -> Option<String> {
-        self.find(field, |test| match test {
-            Test::Word(pattern) => Some(pattern.like()),
+        self.find(field, |predicate| match predicate {
+            Predicate::Word(pattern) => Some(pattern.like()),
             _ => None,
         })
     }
 
     /// The value that a [`Kind::Exact`] field must have.
     #[must_use]
-    pub fn exactly(&self, field: &str) -> Option<String> {
-        self.find(field, |test| match test {
-            Test::Exact(text) => Some(text.clone()),
+    pub fn exact_value(&self, field: &str) -> Option<String> {
+        self.find(field, |predicate| match predicate {
+            Predicate::Exact(text) => Some(text.clone()),
             _ => None,
         })
     }
@@ -75,8 +78,8 @@ impl Filter {
     /// The value that a [`Kind::Id`] field must have.
     #[must_use]
     pub fn id(&self, field: &str) -> Option<Uuid> {
-        self.find(field, |test| match test {
-            Test::Id(id) => Some(*id),
+        self.find(field, |predicate| match predicate {
+            Predicate::Id(id) => Some(*id),
             _ => None,
         })
     }
@@ -84,39 +87,40 @@ impl Filter {
     /// The value that a [`Kind::Flag`] field must have.
     #[must_use]
     pub fn flag(&self, field: &str) -> Option<bool> {
-        self.find(field, |test| match test {
-            Test::Flag(flag) => Some(*flag),
+        self.find(field, |predicate| match predicate {
+            Predicate::Flag(flag) => Some(*flag),
             _ => None,
         })
     }
 
-    /// The value that a [`Kind::Choice`] field must have.
+    /// The value that a [`Kind::Enum`] field must have.
     #[must_use]
-    pub fn choice<E: TryFrom<i32>>(&self, field: &str) -> Option<E> {
-        self.find(field, |test| match test {
-            Test::Choice(choice) => E::try_from(*choice).ok(),
+    pub fn enum_value<E: TryFrom<i32>>(&self, field: &str) -> Option<E> {
+        self.find(field, |predicate| match predicate {
+            Predicate::Enum(number) => E::try_from(*number).ok(),
             _ => None,
         })
     }
 
-    /// The range of a [`Kind::Time`] field: the intersection of all its conditions.
+    /// The range of a [`Kind::Time`] field: the intersection of all conditions on the field.
     #[must_use]
-    pub fn times(&self, field: &str) -> Times {
-        let mut times = Times::default();
+    pub fn time_range(&self, field: &str) -> TimeRange {
+        let mut intersection = TimeRange::default();
         for condition in self.0.iter().filter(|condition| condition.field == field) {
-            if let Test::Time(range) = &condition.test {
-                times.from = times.from.max(range.from);
-                times.before = match (times.before, range.before) {
+            if let Predicate::Time(range) = &condition.predicate {
+                intersection.from = intersection.from.max(range.from);
+                intersection.before = match (intersection.before, range.before) {
                     (Some(first), Some(second)) => Some(first.min(second)),
                     (first, second) => first.or(second),
                 };
             }
         }
-        times
+        intersection
     }
 
-    fn find<T>(&self, field: &str, value: impl Fn(&Test) -> Option<T>) -> Option<T> {
-        self.0.iter().filter(|condition| condition.field == field).find_map(|c| value(&c.test))
+    fn find<T>(&self, field: &str, value_of: impl Fn(&Predicate) -> Option<T>) -> Option<T> {
+        let mut conditions = self.0.iter().filter(|condition| condition.field == field);
+        conditions.find_map(|condition| value_of(&condition.predicate))
     }
 }
 
@@ -136,7 +140,7 @@ mod tests {
         Field { name: "time", kind: Kind::Time },
         Field {
             name: "state",
-            kind: Kind::Choice("USER_STATE_", |name| UserState::from_str_name(name).map(i32::from)),
+            kind: Kind::Enum("USER_STATE_", |name| UserState::from_str_name(name).map(i32::from)),
         },
     ];
 
@@ -144,8 +148,8 @@ mod tests {
         Filter::parse(text, FIELDS).unwrap_or_else(|error| panic!("{text}: {error:?}"))
     }
 
-    /// The error message: the mistake, the filter, and the caret.
-    fn mistake(text: &str) -> String {
+    /// The error message for an invalid filter: the mistake, the filter, and the caret.
+    fn error_message(text: &str) -> String {
         match Filter::parse(text, FIELDS) {
             Err(Error::Fields(fields)) => fields[0].1.clone(),
             _ => panic!("the filter was accepted: {text}"),
@@ -175,7 +179,7 @@ mod tests {
             ("", "anything", true),
             ("  ", "anything", true),
         ] {
-            assert_eq!(parse(filter).matches(|_| text), matches, "{filter}: {text}");
+            assert_eq!(parse(filter).matches_text(|_| text), matches, "{filter}: {text}");
         }
     }
 
@@ -185,21 +189,24 @@ mod tests {
         let filter = parse(&format!(
             "state = ACTIVE AND id={id} AND verified = true AND slug=Ac_me* AND request_id = R-1"
         ));
-        assert_eq!(filter.choice("state"), Some(UserState::Active));
+        assert_eq!(filter.enum_value("state"), Some(UserState::Active));
         assert_eq!((filter.id("id"), filter.flag("verified")), (Some(id), Some(true)));
         assert_eq!(filter.like("slug").as_deref(), Some("ac\\_me%"));
         assert_eq!(parse("slug:50%").like("slug").as_deref(), Some("%50\\%%"));
-        assert_eq!(filter.exactly("request_id").as_deref(), Some("R-1"));
-        assert_eq!(parse("state = USER_STATE_DISABLED").choice("state"), Some(UserState::Disabled));
+        assert_eq!(filter.exact_value("request_id").as_deref(), Some("R-1"));
+        assert_eq!(
+            parse("state = USER_STATE_DISABLED").enum_value("state"),
+            Some(UserState::Disabled)
+        );
         assert_eq!((filter.id("x"), parse("").like("slug")), (None, None));
-        let mut whole = parse("name = Ada AND name = ada*");
-        assert_eq!(whole.take_exact("name").as_deref(), Some("Ada"));
-        assert_eq!(whole.take_exact("name"), None);
+        let mut filter = parse("name = Ada AND name = ada*");
+        assert_eq!(filter.take_whole_text("name").as_deref(), Some("Ada"));
+        assert_eq!(filter.take_whole_text("name"), None);
     }
 
     #[test]
     fn time_conditions_become_ranges_of_whole_microseconds() {
-        let times = |filter: &str| parse(filter).times("time");
+        let range_of = |filter: &str| parse(filter).time_range("time");
         let at = datetime!(2026-01-02 03:04:05 UTC);
         let next = datetime!(2026-01-02 03:04:05.000001 UTC);
         for (filter, from, before) in [
@@ -218,7 +225,7 @@ mod tests {
                 Some(next),
             ),
         ] {
-            assert_eq!(times(filter), Times { from, before }, "{filter}");
+            assert_eq!(range_of(filter), TimeRange { from, before }, "{filter}");
         }
     }
 
@@ -259,9 +266,9 @@ mod tests {
             ("state = UNSPECIFIED", 8, "state has no such value"),
             ("state = ACTIVE AND state = ACTIVE", 19, "state may be named only once"),
         ] {
-            let shown = mistake(filter);
-            let lines: Vec<_> = shown.lines().collect();
-            assert!(lines[0].starts_with(text), "{filter}: {shown}");
+            let message = error_message(filter);
+            let lines: Vec<_> = message.lines().collect();
+            assert!(lines[0].starts_with(text), "{filter}: {message}");
             assert_eq!((lines[1], lines[2]), (filter, &*format!("{}^", " ".repeat(caret))));
             assert_eq!(lines.len(), 3);
         }
@@ -270,10 +277,10 @@ mod tests {
     #[test]
     fn an_error_message_shows_only_the_part_of_a_long_filter_around_the_mistake() {
         let filter = format!("name = \"{}\n*x{}\"", "é".repeat(200), "y".repeat(200));
-        let shown = mistake(&filter);
-        let lines: Vec<_> = shown.lines().collect();
-        assert_eq!(lines.len(), 3, "{shown}");
-        assert!(lines[1].starts_with("…é") && lines[1].ends_with("y…"), "{shown}");
+        let message = error_message(&filter);
+        let lines: Vec<_> = message.lines().collect();
+        assert_eq!(lines.len(), 3, "{message}");
+        assert!(lines[1].starts_with("…é") && lines[1].ends_with("y…"), "{message}");
         assert_eq!(lines[1].chars().nth(lines[2].len() - 1), Some('*'));
     }
 }

@@ -2,7 +2,7 @@
 
 use unicode_normalization::{UnicodeNormalization, char::canonical_combining_class};
 
-/// A pattern for texts. The text of the pattern is in normalized form.
+/// A pattern for texts. The text of the pattern is normalized.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pattern {
     /// Matches only this text.
@@ -23,10 +23,10 @@ impl Pattern {
         }
     }
 
-    /// Whether a text matches. Ignores case and accents.
+    /// Whether a text matches, regardless of case and accents.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let text = folded(text);
+        let text = fold(text);
         match self {
             Self::Whole(whole) => text == *whole,
             Self::Start(start) => text.starts_with(start),
@@ -46,16 +46,16 @@ impl Pattern {
     }
 }
 
-/// The normalized form for comparisons: NFKD without accents, lower case, NFKC.
-pub(super) fn folded(text: &str) -> String {
+/// Normalizes a text for comparisons: NFKD without accents, lower case, NFKC.
+pub(super) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
     text.nfkd().filter(|c| !is_accent(*c)).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// Whether a combining mark is an accent or a vowel point, by its combining class. Marks that make
-/// a different letter, such as the voicing mark of kana, are not accents.
+/// Whether the combining class of a character is the class of accents or vowel points. Marks that
+/// make a different letter, such as the voicing mark of kana, are not accents.
 fn is_accent(c: char) -> bool {
     matches!(canonical_combining_class(c), 1 | 10..=36 | 200..=240)
 }
@@ -77,10 +77,10 @@ mod tests {
             ("Ἀθήνα", "αθηνα"),
             ("ﬁn", "FIN"),
         ] {
-            assert_eq!(folded(left), folded(right));
+            assert_eq!(fold(left), fold(right));
         }
         for (left, right) in [("か", "が"), ("a", "b"), ("क", "कि"), ("ที", "ท")] {
-            assert_ne!(folded(left), folded(right));
+            assert_ne!(fold(left), fold(right));
         }
     }
 }

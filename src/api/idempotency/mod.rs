@@ -4,7 +4,7 @@
 //! A record expires after 24 hours.
 //!
 //! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record with the object
-//!   that its request created, and with its caller (triggers).
+//!   that the request created, and with the caller of the request (triggers).
 //! - Rule: `forget_request_of_key` (`migrations/0006_idempotency.sql`) deletes the record of a
 //!   revoked API key (trigger).
 
@@ -29,20 +29,20 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The name of the table. Each sealed response is bound to this name.
+/// The name of the table, for which each response is sealed.
 const TABLE: &str = "idempotency_records";
 
-/// The SHA-256 of a whole request, including its secrets. Keep it in memory only; the database
-/// stores a keyed hash of it.
+/// The SHA-256 of a whole request, including the request's secrets. Keep this hash in memory only;
+/// the database stores a keyed hash of this hash.
 #[must_use]
 pub fn fingerprint(request: &impl Message) -> Vec<u8> {
     let bytes = Zeroizing::new(request.encode_to_vec());
     digest::digest(&digest::SHA256, &bytes).as_ref().to_vec()
 }
 
-/// Runs `work` once for each request id in the transaction, and commits. `work` returns the id of
-/// the created resource, and the response. A repeated request gets the first response again
-/// and changes nothing.
+/// Runs `work` in the transaction, stores the response and commits. `work` returns the id of the
+/// created resource, and the response. A repeated request does not run `work` and gets the first
+/// response again.
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when the request id was used for a different request, and the errors
@@ -61,8 +61,8 @@ pub async fn once<R: Message + Default>(
     Ok(response)
 }
 
-/// Finds the first response to this request; `None` when the request is new. Equal requests in
-/// other transactions wait from this call until this transaction ends.
+/// Finds the first response to this request; `None` when the request is new. Until this transaction
+/// ends, other transactions with the same request id wait in this function.
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when the request id was used for a different request.
@@ -76,15 +76,16 @@ pub async fn find_response<R: Message + Default>(
     store::lock(tx, key).await?;
     let Some(record) = store::find(tx, key).await? else { return Ok(None) };
     let cipher = tx.cipher(key.tenant)?;
-    if record.fingerprint != key.keyed(&cipher) {
+    if record.fingerprint != key.keyed_fingerprint(&cipher) {
         return Err(Error::refused(
             ErrorReason::RequestIdReused,
             "this request_id was used for another request",
         ));
     }
-    let response = cipher.open(SealContext { table: TABLE, row: &key.row() }, &record.response)?;
+    let response =
+        cipher.open(SealContext { table: TABLE, row: &key.row_bytes() }, &record.response)?;
     let response = R::decode(response.as_slice());
-    response.map(Some).map_err(|_| Error::defect("an unreadable idempotency record"))
+    response.map(Some).map_err(|_| Error::defect("an idempotency record can't be decoded"))
 }
 
 /// Stores the response for retries. The record is deleted together with the resource
@@ -102,8 +103,8 @@ pub async fn store_response(
         return Ok(());
     }
     let cipher = tx.cipher(key.tenant)?;
-    let response =
-        cipher.seal(SealContext { table: TABLE, row: &key.row() }, &response.encode_to_vec())?;
-    let record = Record { fingerprint: key.keyed(&cipher), response };
+    let response = cipher
+        .seal(SealContext { table: TABLE, row: &key.row_bytes() }, &response.encode_to_vec())?;
+    let record = Record { fingerprint: key.keyed_fingerprint(&cipher), response };
     store::save(tx, key, &record, created_id).await
 }

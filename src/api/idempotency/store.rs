@@ -13,7 +13,7 @@ use crate::{
 const LIFETIME: PgInterval =
     PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
 
-/// The sealed part of a record.
+/// A record without its key.
 pub(super) struct Record {
     /// The keyed fingerprint of the request.
     pub(super) fingerprint: Vec<u8>,
@@ -21,10 +21,11 @@ pub(super) struct Record {
     pub(super) response: Vec<u8>,
 }
 
-/// Locks the request id until the transaction ends.
+/// Locks the key until the transaction ends. Other transactions wait here for the same key.
 pub(super) async fn lock(tx: &mut TenantTx, key: &Key<'_>) -> Result<()> {
-    let lock = format!("{} {} {} {}", key.tenant, key.actor_or_nil(), key.method, key.request_id);
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock)
+    let lock_name =
+        format!("{} {} {} {}", key.tenant, key.actor_or_nil(), key.method, key.request_id);
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock_name)
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -80,8 +81,8 @@ pub(super) async fn save(
     Ok(())
 }
 
-/// Deletes at most `limit` expired records. Returns the number of deleted records. Deletes nothing
-/// while another replica deletes records.
+/// Deletes at most `limit` expired records. Returns the number of deleted records. If another
+/// replica is deleting records, deletes none.
 pub(super) async fn delete_expired(db: &Db, limit: i64) -> Result<i64> {
     let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFETIME, limit)
         .fetch_one(db.pool())

@@ -18,17 +18,17 @@ const INTERVAL: Duration = Duration::from_mins(1);
 const BATCH: i64 = 1000;
 
 /// Starts a background task that deletes expired records until the database's connections are
-/// closed. Only one replica works at a time.
+/// closed. Only one replica at a time deletes records.
 pub fn spawn_trimming(db: &Db, registry: &mut Registry) {
-    let trimmed = Counter::default();
+    let deleted_total = Counter::default();
     let help = "Expired idempotency records (requests with a request_id) that this replica deleted";
-    registry.register("tenantry_requests_trimmed", help, trimmed.clone());
-    tokio::spawn(run(db.clone(), trimmed));
+    registry.register("tenantry_requests_trimmed", help, deleted_total.clone());
+    tokio::spawn(run(db.clone(), deleted_total));
 }
 
-async fn run(db: Db, trimmed: Counter) {
+async fn run(db: Db, deleted_total: Counter) {
     while !db.is_closed() {
-        match trim(&db, &trimmed).await {
+        match trim(&db, &deleted_total).await {
             Ok(0) => {}
             Ok(deleted) => tracing::debug!(deleted, "expired idempotency records were deleted"),
             Err(error) => tracing::warn!(%error, "can't delete expired idempotency records"),
@@ -38,11 +38,11 @@ async fn run(db: Db, trimmed: Counter) {
 }
 
 /// Deletes all expired records. Returns their number.
-async fn trim(db: &Db, trimmed: &Counter) -> Result<i64> {
+async fn trim(db: &Db, deleted_total: &Counter) -> Result<i64> {
     let mut deleted = 0;
     loop {
         let batch = store::delete_expired(db, BATCH).await?;
-        trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
+        deleted_total.inc_by(u64::try_from(batch).unwrap_or_default());
         deleted += batch;
         if batch < BATCH {
             return Ok(deleted);

@@ -1,6 +1,6 @@
-//! Pagination of all lists (AIP-158). A page is bounded in items, in encoded bytes, in the rows
-//! that are read for it, and in time. A page token is sealed, and bound to its list, its filter and
-//! its caller ([`Pages::begin`]).
+//! Pagination of all lists (AIP-158). Each page has a maximum number of items, a maximum encoded
+//! size, a maximum number of rows that are read to fill it, and a maximum reading time. A page
+//! token is encrypted, and valid only for the same list, filter and caller ([`Pages::begin`]).
 
 mod position;
 mod request;
@@ -16,15 +16,15 @@ pub use request::ListRequest;
 use crate::{
     concurrency::pace::Pace,
     error::{Error, Result},
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     proto::v1::ErrorReason,
     tokens::OpaqueTokens,
 };
 
-/// The maximum size of a reply with a page, in bytes. Clients accept 4 MiB by default.
+/// The maximum size of a response with a page, in bytes. Clients accept 4 MiB by default.
 pub const MAX_REPLY_BYTES: usize = 3 << 20;
 
-/// Bytes reserved in a reply for everything except its items: the next page token.
+/// Bytes reserved in a response for the next page token, the only content besides the items.
 pub const ENVELOPE_BYTES: usize = 1024;
 
 /// The number of items of a page when the request has no `page_size`.
@@ -36,8 +36,8 @@ pub const MAX_SIZE: usize = 1000;
 /// The maximum number of rows that a page reads to find its items.
 const MAX_ROWS: usize = 10_000;
 
-/// The maximum time for reading the rows of a page. A page that reaches this time is returned with
-/// fewer items.
+/// The maximum time for reading the rows of a page. When this time has passed, the page is returned
+/// with fewer items.
 const MAX_TIME: Duration = Duration::from_millis(100);
 
 /// The number of rows that one statement reads, for rows that are small.
@@ -45,18 +45,18 @@ pub const ROWS_PER_READ: usize = 1000;
 /// The number of rows that one statement reads, for rows that may take many KiB.
 pub const LARGE_ROWS_PER_READ: usize = 100;
 
-/// The caller that asks for a list. A page token is valid only for the same caller and tenant.
+/// The caller that requests a list. A page token is valid only for the same caller and tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct PageCaller {
     /// The caller's own tenant.
     pub home: TenantId,
     /// The caller's user id.
-    pub user: UserId,
+    pub user: SubjectId,
     /// The tenant that the request works in.
     pub tenant: TenantId,
 }
 
-/// Starts pages, and seals and opens their tokens.
+/// Starts pages, and encrypts and decrypts their tokens.
 #[derive(Clone)]
 pub struct Pages(Arc<OpaqueTokens>);
 
@@ -64,82 +64,83 @@ impl Pages {
     /// The label from which the key of page tokens is derived.
     pub const LABEL: &str = "tenantry page token";
 
-    /// Creates pages whose tokens are sealed by `tokens`.
+    /// Creates a value that encrypts page tokens with the key of `tokens`.
     #[must_use]
     pub fn new(tokens: Arc<OpaqueTokens>) -> Self {
         Self(tokens)
     }
 
-    /// Starts the page of a list request. The page token is bound to the caller, the tenant,
-    /// the method and all fields of the request except for `page_size` and `page_token`.
+    /// Starts the page of a list request. A page token is valid only for the same caller, tenant,
+    /// method and fields of the request; `page_size` may differ.
     ///
     /// # Errors
     /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
-    pub fn begin<R: ListRequest>(&self, asker: PageCaller, request: &R) -> Result<Page<R::Item>> {
+    pub fn begin<R: ListRequest>(&self, caller: PageCaller, request: &R) -> Result<Page<R::Item>> {
         let (page_size, page_token) = request.page();
-        let size = match usize::try_from(page_size).unwrap_or_default() {
+        let max_items = match usize::try_from(page_size).unwrap_or_default() {
             0 => DEFAULT_SIZE,
             size => size.min(MAX_SIZE),
         };
-        let binding = binding(asker, request);
-        let after = self.position(&binding, page_token, Position::read)?;
+        let binding = binding(caller, request);
+        let after = self.decode_position(&binding, page_token, Position::decode)?;
         Ok(Page {
             tokens: self.0.clone(),
             binding,
-            size,
-            began: Instant::now(),
+            max_items,
+            started_at: Instant::now(),
             after,
             items: Vec::new(),
             bytes: ENVELOPE_BYTES,
-            rows: 0,
+            rows_read: 0,
             end: None,
         })
     }
 
-    /// The position where the previous page ended, for a list with a position format of its own;
-    /// `read` decodes it. Returns `None` for the first page.
+    /// The position where the previous page ended, for a list whose position is not a [`Position`].
+    /// `decode` decodes the position. Returns `None` for the first page.
     ///
     /// # Errors
     /// Returns `INVALID_PAGE_TOKEN` when the token was not made for this request.
-    pub fn after<R: ListRequest, P>(
+    pub fn previous_position<R: ListRequest, P>(
         &self,
-        asker: PageCaller,
+        caller: PageCaller,
         request: &R,
-        read: impl Fn(&[u8]) -> Option<P>,
+        decode: impl Fn(&[u8]) -> Option<P>,
     ) -> Result<Option<P>> {
-        self.position(&binding(asker, request), request.page().1, read)
+        self.decode_position(&binding(caller, request), request.page().1, decode)
     }
 
-    /// The token of the next page, for a list with a position format of its own.
+    /// The token of the next page, for a list whose position is not a [`Position`].
     ///
     /// # Errors
-    /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
+    /// Returns INTERNAL when the token can't be encrypted, which does not happen with a valid key.
     pub fn token<R: ListRequest>(
         &self,
-        asker: PageCaller,
+        caller: PageCaller,
         request: &R,
         position: Vec<u8>,
     ) -> Result<String> {
-        self.0.seal(&binding(asker, request), position)
+        self.0.seal(&binding(caller, request), position)
     }
 
-    fn position<P>(
+    fn decode_position<P>(
         &self,
         binding: &[u8],
         token: &str,
-        read: impl Fn(&[u8]) -> Option<P>,
+        decode: impl Fn(&[u8]) -> Option<P>,
     ) -> Result<Option<P>> {
         if token.is_empty() {
             return Ok(None);
         }
         let payload = self.0.open(binding, token);
-        payload.and_then(|payload| read(&payload)).map(Some).ok_or_else(wrong_page_token)
+        payload.and_then(|payload| decode(&payload)).map(Some).ok_or_else(wrong_page_token)
     }
 }
 
-fn binding<R: ListRequest>(asker: PageCaller, request: &R) -> Vec<u8> {
-    let mut binding = [R::METHOD.as_bytes(), &[0]].concat();
-    for id in [asker.home.0, asker.user.0, asker.tenant.0] {
+/// The bytes of the request for which a page token is valid.
+fn binding<R: ListRequest>(caller: PageCaller, request: &R) -> Vec<u8> {
+    let mut binding = [R::REQUEST_TYPE.as_bytes(), &[0]].concat();
+    for id in [caller.home.0, caller.user.0, caller.tenant.0] {
         binding.extend_from_slice(id.as_bytes());
     }
     binding.extend(request.without_page().encode_to_vec());
@@ -151,28 +152,28 @@ fn wrong_page_token() -> Error {
     Error::refused(ErrorReason::InvalidPageToken, text)
 }
 
-/// A page that is being filled. Call in a loop: [`Page::next_read`], read the rows from the store,
-/// [`Page::take`]. Then call [`Page::finish`].
+/// A page that is being filled. While [`Page::next_read`] returns a read, read the rows from the
+/// store and pass them to [`Page::add_rows`]. Then call [`Page::finish`].
 pub struct Page<M> {
     tokens: Arc<OpaqueTokens>,
     binding: Vec<u8>,
-    size: usize,
-    began: Instant,
+    max_items: usize,
+    started_at: Instant,
     /// The position of the last row that this page or the previous page examined.
     after: Option<Position>,
     items: Vec<M>,
-    /// The encoded size of the reply so far, in bytes.
+    /// The encoded size of the response with the items so far, in bytes.
     bytes: usize,
-    rows: usize,
+    rows_read: usize,
+    /// `None` while the page may get more items.
     end: Option<End>,
 }
 
+/// The reason why a page gets no more items.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The page is full.
-    OfPage,
-    /// There are no more rows.
-    OfList,
+    PageIsFull,
+    NoMoreRows,
 }
 
 /// The rows to read: the first `limit` rows after a position.
@@ -185,11 +186,12 @@ pub struct Read {
 }
 
 impl Read {
-    /// Wraps the rows of this read. If there are fewer rows than `limit`, the list ends after them.
+    /// Wraps the rows of this read. If there are fewer rows than `limit`, they are the last rows of
+    /// the list.
     #[must_use]
-    pub fn found<T>(&self, rows: Vec<T>) -> Found<T> {
+    pub fn batch<T>(&self, rows: Vec<T>) -> RowBatch<T> {
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < self.limit);
-        Found { rows, is_last }
+        RowBatch { rows, is_last }
     }
 
     /// The id after which to read, in a list that is ordered only by id.
@@ -200,7 +202,7 @@ impl Read {
 }
 
 /// Rows that were read, in the order of the list.
-pub struct Found<T> {
+pub struct RowBatch<T> {
     /// The rows.
     pub rows: Vec<T>,
     /// Whether the list ends after these rows.
@@ -209,17 +211,17 @@ pub struct Found<T> {
 
 impl<M: Message> Page<M> {
     /// The next rows to read, at most `max_rows`; `None` when the page is complete. The first read
-    /// asks for one row more than the page holds: that row shows whether another page follows.
+    /// has one row more than the page may have items. This row shows whether another page follows.
     #[must_use]
     pub fn next_read(&self, max_rows: usize) -> Option<Read> {
-        let is_exhausted =
-            self.rows >= MAX_ROWS || self.rows > 0 && self.began.elapsed() >= MAX_TIME;
+        let is_exhausted = self.rows_read >= MAX_ROWS
+            || self.rows_read > 0 && self.started_at.elapsed() >= MAX_TIME;
         if self.end.is_some() || is_exhausted {
             return None;
         }
-        let limit = match self.rows {
-            0 => max_rows.min(self.size + 1),
-            _ if self.items.len() == self.size => 1,
+        let limit = match self.rows_read {
+            0 => max_rows.min(self.max_items + 1),
+            _ if self.items.len() == self.max_items => 1,
             _ => max_rows,
         };
         Some(Read { after: self.after, limit: i64::try_from(limit).unwrap_or(i64::MAX) })
@@ -230,36 +232,36 @@ impl<M: Message> Page<M> {
     ///
     /// # Errors
     /// Returns the error of `to_item`.
-    pub async fn take<T: Send>(
+    pub async fn add_rows<T: Send>(
         &mut self,
-        found: Found<T>,
-        position: impl Fn(&T) -> Position + Send,
+        batch: RowBatch<T>,
+        position_of: impl Fn(&T) -> Position + Send,
         mut to_item: impl FnMut(T) -> Result<Option<M>> + Send,
     ) -> Result<()> {
         let mut pace = Pace::new();
-        for row in found.rows {
-            if self.items.len() == self.size {
-                self.end = Some(End::OfPage);
+        for row in batch.rows {
+            if self.items.len() == self.max_items {
+                self.end = Some(End::PageIsFull);
                 return Ok(());
             }
-            let row_position = position(&row);
+            let position = position_of(&row);
             if let Some(item) = to_item(row)? {
                 let bytes = self.bytes + encoded_bytes(&item);
-                // A page has at least one item, even if the item is too large. The size of stored
-                // items is limited.
+                // The first item is added even if it is too large, because otherwise the list could
+                // not be read further. The size of stored items is limited.
                 if bytes > MAX_REPLY_BYTES && !self.items.is_empty() {
-                    self.end = Some(End::OfPage);
+                    self.end = Some(End::PageIsFull);
                     return Ok(());
                 }
                 self.bytes = bytes;
                 self.items.push(item);
             }
-            self.after = Some(row_position);
-            self.rows += 1;
+            self.after = Some(position);
+            self.rows_read += 1;
             pace.pause().await;
         }
-        if found.is_last {
-            self.end = Some(End::OfList);
+        if batch.is_last {
+            self.end = Some(End::NoMoreRows);
         }
         Ok(())
     }
@@ -267,15 +269,15 @@ impl<M: Message> Page<M> {
     /// The items, and the token of the next page. The token is empty on the last page.
     ///
     /// # Errors
-    /// Returns INTERNAL when sealing the token fails, which does not happen with a valid key.
+    /// Returns INTERNAL when the token can't be encrypted, which does not happen with a valid key.
     pub fn finish(self) -> Result<(Vec<M>, String)> {
-        let after = self.after.filter(|_| self.end != Some(End::OfList));
-        let token = after.map(|position| self.tokens.seal(&self.binding, position.write()));
+        let after = self.after.filter(|_| self.end != Some(End::NoMoreRows));
+        let token = after.map(|position| self.tokens.seal(&self.binding, position.encode()));
         Ok((self.items, token.transpose()?.unwrap_or_default()))
     }
 }
 
-/// The size of an item as a field of its reply, in bytes.
+/// The size of an item as a field of the response, in bytes.
 #[must_use]
 pub fn encoded_bytes(item: &impl Message) -> usize {
     let length = item.encoded_len();
@@ -295,11 +297,11 @@ mod tests {
         ))
     }
 
-    fn asker(home: u128, user: u128, tenant: u128) -> PageCaller {
+    fn page_caller(home: u128, user: u128, tenant: u128) -> PageCaller {
         let id = Uuid::from_u128;
         PageCaller {
             home: TenantId(id(home)),
-            user: UserId(id(user)),
+            user: SubjectId(id(user)),
             tenant: TenantId(id(tenant)),
         }
     }
@@ -308,33 +310,41 @@ mod tests {
         ListRolesRequest { page_size, page_token: page_token.into(), ..Default::default() }
     }
 
-    /// Reads a page of the roles 1, 2, …, `count`, whose names are `bytes` bytes long.
-    async fn read(request: &ListRolesRequest, count: u128, bytes: usize) -> (Vec<u128>, String) {
-        let mut page = pages().begin(asker(1, 2, 3), request).expect("the page token is valid");
+    /// Reads a page of the roles 1, 2, …, `count`, with a filter that accepts only odd numbers. The
+    /// name of each role has `bytes` bytes. Returns the numbers, and the token of the next page.
+    async fn read_page(
+        request: &ListRolesRequest,
+        count: u128,
+        bytes: usize,
+    ) -> (Vec<u128>, String) {
+        let mut page =
+            pages().begin(page_caller(1, 2, 3), request).expect("the page token is valid");
         while let Some(read) = page.next_read(100) {
-            let from = read.after_id().as_u128() + 1;
+            let first = read.after_id().as_u128() + 1;
             let limit = u128::try_from(read.limit).expect("the limit fits");
-            let rows = (from..=count.min(from + limit - 1)).collect();
-            let at = |n: &u128| Position::of(Uuid::from_u128(*n));
+            let rows = (first..=count.min(first + limit - 1)).collect();
+            let position_of = |n: &u128| Position::by_id(Uuid::from_u128(*n));
             let to_item = |n: u128| {
                 let name = "x".repeat(bytes);
                 Ok((n % 2 == 1).then(|| Role { id: n.to_string(), name, ..Role::default() }))
             };
-            page.take(read.found(rows), at, to_item).await.expect("the page accepts the rows");
+            let result = page.add_rows(read.batch(rows), position_of, to_item).await;
+            result.expect("the page accepts the rows");
         }
         let (roles, token) = page.finish().expect("the token is sealed");
         assert!(roles.iter().map(encoded_bytes).sum::<usize>() < MAX_REPLY_BYTES);
         (roles.iter().map(|role| role.id.parse().expect("the id is a number")).collect(), token)
     }
 
-    async fn all(page_size: i32, count: u128, bytes: usize) -> (Vec<u128>, usize) {
-        let (mut ids, mut pages, mut token) = (Vec::new(), 0, String::new());
+    /// Reads all pages of the list of [`read_page`]. Returns the numbers, and the number of pages.
+    async fn read_all(page_size: i32, count: u128, bytes: usize) -> (Vec<u128>, usize) {
+        let (mut ids, mut page_count, mut token) = (Vec::new(), 0, String::new());
         loop {
-            let (page_ids, next) = read(&request(page_size, &token), count, bytes).await;
+            let (page_ids, next) = read_page(&request(page_size, &token), count, bytes).await;
             ids.extend(page_ids);
-            pages += 1;
+            page_count += 1;
             if next.is_empty() {
-                return (ids, pages);
+                return (ids, page_count);
             }
             token = next;
         }
@@ -342,34 +352,39 @@ mod tests {
 
     #[tokio::test]
     async fn the_pages_together_have_each_item_exactly_once() {
-        for (size, count, bytes, pages) in [
+        for (size, count, bytes, min_pages) in [
+            // 50 items, which is the default page size.
             (0, 99, 1, 1),
             (0, 101, 1, 2),
             (1, 5, 1, 3),
             (1000, 1000, 1, 1),
+            // 1000 items, which is the maximum page size.
             (i32::MAX, 2000, 1, 1),
-            // Three items of 1 MiB do not fit, together with the envelope.
+            // A response of 3 MiB holds two items of 1 MiB: three leave no space for the token.
             (1000, 10, 1 << 20, 3),
+            // Two items of 2.5 MiB.
             (0, 3, 5 << 19, 2),
         ] {
-            let (ids, read) = all(size, count, bytes).await;
+            let (ids, page_count) = read_all(size, count, bytes).await;
             assert!(ids.iter().copied().eq((1..=count).step_by(2)), "{size} of {count}: {ids:?}");
             // A slow machine needs more pages, because a page also ends after the maximum time.
-            assert!(read >= pages, "{size} of {count}: {read}");
+            assert!(page_count >= min_pages, "{size} of {count}: {page_count}");
         }
     }
 
     #[tokio::test]
     async fn a_page_reads_at_most_the_maximum_number_of_rows() {
         let mut page =
-            pages().begin(asker(1, 2, 3), &request(0, "")).expect("the page token is valid");
+            pages().begin(page_caller(1, 2, 3), &request(0, "")).expect("the page token is valid");
         let mut reads = 0;
         while let Some(read) = page.next_read(1000) {
             let rows = vec![(); usize::try_from(read.limit).expect("the limit fits")];
-            let result = page.take(read.found(rows), |()| Position::of(Uuid::max()), |()| Ok(None));
+            let result =
+                page.add_rows(read.batch(rows), |()| Position::by_id(Uuid::max()), |()| Ok(None));
             result.await.expect("the page accepts the rows");
             reads += 1;
         }
+        // The first read has 51 rows. After ten more reads of 1000 rows, the maximum is exceeded.
         assert!(reads <= 11, "{reads}");
         let (items, token) = page.finish().expect("the token is sealed");
         assert!(items.is_empty() && !token.is_empty());
@@ -379,24 +394,25 @@ mod tests {
     #[tokio::test]
     async fn a_page_token_is_bound_to_caller_tenant_method_and_request() {
         let first = ListRolesRequest { filter: "name = x".into(), ..request(1, "") };
-        let (_, token) = read(&first, 5, 1).await;
+        let (_, token) = read_page(&first, 5, 1).await;
         let next = ListRolesRequest { page_token: token.clone(), ..first.clone() };
-        let begin = |asker, request: &ListRolesRequest| pages().begin(asker, request).is_ok();
-        assert!(begin(asker(1, 2, 3), &next));
-        let longer = ListRolesRequest { page_size: 7, ..next.clone() };
-        assert!(begin(asker(1, 2, 3), &longer), "the size may change");
+        let is_accepted =
+            |caller, request: &ListRolesRequest| pages().begin(caller, request).is_ok();
+        assert!(is_accepted(page_caller(1, 2, 3), &next));
+        let larger_page = ListRolesRequest { page_size: 7, ..next.clone() };
+        assert!(is_accepted(page_caller(1, 2, 3), &larger_page), "the size may change");
 
-        for other in [asker(9, 2, 3), asker(1, 9, 3), asker(1, 2, 9)] {
-            assert!(!begin(other, &next), "{other:?}");
+        for other in [page_caller(9, 2, 3), page_caller(1, 9, 3), page_caller(1, 2, 9)] {
+            assert!(!is_accepted(other, &next), "{other:?}");
         }
         let filter = String::new();
-        assert!(!begin(asker(1, 2, 3), &ListRolesRequest { filter, ..next.clone() }));
+        assert!(!is_accepted(page_caller(1, 2, 3), &ListRolesRequest { filter, ..next.clone() }));
         let users = ListUsersRequest {
             page_size: 1,
             page_token: token,
             filter: next.filter,
             ..ListUsersRequest::default()
         };
-        assert!(pages().begin(asker(1, 2, 3), &users).is_err(), "another method");
+        assert!(pages().begin(page_caller(1, 2, 3), &users).is_err(), "another method");
     }
 }

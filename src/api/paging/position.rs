@@ -1,5 +1,6 @@
-//! The position of the last row of a page, encoded for a page token. `paging/mod.rs` seals the
-//! token and binds the token to its list and its caller (`Pages::begin`, `Page::finish`).
+//! The position of the last row of a page, encoded for a page token. `paging/mod.rs` encrypts the
+//! token, so that the token is valid only for the same list and caller (`Pages::begin`,
+//! `Page::finish`).
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -16,12 +17,12 @@ pub struct Position {
 impl Position {
     /// A position in a list that is ordered by id.
     #[must_use]
-    pub fn of(id: Uuid) -> Self {
+    pub fn by_id(id: Uuid) -> Self {
         Self { id, at: None }
     }
 
     /// Encodes the id, followed by the time if there is one, in microseconds since 1970.
-    pub(super) fn write(self) -> Vec<u8> {
+    pub(super) fn encode(self) -> Vec<u8> {
         let mut bytes = self.id.as_bytes().to_vec();
         if let Some(at) = self.at {
             bytes.extend(microseconds(at).to_be_bytes());
@@ -29,7 +30,7 @@ impl Position {
         bytes
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk()?;
         let at = match rest {
             [] => None,
@@ -42,6 +43,7 @@ impl Position {
     }
 }
 
+/// Microseconds since 1970.
 fn microseconds(at: OffsetDateTime) -> i64 {
     i64::try_from((at - OffsetDateTime::UNIX_EPOCH).whole_microseconds()).unwrap_or_default()
 }
@@ -63,12 +65,12 @@ mod tests {
             Some(datetime!(9999-12-31 23:59:59.999999 UTC)),
         ] {
             let position = Position { id, at };
-            assert_eq!(Position::read(&position.write()), Some(position));
+            assert_eq!(Position::decode(&position.encode()), Some(position));
         }
         for invalid in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 16 + 9]] {
-            assert_eq!(Position::read(invalid), None, "{invalid:?}");
+            assert_eq!(Position::decode(invalid), None, "{invalid:?}");
         }
         let out_of_range = [&[0; 16][..], &i64::MAX.to_be_bytes()].concat();
-        assert_eq!(Position::read(&out_of_range), None);
+        assert_eq!(Position::decode(&out_of_range), None);
     }
 }

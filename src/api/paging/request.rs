@@ -14,7 +14,7 @@ pub trait ListRequest: Message + Clone + Default {
     /// The type of the list's items.
     type Item: Message;
     /// The name of the request type, which identifies the method.
-    const METHOD: &'static str;
+    const REQUEST_TYPE: &'static str;
 
     /// The `page_size` and `page_token` of the request.
     fn page(&self) -> (i32, &str);
@@ -28,7 +28,7 @@ macro_rules! list_requests {
     ($($request:ident => $item:ident),* $(,)?) => {$(
         impl ListRequest for $request {
             type Item = $item;
-            const METHOD: &'static str = stringify!($request);
+            const REQUEST_TYPE: &'static str = stringify!($request);
 
             fn page(&self) -> (i32, &str) {
                 (self.page_size, &self.page_token)

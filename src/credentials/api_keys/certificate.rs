@@ -1,5 +1,5 @@
 //! Names in client certificates (RFC 8705, section 2.1). `store::by_certificate` finds the API key
-//! of these names.
+//! that has one of these names.
 
 use std::sync::Arc;
 

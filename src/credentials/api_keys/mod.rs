@@ -2,8 +2,8 @@
 //!
 //! There are three kinds of keys: a secret ([`Secret`]), a public key whose owner signs assertions
 //! ([`crate::tokens::AssertionKey`]), and a name in a client certificate ([`ClientNames`]). Service
-//! accounts have no sessions. The tokens that are issued for a key have the id of the key as
-//! `sid`, and become invalid when the key ends.
+//! accounts have no sessions. The tokens that are issued for a key have the id of the key in the
+//! claim `sid`, and become invalid when the key expires or is revoked.
 
 mod certificate;
 mod secret;

@@ -1,4 +1,4 @@
-//! The text form of an API key's secret.
+//! The secret of an API key, and its text form.
 //!
 //! The text is `tenantry_` and 70 characters of base64url, which encode the tenant's id, 256
 //! random bits and a checksum. Scanners for leaked secrets find the text by
@@ -30,10 +30,10 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Generates a secret; returns its stored form and its text.
+    /// Generates a secret. Returns the form that the database stores, and the text for the client.
     ///
     /// # Errors
-    /// When the system has no random bytes.
+    /// Fails when the system provides no random bytes.
     pub fn new(tenant: TenantId) -> Result<(Self, SecretString)> {
         let random = secret::random()?;
         let mut bytes = Zeroizing::new([tenant.0.as_bytes(), random.as_slice()].concat());

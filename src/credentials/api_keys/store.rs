@@ -9,17 +9,17 @@ use crate::{
     },
     db::TenantTx,
     error::{Error, Result},
-    ids::{ApiKeyId, TenantId, UserId},
+    ids::{ApiKeyId, SubjectId, TenantId},
     proto::v1::ApiKey,
     secrets::secret,
-    sessions::Ended,
+    sessions::EndedSessions,
 };
 
 /// A row of the table `api_keys`, without the secret's hash.
 pub struct KeyRow {
     pub key_id: ApiKeyId,
     /// The service account of the key.
-    pub account_id: UserId,
+    pub account_id: SubjectId,
     pub name: String,
     /// The public key, in PEM; `None` for other kinds of keys.
     pub public_key: Option<String>,
@@ -29,9 +29,9 @@ pub struct KeyRow {
     pub expires_at: OffsetDateTime,
     /// Time of the last use, with a precision of a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// Time of the revocation. A value not before `expires_at` is not a revocation:
-    /// [`delete_ended`] sets `revoked_at` to `expires_at`, which frees the certificate name of an
-    /// expired key.
+    /// Time of the revocation. A value that equals `expires_at` does not mean a revocation:
+    /// [`delete_ended`] sets this value for an expired key, so that a new key can have the same
+    /// certificate name.
     pub revoked_at: Option<OffsetDateTime>,
     /// Whether the key has expired, by Postgres's clock.
     pub expired: bool,
@@ -63,7 +63,7 @@ pub struct NewKey<'a> {
 pub async fn insert(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
+    account: SubjectId,
     new: &NewKey<'_>,
     expires_at: OffsetDateTime,
 ) -> Result<KeyRow> {
@@ -74,7 +74,7 @@ pub async fn insert(
             (tenant_id, key_id, account_id, name, secret_hash, public_key, certificate_name,
              expires_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8)
-        returning key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+        returning key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", name,
                   public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                   expires_at <= now() as "expired!"
         "#,
@@ -100,7 +100,7 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
     sqlx::query_as!(
         KeyRow,
         r#"
-        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", name,
                public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                expires_at <= now() as "expired!"
         from api_keys
@@ -115,7 +115,8 @@ pub async fn lock(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<
     .ok_or_else(Error::not_found)
 }
 
-/// Replaces the secret of a key. The key must be locked and never used.
+/// Replaces the secret of a key. The transaction must have locked the row of the key, and the key
+/// must never have been used.
 pub async fn replace_secret(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -133,12 +134,12 @@ pub async fn replace_secret(
     Ok(())
 }
 
-/// The number of an account's valid keys that are of the same kind as `new`. The account must
-/// be locked.
+/// Counts the account's valid keys of the same kind as `new`. The transaction must have locked the
+/// row of the account.
 pub async fn count_valid_of_kind(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
+    account: SubjectId,
     new: &NewKey<'_>,
 ) -> Result<i64> {
     let count = sqlx::query_scalar!(
@@ -158,10 +159,10 @@ pub async fn count_valid_of_kind(
     Ok(count)
 }
 
-/// Removes old keys before a new key is inserted. Deletes the account's keys that ended more than
-/// 90 days ago. Marks the tenant's expired certificate keys as revoked, which frees their
-/// certificate names.
-pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: UserId) -> Result<()> {
+/// Removes old keys before a new key is inserted. Deletes the account's keys that expired or were
+/// revoked more than 90 days ago. Marks all expired certificate keys of the tenant as revoked, so
+/// that new keys can have the same certificate names.
+pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: SubjectId) -> Result<()> {
     sqlx::query!(
         r#"
         delete from api_keys
@@ -190,7 +191,7 @@ pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: UserId) 
 pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
+    account: SubjectId,
     filter: &Filter,
     page: &mut Page<ApiKey>,
 ) -> Result<()> {
@@ -198,7 +199,7 @@ pub async fn list(
         let rows = sqlx::query_as!(
             KeyRow,
             r#"
-            select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", name,
+            select key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", name,
                    public_key, certificate_name, created_at, expires_at, last_used_at, revoked_at,
                    expires_at <= now() as "expired!"
             from api_keys
@@ -213,8 +214,8 @@ pub async fn list(
         )
         .fetch_all(tx.conn())
         .await?;
-        let convert = |row: KeyRow| Ok(filter.matches(|_| &row.name).then(|| row.into()));
-        page.take(read.found(rows), |row| Position::of(row.key_id.0), convert).await?;
+        let convert = |row: KeyRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.key_id.0), convert).await?;
     }
     Ok(())
 }
@@ -223,7 +224,7 @@ pub async fn list(
 pub async fn valid_ids(
     tx: &mut TenantTx,
     tenant: TenantId,
-    account: UserId,
+    account: SubjectId,
 ) -> Result<Vec<ApiKeyId>> {
     let keys = sqlx::query_scalar!(
         r#"
@@ -239,31 +240,35 @@ pub async fn valid_ids(
     Ok(keys)
 }
 
-/// The account of a key; `None` when the tenant has no such key. With `owner`, only a key of
-/// that account is found.
+/// Finds the account of a key; `None` when the tenant has no such key. If `required_owner` is set,
+/// the key must belong to this account.
 pub async fn owner(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: ApiKeyId,
-    owner: Option<UserId>,
-) -> Result<Option<UserId>> {
+    required_owner: Option<SubjectId>,
+) -> Result<Option<SubjectId>> {
     let account = sqlx::query_scalar!(
         r#"
-        select account_id as "account_id: UserId" from api_keys
+        select account_id as "account_id: SubjectId" from api_keys
         where tenant_id = $1 and key_id = $2 and ($3::uuid is null or account_id = $3)
         "#,
         tenant.0,
         key.0,
-        owner.map(|id| id.0),
+        required_owner.map(|account| account.0),
     )
     .fetch_optional(tx.conn())
     .await?;
     Ok(account)
 }
 
-/// Revokes a valid key, which ends the tokens that were issued for it. `None` when the key is
-/// already revoked or expired; such a key stays unchanged.
-pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<Ended>> {
+/// Revokes a valid key. The tokens that were issued for the key become invalid. `None` when the key
+/// has expired or was revoked before; then nothing changes.
+pub async fn revoke(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    key: ApiKeyId,
+) -> Result<Option<EndedSessions>> {
     let done = sqlx::query!(
         r#"
         update api_keys set revoked_at = clock_timestamp()
@@ -275,7 +280,7 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
     )
     .execute(tx.conn())
     .await?;
-    Ok((done.rows_affected() == 1).then(|| Ended::in_tenant(tenant)))
+    Ok((done.rows_affected() == 1).then(|| EndedSessions::in_tenant(tenant)))
 }
 
 /// A valid key, with the fields that the exchange for a token needs.
@@ -283,22 +288,22 @@ pub async fn revoke(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Resul
 pub struct LiveKey {
     pub key_id: ApiKeyId,
     /// The service account of the key.
-    pub account_id: UserId,
+    pub account_id: SubjectId,
     pub expires_at: OffsetDateTime,
     /// The public key, in PEM; empty for other kinds of keys.
     pub public_key: String,
 }
 
-/// Finds the valid key with this secret.
+/// Finds the valid key whose secret has this hash.
 pub async fn by_secret(
     tx: &mut TenantTx,
     tenant: TenantId,
     secret_hash: &[u8],
 ) -> Result<Option<LiveKey>> {
-    let found = sqlx::query_as!(
+    let live_key = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", expires_at,
                '' as "public_key!"
         from api_keys
         where tenant_id = $1 and secret_hash = $2 and revoked_at is null and expires_at > now()
@@ -308,15 +313,15 @@ pub async fn by_secret(
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(found)
+    Ok(live_key)
 }
 
-/// Finds the valid public key with this id.
+/// Finds the valid key with this id, if the key is a public key.
 pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Option<LiveKey>> {
-    let found = sqlx::query_as!(
+    let live_key = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", expires_at,
                public_key as "public_key!"
         from api_keys
         where tenant_id = $1 and key_id = $2 and public_key is not null
@@ -327,21 +332,22 @@ pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(found)
+    Ok(live_key)
 }
 
-/// Finds the valid key with one of a certificate's names; with `account`, only among the keys of
-/// this account. `None` when several keys match, because the choice would be ambiguous.
+/// Finds the valid key with one of a certificate's names. If `account` is set, only the keys of
+/// this account are searched. `None` when several keys match, because the choice would be
+/// ambiguous.
 pub async fn by_certificate(
     tx: &mut TenantTx,
     tenant: TenantId,
     names: &[String],
-    account: Option<UserId>,
+    account: Option<SubjectId>,
 ) -> Result<Option<LiveKey>> {
-    let mut found = sqlx::query_as!(
+    let mut keys = sqlx::query_as!(
         LiveKey,
         r#"
-        select key_id as "key_id: ApiKeyId", account_id as "account_id: UserId", expires_at,
+        select key_id as "key_id: ApiKeyId", account_id as "account_id: SubjectId", expires_at,
                '' as "public_key!"
         from api_keys
         where tenant_id = $1 and certificate_name = any ($2)
@@ -355,7 +361,7 @@ pub async fn by_certificate(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(found.pop().filter(|_| found.is_empty()))
+    Ok(keys.pop().filter(|_| keys.is_empty()))
 }
 
 /// Records the use of a key, at most once per minute, so that frequent use does not cause frequent
@@ -375,14 +381,15 @@ pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> R
     Ok(())
 }
 
-/// Marks an assertion as used; false when the assertion was used before. `ends_at` is the expiry
-/// of the assertion, in seconds since 1970. After the expiry the mark can be deleted.
+/// Marks an assertion as used. Returns false when the assertion was used before. `expires_at` is
+/// the expiry of the assertion with the clock leeway, in seconds since 1970. One minute after the
+/// expiry, a later call for the same key deletes the mark.
 pub async fn mark_used(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: ApiKeyId,
     jti: &str,
-    ends_at: i64,
+    expires_at: i64,
 ) -> Result<bool> {
     sqlx::query!(
         "delete from spent_assertions where tenant_id = $1 and key_id = $2 and expires_at < now()",
@@ -400,7 +407,7 @@ pub async fn mark_used(
         tenant.0,
         key.0,
         secret::hash(jti.as_bytes()),
-        ends_at,
+        expires_at,
     )
     .execute(tx.conn())
     .await?;

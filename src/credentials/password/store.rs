@@ -9,13 +9,13 @@ use crate::{
     db::{Db, TenantTx},
     email,
     error::Result,
-    ids::{TenantId, UserId},
-    users::store::Found,
+    ids::{SubjectId, TenantId},
+    users::store::UserByEmail,
 };
 
 /// A user whose password a sign-in compares.
 pub struct Candidate {
-    pub user: UserId,
+    pub user: SubjectId,
     /// Whether the user and the tenant are both active.
     pub active: bool,
     /// `None` for a user without a password.
@@ -23,14 +23,14 @@ pub struct Candidate {
 }
 
 /// Finds the tenant's user with this normalised email, in one round trip. The work is the same for
-/// a tenant without such a user and for a tenant that does not exist. The connection counts against
-/// the limits of `share`, which is the tenant itself when the caller named the tenant.
+/// a tenant without such a user and for a tenant that does not exist. The connection comes from the
+/// share of `charged_tenant`, which is `tenant` when the call named the tenant.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres or the master key is unavailable.
 pub async fn candidate(
     db: &Db,
-    share: TenantId,
+    charged_tenant: TenantId,
     tenant: TenantId,
     email_key: &str,
 ) -> Result<Option<Candidate>> {
@@ -38,28 +38,28 @@ pub async fn candidate(
         Some(cipher) => cipher,
         None => db.common_cipher()?,
     };
-    let index = email::index(&cipher, email_key);
+    let email_index = email::blind_index(&cipher, email_key);
     let row = sqlx::query!(
         r#"
-        select user_id as "user_id!: UserId", active as "active!", password_hash,
+        select user_id as "user_id!: SubjectId", active as "active!", password_hash,
                version as "version!", profile as "profile!", email_lookup as "email_lookup!"
         from sign_in_candidate($1, $2)
         "#,
         tenant.0,
-        index.as_slice(),
+        email_index.as_slice(),
     )
-    .fetch_optional(db.statement_in_share(share).await?)
+    .fetch_optional(db.statement_in_share(charged_tenant).await?)
     .await?;
     // Reject a row whose email index was copied from another user.
     let row = row.filter(|row| {
-        let found_user = Found {
+        let found_user = UserByEmail {
             user: row.user_id,
             version: row.version,
             profile: &row.profile,
-            email_index: &index,
+            email_index: &email_index,
             email_lookup: &row.email_lookup,
         };
-        found_user.is_whole(&cipher)
+        found_user.email_hashes_are_authentic(&cipher)
     });
     Ok(row.map(|row| Candidate {
         user: row.user_id,
@@ -69,7 +69,7 @@ pub async fn candidate(
 }
 
 /// Reads a user's hash; `None` for a user without a password.
-pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Option<String>> {
+pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: SubjectId) -> Result<Option<String>> {
     let hash = sqlx::query_scalar!(
         "select password_hash from credentials where tenant_id = $1 and user_id = $2",
         tenant.0,
@@ -80,11 +80,11 @@ pub async fn get(tx: &mut TenantTx, tenant: TenantId, user: UserId) -> Result<Op
     Ok(hash)
 }
 
-/// Sets a user's hash, whether the user has one or not.
+/// Inserts or replaces a user's hash.
 pub async fn set(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     password_hash: &str,
 ) -> Result<()> {
     sqlx::query!(
@@ -102,11 +102,12 @@ pub async fn set(
     Ok(())
 }
 
-/// Replaces the hash if the stored hash is still `verified_hash`. Returns whether it was replaced.
+/// Replaces the hash if the stored hash is still `verified_hash`. Returns whether the hash was
+/// replaced.
 pub async fn replace(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     verified_hash: &str,
     new_hash: &str,
 ) -> Result<bool> {

@@ -2,20 +2,20 @@
 
 use std::collections::VecDeque;
 
-/// The number of a waiting job. Later jobs have higher numbers.
+/// The number of a job. Later jobs have higher numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::passwords) struct Ticket(pub(super) u64);
 
-pub(super) struct Waiting<J> {
+pub(super) struct WaitingJob<J> {
     pub ticket: Ticket,
     pub cost: u64,
     pub job: J,
 }
 
-/// The waiting jobs, by kind. Each list is ordered by ticket.
+/// The waiting jobs of an owner: cheap jobs and expensive jobs, each in the order of their tickets.
 pub(super) struct Jobs<J> {
-    cheap: VecDeque<Waiting<J>>,
-    expensive: VecDeque<Waiting<J>>,
+    cheap: VecDeque<WaitingJob<J>>,
+    expensive: VecDeque<WaitingJob<J>>,
 }
 
 impl<J> Default for Jobs<J> {
@@ -29,11 +29,11 @@ impl<J> Jobs<J> {
         self.cheap.len() + self.expensive.len()
     }
 
-    pub(super) fn push(&mut self, expensive: bool, waiting: Waiting<J>) {
+    pub(super) fn push(&mut self, expensive: bool, waiting: WaitingJob<J>) {
         self.list(expensive).push_back(waiting);
     }
 
-    pub(super) fn pop(&mut self, expensive: bool) -> Option<Waiting<J>> {
+    pub(super) fn pop(&mut self, expensive: bool) -> Option<WaitingJob<J>> {
         self.list(expensive).pop_front()
     }
 
@@ -47,14 +47,14 @@ impl<J> Jobs<J> {
     }
 
     /// The next job: whether the job is expensive, and its ticket. The job that has waited longest
-    /// is next, except that an expensive job does not follow an expensive job while a cheap job
-    /// waits.
-    pub(super) fn head(
+    /// is next. But if the last job (of the owner's tenant) was expensive, a waiting cheap job is
+    /// next. With `may_be_expensive` false, an expensive job is not next.
+    pub(super) fn next(
         &self,
         may_be_expensive: bool,
         last_expensive: bool,
     ) -> Option<(bool, Ticket)> {
-        let ticket = |jobs: &VecDeque<Waiting<J>>| jobs.front().map(|waiting| waiting.ticket);
+        let ticket = |jobs: &VecDeque<WaitingJob<J>>| jobs.front().map(|waiting| waiting.ticket);
         let cheap = ticket(&self.cheap).map(|ticket| (false, ticket));
         let expensive = ticket(&self.expensive).filter(|_| may_be_expensive);
         match (cheap, expensive.map(|ticket| (true, ticket))) {
@@ -71,7 +71,7 @@ impl<J> Jobs<J> {
         !self.cheap.is_empty()
     }
 
-    fn list(&mut self, expensive: bool) -> &mut VecDeque<Waiting<J>> {
+    fn list(&mut self, expensive: bool) -> &mut VecDeque<WaitingJob<J>> {
         if expensive { &mut self.expensive } else { &mut self.cheap }
     }
 }

@@ -2,4 +2,4 @@
 
 mod store;
 
-pub use store::{HeldRow, HolderRow, next, of_roles};
+pub use store::{HeldRow, HolderRow, next_batch, of_roles};

@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{
-    api::paging::Found, concurrency::pace::Pace, db::TenantTx, error::Result, ids::TenantId,
+    api::paging::RowBatch, concurrency::pace::Pace, db::TenantTx, error::Result, ids::TenantId,
 };
 
 /// Maximum size of the scopes that are read for a page, in bytes. The scopes of the last subject
@@ -21,7 +21,8 @@ pub struct HolderRow {
     /// The kind of the subject: `user` or `service_account`.
     pub kind: String,
     /// The subject's assignments in force that grant the permission, in any scope; empty for a
-    /// disabled user. Assignments without a scope come first. Then the later expiry comes first.
+    /// disabled user. Assignments without a scope come first. Among the others, an assignment that
+    /// expires later comes earlier.
     pub held: Json<Vec<HeldRow>>,
     /// The number of assignments that were examined to find the holders of this page.
     pub looked_at: i64,
@@ -41,18 +42,18 @@ pub struct HeldRow {
 }
 
 /// The next subjects after `after`, in the order of their ids, with an assignment of a role that
-/// has one of the permissions `forms`.
+/// has one of the permissions `covering`.
 ///
-/// Examines only the next `max_examined` assignments, so the work does not grow with the tenant.
+/// Examines only the next `max_examined` assignments, so the cost does not grow with the tenant.
 /// Reads fewer subjects when their scopes are large. If fewer than `max_examined` assignments were
 /// found, no holders follow. A suspended tenant has no holders.
-pub async fn next(
+pub async fn next_batch(
     tx: &mut TenantTx,
     tenant: TenantId,
-    forms: &[String],
+    covering: &[String],
     after: Uuid,
     max_examined: i64,
-) -> Result<Found<HolderRow>> {
+) -> Result<RowBatch<HolderRow>> {
     let mut rows = sqlx::query_as!(
         HolderRow,
         r#"
@@ -91,7 +92,7 @@ pub async fn next(
         order by s.subject_id
         "#,
         tenant.0,
-        forms,
+        covering,
         after,
         max_examined,
     )
@@ -100,13 +101,13 @@ pub async fn next(
     while bytes < SCOPE_BYTES {
         let Some(row) = rows.try_next().await? else {
             let is_last = holders.last().is_none_or(|row| row.looked_at < max_examined);
-            return Ok(Found { rows: holders, is_last });
+            return Ok(RowBatch { rows: holders, is_last });
         };
         bytes += row.scope_bytes();
         holders.push(row);
         pace.pause().await;
     }
-    Ok(Found { rows: holders, is_last: false })
+    Ok(RowBatch { rows: holders, is_last: false })
 }
 
 impl HolderRow {
@@ -116,7 +117,7 @@ impl HolderRow {
     }
 }
 
-/// Subjects that have one of these roles now, each once, at most `limit`.
+/// The subjects that have one of these roles now, each once, at most `limit`.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.

@@ -3,5 +3,6 @@
 mod store;
 
 pub use store::{
-    AssignmentFilter, AssignmentRow, NewAssignment, Which, delete, held, insert, list,
+    AssignmentFilter, AssignmentRow, AssignmentSelector, NewAssignment, delete, insert, list,
+    unexpired_assignments,
 };

@@ -17,7 +17,7 @@ use crate::{
     },
     db::TenantTx,
     error::Result,
-    ids::{AssignmentId, RoleId, TenantId, UserId},
+    ids::{AssignmentId, RoleId, SubjectId, TenantId},
     proto::{json::Stored, v1::RoleAssignment},
 };
 
@@ -25,9 +25,9 @@ use crate::{
 pub struct NewAssignment {
     pub id: AssignmentId,
     /// The user or service account that gets the role.
-    pub user: UserId,
+    pub user: SubjectId,
     pub role: RoleId,
-    /// The scope in which the assignment applies; `None` means everywhere.
+    /// The scope in which the assignment applies; `None` means any scope.
     pub scope: Option<Value>,
     /// When the assignment expires; `None` means never.
     pub expires_at: Option<OffsetDateTime>,
@@ -35,16 +35,21 @@ pub struct NewAssignment {
 
 impl NewAssignment {
     /// The inserted row, with the columns that Postgres computed.
-    pub fn row(self, tenant: TenantId, role_name: String, inserted: Inserted) -> AssignmentRow {
+    pub fn row(
+        self,
+        tenant: TenantId,
+        role_name: String,
+        computed: ComputedColumns,
+    ) -> AssignmentRow {
         AssignmentRow {
             tenant_id: tenant,
             assignment_id: self.id,
             user_id: self.user,
             role_id: self.role,
             role_name,
-            scope: inserted.scope,
+            scope: computed.scope,
             expires_at: self.expires_at,
-            created_at: inserted.created_at,
+            created_at: computed.created_at,
         }
     }
 }
@@ -55,7 +60,7 @@ pub struct AssignmentRow {
     pub tenant_id: TenantId,
     pub assignment_id: AssignmentId,
     /// The user or service account that has the role.
-    pub user_id: UserId,
+    pub user_id: SubjectId,
     pub role_id: RoleId,
     pub role_name: String,
     pub scope: Option<Stored>,
@@ -64,20 +69,24 @@ pub struct AssignmentRow {
 }
 
 /// The columns that Postgres computes on insert.
-pub struct Inserted {
+pub struct ComputedColumns {
     /// The scope in canonical form.
     pub scope: Option<Stored>,
     pub created_at: OffsetDateTime,
 }
 
-/// Inserts an assignment. The subject must be locked. Deletes an expired assignment of the same
-/// role with the same scope. Also deletes the subject's other expired assignments, except for the
-/// latest [`ENDED_ASSIGNMENTS_KEPT`].
+/// Inserts an assignment. The transaction must hold the row lock of the subject. Deletes an expired
+/// assignment of the same role with the same scope. Also deletes the subject's other expired
+/// assignments, except for the [`ENDED_ASSIGNMENTS_KEPT`] that expired last.
 ///
 /// # Errors
 /// Returns `ALREADY_EXISTS` when the subject has the role with this scope, and `LIMIT_REACHED`
 /// when the subject has the maximum number of assignments or bytes of scopes.
-pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) -> Result<Inserted> {
+pub async fn insert(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    new_assignment: &NewAssignment,
+) -> Result<ComputedColumns> {
     sqlx::query!(
         r#"
         delete from role_assignments
@@ -89,14 +98,14 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
           ))
         "#,
         tenant.0,
-        new.user.0,
-        new.role.0,
-        new.scope,
+        new_assignment.user.0,
+        new_assignment.role.0,
+        new_assignment.scope,
         ENDED_ASSIGNMENTS_KEPT,
     )
     .execute(tx.conn())
     .await?;
-    // A statement does not see the row that it inserts, so both totals add the new row.
+    // The subqueries of the statement do not see the row that it inserts, so both totals add it.
     let row = sqlx::query!(
         r#"
         insert into role_assignments
@@ -113,38 +122,38 @@ pub async fn insert(tx: &mut TenantTx, tenant: TenantId, new: &NewAssignment) ->
         ) as "scope_bytes!"
         "#,
         tenant.0,
-        new.id.0,
-        new.user.0,
-        new.role.0,
-        new.scope,
-        new.expires_at,
+        new_assignment.id.0,
+        new_assignment.user.0,
+        new_assignment.role.0,
+        new_assignment.scope,
+        new_assignment.expires_at,
     )
     .fetch_one(tx.conn())
     .await?;
     ASSIGNMENTS_OF_SUBJECT.check(row.held)?;
     SCOPE_BYTES_OF_SUBJECT.check(row.scope_bytes)?;
-    Ok(Inserted { scope: row.scope, created_at: row.created_at })
+    Ok(ComputedColumns { scope: row.scope, created_at: row.created_at })
 }
 
 /// Selects assignments of one role to one subject.
-pub enum Which {
+pub enum AssignmentSelector {
     /// All assignments, with any scope.
     All,
     /// The assignment with exactly this scope; `None` selects the assignment without a scope.
-    Just(Option<Value>),
+    WithScope(Option<Value>),
 }
 
-/// Deletes assignments of a role to a user. Returns the deleted rows.
+/// Deletes assignments of a role to a user or service account. Returns the deleted rows.
 pub async fn delete(
     tx: &mut TenantTx,
     tenant: TenantId,
-    user: UserId,
+    user: SubjectId,
     role: RoleId,
-    which: &Which,
+    selector: &AssignmentSelector,
 ) -> Result<Vec<AssignmentRow>> {
-    let (all, scope) = match which {
-        Which::All => (true, None),
-        Which::Just(scope) => (false, scope.as_ref()),
+    let (all_scopes, scope) = match selector {
+        AssignmentSelector::All => (true, None),
+        AssignmentSelector::WithScope(scope) => (false, scope.as_ref()),
     };
     let rows = sqlx::query_as!(
         AssignmentRow,
@@ -156,13 +165,13 @@ pub async fn delete(
           and r.tenant_id = a.tenant_id and r.role_id = a.role_id
         returning a.tenant_id as "tenant_id: TenantId",
                   a.assignment_id as "assignment_id: AssignmentId",
-                  a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                  a.user_id as "user_id: SubjectId", a.role_id as "role_id: RoleId",
                   r.name as "role_name!", a.scope as "scope: Stored", a.expires_at, a.created_at
         "#,
         tenant.0,
         user.0,
         role.0,
-        all,
+        all_scopes,
         scope,
     )
     .fetch_all(tx.conn())
@@ -174,17 +183,17 @@ pub async fn delete(
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn held(
+pub async fn unexpired_assignments(
     tx: &mut TenantTx,
     tenant: TenantId,
-    subject: UserId,
+    subject: SubjectId,
 ) -> Result<Vec<AssignmentRow>> {
     let rows = sqlx::query_as!(
         AssignmentRow,
         r#"
         select a.tenant_id as "tenant_id: TenantId",
                a.assignment_id as "assignment_id: AssignmentId",
-               a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+               a.user_id as "user_id: SubjectId", a.role_id as "role_id: RoleId",
                r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
         from role_assignments a
         join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
@@ -202,7 +211,7 @@ pub async fn held(
 
 /// Filter of the list of assignments. `None` matches every assignment.
 pub struct AssignmentFilter {
-    pub user: Option<UserId>,
+    pub user: Option<SubjectId>,
     pub role: Option<RoleId>,
     /// Filter on the role's name.
     pub role_name: Filter,
@@ -215,13 +224,13 @@ pub async fn list(
     filter: &AssignmentFilter,
     page: &mut Page<RoleAssignment>,
 ) -> Result<()> {
-    while let Some(batch) = page.next_read(LARGE_ROWS_PER_READ) {
+    while let Some(read) = page.next_read(LARGE_ROWS_PER_READ) {
         let rows = sqlx::query_as!(
             AssignmentRow,
             r#"
             select a.tenant_id as "tenant_id: TenantId",
                    a.assignment_id as "assignment_id: AssignmentId",
-                   a.user_id as "user_id: UserId", a.role_id as "role_id: RoleId",
+                   a.user_id as "user_id: SubjectId", a.role_id as "role_id: RoleId",
                    r.name as role_name, a.scope as "scope: Stored", a.expires_at, a.created_at
             from role_assignments a
             join roles r on r.tenant_id = a.tenant_id and r.role_id = a.role_id
@@ -233,17 +242,18 @@ pub async fn list(
             limit $5
             "#,
             tenant.0,
-            batch.after_id(),
+            read.after_id(),
             filter.user.map(|id| id.0),
             filter.role.map(|id| id.0),
-            batch.limit,
+            read.limit,
         )
         .fetch_all(tx.conn())
         .await?;
         let to_item = |row: AssignmentRow| {
-            Ok(filter.role_name.matches(|_| &row.role_name).then(|| row.into()))
+            Ok(filter.role_name.matches_text(|_| &row.role_name).then(|| row.into()))
         };
-        page.take(batch.found(rows), |row| Position::of(row.assignment_id.0), to_item).await?;
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.assignment_id.0), to_item)
+            .await?;
     }
     Ok(())
 }

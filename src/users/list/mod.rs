@@ -1,10 +1,10 @@
 //! `ListUsers`. Names and emails are sealed, so a condition on a name or on a part of an email is
-//! checked in each row after the row is opened.
+//! checked in each row after the row is opened. Postgres checks the other conditions.
 
 mod filter;
 mod store;
 
-use filter::UserFilter;
+use filter::UserQuery;
 
 use super::{Users, order::Order, store::SealedUserRow};
 use crate::{
@@ -23,47 +23,46 @@ impl Users {
         caller: &Caller,
         message: &ListUsersRequest,
     ) -> Result<(Vec<User>, String)> {
-        let filter = UserFilter::parse(message)?;
-        let mut page = self.pages.begin(caller.asker(), message)?;
+        let query = UserQuery::parse(message)?;
+        let mut page = self.pages.begin(caller.page_caller(), message)?;
         let mut tx = self.db.begin(caller.tenant()).await?;
-        fill(&mut tx, caller.tenant(), &filter, &mut page).await?;
+        fill_page(&mut tx, caller.tenant(), &query, &mut page).await?;
         page.finish()
     }
 }
 
 /// Fills a page with users.
-async fn fill(
+async fn fill_page(
     tx: &mut TenantTx,
     tenant: TenantId,
-    filter: &UserFilter,
+    query: &UserQuery,
     page: &mut Page<User>,
 ) -> Result<()> {
     let cipher = tx.cipher(tenant)?;
-    let is_by_time = matches!(filter.order, Order::SignedIn(_));
-    while let Some(batch) = page.next_read(ROWS_PER_READ) {
-        let rows = store::next_rows(tx, tenant, &cipher, filter, &batch).await?;
+    let is_by_time = matches!(query.order, Order::SignedIn(_));
+    while let Some(read) = page.next_read(ROWS_PER_READ) {
+        let rows = store::next_rows(tx, tenant, &cipher, query, &read).await?;
         let position = |row: &SealedUserRow| Position {
             id: row.user_id.0,
             at: row.last_sign_in_at.filter(|_| is_by_time),
         };
         let to_user = |sealed: SealedUserRow| {
-            let unreadable = sealed.unreadable();
+            let without_profile = sealed.without_profile();
             let row = match sealed.open(&cipher) {
                 Ok(row) => row,
                 // A text condition can't match a row that can't be opened.
                 Err(Error::Unreadable) => {
-                    return Ok(
-                        (!filter.text_conditions.has_text_condition()).then(|| unreadable.into())
-                    );
+                    return Ok((!query.text_conditions.has_text_condition())
+                        .then(|| without_profile.into()));
                 }
                 Err(error) => return Err(error),
             };
             let value_of =
                 |field: &str| if field == "email" { &*row.email } else { &*row.display_name };
-            let is_match = filter.text_conditions.matches(value_of);
+            let is_match = query.text_conditions.matches_text(value_of);
             Ok(is_match.then(|| row.into()))
         };
-        page.take(batch.found(rows), position, to_user).await?;
+        page.add_rows(read.batch(rows), position, to_user).await?;
     }
     Ok(())
 }

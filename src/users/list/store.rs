@@ -6,27 +6,28 @@ use super::{
         order::{Direction, Order},
         store::SealedUserRow,
     },
-    filter::UserFilter,
+    filter::UserQuery,
 };
 use crate::{
     api::paging::{Position, Read},
     db::TenantTx,
     email,
     error::Result,
-    ids::{TenantId, UserId},
+    ids::{SubjectId, TenantId},
     privacy::Cipher,
 };
 
-/// One query with the conditions that Postgres checks, and the position in the order. `order by`
-/// names the table `users`, because the bare column name means the selected column, which is null
-/// for a user who never signed in.
+/// The query of one page read. It has the conditions on unencrypted columns; `list/mod.rs` checks
+/// the others after decryption. `$order` has the keyset condition, `order by` and `limit`. There,
+/// the column is qualified with `users`, because the bare name would mean the selected column,
+/// which is null for a user who never signed in.
 macro_rules! users {
-    ($tx:ident, $tenant:ident, $filter:ident, $index:ident, $batch:ident, $order:literal,
+    ($tx:ident, $tenant:ident, $query:ident, $email_index:ident, $read:ident, $order:literal,
      $($after:expr),*) => {
         sqlx::query_as!(
             SealedUserRow,
             r#"
-            select tenant_id as "tenant_id: TenantId", user_id as "user_id: UserId",
+            select tenant_id as "tenant_id: TenantId", user_id as "user_id: SubjectId",
                    profile, email_index, email_lookup,
                    state as "state: UserState", email_verified, version, created_at, updated_at,
                    nullif(last_sign_in_at, '-infinity') as last_sign_in_at
@@ -41,13 +42,13 @@ macro_rules! users {
                    or last_sign_in_at < $7 and last_sign_in_at > '-infinity')
             "# + $order,
             $tenant.0,
-            $filter.state.map(UserState::as_str),
-            $index,
-            $filter.id,
-            $filter.email_verified,
-            $filter.last_sign_in.from,
-            $filter.last_sign_in.before,
-            $batch.limit,
+            $query.state.map(UserState::as_str),
+            $email_index,
+            $query.id,
+            $query.email_verified,
+            $query.last_sign_in.from,
+            $query.last_sign_in.before,
+            $read.limit,
             $($after),*
         )
         .fetch_all($tx.conn())
@@ -55,7 +56,7 @@ macro_rules! users {
     };
 }
 
-/// Reads the next rows in the order of the filter. Each order follows an index: by id, or by time
+/// Reads the next rows in the order of the query. An index supports each order: by id, or by time
 /// and then id. A user who never signed in has the time `-infinity`.
 ///
 /// # Errors
@@ -64,37 +65,37 @@ pub(super) async fn next_rows(
     tx: &mut TenantTx,
     tenant: TenantId,
     cipher: &Cipher,
-    filter: &UserFilter,
-    batch: &Read,
+    query: &UserQuery,
+    read: &Read,
 ) -> Result<Vec<SealedUserRow>> {
-    let key = filter.email.as_deref().map(email::key);
-    let index = key.map(|key| email::index(cipher, &key).to_vec());
-    let Position { id: after_id, at: after_time } = batch.after.unwrap_or(filter.order.start());
-    Ok(match filter.order {
+    let email_key = query.email.as_deref().map(email::normalized);
+    let email_index = email_key.map(|key| email::blind_index(cipher, &key).to_vec());
+    let Position { id: after_id, at: after_time } = read.after.unwrap_or(query.order.start());
+    Ok(match query.order {
         Order::Created(Direction::Ascending) => users!(
             tx,
             tenant,
-            filter,
-            index,
-            batch,
+            query,
+            email_index,
+            read,
             "and user_id > $9 order by user_id limit $8",
             after_id
         ),
         Order::Created(Direction::Descending) => users!(
             tx,
             tenant,
-            filter,
-            index,
-            batch,
+            query,
+            email_index,
+            read,
             "and user_id < $9 order by user_id desc limit $8",
             after_id
         ),
         Order::SignedIn(Direction::Ascending) => users!(
             tx,
             tenant,
-            filter,
-            index,
-            batch,
+            query,
+            email_index,
+            read,
             "and (last_sign_in_at, user_id) > (coalesce($10, '-infinity'::timestamptz), $9)
              order by users.last_sign_in_at, user_id limit $8",
             after_id,
@@ -103,9 +104,9 @@ pub(super) async fn next_rows(
         Order::SignedIn(Direction::Descending) => users!(
             tx,
             tenant,
-            filter,
-            index,
-            batch,
+            query,
+            email_index,
+            read,
             "and (last_sign_in_at, user_id) < (coalesce($10, '-infinity'::timestamptz), $9)
              order by users.last_sign_in_at desc, user_id desc limit $8",
             after_id,

@@ -1,39 +1,40 @@
-//! Positions in the audit chain: each event of a tenant gets the next position, on every replica
-//! that seals the event.
+//! Positions in the audit chain. The sealer, a background worker, seals events: it gives each event
+//! of a tenant the next position. One replica at a time seals.
 
 use futures::future::join_all;
 use tenantry::{config::Values, proto::v1::RoleLevel};
 
 use super::events;
-use crate::harness::{Client, Proxy, TestApp, Then, until};
+use crate::harness::{Client, Fault, Proxy, TestApp, wait_until};
 
-/// Number of events of a tenant's registration and of its administrator's first sign-in.
-const AT_FIRST: i64 = 3;
+/// Number of events of a new tenant: `tenant_created`, `user_registered` and `signed_in`.
+const INITIAL_EVENTS: i64 = 3;
 
-/// Asserts that the tenant has `more` events after the first events, and that the positions of all
-/// events run from 1 without gaps.
-async fn assert_no_gaps(of: &Client, app: &TestApp, more: i64) {
-    app.audit_settled().await;
-    let mut places: Vec<_> = events(of, "").await.iter().map(|event| event.position).collect();
-    places.sort_unstable();
-    let expected: Vec<_> = (1..=AT_FIRST + more).collect();
-    assert_eq!(places, expected);
+/// Waits until all events have positions. Asserts that the tenant has `added` events besides
+/// [`INITIAL_EVENTS`], and that their positions run from 1 without gaps.
+async fn assert_no_gaps(admin: &Client, app: &TestApp, added: i64) {
+    app.wait_until_audit_settled().await;
+    let mut positions: Vec<_> =
+        events(admin, "").await.iter().map(|event| event.position).collect();
+    positions.sort_unstable();
+    let expected: Vec<_> = (1..=INITIAL_EVENTS + added).collect();
+    assert_eq!(positions, expected);
 }
 
-async fn create_roles(by: &Client, prefix: &str, count: usize) {
+async fn create_roles(admin: &Client, prefix: &str, count: usize) {
     let create = |n| async move {
-        by.create_role(&format!("{prefix}-{n}"), RoleLevel::Member, &[]).await;
+        admin.create_role(&format!("{prefix}-{n}"), RoleLevel::Member, &[]).await;
     };
     join_all((0..count).map(create)).await;
 }
 
 #[tokio::test]
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
-    // With the default number of connections, so many writers would time out on a busy machine.
+    // With the default of 4 connections in tests, the 100 writers could time out on a busy machine.
     let connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
     let app = TestApp::with(connections).await;
-    let second_replica = TestApp::on(&app.database, connections).await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let second_replica = TestApp::on_database(&app.database, connections).await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let replica_client = acme.on(&second_replica.channel);
     tokio::join!(
         create_roles(&acme, "here", 40),
@@ -44,90 +45,96 @@ async fn concurrent_writers_on_two_replicas_leave_no_gap() {
     assert_no_gaps(&other, &app, 20).await;
 }
 
-/// A transaction that commits late gets a late position, so the sealer misses no event.
+/// An event gets its position after its commit, so the sealer misses no event whose transaction
+/// commits late.
 #[tokio::test]
 async fn an_event_committed_late_gets_the_next_position() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let mut owner = app.owner().await;
-    let mut late = sqlx::Connection::begin(&mut owner).await.expect("begun");
+    let acme = app.create_tenant("acme").await;
+    let mut owner = app.owner_connection().await;
+    let mut late_transaction = sqlx::Connection::begin(&mut owner).await.expect("begun");
     sqlx::query(
         "insert into audit_events (tenant_id, event_id, kind, request_id)
          values ($1::uuid, gen_random_uuid(), 'late', '')",
     )
     .bind(&acme.tenant_id)
-    .execute(&mut *late)
+    .execute(&mut *late_transaction)
     .await
-    .expect("an event");
+    .expect("the event is inserted");
     create_roles(&acme, "early", 3).await;
-    let has_place = |kind: &'static str| {
+    let three_have_positions = |filter: &'static str| {
         let acme = acme.clone();
         async move {
-            let events = events(&acme, kind).await;
+            let events = events(&acme, filter).await;
             events.len() == 3 && events.iter().all(|event| event.position > 0)
         }
     };
-    until(10, || has_place("kind = role_created")).await;
-    late.commit().await.expect("committed");
+    wait_until(10, || three_have_positions("kind = role_created")).await;
+    late_transaction.commit().await.expect("committed");
+    // The three roles and the late event.
     assert_no_gaps(&acme, &app, 4).await;
-    let all = events(&acme, "").await;
-    let last = all.iter().max_by_key(|event| event.position).expect("events");
+    let all_events = events(&acme, "").await;
+    let last = all_events.iter().max_by_key(|event| event.position).expect("events");
     assert_eq!(last.kind, "late");
 }
 
-/// I08: when the sealer's connection ends at any step, the next sealer continues.
+/// I08: when a replica loses its connection while it seals or sends events, the chain stays
+/// complete.
 #[tokio::test]
-async fn a_sealer_cut_off_at_any_step_leaves_a_complete_chain() {
+async fn a_lost_connection_of_the_audit_workers_leaves_no_gap() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
     let database = app.database.clone();
     app.stop().await;
-    for (n, (step, then)) in (1..).zip([
-        ("read_unsealed", Then::Cut),
-        ("seal_events", Then::Cut),
-        ("seal_events", Then::HoldReplies),
-        ("read_outbox", Then::Cut),
-        ("mark_published", Then::Cut),
-        ("mark_published", Then::HoldReplies),
+    // Each round adds one event.
+    for (round, (statement, fault)) in (1..).zip([
+        ("read_unsealed", Fault::Cut),
+        ("seal_events", Fault::Cut),
+        ("seal_events", Fault::HoldReplies),
+        ("read_outbox", Fault::Cut),
+        ("mark_published", Fault::Cut),
+        ("mark_published", Fault::HoldReplies),
     ]) {
         let proxy = Proxy::postgres().await;
         let url = proxy.postgres_url(&database);
-        let cut = TestApp::on(&database, |values| values.set("DATABASE_URL", url)).await;
-        proxy.when_sent(step, then);
-        let replica_client = acme.on(&cut.channel);
-        replica_client.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
-        if then == Then::HoldReplies {
-            proxy.until_held().await;
+        let replica =
+            TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
+        proxy.fault_when_sent(statement, fault);
+        let replica_client = acme.on(&replica.channel);
+        replica_client.create_role(&format!("role-{round}"), RoleLevel::Member, &[]).await;
+        if fault == Fault::HoldReplies {
+            proxy.wait_until_held().await;
             proxy.cut();
         } else {
-            until(10, || async { proxy.is_cut() }).await;
+            wait_until(10, || async { proxy.is_cut() }).await;
         }
         proxy.pass();
-        assert_no_gaps(&replica_client, &cut, n).await;
-        cut.stop().await;
+        assert_no_gaps(&replica_client, &replica, round).await;
+        replica.stop().await;
     }
 }
 
 /// A replica that hangs while it seals delays other replicas only until the idle timeout of its
 /// open transaction.
 #[tokio::test]
-async fn a_hanging_sealer_delays_others_only_until_its_idle_timeout() {
+async fn a_hanging_sealer_delays_the_next_sealer_only_until_its_idle_timeout() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
     let database = app.database.clone();
     app.stop().await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&database);
-    let hanging = TestApp::on(&database, |values| values.set("DATABASE_URL", url)).await;
-    proxy.when_sent("seal_events", Then::Hold);
-    acme.on(&hanging.channel).create_role("ops", RoleLevel::Member, &[]).await;
-    proxy.until_held().await;
-    let other = TestApp::on(&database, |_| {}).await;
-    let sealed = || async {
-        let events = events(&acme.on(&other.channel), "kind = role_created").await;
+    let hanging_replica =
+        TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
+    proxy.fault_when_sent("seal_events", Fault::Hold);
+    acme.on(&hanging_replica.channel).create_role("ops", RoleLevel::Member, &[]).await;
+    proxy.wait_until_held().await;
+    let other_replica = TestApp::on_database(&database, |_| {}).await;
+    let is_sealed = || async {
+        let events = events(&acme.on(&other_replica.channel), "kind = role_created").await;
         events.len() == 1 && events[0].position > 0
     };
-    until(30, sealed).await;
+    wait_until(30, is_sealed).await;
 }

@@ -14,13 +14,13 @@ use tenantry::proto::v1::{AuditEvent, ListEventsRequest};
 use crate::harness::Client;
 
 /// All events that match a filter, oldest first.
-async fn events(of: &Client, filter: &str) -> Vec<AuditEvent> {
+async fn events(client: &Client, filter: &str) -> Vec<AuditEvent> {
     let request = ListEventsRequest {
         filter: filter.into(),
         page_size: 1000,
         ..ListEventsRequest::default()
     };
-    let mut events = of.audit().list_events(request).await.expect("events").into_inner().events;
+    let mut events = client.audit().list_events(request).await.expect("events").into_inner().events;
     events.reverse();
     events
 }

@@ -1,30 +1,33 @@
-//! The outbox: audit events in Redis streams.
+//! The outbox, which sends audit events to Redis Streams: one stream for each tenant.
 
 use tenantry::proto::v1::RoleLevel;
 
 use super::events;
-use crate::harness::{Client, Proxy, TestApp, Then, redis, unknown_id, until};
+use crate::harness::{Client, Fault, Proxy, TestApp, redis, unknown_id, wait_until};
 
 /// Ids of the entries in a tenant's stream.
-async fn ids(of: &Client) -> Vec<String> {
-    let reply = redis(&format!("XRANGE audit:{{{}}} - +", of.tenant_id)).await;
-    // A base64 hash may also end with "-0".
+async fn entry_ids(admin: &Client) -> Vec<String> {
+    let reply = redis(&format!("XRANGE audit:{{{}}} - +", admin.tenant_id)).await;
+    // A base64url hash may also end with "-0", but has no number before it.
     let is_id = |line: &&str| line.strip_suffix("-0").is_some_and(|n| n.parse::<u64>().is_ok());
     reply.lines().filter(is_id).map(str::to_owned).collect()
 }
 
-fn first(count: usize) -> Vec<String> {
+/// Ids of the entries at the positions from 1 to `count`.
+fn first_entry_ids(count: usize) -> Vec<String> {
     (1..=count).map(|n| format!("{n}-0")).collect()
 }
 
 #[tokio::test]
 async fn each_event_is_an_entry_whose_id_is_its_position() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
-    app.audit_settled().await;
-    assert_eq!(ids(&acme).await, first(4));
+    app.wait_until_audit_settled().await;
+    // The three events of a new tenant, and `role_created`.
+    assert_eq!(entry_ids(&acme).await, first_entry_ids(4));
     let entry = redis(&format!("XRANGE audit:{{{}}} 4 4", acme.tenant_id)).await;
+    // Without the lines of the Redis protocol that have lengths.
     let fields: Vec<_> = entry.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
     let event = events(&acme, "kind = role_created").await.remove(0);
     for (name, value) in [
@@ -37,43 +40,43 @@ async fn each_event_is_an_entry_whose_id_is_its_position() {
         ("request_id", &event.request_id),
         ("hash", &event.hash),
     ] {
-        let at = fields.iter().position(|field| *field == name).expect(name);
-        assert_eq!(fields[at + 1], value, "{name}");
+        let index = fields.iter().position(|field| *field == name).expect(name);
+        assert_eq!(fields[index + 1], value, "{name}");
     }
     assert!(fields.contains(&"create_time") && fields.contains(&"detail"));
-    assert!(!entry.contains("127.0.0.1"), "the client's address");
+    assert!(!entry.contains("127.0.0.1"), "the entry contains the client's address");
 }
 
 #[tokio::test]
 async fn a_stream_length_of_zero_turns_the_stream_off() {
     let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
-    assert_eq!(ids(&acme).await, [""; 0]);
-    assert_eq!(events(&acme, "").await.len(), 3);
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
+    assert_eq!(entry_ids(&acme).await, [""; 0]);
+    assert_eq!(events(&acme, "").await.len(), 3, "the events of a new tenant");
 }
 
-/// While Redis is unavailable or hangs, no write waits for it and no event is lost.
+/// While Redis is unavailable or hangs, no write waits for Redis and no event is lost.
 #[tokio::test]
 async fn redis_receives_missed_events_later_and_in_order() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
-    for (n, misbehave) in [Proxy::cut as fn(&Proxy), Proxy::hold].into_iter().enumerate() {
-        let before = ids(&acme).await.len();
-        misbehave(&proxy);
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
+    for (n, inject_fault) in [Proxy::cut as fn(&Proxy), Proxy::hold].into_iter().enumerate() {
+        let sent_before = entry_ids(&acme).await.len();
+        inject_fault(&proxy);
         for m in 0..3 {
             acme.create_role(&format!("role-{n}{m}"), RoleLevel::Member, &[]).await;
         }
         let all_sealed =
             || async { events(&acme, "").await.iter().all(|event| event.position > 0) };
-        until(10, all_sealed).await;
-        assert_eq!(ids(&acme).await.len(), before);
+        wait_until(10, all_sealed).await;
+        assert_eq!(entry_ids(&acme).await.len(), sent_before);
         proxy.pass();
-        app.audit_settled().await;
-        assert_eq!(ids(&acme).await, first(before + 3));
+        app.wait_until_audit_settled().await;
+        assert_eq!(entry_ids(&acme).await, first_entry_ids(sent_before + 3));
     }
 }
 
@@ -83,16 +86,17 @@ async fn an_entry_that_is_sent_twice_is_stored_once() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
     let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
     for n in 0..3 {
-        proxy.when_sent("XADD", Then::HoldReplies);
+        proxy.fault_when_sent("XADD", Fault::HoldReplies);
         acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
-        proxy.until_held().await;
+        proxy.wait_until_held().await;
         proxy.cut();
         proxy.pass();
-        app.audit_settled().await;
-        assert_eq!(ids(&acme).await, first(4 + n));
+        app.wait_until_audit_settled().await;
+        // The three events of a new tenant, and one event per round.
+        assert_eq!(entry_ids(&acme).await, first_entry_ids(4 + n));
     }
 }
 
@@ -100,88 +104,92 @@ async fn an_entry_that_is_sent_twice_is_stored_once() {
 #[tokio::test]
 async fn a_blocked_stream_does_not_delay_the_streams_of_other_tenants() {
     let app = TestApp::spawn().await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    app.audit_settled().await;
-    let before = ids(&acme).await.len();
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    app.wait_until_audit_settled().await;
+    let sent_before = entry_ids(&acme).await.len();
     let key = format!("audit:{{{}}}", acme.tenant_id);
     redis(&format!("SET {key} x")).await;
-    // More events than one batch.
-    let events = "insert into audit_events (tenant_id, event_id, kind, request_id)
+    // More events than one batch, which has at most 200.
+    let insert_events = "insert into audit_events (tenant_id, event_id, kind, request_id)
                   select $1::uuid, gen_random_uuid(), 'user_created', ''
                   from generate_series(1, 250)";
-    let insert = sqlx::query(events).bind(&acme.tenant_id);
-    insert.execute(&mut app.owner().await).await.expect("events");
+    let insert = sqlx::query(insert_events).bind(&acme.tenant_id);
+    insert.execute(&mut app.owner_connection().await).await.expect("the events are inserted");
 
-    let had = ids(&other).await.len();
+    let other_sent_before = entry_ids(&other).await.len();
     other.create_role("ops", RoleLevel::Member, &[]).await;
-    until(10, || async { ids(&other).await.len() == had + 1 }).await;
+    wait_until(10, || async { entry_ids(&other).await.len() == other_sent_before + 1 }).await;
     assert!(app.metric("tenantry_audit_streams_blocked_total").await > Some(0.0));
 
+    // `SET` replaced the entries of earlier events, so the stream has only the 250 new events.
     redis(&format!("DEL {key}")).await;
-    until(30, || async { ids(&acme).await.len() == 250 }).await;
-    assert_eq!(ids(&acme).await, first(before + 250)[before..]);
+    wait_until(30, || async { entry_ids(&acme).await.len() == 250 }).await;
+    assert_eq!(entry_ids(&acme).await, first_entry_ids(sent_before + 250)[sent_before..]);
 }
 
-/// N23: an event is sent when its stream contains the event, not when the stream has a higher id.
+/// N23: an event counts as sent only when its stream contains the event. An entry with the same id
+/// or a higher id is not enough.
 #[tokio::test]
 async fn a_stream_with_foreign_entries_loses_no_events() {
     let app = TestApp::spawn().await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let blocked = async || app.metric("tenantry_audit_streams_blocked_total").await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let blocked_total = async || app.metric("tenantry_audit_streams_blocked_total").await;
     let key = format!("audit:{{{}}}", acme.tenant_id);
-    for (round, foreign) in ["99999999-0", "next-0", "next-0"].into_iter().enumerate() {
-        app.audit_settled().await;
-        let position = ids(&acme).await.len() + 1;
-        let foreign = foreign.replace("next", &position.to_string());
-        let (was_blocked, had) = (blocked().await, ids(&other).await.len());
-        // The foreign entry has the id of another event.
-        redis(&format!("XADD {key} {foreign} id {}", unknown_id())).await;
+    // `next` stands for the position of the next event.
+    for (round, foreign_id) in ["99999999-0", "next-0", "next-0"].into_iter().enumerate() {
+        app.wait_until_audit_settled().await;
+        let position = entry_ids(&acme).await.len() + 1;
+        let foreign_id = foreign_id.replace("next", &position.to_string());
+        let (blocked_before, sent_before) = (blocked_total().await, entry_ids(&other).await.len());
+        // Another program writes an entry with the id of an unknown event.
+        redis(&format!("XADD {key} {foreign_id} id {}", unknown_id())).await;
         acme.create_role(&format!("a-{round}"), RoleLevel::Member, &[]).await;
-        until(10, || async { blocked().await > was_blocked }).await;
+        wait_until(10, || async { blocked_total().await > blocked_before }).await;
         other.create_role(&format!("b-{round}"), RoleLevel::Member, &[]).await;
-        until(10, || async { ids(&other).await.len() == had + 1 }).await;
-        let waits = "select count(*) from audit_outbox where tenant_id = $1::uuid";
-        assert_eq!(app.count(waits, &acme.tenant_id).await, 1);
+        wait_until(10, || async { entry_ids(&other).await.len() == sent_before + 1 }).await;
+        let count_waiting = "select count(*) from audit_outbox where tenant_id = $1::uuid";
+        assert_eq!(app.count(count_waiting, &acme.tenant_id).await, 1);
 
         // The repair that the runbook describes.
-        redis(&format!("XDEL {key} {foreign}")).await;
+        redis(&format!("XDEL {key} {foreign_id}")).await;
         let last = format!("{}-0", position - 1);
         redis(&format!("XSETID {key} {last}")).await;
-        until(30, || async { ids(&acme).await.len() == position }).await;
-        assert_eq!(ids(&acme).await, first(position));
+        wait_until(30, || async { entry_ids(&acme).await.len() == position }).await;
+        assert_eq!(entry_ids(&acme).await, first_entry_ids(position));
     }
 }
 
-/// N23: any number of blocked streams does not delay other streams.
+/// N23: blocked streams do not delay other streams, whatever the number of blocked streams.
 #[tokio::test]
 async fn a_thousand_blocked_streams_do_not_delay_the_streams_of_other_tenants() {
     let app = TestApp::spawn().await;
-    let other = app.tenant("other").await;
-    app.audit_settled().await;
-    // More streams than the server remembers as blocked, in more than one batch. Their tenant
-    // ids sort before the other tenant's.
-    let start = &unknown_id()[9..23];
-    let wrong: Vec<_> = (0..1500).map(|n| format!("00000000-{start}-{n:012}")).collect();
-    for some in wrong.chunks(500) {
-        let keys: Vec<_> = some.iter().map(|id| format!("audit:{{{id}}}")).collect();
+    let other = app.create_tenant("other").await;
+    app.wait_until_audit_settled().await;
+    // More streams than the 1000 that the server remembers as blocked, and more than one batch.
+    // Their tenant ids sort before the id of the other tenant, so the server tries them first.
+    let unique_part = &unknown_id()[9..23];
+    let blocked_tenants: Vec<_> =
+        (0..1500).map(|n| format!("00000000-{unique_part}-{n:012}")).collect();
+    for chunk in blocked_tenants.chunks(500) {
+        let keys: Vec<_> = chunk.iter().map(|id| format!("audit:{{{id}}}")).collect();
         redis(&format!("MSET {} x", keys.join(" x "))).await;
     }
-    let events = "insert into audit_events (tenant_id, event_id, kind, request_id)
+    let insert_events = "insert into audit_events (tenant_id, event_id, kind, request_id)
                   select unnest($1::text[])::uuid, gen_random_uuid(), 'user_created', ''";
-    let insert = sqlx::query(events).bind(&wrong);
-    insert.execute(&mut app.owner().await).await.expect("events");
+    let insert = sqlx::query(insert_events).bind(&blocked_tenants);
+    insert.execute(&mut app.owner_connection().await).await.expect("the events are inserted");
 
-    let had = ids(&other).await.len();
-    let waiting = async || {
+    let sent_before = entry_ids(&other).await.len();
+    let count_unsealed = async || {
         app.count("select count(*) from audit_queue where tenant_id <> $1", &other.tenant_id).await
     };
-    until(30, || async { waiting().await == 0 }).await;
+    wait_until(30, || async { count_unsealed().await == 0 }).await;
     for n in 1..=3 {
         other.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
-        until(30, || async { ids(&other).await.len() == had + n }).await;
+        wait_until(30, || async { entry_ids(&other).await.len() == sent_before + n }).await;
     }
-    for some in wrong.chunks(500) {
-        let keys: Vec<_> = some.iter().map(|id| format!("audit:{{{id}}}")).collect();
+    for chunk in blocked_tenants.chunks(500) {
+        let keys: Vec<_> = chunk.iter().map(|id| format!("audit:{{{id}}}")).collect();
         redis(&format!("UNLINK {}", keys.join(" "))).await;
     }
 }

@@ -4,15 +4,16 @@ use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as 
 use tonic::{Code, Streaming};
 
 use super::events;
-use crate::harness::{Client, TestApp, refused, until, within};
+use crate::harness::{Client, TestApp, assert_refused, wait_until, within_seconds};
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
     let request = WatchEventsRequest { after_position };
-    client.audit().watch_events(request).await.expect("it opens").into_inner()
+    client.audit().watch_events(request).await.expect("the stream opens").into_inner()
 }
 
+/// The next message. An idle stream sends a message every 10 seconds.
 async fn next(stream: &mut Streaming<Message>) -> Message {
-    within(12, stream.message()).await.expect("goes on").expect("a message")
+    within_seconds(12, stream.message()).await.expect("the stream did not fail").expect("a message")
 }
 
 /// The next `count` messages with an event. Messages without an event are skipped.
@@ -34,16 +35,16 @@ fn kinds(messages: &[Message]) -> Vec<&str> {
 #[tokio::test]
 async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     let app = TestApp::spawn().await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    app.audit_settled().await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    app.wait_until_audit_settled().await;
     let mut streams =
         [watch(&acme, None).await, watch(&acme.on(&second_replica.channel), None).await];
-    let start = events(&acme, "").await.len();
+    let event_count = events(&acme, "").await.len();
     for stream in &mut streams {
         let first = next(stream).await;
         assert_eq!(first.event, None);
-        assert_eq!(usize::try_from(first.position), Ok(start));
+        assert_eq!(usize::try_from(first.position), Ok(event_count));
     }
     for n in 0..5 {
         acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
@@ -56,32 +57,32 @@ async fn a_stream_delivers_later_events_in_order_on_every_replica() {
             let event = message.event.as_ref().expect("an event");
             assert_eq!(event.tenant_id, acme.tenant_id);
             assert_eq!(message.position, event.position);
-            assert_eq!(usize::try_from(event.position), Ok(start + n + 1));
-            assert_eq!(event.hash.len(), 43);
+            assert_eq!(usize::try_from(event.position), Ok(event_count + n + 1));
+            assert_eq!(event.hash.len(), 43, "32 bytes as base64url");
         }
     }
 }
 
 #[tokio::test]
-async fn a_stream_continues_where_another_ended() {
+async fn a_stream_continues_after_a_given_position() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
-    let mut whole = watch(&acme, Some(0)).await;
-    let from_the_first = next_events(&mut whole, 3).await;
-    assert_eq!(kinds(&from_the_first), ["tenant_created", "user_registered", "signed_in"]);
-    let mut rest = watch(&acme, Some(from_the_first[0].position)).await;
-    assert_eq!(next(&mut rest).await.position, 1);
-    assert_eq!(next_events(&mut rest, 2).await, from_the_first[1..]);
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
+    let mut stream_of_all = watch(&acme, Some(0)).await;
+    let first_events = next_events(&mut stream_of_all, 3).await;
+    assert_eq!(kinds(&first_events), ["tenant_created", "user_registered", "signed_in"]);
+    let mut later_stream = watch(&acme, Some(first_events[0].position)).await;
+    assert_eq!(next(&mut later_stream).await.position, 1);
+    assert_eq!(next_events(&mut later_stream, 2).await, first_events[1..]);
     let reply = acme.audit().watch_events(WatchEventsRequest { after_position: Some(-1) }).await;
-    refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
 async fn an_idle_stream_sends_its_position_again() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    app.audit_settled().await;
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
     let mut stream = watch(&acme, None).await;
     let first = next(&mut stream).await;
     assert_eq!(next(&mut stream).await, first);
@@ -90,49 +91,51 @@ async fn an_idle_stream_sends_its_position_again() {
 #[tokio::test]
 async fn a_stream_ends_when_its_caller_loses_the_permission() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let auditor = acme.member("auditor", &["audit:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let auditor = acme.create_member("auditor", &["audit:read"]).await;
     let mut stream = watch(&auditor, None).await;
-    acme.unassign(&auditor.user_id, &acme.role_named("auditor").await).await;
-    let end = within(10, async {
+    acme.unassign(&auditor.user_id, &acme.role_id("auditor").await).await;
+    let final_status = within_seconds(10, async {
         loop {
             if let Err(status) = stream.message().await {
                 return status;
             }
         }
     });
-    refused::<()>(Err(end.await), Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused::<()>(Err(final_status.await), Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
 async fn a_shutdown_ends_streams() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let mut stream = watch(&acme, None).await;
-    within(5, app.stop()).await;
-    let end = within(5, async {
+    within_seconds(5, app.stop()).await;
+    let final_status = within_seconds(5, async {
         loop {
             if let Err(status) = stream.message().await {
                 return status;
             }
         }
     });
-    refused::<()>(Err(end.await), Code::Unavailable, "WATCH_INTERRUPTED");
+    assert_refused::<()>(Err(final_status.await), Code::Unavailable, "WATCH_INTERRUPTED");
 }
 
-/// Each stream costs queries, so the number of streams per tenant is limited.
+/// Each stream costs queries, so a tenant may have at most 20 streams.
 #[tokio::test]
 async fn the_number_of_streams_per_tenant_is_limited() {
     let app = TestApp::spawn().await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let mut open = Vec::new();
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let mut open_streams = Vec::new();
     for _ in 0..20 {
-        open.push(watch(&acme, None).await);
+        open_streams.push(watch(&acme, None).await);
     }
     let reply = acme.audit().watch_events(WatchEventsRequest::default()).await;
-    refused(reply, Code::ResourceExhausted, "OVERLOADED");
+    assert_refused(reply, Code::ResourceExhausted, "OVERLOADED");
     watch(&other, None).await;
-    open.pop();
-    until(10, || async { acme.audit().watch_events(WatchEventsRequest::default()).await.is_ok() })
-        .await;
+    open_streams.pop();
+    wait_until(10, || async {
+        acme.audit().watch_events(WatchEventsRequest::default()).await.is_ok()
+    })
+    .await;
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tenantry::proto::v1::{GetJwksRequest, JsonWebKey};
 use tonic::Code;
 
-use crate::harness::{Client, Forge, TestApp, refused};
+use crate::harness::{Client, Forge, TestApp, assert_refused};
 
 async fn jwks(client: &Client) -> Vec<JsonWebKey> {
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys").into_inner().keys
@@ -25,7 +25,7 @@ fn verifies(key: &JsonWebKey, token: &str) -> bool {
 #[tokio::test]
 async fn an_access_token_verifies_with_the_published_keys_alone() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let keys = jwks(&app.anonymous()).await;
 
     let (header, _) = Forge::read(&acme.tokens.access_token);
@@ -34,8 +34,8 @@ async fn an_access_token_verifies_with_the_published_keys_alone() {
     assert!(verifies(key, &acme.tokens.access_token));
     assert!(!verifies(key, &app.forge().expired(&acme.tokens.access_token)));
     assert!(!verifies(key, &acme.tokens.refresh_token), "refresh tokens have other keys");
-    let (refresh, _) = Forge::read(&acme.tokens.refresh_token);
-    let refresh_kid = refresh.kid.expect("a kid");
+    let (refresh_header, _) = Forge::read(&acme.tokens.refresh_token);
+    let refresh_kid = refresh_header.kid.expect("a kid");
     assert!(keys.iter().all(|key| key.kid != refresh_kid));
 }
 
@@ -54,9 +54,9 @@ async fn the_id_of_a_key_is_its_thumbprint() {
 }
 
 #[tokio::test]
-async fn anyone_gets_the_keys_except_for_an_unknown_tenant() {
+async fn every_client_gets_the_keys_unless_it_specifies_an_unknown_tenant() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
     let keys = jwks(&app.anonymous()).await;
     assert!(!keys.is_empty());
@@ -64,5 +64,5 @@ async fn anyone_gets_the_keys_except_for_an_unknown_tenant() {
     assert_eq!(jwks(&app.anonymous().with("x-tenant-id", "acme")).await, keys);
     let client = app.anonymous().with("x-tenant-id", "nowhere");
     let result = client.auth().get_jwks(GetJwksRequest {}).await;
-    refused(result, Code::NotFound, "NOT_FOUND");
+    assert_refused(result, Code::NotFound, "NOT_FOUND");
 }

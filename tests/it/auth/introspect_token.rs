@@ -6,11 +6,11 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Forge, TestApp, refused};
+use crate::harness::{Client, Forge, TestApp, assert_refused};
 
 async fn introspect(client: &Client, token: &str) -> IntrospectTokenResponse {
     let request = IntrospectTokenRequest { token: token.into() };
-    client.auth().introspect_token(request).await.expect("an answer").into_inner()
+    client.auth().introspect_token(request).await.expect("a response").into_inner()
 }
 
 async fn refresh(client: &Client) -> RefreshResponse {
@@ -22,14 +22,14 @@ async fn refresh(client: &Client) -> RefreshResponse {
 #[tokio::test]
 async fn an_active_token_is_described_by_its_claims() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
 
     for (token, kind) in
         [(&ada.tokens.access_token, "access_token"), (&ada.tokens.refresh_token, "refresh_token")]
     {
         let (_, claims) = Forge::read(token);
-        let answer = introspect(&acme, token).await;
+        let response = introspect(&acme, token).await;
         let roles = if kind == "access_token" { vec!["ada".to_owned()] } else { vec![] };
         let expected = IntrospectTokenResponse {
             active: true,
@@ -43,7 +43,7 @@ async fn an_active_token_is_described_by_its_claims() {
             sub_type: "user".into(),
             token_type: kind.into(),
         };
-        assert_eq!(answer, expected);
+        assert_eq!(response, expected);
         assert_eq!(
             introspect(&ada, token).await,
             expected,
@@ -53,14 +53,15 @@ async fn an_active_token_is_described_by_its_claims() {
 }
 
 #[tokio::test]
-async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none() {
+async fn only_the_newest_refresh_token_is_active() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
     let new_tokens = refresh(&acme).await;
     let spent = introspect(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(spent, IntrospectTokenResponse::default());
     assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
+    // Introspection does not spend the token.
     assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
     let request =
         RefreshRequest { refresh_token: new_tokens.refresh_token, ..RefreshRequest::default() };
@@ -70,11 +71,11 @@ async fn only_the_newest_refresh_token_is_active_and_introspection_spends_none()
 #[tokio::test]
 async fn introspection_reveals_nothing_about_an_inactive_token() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let ada = acme.member("ada", &[]).await;
-    let signed_out = acme.member("gone", &[]).await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let ada = acme.create_member("ada", &[]).await;
+    let signed_out = acme.create_member("signed-out", &[]).await;
     signed_out.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let disabled = acme.member("disabled", &[]).await;
+    let disabled = acme.create_member("disabled", &[]).await;
     assert!(
         introspect(&acme, &disabled.tokens.access_token).await.active,
         "active, and now cached"
@@ -97,18 +98,18 @@ async fn introspection_reveals_nothing_about_an_inactive_token() {
         ("tampered", &acme, &tampered),
         ("garbage", &acme, &"garbage".to_owned()),
     ] {
-        let answer = introspect(caller, token).await;
-        assert_eq!(answer, IntrospectTokenResponse::default(), "{case}");
+        let response = introspect(caller, token).await;
+        assert_eq!(response, IntrospectTokenResponse::default(), "{case}");
     }
 }
 
 #[tokio::test]
 async fn a_token_must_be_present_and_not_too_long() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
     for token in [String::new(), "x".repeat(8193)] {
         let result = acme.auth().introspect_token(IntrospectTokenRequest { token }).await;
-        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }

@@ -15,8 +15,8 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
-use super::refresh::{is_refused, is_signed_out, refresh};
-use crate::harness::{Client, Forge, TestApp, within};
+use super::refresh::{assert_refresh_refused, assert_signed_out, refresh};
+use crate::harness::{Client, Forge, TestApp, within_seconds};
 
 fn numeric_claim(token: &str, claim: &str) -> i64 {
     Forge::read(token).1[claim].as_i64().expect(claim)
@@ -26,26 +26,26 @@ fn numeric_claim(token: &str, claim: &str) -> i64 {
 #[tokio::test]
 async fn refreshing_does_not_prolong_a_session() {
     let app = TestApp::with(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
-    let acme = app.tenant("acme").await;
-    let mut owner = app.owner().await;
+    let acme = app.create_tenant("acme").await;
+    let mut owner = app.owner_connection().await;
     let expiry = numeric_claim(&acme.tokens.refresh_token, "exp");
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
 
     // Ten minutes before the session expires, the access token also expires with the session.
-    let shift = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
+    let set_expiry = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
-    let expiry: i64 = sqlx::query_scalar(shift).fetch_one(&mut owner).await.expect("shifted");
+    let expiry: i64 = sqlx::query_scalar(set_expiry).fetch_one(&mut owner).await.expect("shifted");
     tokens = refresh(&acme, &tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
     assert_eq!(numeric_claim(&tokens.access_token, "exp"), expiry);
 
     let expire_session = "update sessions set expires_at = now() - interval '1 second'";
     sqlx::query(expire_session).execute(&mut owner).await.expect("expired");
-    is_refused(&acme, &tokens.refresh_token).await;
+    assert_refresh_refused(&acme, &tokens.refresh_token).await;
     // The access token's `exp` is still in the future, but its session has expired. A second
     // server has no cache entry for the token, so that server must look up the session.
-    let second_server = TestApp::on(&app.database, |_| {}).await;
+    let second_server = TestApp::on_database(&app.database, |_| {}).await;
     let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
     let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(listed.expect_err("expired").code(), tonic::Code::Unauthenticated);
@@ -55,26 +55,26 @@ async fn refreshing_does_not_prolong_a_session() {
 #[tokio::test]
 async fn an_unused_refresh_token_expires() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let token = &acme.tokens.refresh_token;
     assert_eq!(numeric_claim(token, "exp") - numeric_claim(token, "iat"), 2 * 60 * 60);
 
     let (header, mut claims): (Header, Value) = Forge::read(token);
-    let with_earlier_times = |claims: &mut Value, seconds: i64| {
+    let sign_with_earlier_times = |claims: &mut Value, seconds: i64| {
         for claim in ["iat", "nbf", "exp"] {
             claims[claim] = (claims[claim].as_i64().expect(claim) - seconds).into();
         }
         jsonwebtoken::encode(&header, &*claims, &app.forge().refresh).expect("a token")
     };
     // The leeway for wrong clocks is 30 seconds.
-    let expired_token = with_earlier_times(&mut claims, 2 * 60 * 60 + 31);
-    is_refused(&acme, &expired_token).await;
-    // The refusal was not treated as a reuse.
+    let expired_token = sign_with_earlier_times(&mut claims, 2 * 60 * 60 + 31);
+    assert_refresh_refused(&acme, &expired_token).await;
+    // The expired token did not count as reused, so the session continues.
     let new_tokens = refresh(&acme, token).await;
     refresh(&acme, &new_tokens.refresh_token).await;
 }
 
-/// The server as a process, and the lines of its log so far.
+/// The server as a process, and the lines of the log that were read.
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -103,7 +103,10 @@ impl Program {
     /// Reads the log up to a line that contains `text`, and returns that line.
     async fn until_logged(&mut self, text: &str) -> String {
         loop {
-            let line = within(20, self.lines.next_line()).await.expect("text").expect("a line");
+            let line = within_seconds(20, self.lines.next_line())
+                .await
+                .expect("text")
+                .expect("another line");
             self.log.push_str(&line);
             if line.contains(text) {
                 return line;
@@ -115,7 +118,7 @@ impl Program {
         let line = self.until_logged("address=").await;
         let (_, addr) = line.rsplit_once("address=").expect("an address");
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
-        Client::anonymous(endpoint.connect().await.expect("it listens"))
+        Client::anonymous(endpoint.connect().await.expect("the server listens"))
     }
 
     /// Stops the process and returns its whole log.
@@ -136,14 +139,14 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
     let anonymous = program.connect().await;
     let acme = anonymous.sign_up_tenant("acme").await;
     let new_tokens = refresh(&acme, &acme.tokens.refresh_token).await;
-    is_refused(&acme, &acme.tokens.refresh_token).await;
-    is_signed_out(&acme, &new_tokens.access_token).await;
+    assert_refresh_refused(&acme, &acme.tokens.refresh_token).await;
+    assert_signed_out(&acme, &new_tokens.access_token).await;
     let other_session = anonymous.login("acme", &acme.email, crate::harness::PASSWORD).await;
     other_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
     program.until_logged("/tenantry.v1.AuthService/Logout").await;
-    let mut stored_text = program.stop().await;
-    let mut owner = app.owner().await;
+    let mut log_and_rows = program.stop().await;
+    let mut owner = app.owner_connection().await;
     let tables = "select relname::text from pg_class
                   where relnamespace = 'public'::regnamespace and relkind = 'r'";
     let tables: Vec<String> =
@@ -151,7 +154,7 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
     for table in tables {
         let rows = AssertSqlSafe(format!("select t::text from {table} t"));
         let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut owner).await.expect("rows");
-        stored_text.push_str(&rows.join("\n"));
+        log_and_rows.push_str(&rows.join("\n"));
     }
     for token in [
         &acme.tokens.access_token,
@@ -161,7 +164,7 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
         &other_session.tokens.access_token,
     ] {
         let (_, signature) = token.rsplit_once('.').expect("a JWT");
-        assert!(!stored_text.contains(token.as_str()) && !stored_text.contains(signature));
+        assert!(!log_and_rows.contains(token.as_str()) && !log_and_rows.contains(signature));
     }
-    assert!(!stored_text.contains(crate::harness::PASSWORD));
+    assert!(!log_and_rows.contains(crate::harness::PASSWORD));
 }

@@ -9,18 +9,19 @@ use tenantry::{
 };
 use tonic::Code;
 
-use super::register::{organisation, register, registered};
-use crate::harness::{PASSWORD, TestApp, refused};
+use super::register::{register, register_successfully, tenant_request};
+use crate::harness::{PASSWORD, TestApp, assert_refused};
 
-fn organisation_with(password: &str, slug: &str) -> RegisterRequest {
+/// A request that registers a new tenant with this password and slug.
+fn register_request(password: &str, slug: &str) -> RegisterRequest {
     RegisterRequest {
         email: "Ada.Lovelace@new.test".into(),
         password: password.into(),
-        ..organisation("Analytical Engines", slug)
+        ..tenant_request("Analytical Engines", slug)
     }
 }
 
-async fn signs_in(app: &TestApp, slug: &str, password: &str) -> bool {
+async fn can_sign_in(app: &TestApp, slug: &str, password: &str) -> bool {
     let request = LoginRequest {
         email: "ada.lovelace@new.test".into(),
         password: password.into(),
@@ -30,7 +31,7 @@ async fn signs_in(app: &TestApp, slug: &str, password: &str) -> bool {
     match app.anonymous().auth().login(request).await {
         Ok(_) => true,
         result => {
-            refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+            assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
             false
         }
     }
@@ -42,10 +43,11 @@ async fn short_long_and_common_passwords_are_refused() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
+    // Passwords have at least 8 characters and at most 1024 bytes.
     for password in ["", "1234567", "🦀🦀🦀🦀🦀🦀🦀", &"x".repeat(1025), &"é".repeat(513)]
     {
-        let result = register(&anonymous, organisation_with(password, "engines-1")).await;
-        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        let result = register(&anonymous, register_request(password, "engines-1")).await;
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
     for password in [
         "ada.lovelace@new.test",
@@ -60,15 +62,15 @@ async fn short_long_and_common_passwords_are_refused() {
         "Qwertyuiop",
         "passwordpassword",
     ] {
-        let result = register(&anonymous, organisation_with(password, "engines-1")).await;
-        refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+        let result = register(&anonymous, register_request(password, "engines-1")).await;
+        assert_refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
     }
     assert_eq!(app.row_counts().await["users"], 0);
 }
 
 /// B04: the comparison ignores case and Unicode width.
 #[tokio::test]
-async fn a_password_equal_to_the_organisations_name_is_refused_in_every_spelling() {
+async fn a_password_that_equals_the_name_of_the_tenant_is_refused_in_every_spelling() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
@@ -78,30 +80,39 @@ async fn a_password_equal_to_the_organisations_name_is_refused_in_every_spelling
         ("Analytical", "ａｎａｌｙｔｉｃａｌ"),
     ] {
         let request =
-            RegisterRequest { password: password.into(), ..organisation(name, "some-slug") };
-        refused(register(&anonymous, request).await, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+            RegisterRequest { password: password.into(), ..tenant_request(name, "some-slug") };
+        assert_refused(
+            register(&anonymous, request).await,
+            Code::InvalidArgument,
+            "PASSWORD_TOO_COMMON",
+        );
     }
 }
 
-/// B01, B02: passwords at the limits of the length are accepted.
+/// B01, B02: passwords of the minimum and the maximum length are accepted.
 #[tokio::test]
 async fn passwords_of_allowed_length_sign_in() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
-    let longest = "x".repeat(1024);
-    let sixty_four = "correct horse battery staple ".repeat(3)[..64].to_owned();
+    let of_1024_bytes = "x".repeat(1024);
+    let of_64_characters = "correct horse battery staple ".repeat(3)[..64].to_owned();
 
-    for (number, accepted) in
-        ["12 45 78", "🦀🦀🦀🦀🦀🦀🦀🐪", " leading and trailing ", &sixty_four, &longest]
-            .into_iter()
-            .enumerate()
+    for (number, password) in [
+        "12 45 78",
+        "🦀🦀🦀🦀🦀🦀🦀🐪",
+        " leading and trailing ",
+        &of_64_characters,
+        &of_1024_bytes,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let slug = format!("good-{number}");
-        registered(&anonymous, organisation_with(accepted, &slug)).await;
-        assert!(signs_in(&app, &slug, accepted).await, "{accepted}");
-        let mut shorter = accepted.to_owned();
-        shorter.pop();
-        assert!(!signs_in(&app, &slug, &shorter).await, "{accepted}");
+        register_successfully(&anonymous, register_request(password, &slug)).await;
+        assert!(can_sign_in(&app, &slug, password).await, "{password}");
+        let mut without_last_character = password.to_owned();
+        without_last_character.pop();
+        assert!(!can_sign_in(&app, &slug, &without_last_character).await, "{password}");
     }
 }
 
@@ -111,26 +122,27 @@ async fn passwords_that_differ_in_any_byte_are_different() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
     let long = "0123456789".repeat(20);
-    registered(&anonymous, organisation_with(&long, "long")).await;
+    register_successfully(&anonymous, register_request(&long, "long")).await;
 
-    assert!(signs_in(&app, "long", &long).await);
-    assert!(!signs_in(&app, "long", &long[..199]).await);
-    assert!(!signs_in(&app, "long", &format!("{}{}", &long[..72], "x".repeat(128))).await);
-    assert!(!signs_in(&app, "long", &format!("{long}0")).await);
+    assert!(can_sign_in(&app, "long", &long).await);
+    assert!(!can_sign_in(&app, "long", &long[..199]).await);
+    // Bcrypt, for example, ignores all bytes after the 72nd.
+    assert!(!can_sign_in(&app, "long", &format!("{}{}", &long[..72], "x".repeat(128))).await);
+    assert!(!can_sign_in(&app, "long", &format!("{long}0")).await);
 }
 
-/// B14: passwords are normalized before the hash.
+/// B14: passwords are normalized before they are hashed.
 #[tokio::test]
-async fn unicode_forms_of_the_same_characters_are_the_same_password() {
+async fn unicode_variants_of_the_same_characters_are_the_same_password() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
-    registered(&anonymous, organisation_with("caf\u{e9} ole 12", "forms")).await;
-    for same in ["cafe\u{301} ole 12", "ｃａｆé ole １２", "caf\u{e9} ole 12"] {
-        assert!(signs_in(&app, "forms", same).await, "{same}");
+    register_successfully(&anonymous, register_request("caf\u{e9} ole 12", "forms")).await;
+    for variant in ["cafe\u{301} ole 12", "ｃａｆé ole １２", "caf\u{e9} ole 12"] {
+        assert!(can_sign_in(&app, "forms", variant).await, "{variant}");
     }
     for other in ["CAFÉ OLE 12", "cafe ole 12", "caf\u{e9} ole 12 ", "caf\u{e9}\0 ole 12"] {
-        assert!(!signs_in(&app, "forms", other).await, "{other}");
+        assert!(!can_sign_in(&app, "forms", other).await, "{other}");
     }
 }
 
@@ -139,15 +151,16 @@ async fn unicode_forms_of_the_same_characters_are_the_same_password() {
 async fn passwords_that_differ_in_invisible_characters_are_different() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
-    let forms = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "pass-word"];
+    let passwords = ["pass\0word", "pass\u{feff}word", "pass\u{200b}word", "pass-word"];
 
-    for (number, password) in forms.iter().enumerate() {
-        registered(&anonymous, organisation_with(password, &format!("form-{number}"))).await;
+    for (number, password) in passwords.iter().enumerate() {
+        register_successfully(&anonymous, register_request(password, &format!("form-{number}")))
+            .await;
     }
-    for (number, _) in forms.iter().enumerate() {
-        for (other, password) in forms.iter().enumerate() {
-            let same = signs_in(&app, &format!("form-{number}"), password).await;
-            assert_eq!(same, number == other, "{number} {other}");
+    for (number, _) in passwords.iter().enumerate() {
+        for (other, password) in passwords.iter().enumerate() {
+            let matches = can_sign_in(&app, &format!("form-{number}"), password).await;
+            assert_eq!(matches, number == other, "{number} {other}");
         }
     }
 }
@@ -155,47 +168,49 @@ async fn passwords_that_differ_in_invisible_characters_are_different() {
 /// B05: every stored hash is argon2id with its own salt.
 #[tokio::test]
 async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
-    let app = TestApp::with_full_hashes(|_| {}).await;
-    let acme = app.tenant("acme").await;
+    let app = TestApp::with_production_hash_cost(|_| {}).await;
+    let acme = app.create_tenant("acme").await;
     for number in 0..5 {
         acme.create_user(&format!("u{number}@acme.test")).await;
     }
 
-    let stored: Vec<String> = sqlx::query_scalar("select password_hash from credentials")
-        .fetch_all(&mut app.owner().await)
+    let stored_hashes: Vec<String> = sqlx::query_scalar("select password_hash from credentials")
+        .fetch_all(&mut app.owner_connection().await)
         .await
         .expect("hashes");
-    let mut salts: Vec<_> = stored
+    let mut salts: Vec<_> = stored_hashes
         .iter()
         .map(|hash| {
             let rest = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
             let (salt, hash) = rest.split_once('$').expect("a salt and a hash");
-            assert_eq!((salt.len(), hash.len()), (22, 43), "16 and 32 bytes");
+            assert_eq!((salt.len(), hash.len()), (22, 43), "16 and 32 bytes as base64");
             salt
         })
         .collect();
     salts.sort_unstable();
     salts.dedup();
-    assert_eq!((stored.len(), salts.len()), (6, 6));
+    // The administrator and five users.
+    assert_eq!((stored_hashes.len(), salts.len()), (6, 6));
 }
 
-/// R7: the next sign-in hashes the password again with the new pepper.
+/// R7: a sign-in with the right password hashes the password again with the new pepper.
 #[tokio::test]
 async fn a_new_pepper_is_applied_when_a_user_signs_in() {
-    let files = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a folder");
     let line = |id: &str| format!("{id} {}", STANDARD.encode(id.repeat(40)));
-    let (a, b) = (files.path().join("a"), files.path().join("b"));
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     std::fs::write(&a, line("a")).expect("written");
     std::fs::write(&b, format!("{}\n{}", line("b"), line("a"))).expect("written");
-    let peppered = |path: &Path| {
+    let set_pepper = |path: &Path| {
         let path = path.display().to_string();
         move |values: &mut Values| values.set("PASSWORD_PEPPER_PATH", path)
     };
-    let plain = TestApp::with_full_hashes(|_| {}).await;
-    plain.tenant("acme").await;
-    let stored = async || {
+    let without_pepper = TestApp::with_production_hash_cost(|_| {}).await;
+    without_pepper.create_tenant("acme").await;
+    let stored_parameters = async || {
         let query = sqlx::query_scalar("select password_hash from credentials");
-        let hash: String = query.fetch_one(&mut plain.owner().await).await.expect("a hash");
+        let hash: String =
+            query.fetch_one(&mut without_pepper.owner_connection().await).await.expect("a hash");
         hash.split('$').nth(3).expect("parameters").to_owned()
     };
     let sign_in = async |app: &TestApp| {
@@ -208,16 +223,19 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
         app.anonymous().auth().login(request).await
     };
 
-    assert_eq!(stored().await, "m=19456,t=2,p=1");
+    assert_eq!(stored_parameters().await, "m=19456,t=2,p=1");
+    // `keyid` is the id of the pepper as base64: `YQ` is `a`, and `Yg` is `b`.
     for (path, keyid) in [(&a, "YQ"), (&b, "Yg")] {
-        let app = TestApp::on_with_full_hashes(&plain.database, peppered(path)).await;
+        let app =
+            TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(path)).await;
         sign_in(&app).await.expect("signs in");
-        assert_eq!(stored().await, format!("m=19456,t=2,p=1,keyid={keyid}"));
+        assert_eq!(stored_parameters().await, format!("m=19456,t=2,p=1,keyid={keyid}"));
         sign_in(&app).await.expect("signs in");
     }
-    let app = TestApp::on_with_full_hashes(&plain.database, peppered(&a)).await;
-    for app in [&plain, &app] {
-        refused(sign_in(app).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    // Servers that do not have the pepper `b` cannot check the password.
+    let app = TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(&a)).await;
+    for app in [&without_pepper, &app] {
+        assert_refused(sign_in(app).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
 
@@ -226,9 +244,9 @@ async fn the_server_may_require_longer_passwords() {
     let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
     let anonymous = app.anonymous();
 
-    let short = register(&anonymous, organisation_with("fourteen chars", "acme")).await;
-    refused(short, Code::InvalidArgument, "INVALID_FIELDS");
-    registered(&anonymous, organisation_with("fifteen chars !", "acme")).await;
-    assert!(signs_in(&app, "acme", "fifteen chars !").await);
-    assert!(!signs_in(&app, "acme", PASSWORD).await);
+    let short = register(&anonymous, register_request("fourteen chars", "acme")).await;
+    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    register_successfully(&anonymous, register_request("fifteen chars !", "acme")).await;
+    assert!(can_sign_in(&app, "acme", "fifteen chars !").await);
+    assert!(!can_sign_in(&app, "acme", PASSWORD).await);
 }

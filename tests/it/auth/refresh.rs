@@ -8,29 +8,29 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, Forge, TestApp, refused, rounds};
+use crate::harness::{Client, Forge, TestApp, assert_refused, rounds};
 
-pub(super) type Refreshed = Result<Response<RefreshResponse>, Status>;
+pub(super) type RefreshResult = Result<Response<RefreshResponse>, Status>;
 
-pub(super) fn request(token: &str, request_id: &str) -> RefreshRequest {
+pub(super) fn refresh_request(token: &str, request_id: &str) -> RefreshRequest {
     RefreshRequest { refresh_token: token.into(), request_id: request_id.into() }
 }
 
 /// Refreshes without a request id and returns the new tokens.
 pub(super) async fn refresh(client: &Client, token: &str) -> RefreshResponse {
-    let reply = client.auth().refresh(request(token, "")).await;
+    let reply = client.auth().refresh(refresh_request(token, "")).await;
     reply.expect("refreshes").into_inner()
 }
 
-pub(super) async fn is_refused(client: &Client, token: &str) {
-    let reply = client.auth().refresh(request(token, "")).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+pub(super) async fn assert_refresh_refused(client: &Client, token: &str) {
+    let reply = client.auth().refresh(refresh_request(token, "")).await;
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-pub(super) async fn is_signed_out(client: &Client, access_token: &str) {
+pub(super) async fn assert_signed_out(client: &Client, access_token: &str) {
     let caller = client.with_token(access_token);
     let reply = caller.auth().who_am_i(WhoAmIRequest {}).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
 /// Moves the time of a session's last refresh into the past.
@@ -50,7 +50,7 @@ async fn age_last_refresh(owner: &mut PgConnection, session_id: &str, seconds: i
 #[tokio::test]
 async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(next.session_id, acme.tokens.session_id);
     let jti = |token: &str| Forge::read(token).1["jti"].clone();
@@ -63,7 +63,7 @@ async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let query = "select spent_jti from sessions where session_id = $1::uuid";
     let spent: String = sqlx::query_scalar(query)
         .bind(&next.session_id)
-        .fetch_one(&mut app.owner().await)
+        .fetch_one(&mut app.owner_connection().await)
         .await
         .expect("the session");
     assert_eq!(jti(&acme.tokens.refresh_token), spent.as_str());
@@ -74,42 +74,42 @@ async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
 #[tokio::test]
 async fn a_reused_token_ends_its_session_and_is_audited() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let other = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    let acme = app.create_tenant("acme").await;
+    let other_session = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
 
-    is_refused(&acme, &acme.tokens.refresh_token).await;
-    is_refused(&acme, &next.refresh_token).await;
-    is_signed_out(&acme, &next.access_token).await;
-    is_signed_out(&acme, &acme.tokens.access_token).await;
-    refresh(&other, &other.tokens.refresh_token).await;
+    assert_refresh_refused(&acme, &acme.tokens.refresh_token).await;
+    assert_refresh_refused(&acme, &next.refresh_token).await;
+    assert_signed_out(&acme, &next.access_token).await;
+    assert_signed_out(&acme, &acme.tokens.access_token).await;
+    refresh(&other_session, &other_session.tokens.refresh_token).await;
 
     let query = "select session_id::text, to_jsonb(e)::text from audit_events e
                  where kind = 'refresh_reuse'";
     let events: Vec<(String, String)> =
-        sqlx::query_as(query).fetch_all(&mut app.owner().await).await.expect("events");
+        sqlx::query_as(query).fetch_all(&mut app.owner_connection().await).await.expect("events");
     let [(session, event)] = events.as_slice() else { panic!("one event: {events:?}") };
     assert_eq!(*session, acme.tokens.session_id);
     assert!(!event.contains("eyJ"), "the event contains a token: {event}");
     let request = ListEventsRequest { filter: "kind = refresh_reuse".into(), ..Default::default() };
-    let listed = other.audit().list_events(request).await.expect("events").into_inner();
-    assert_eq!(listed.events[0].ip, "127.0.0.1");
+    let response = other_session.audit().list_events(request).await.expect("events").into_inner();
+    assert_eq!(response.events[0].ip, "127.0.0.1");
 }
 
-/// C03: the end of the session is stored.
+/// C03: the end of the session is stored in Postgres.
 #[tokio::test]
 async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let next = refresh(&acme, &acme.tokens.refresh_token).await;
-    is_refused(&acme, &acme.tokens.refresh_token).await;
+    assert_refresh_refused(&acme, &acme.tokens.refresh_token).await;
     let database = app.database.clone();
     app.stop().await;
 
-    let restarted = TestApp::on(&database, |_| {}).await;
+    let restarted = TestApp::on_database(&database, |_| {}).await;
     let acme = acme.on(&restarted.channel);
-    is_refused(&acme, &next.refresh_token).await;
-    is_signed_out(&acme, &next.access_token).await;
+    assert_refresh_refused(&acme, &next.refresh_token).await;
+    assert_signed_out(&acme, &next.access_token).await;
 }
 
 /// C04: an older token is a reuse, even with its original request id.
@@ -117,16 +117,16 @@ async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
 async fn only_the_last_spent_token_can_be_retried() {
     for request_id in ["", "first"] {
         let app = TestApp::shared();
-        let acme = app.tenant("acme").await;
+        let acme = app.create_tenant("acme").await;
         let first = &acme.tokens.refresh_token;
-        let second = acme.auth().refresh(request(first, "first")).await;
+        let second = acme.auth().refresh(refresh_request(first, "first")).await;
         let second = second.expect("refreshes").into_inner();
         let third = refresh(&acme, &second.refresh_token).await;
 
-        let reply = acme.auth().refresh(request(first, request_id)).await;
-        refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-        is_refused(&acme, &third.refresh_token).await;
-        is_signed_out(&acme, &third.access_token).await;
+        let reply = acme.auth().refresh(refresh_request(first, request_id)).await;
+        assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+        assert_refresh_refused(&acme, &third.refresh_token).await;
+        assert_signed_out(&acme, &third.access_token).await;
     }
 }
 
@@ -134,39 +134,42 @@ async fn only_the_last_spent_token_can_be_retried() {
 #[tokio::test]
 async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends() {
     let app = TestApp::spawn().await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
-    let acme = app.tenant("acme").await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
     for _ in 0..rounds(60) {
-        let login = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
-        let clients = [login.clone(), login.on(&second_replica.channel)];
+        let session = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+        let clients = [session.clone(), session.on(&second_replica.channel)];
         let calls = (0..50).map(|n| {
             let mut auth = clients[n % 2].auth();
-            let request = request(&login.tokens.refresh_token, "");
+            let request = refresh_request(&session.tokens.refresh_token, "");
             async move { auth.refresh(request).await }
         });
-        let replies: Vec<Refreshed> = futures::future::join_all(calls).await;
+        let replies: Vec<RefreshResult> = futures::future::join_all(calls).await;
         let (succeeded, failed): (Vec<_>, Vec<_>) = replies.into_iter().partition(Result::is_ok);
         assert_eq!(succeeded.len(), 1, "number of successful refreshes");
         for reply in failed {
-            refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+            assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         }
         for reply in succeeded {
-            is_refused(&login, &reply.expect("a successful refresh").into_inner().refresh_token)
-                .await;
+            assert_refresh_refused(
+                &session,
+                &reply.expect("a successful refresh").into_inner().refresh_token,
+            )
+            .await;
         }
-        is_signed_out(&clients[1], &login.tokens.access_token).await;
+        assert_signed_out(&clients[1], &session.tokens.access_token).await;
     }
 }
 
-/// C10: a retry with the same request id returns the first reply again.
+/// C10: for 10 seconds, a retry with the same request id returns the first reply again.
 #[tokio::test]
 async fn a_retry_of_the_same_request_gets_the_same_successor() {
     let app = TestApp::spawn().await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
-    let acme = app.tenant("acme").await;
-    let first = request(&acme.tokens.refresh_token, "x");
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
+    let first = refresh_request(&acme.tokens.refresh_token, "x");
     let reply = acme.auth().refresh(first.clone()).await.expect("refreshes").into_inner();
-    age_last_refresh(&mut app.owner().await, &acme.tokens.session_id, 8).await;
+    age_last_refresh(&mut app.owner_connection().await, &acme.tokens.session_id, 8).await;
     for client in [acme.clone(), acme.on(&second_replica.channel)] {
         let repeated = client.auth().refresh(first.clone()).await;
         assert_eq!(repeated.expect("the same reply").into_inner(), reply);
@@ -174,11 +177,12 @@ async fn a_retry_of_the_same_request_gets_the_same_successor() {
     refresh(&acme, &reply.refresh_token).await;
 }
 
-/// C10: any other repeat ends the session.
+/// C10: a repeat with another request id, after 10 seconds, or after the use of the new token ends
+/// the session.
 #[tokio::test]
-async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
+async fn a_repeat_that_is_no_retry_is_a_reuse() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for (first_id, repeat_id, age_seconds, successor_used) in [
         ("x", "y", 0, false),
         ("x", "", 0, false),
@@ -188,17 +192,23 @@ async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
         ("x", "x", 0, true),
     ] {
         let case = format!("{first_id:?} {repeat_id:?} {age_seconds} {successor_used}");
-        let login = app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
-        let token = &login.tokens.refresh_token;
-        let reply = login.auth().refresh(request(token, first_id)).await;
+        let session =
+            app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
+        let token = &session.tokens.refresh_token;
+        let reply = session.auth().refresh(refresh_request(token, first_id)).await;
         let mut newest_token = reply.expect("refreshes").into_inner().refresh_token;
         if successor_used {
-            newest_token = refresh(&login, &newest_token).await.refresh_token;
+            newest_token = refresh(&session, &newest_token).await.refresh_token;
         }
-        age_last_refresh(&mut app.owner().await, &login.tokens.session_id, age_seconds).await;
-        let repeat = login.auth().refresh(request(token, repeat_id)).await;
+        age_last_refresh(
+            &mut app.owner_connection().await,
+            &session.tokens.session_id,
+            age_seconds,
+        )
+        .await;
+        let repeat = session.auth().refresh(refresh_request(token, repeat_id)).await;
         assert_eq!(repeat.expect_err(&case).code(), Code::Unauthenticated, "{case}");
-        is_refused(&login, &newest_token).await;
+        assert_refresh_refused(&session, &newest_token).await;
     }
 }
 
@@ -206,8 +216,8 @@ async fn a_repeat_with_another_request_id_or_too_late_is_a_reuse() {
 #[tokio::test]
 async fn a_refresh_reads_the_roles_again() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let member = acme.member("reader", &["user:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let member = acme.create_member("reader", &["user:read"]).await;
     let roles = |token: &str| Forge::read(token).1["roles"].clone();
     assert_eq!(roles(&member.tokens.access_token), serde_json::json!(["reader"]));
 
@@ -224,16 +234,16 @@ async fn a_refresh_reads_the_roles_again() {
         role_id: role,
         ..Default::default()
     };
-    acme.roles().unassign_role(request).await.expect("taken");
+    acme.roles().unassign_role(request).await.expect("unassigned");
     let tokens_with_one_role = refresh(&member, &tokens_with_both_roles.refresh_token).await;
     assert_eq!(roles(&tokens_with_one_role.access_token), serde_json::json!(["reader"]));
 }
 
-/// C17: a refusal for the wrong tenant changes no session.
+/// C17: a refresh in the wrong tenant changes no session.
 #[tokio::test]
 async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let next = refresh(&a, &a.tokens.refresh_token).await;
     for (key, tenant) in [
         ("x-tenant-id", b.tenant_id.as_str()),
@@ -241,8 +251,8 @@ async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
         ("x-tenant-id", "nowhere"),
     ] {
         let client = app.anonymous().with(key, tenant);
-        is_refused(&client, &next.refresh_token).await;
-        is_refused(&client, &a.tokens.refresh_token).await;
+        assert_refresh_refused(&client, &next.refresh_token).await;
+        assert_refresh_refused(&client, &a.tokens.refresh_token).await;
     }
     let client = app.anonymous().with("x-tenant-id", &a.tenant_id);
     refresh(&client, &next.refresh_token).await;

@@ -3,16 +3,17 @@
 use tenantry::proto::v1::{RefreshRequest, WhoAmIRequest};
 use tonic::Code;
 
-use super::refresh::{Refreshed, is_refused, refresh, request};
-use crate::harness::{Client, Forge, Proxy, TestApp, Then, refused, within};
+use super::refresh::{RefreshResult, assert_refresh_refused, refresh, refresh_request};
+use crate::harness::{Client, Fault, Forge, Proxy, TestApp, assert_refused, within_seconds};
 
 /// A server that reaches Postgres through a fault-injecting proxy, and a signed-in client.
 async fn server_behind_proxy() -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
-    let acme = direct.tenant("acme").await;
+    let acme = direct.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+    let app =
+        TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = acme.on(&app.channel);
     (app, proxy, acme)
 }
@@ -23,8 +24,8 @@ fn jti(token: &str) -> String {
 }
 
 /// Repeats the refresh until Postgres is available again.
-async fn refresh_when_postgres_is_back(client: &Client, request: RefreshRequest) -> Refreshed {
-    within(10, async {
+async fn refresh_when_postgres_is_back(client: &Client, request: RefreshRequest) -> RefreshResult {
+    within_seconds(10, async {
         loop {
             let reply = client.auth().refresh(request.clone()).await;
             if !reply.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
@@ -37,26 +38,30 @@ async fn refresh_when_postgres_is_back(client: &Client, request: RefreshRequest)
 
 async fn stored_jti(app: &TestApp) -> String {
     let query = "select refresh_jti from sessions";
-    sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("one session")
+    sqlx::query_scalar(query)
+        .fetch_one(&mut app.owner_connection().await)
+        .await
+        .expect("one session")
 }
 
 /// C10, C12: a retry with the same request id returns the committed tokens.
 #[tokio::test]
 async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
     let (app, proxy, acme) = server_behind_proxy().await;
-    let first = request(&acme.tokens.refresh_token, "x");
-    proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
+    let first = refresh_request(&acme.tokens.refresh_token, "x");
+    proxy.fault_when_sent(jti(&first.refresh_token), Fault::HoldReplies);
     let mut auth = acme.auth();
     tokio::select! {
-        reply = auth.refresh(first.clone()) => panic!("the reply was held: {reply:?}"),
-        () = proxy.until_held() => {}
+        reply = auth.refresh(first.clone()) => panic!("not held: {reply:?}"),
+        () = proxy.wait_until_held() => {}
     }
     let committed_jti = stored_jti(&app).await;
-    assert_ne!(committed_jti, jti(&first.refresh_token), "it is committed");
+    assert_ne!(committed_jti, jti(&first.refresh_token), "the refresh is committed");
     proxy.cut();
     proxy.pass();
 
-    let reply = refresh_when_postgres_is_back(&acme, first).await.expect("again").into_inner();
+    let reply =
+        refresh_when_postgres_is_back(&acme, first).await.expect("the same tokens").into_inner();
     assert_eq!(jti(&reply.refresh_token), committed_jti);
     refresh(&acme, &reply.refresh_token).await;
 }
@@ -65,23 +70,25 @@ async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
 #[tokio::test]
 async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     let (app, proxy, acme) = server_behind_proxy().await;
-    let first = request(&acme.tokens.refresh_token, "");
-    proxy.when_sent(jti(&first.refresh_token), Then::HoldReplies);
+    let first = refresh_request(&acme.tokens.refresh_token, "");
+    proxy.fault_when_sent(jti(&first.refresh_token), Fault::HoldReplies);
     let call = async { acme.auth().refresh(first.clone()).await };
-    let cut = async {
-        proxy.until_held().await;
+    let cut_connections = async {
+        proxy.wait_until_held().await;
         proxy.cut();
     };
-    let (reply, ()) = within(10, async { tokio::join!(call, cut) }).await;
-    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_ne!(stored_jti(&app).await, jti(&first.refresh_token), "it is committed");
+    let (reply, ()) = within_seconds(10, async { tokio::join!(call, cut_connections) }).await;
+    assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_ne!(stored_jti(&app).await, jti(&first.refresh_token), "the refresh is committed");
     proxy.pass();
 
     let reply = refresh_when_postgres_is_back(&acme, first).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let query = "select revoke_reason from sessions";
-    let reason: String =
-        sqlx::query_scalar(query).fetch_one(&mut app.owner().await).await.expect("revoked");
+    let reason: String = sqlx::query_scalar(query)
+        .fetch_one(&mut app.owner_connection().await)
+        .await
+        .expect("revoked");
     assert_eq!(reason, "refresh_reuse");
 }
 
@@ -90,17 +97,17 @@ async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
 async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
     let (app, proxy, acme) = server_behind_proxy().await;
     let token = acme.tokens.refresh_token.clone();
-    proxy.when_sent(jti(&token), Then::Cut);
-    let reply = acme.auth().refresh(request(&token, "")).await;
-    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    proxy.fault_when_sent(jti(&token), Fault::Cut);
+    let reply = acme.auth().refresh(refresh_request(&token, "")).await;
+    assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     assert_eq!(stored_jti(&app).await, jti(&token));
     proxy.pass();
-    let reply = refresh_when_postgres_is_back(&acme, request(&token, ""))
+    let reply = refresh_when_postgres_is_back(&acme, refresh_request(&token, ""))
         .await
         .expect("the token is still valid");
     let reply = reply.into_inner();
     assert_eq!(stored_jti(&app).await, jti(&reply.refresh_token));
-    is_refused(&acme, &token).await;
+    assert_refresh_refused(&acme, &token).await;
 }
 
 /// C12, C13: a retry after a cancelled refresh succeeds.
@@ -108,15 +115,16 @@ async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
 async fn a_cancelled_refresh_can_be_retried() {
     let (app, proxy, acme) = server_behind_proxy().await;
     let token = acme.tokens.refresh_token.clone();
-    proxy.when_sent(jti(&token), Then::Hold);
+    proxy.fault_when_sent(jti(&token), Fault::Hold);
     let mut auth = acme.auth();
     tokio::select! {
-        reply = auth.refresh(request(&token, "x")) => panic!("it was held: {reply:?}"),
-        () = proxy.until_held() => {}
+        reply = auth.refresh(refresh_request(&token, "x")) => panic!("not held: {reply:?}"),
+        () = proxy.wait_until_held() => {}
     }
     proxy.pass();
-    // The cancelled statement has completed, because the next statement runs after it.
-    let reply = within(10, acme.auth().refresh(request(&token, "x"))).await;
+    // Postgres gets the statement of the cancelled call and the statement of the retry. They have
+    // the same request id, so the session gets one new token.
+    let reply = within_seconds(10, acme.auth().refresh(refresh_request(&token, "x"))).await;
     let reply = reply.expect("refreshes").into_inner();
     assert_eq!(stored_jti(&app).await, jti(&reply.refresh_token));
     let caller = acme.with_token(&reply.access_token);

@@ -1,11 +1,12 @@
-//! AuthService.Register: the registration of a new organisation.
+//! AuthService.Register: the registration of a new tenant.
 
 use tenantry::proto::v1::{RegisterRequest, RegisterResponse, UserState};
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, Method, PASSWORD, TestApp, methods, reason, refused};
+use crate::harness::{Client, Method, PASSWORD, TestApp, assert_refused, methods, reason};
 
-pub fn organisation(name: &str, slug: &str) -> RegisterRequest {
+/// A request that registers a new tenant.
+pub fn tenant_request(name: &str, slug: &str) -> RegisterRequest {
     RegisterRequest {
         email: "ada@new.test".into(),
         password: PASSWORD.into(),
@@ -22,7 +23,7 @@ pub async fn register(
     client.auth().register(request).await
 }
 
-pub async fn registered(client: &Client, request: RegisterRequest) -> RegisterResponse {
+pub async fn register_successfully(client: &Client, request: RegisterRequest) -> RegisterResponse {
     register(client, request).await.expect("registered").into_inner()
 }
 
@@ -32,13 +33,13 @@ async fn row_count(app: &TestApp) -> i64 {
         + (select count(*) from credentials) + (select count(*) from roles)
         + (select count(*) from role_assignments) + (select count(*) from audit_events)
         + (select count(*) from idempotency_records)";
-    sqlx::query_scalar(sql).fetch_one(&mut app.owner().await).await.expect("a count")
+    sqlx::query_scalar(sql).fetch_one(&mut app.owner_connection().await).await.expect("a count")
 }
 
 #[tokio::test]
-async fn it_creates_the_tenant_and_its_first_administrator() {
+async fn registration_creates_the_tenant_and_its_first_administrator() {
     let app = TestApp::spawn().await;
-    let reply = registered(&app.anonymous(), organisation("Acme, Inc.", "")).await;
+    let reply = register_successfully(&app.anonymous(), tenant_request("Acme, Inc.", "")).await;
 
     let (user, tenant) = (reply.user.expect("a user"), reply.tenant.expect("a tenant"));
     assert_eq!((tenant.name.as_str(), tenant.slug.as_str()), ("Acme, Inc.", "acme-inc"));
@@ -46,50 +47,46 @@ async fn it_creates_the_tenant_and_its_first_administrator() {
     assert!(!user.email_verified);
     let ada = app.anonymous().login("acme-inc", "ada@new.test", PASSWORD).await;
     assert_eq!((ada.user_id.as_str(), ada.tenant_id.as_str()), (&*user.id, &*tenant.id));
-    assert!(ada.may("", "any:thing").await);
-    assert_eq!(ada.role_named("org_admin").await, ada.system_role("org_admin").await);
-    let event = &app.recorded("tenant_created").await[0];
+    assert!(ada.may("any:thing").await);
+    assert_eq!(ada.role_id("org_admin").await, ada.system_role("org_admin").await);
+    let event = &app.audit_events("tenant_created").await[0];
     assert_eq!(event.tenant_id.to_string(), tenant.id);
 }
 
 #[tokio::test]
 async fn a_failed_registration_leaves_no_rows() {
     let app = TestApp::spawn().await;
-    app.tenant("taken").await;
+    app.create_tenant("taken").await;
     let before = row_count(&app).await;
     let anonymous = app.anonymous();
-    let changed_organisation = |change: &dyn Fn(&mut RegisterRequest)| {
-        let mut request = organisation("New", "new");
+    let changed_request = |change: &dyn Fn(&mut RegisterRequest)| {
+        let mut request = tenant_request("New", "new");
         change(&mut request);
         request
     };
 
     for (request, code, expected_reason) in [
-        (organisation("New", "taken"), Code::AlreadyExists, "SLUG_TAKEN"),
-        (organisation("Taken", ""), Code::AlreadyExists, "SLUG_TAKEN"),
-        (organisation("Platform", ""), Code::AlreadyExists, "SLUG_TAKEN"),
-        (organisation("  ", "new"), Code::InvalidArgument, "INVALID_FIELDS"),
-        (organisation("New", "New"), Code::InvalidArgument, "INVALID_FIELDS"),
-        (organisation("New", "n w"), Code::InvalidArgument, "INVALID_FIELDS"),
-        (organisation("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
-        (organisation(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
-        (organisation("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request("New", "taken"), Code::AlreadyExists, "SLUG_TAKEN"),
+        (tenant_request("Taken", ""), Code::AlreadyExists, "SLUG_TAKEN"),
+        (tenant_request("Platform", ""), Code::AlreadyExists, "SLUG_TAKEN"),
+        (tenant_request("  ", "new"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request("New", "New"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request("New", "n w"), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
+        (tenant_request("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),
         (
-            changed_organisation(&|r| r.password = "short".into()),
+            changed_request(&|r| r.password = "short".into()),
             Code::InvalidArgument,
             "INVALID_FIELDS",
         ),
+        (changed_request(&|r| r.email = "ada".into()), Code::InvalidArgument, "INVALID_FIELDS"),
         (
-            changed_organisation(&|r| r.email = "ada".into()),
+            changed_request(&|r| r.display_name = "a\0".into()),
             Code::InvalidArgument,
             "INVALID_FIELDS",
         ),
-        (
-            changed_organisation(&|r| r.display_name = "a\0".into()),
-            Code::InvalidArgument,
-            "INVALID_FIELDS",
-        ),
-        (organisation("", ""), Code::InvalidArgument, "TENANT_REQUIRED"),
+        (tenant_request("", ""), Code::InvalidArgument, "TENANT_REQUIRED"),
     ] {
         let case = format!("{request:?}");
         let status = register(&anonymous, request).await.expect_err(&case);
@@ -105,38 +102,43 @@ async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
 
     let calls = (0..10).map(|number| {
         let email = format!("u{number}@new.test");
-        register(&anonymous, RegisterRequest { email, ..organisation("Acme", "acme") })
+        register(&anonymous, RegisterRequest { email, ..tenant_request("Acme", "acme") })
     });
     let results = futures::future::join_all(calls).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     for result in results.into_iter().filter(Result::is_err) {
-        refused(result, Code::AlreadyExists, "SLUG_TAKEN");
+        assert_refused(result, Code::AlreadyExists, "SLUG_TAKEN");
     }
+    // No user has the id that the query excludes.
     let sql = "select count(*) from users where user_id <> $1";
     assert_eq!(app.count(sql, &crate::harness::unknown_id()).await, 1);
 }
 
 #[tokio::test]
-async fn the_platforms_slug_is_reserved_before_and_after_its_bootstrap() {
+async fn the_slug_of_the_platform_is_reserved_before_and_after_the_platform_is_created() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
-    let before = register(&anonymous, organisation("Mine", "platform")).await;
-    refused(before, Code::AlreadyExists, "SLUG_TAKEN");
+    let before = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(before, Code::AlreadyExists, "SLUG_TAKEN");
     app.platform_admin().await;
-    let after = register(&anonymous, organisation("Mine", "platform")).await;
-    refused(after, Code::AlreadyExists, "SLUG_TAKEN");
+    let after = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(after, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
 #[tokio::test]
-async fn a_slug_in_the_form_of_an_id_is_refused() {
+async fn a_slug_that_is_a_uuid_is_refused() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let anonymous = app.anonymous();
 
     for id in [&acme.tenant_id, "00000000-0000-0000-0000-000000000000"] {
-        for request in [organisation("Acme", id), organisation(id, "")] {
-            refused(register(&anonymous, request).await, Code::InvalidArgument, "INVALID_FIELDS");
+        for request in [tenant_request("Acme", id), tenant_request(id, "")] {
+            assert_refused(
+                register(&anonymous, request).await,
+                Code::InvalidArgument,
+                "INVALID_FIELDS",
+            );
         }
     }
 }
@@ -145,16 +147,21 @@ async fn a_slug_in_the_form_of_an_id_is_refused() {
 async fn a_retry_gets_the_first_result() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
-    let once = || RegisterRequest { request_id: "once".into(), ..organisation("Acme", "acme") };
+    let request_with_id =
+        || RegisterRequest { request_id: "once".into(), ..tenant_request("Acme", "acme") };
 
-    let calls = (0..5).map(|_| registered(&anonymous, once()));
+    let calls = (0..5).map(|_| register_successfully(&anonymous, request_with_id()));
     let results = futures::future::join_all(calls).await;
     assert!(results.iter().all(|result| *result == results[0]));
-    assert_eq!(registered(&anonymous, once()).await, results[0]);
-    let other = RegisterRequest { email: "eve@new.test".into(), ..once() };
-    refused(register(&anonymous, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    let reply = register(&anonymous, organisation("Acme", "acme")).await;
-    refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
+    assert_eq!(register_successfully(&anonymous, request_with_id()).await, results[0]);
+    let changed_request = RegisterRequest { email: "eve@new.test".into(), ..request_with_id() };
+    assert_refused(
+        register(&anonymous, changed_request).await,
+        Code::InvalidArgument,
+        "REQUEST_ID_REUSED",
+    );
+    let reply = register(&anonymous, tenant_request("Acme", "acme")).await;
+    assert_refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
 #[tokio::test]
@@ -162,8 +169,8 @@ async fn with_closed_registration_no_tenant_is_created() {
     let app = TestApp::with(|values| values.set("TENANT_REGISTRATION", "closed")).await;
     let anonymous = app.anonymous();
 
-    let result = register(&anonymous, organisation("Acme", "acme")).await;
-    refused(result, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    let result = register(&anonymous, tenant_request("Acme", "acme")).await;
+    assert_refused(result, Code::PermissionDenied, "REGISTRATION_CLOSED");
     assert_eq!(row_count(&app).await, 0);
 }
 
@@ -173,7 +180,7 @@ async fn unknown_fields_change_nothing() {
     let app = TestApp::spawn().await;
     let method: Method =
         methods().into_iter().find(|m| m.path().ends_with("/Register")).expect("the method");
-    let mut bytes = prost::Message::encode_to_vec(&organisation("Acme", "acme"));
+    let mut bytes = prost::Message::encode_to_vec(&tenant_request("Acme", "acme"));
     // For each number from 7 to 39, a varint field with this number and a text field with this
     // number plus 100.
     for field in 7_u32..40 {
@@ -188,7 +195,7 @@ async fn unknown_fields_change_nothing() {
          where user_id = $1::uuid",
     )
     .bind(&ada.user_id)
-    .fetch_one(&mut app.owner().await)
+    .fetch_one(&mut app.owner_connection().await)
     .await
     .expect("the row");
     assert_eq!(row, (false, "active".into(), false));

@@ -1,4 +1,4 @@
-//! AuthService.Register: the registration as a member of an existing organisation.
+//! AuthService.Register: the registration as a member of an existing tenant.
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -6,10 +6,10 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::register::{register, registered};
-use crate::harness::{Client, PASSWORD, TestApp, refused, struct_of};
+use super::register::{register, register_successfully};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, struct_of};
 
-fn join(slug: &str) -> RegisterRequest {
+fn join_request(slug: &str) -> RegisterRequest {
     RegisterRequest {
         email: "bob@new.test".into(),
         password: PASSWORD.into(),
@@ -21,38 +21,40 @@ fn join(slug: &str) -> RegisterRequest {
 async fn update_settings(admin: &Client, settings: serde_json::Value) {
     let request =
         UpdateTenantRequest { settings: struct_of(settings), ..UpdateTenantRequest::default() };
-    admin.tenants().update_tenant(request).await.expect("set");
+    admin.tenants().update_tenant(request).await.expect("the settings are stored");
 }
 
 #[tokio::test]
 async fn users_join_as_members_when_the_settings_allow_it() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let anonymous = app.anonymous();
 
-    let reply = register(&anonymous, join("acme")).await;
-    refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    let reply = register(&anonymous, join_request("acme")).await;
+    assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
     update_settings(&acme, json!({ "self_registration": true })).await;
-    let reply = registered(&anonymous, join("acme")).await;
+    let reply = register_successfully(&anonymous, join_request("acme")).await;
     assert_eq!(reply.tenant.expect("the tenant").id, acme.tenant_id);
     let bob = anonymous.login("acme", "bob@new.test", PASSWORD).await;
-    let me = bob.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
+    let me = bob.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner();
     assert_eq!(me.roles, ["member"]);
-    assert!(!bob.may("", "user:read").await);
-    let duplicate =
-        register(&anonymous, RegisterRequest { email: "BOB@new.test".into(), ..join("acme") });
-    refused(duplicate.await, Code::AlreadyExists, "EMAIL_TAKEN");
+    assert!(!bob.may("user:read").await);
+    let duplicate = register(
+        &anonymous,
+        RegisterRequest { email: "BOB@new.test".into(), ..join_request("acme") },
+    );
+    assert_refused(duplicate.await, Code::AlreadyExists, "EMAIL_TAKEN");
 
     update_settings(&acme, json!({ "self_registration": false })).await;
-    let other = RegisterRequest { email: "eve@new.test".into(), ..join("acme") };
+    let other = RegisterRequest { email: "eve@new.test".into(), ..join_request("acme") };
     let reply = register(&anonymous, other).await;
-    refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
 #[tokio::test]
 async fn the_tenant_comes_from_metadata_or_the_body() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     update_settings(&acme, json!({ "self_registration": true })).await;
     let anonymous = app.anonymous();
 
@@ -61,23 +63,23 @@ async fn the_tenant_comes_from_metadata_or_the_body() {
         (1, "x-tenant-id", "acme"),
         (2, "x-organization-slug", "acme"),
     ] {
-        let request = RegisterRequest { email: format!("u{number}@new.test"), ..join("") };
-        let reply = registered(&anonymous.with(key, value), request).await;
+        let request = RegisterRequest { email: format!("u{number}@new.test"), ..join_request("") };
+        let reply = register_successfully(&anonymous.with(key, value), request).await;
         assert_eq!(reply.tenant.expect("the tenant").id, acme.tenant_id);
     }
-    let founding = RegisterRequest { organization_name: "New".into(), ..join("") };
-    let reply = register(&anonymous.with("x-tenant-id", "acme"), founding).await;
-    refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+    let new_tenant = RegisterRequest { organization_name: "New".into(), ..join_request("") };
+    let reply = register(&anonymous.with("x-tenant-id", "acme"), new_tenant).await;
+    assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
 async fn joining_requires_a_known_active_tenant() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     update_settings(&acme, json!({ "self_registration": true })).await;
-    let staff = app.platform_admin().await;
+    let platform_admin = app.platform_admin().await;
     let request = SuspendTenantRequest { tenant: "acme".into() };
-    staff.tenants().suspend_tenant(request).await.expect("suspended");
+    platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
     let anonymous = app.anonymous();
 
     for (client, slug, code, reason) in [
@@ -87,7 +89,7 @@ async fn joining_requires_a_known_active_tenant() {
         (anonymous.clone(), "acme", Code::PermissionDenied, "REGISTRATION_CLOSED"),
         (anonymous.clone(), "platform", Code::PermissionDenied, "REGISTRATION_CLOSED"),
     ] {
-        refused(register(&client, join(slug)).await, code, reason);
+        assert_refused(register(&client, join_request(slug)).await, code, reason);
     }
 }
 
@@ -95,22 +97,23 @@ async fn joining_requires_a_known_active_tenant() {
 #[tokio::test]
 async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let root = app.platform_admin().await;
-    let open = json!({ "self_registration": true });
+    let acme = app.create_tenant("acme").await;
+    let platform_admin = app.platform_admin().await;
+    let self_registration = json!({ "self_registration": true });
     let enable_self_registration = |tenant: &str| UpdateTenantRequest {
         tenant: tenant.into(),
-        settings: struct_of(open.clone()),
+        settings: struct_of(self_registration.clone()),
         ..UpdateTenantRequest::default()
     };
     let anonymous = app.anonymous();
     let assert_cannot_join = async |slug: &str| {
-        let reply = register(&anonymous, join(slug)).await;
-        refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
+        let reply = register(&anonymous, join_request(slug)).await;
+        assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
     };
     for tenant in ["", "platform"] {
-        let refusal = root.tenants().update_tenant(enable_self_registration(tenant)).await;
-        refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+        let refusal =
+            platform_admin.tenants().update_tenant(enable_self_registration(tenant)).await;
+        assert_refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
     }
     assert_cannot_join("platform").await;
     // A role with the name `member` does not open the platform for self-registration.
@@ -120,51 +123,55 @@ async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
         system: true,
         ..Default::default()
     };
-    root.roles().create_role(role).await.expect("made");
-    let refusal = root.tenants().update_tenant(enable_self_registration("")).await;
-    refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+    platform_admin.roles().create_role(role).await.expect("created");
+    let refusal = platform_admin.tenants().update_tenant(enable_self_registration("")).await;
+    assert_refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
     // A tenant may have stored this setting before UpdateTenant refused the setting.
     let store_setting = "update tenants set settings = '{\"self_registration\": true}'";
-    sqlx::query(store_setting).execute(&mut app.owner().await).await.expect("set");
+    sqlx::query(store_setting).execute(&mut app.owner_connection().await).await.expect("stored");
     assert_cannot_join("platform").await;
 
     let request = tenantry::proto::v1::DeleteRoleRequest {
         role_id: acme.system_role("member").await,
         ..Default::default()
     };
-    let staff = root.with("x-tenant-id", &acme.tenant_id);
-    staff.roles().delete_role(request).await.expect("deleted");
+    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    platform_admin_in_acme.roles().delete_role(request).await.expect("deleted");
     assert_cannot_join("acme").await;
     update_settings(&acme, json!({})).await;
     let refusal = acme.tenants().update_tenant(enable_self_registration("")).await;
-    refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
+    assert_refused(refusal, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
 #[tokio::test]
 async fn a_retry_gets_the_first_result() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     update_settings(&acme, json!({ "self_registration": true })).await;
     let anonymous = app.anonymous();
-    let once = || RegisterRequest { request_id: "once".into(), ..join("acme") };
+    let request_with_id = || RegisterRequest { request_id: "once".into(), ..join_request("acme") };
 
-    let calls = (0..5).map(|_| registered(&anonymous, once()));
+    let calls = (0..5).map(|_| register_successfully(&anonymous, request_with_id()));
     let results = futures::future::join_all(calls).await;
     assert!(results.iter().all(|result| *result == results[0]));
-    let other = RegisterRequest { email: "eve@new.test".into(), ..once() };
-    refused(register(&anonymous, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let changed_request = RegisterRequest { email: "eve@new.test".into(), ..request_with_id() };
+    assert_refused(
+        register(&anonymous, changed_request).await,
+        Code::InvalidArgument,
+        "REQUEST_ID_REUSED",
+    );
 }
 
 #[tokio::test]
 async fn a_tenant_may_require_longer_passwords() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     update_settings(&acme, json!({ "self_registration": true, "password_min_length": 12 })).await;
     let anonymous = app.anonymous();
     let join_with_password =
-        |password: &str| RegisterRequest { password: password.into(), ..join("acme") };
+        |password: &str| RegisterRequest { password: password.into(), ..join_request("acme") };
 
     let short = register(&anonymous, join_with_password("elevenchars")).await;
-    refused(short, Code::InvalidArgument, "INVALID_FIELDS");
-    registered(&anonymous, join_with_password("twelve chars")).await;
+    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    register_successfully(&anonymous, join_with_password("twelve chars")).await;
 }

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 use tonic::{Code, Response, Status};
 
 use crate::{
-    harness::{Client, PASSWORD, TestApp, refused},
+    harness::{Client, PASSWORD, TestApp, assert_refused},
     limits::{address, at, trusting_local_proxy},
 };
 
@@ -27,16 +27,16 @@ async fn server_with_mode(mode: &'static str) -> TestApp {
 }
 
 /// Signs in without a tenant. Returns the slug of the matching account's tenant.
-async fn signs_in_to(client: &Client, password: &str) -> Result<String, Status> {
+async fn sign_in_without_tenant(client: &Client, password: &str) -> Result<String, Status> {
     let tokens = client.auth().login(login_request(EMAIL, password)).await?.into_inner();
     let me = client.with_token(&tokens.access_token).auth().who_am_i(WhoAmIRequest {}).await;
     Ok(me.expect("an identity").into_inner().tenant.expect("a tenant").slug)
 }
 
 #[track_caller]
-fn assert_refused(reply: Result<String, Status>) {
+fn assert_sign_in_refused(reply: Result<String, Status>) {
     let reply = reply.map(Response::new);
-    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
 async fn create_account(tenant: &Client, password: &str) -> String {
@@ -45,14 +45,14 @@ async fn create_account(tenant: &Client, password: &str) -> String {
         credential: Some(Credential::Password(password.into())),
         ..CreateUserRequest::default()
     };
-    let reply = tenant.users().create_user(request).await.expect("made").into_inner();
+    let reply = tenant.users().create_user(request).await.expect("created").into_inner();
     reply.user.expect("the user").id
 }
 
 async fn mark_email_verified(app: &TestApp, user: &str) {
     sqlx::query("update users set email_verified = true where user_id = $1::uuid")
         .bind(user)
-        .execute(&mut app.owner().await)
+        .execute(&mut app.owner_connection().await)
         .await
         .expect("verified");
 }
@@ -62,61 +62,64 @@ async fn mark_email_verified(app: &TestApp, user: &str) {
 #[tokio::test]
 async fn only_a_verified_address_signs_in_without_a_tenant() {
     let app = server_with_mode("verified").await;
-    let (acme, stranger) = (app.tenant("acme").await, app.tenant("stranger").await);
+    let (acme, stranger) = (app.create_tenant("acme").await, app.create_tenant("stranger").await);
     let stranger_account = create_account(&stranger, OTHER_PASSWORD).await;
     let anonymous = app.anonymous();
-    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
+    assert_sign_in_refused(sign_in_without_tenant(&anonymous, OTHER_PASSWORD).await);
     let ada = create_account(&acme, PASSWORD).await;
-    assert_refused(signs_in_to(&anonymous, PASSWORD).await);
+    assert_sign_in_refused(sign_in_without_tenant(&anonymous, PASSWORD).await);
 
     mark_email_verified(&app, &ada).await;
-    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "acme");
-    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
+    assert_eq!(sign_in_without_tenant(&anonymous, PASSWORD).await.expect("signs in"), "acme");
+    assert_sign_in_refused(sign_in_without_tenant(&anonymous, OTHER_PASSWORD).await);
     anonymous.login("stranger", EMAIL, OTHER_PASSWORD).await;
 
     // Now the second account is also a verified account of the owner.
     mark_email_verified(&app, &stranger_account).await;
-    assert_eq!(signs_in_to(&anonymous, OTHER_PASSWORD).await.expect("signs in"), "stranger");
-    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "acme");
+    assert_eq!(
+        sign_in_without_tenant(&anonymous, OTHER_PASSWORD).await.expect("signs in"),
+        "stranger"
+    );
+    assert_eq!(sign_in_without_tenant(&anonymous, PASSWORD).await.expect("signs in"), "acme");
 
     // A changed address is no longer verified.
     for email in ["other@both.test", EMAIL] {
         acme.change_email(&ada, email).await.expect("changed");
     }
-    assert_refused(signs_in_to(&anonymous, PASSWORD).await);
+    assert_sign_in_refused(sign_in_without_tenant(&anonymous, PASSWORD).await);
 }
 
-/// N15: the server tries at most three accounts, verified accounts first and then the oldest.
-/// Accounts that may not sign in are not among the three.
+/// N15: the server tries at most three accounts: verified accounts first, then the oldest accounts.
+/// Accounts that may not sign in do not count.
 #[tokio::test]
 async fn in_mode_any_verified_accounts_are_tried_first() {
     let app = server_with_mode("any").await;
     let anonymous = app.anonymous();
     let mut users = Vec::new();
     for slug in ["a", "b", "c", "d"] {
-        let admin = app.tenant(slug).await;
+        let admin = app.create_tenant(slug).await;
         let user =
             create_account(&admin, if slug == "d" { OTHER_PASSWORD } else { PASSWORD }).await;
         users.push((admin, user));
     }
-    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "a");
-    assert_refused(signs_in_to(&anonymous, OTHER_PASSWORD).await);
+    assert_eq!(sign_in_without_tenant(&anonymous, PASSWORD).await.expect("signs in"), "a");
+    assert_sign_in_refused(sign_in_without_tenant(&anonymous, OTHER_PASSWORD).await);
 
     mark_email_verified(&app, &users[2].1).await;
-    assert_eq!(signs_in_to(&anonymous, PASSWORD).await.expect("signs in"), "c");
+    assert_eq!(sign_in_without_tenant(&anonymous, PASSWORD).await.expect("signs in"), "c");
 
     let (admin, user_id) = users[0].clone();
     admin.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    assert_eq!(signs_in_to(&anonymous, OTHER_PASSWORD).await.expect("signs in"), "d");
+    assert_eq!(sign_in_without_tenant(&anonymous, OTHER_PASSWORD).await.expect("signs in"), "d");
 }
 
 #[tokio::test]
-async fn in_mode_off_the_tenant_must_be_named() {
+async fn in_mode_off_a_sign_in_must_specify_the_tenant() {
     let app = server_with_mode("off").await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for email in [acme.email.as_str(), "nobody@acme.test"] {
         let reply = app.anonymous().auth().login(login_request(email, PASSWORD)).await;
-        refused(reply, Code::InvalidArgument, "TENANT_REQUIRED");
+        assert_refused(reply, Code::InvalidArgument, "TENANT_REQUIRED");
     }
 }
 
@@ -133,26 +136,27 @@ async fn sign_in_with_tenant(
 
 #[track_caller]
 fn assert_wrong_password(status: Option<Status>) {
-    let reply = Err::<Response<()>, _>(status.expect("a refusal of the wrong password"));
-    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let reply = Err::<Response<()>, _>(status.expect("the wrong password is refused"));
+    assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
 #[track_caller]
 fn assert_rate_limited(status: Option<Status>) {
-    let reply = Err::<Response<()>, _>(status.expect("a refusal above the limit"));
-    refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
+    let reply = Err::<Response<()>, _>(status.expect("a call above the limit is refused"));
+    assert_refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
 /// N15: guesses without a tenant do not reveal which tenant has the address.
 #[tokio::test]
 async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
     let app = server_with_mode("any").await;
-    let acme = app.tenant("acme").await;
-    app.tenant("beta").await;
+    let acme = app.create_tenant("acme").await;
+    app.create_tenant("beta").await;
     create_account(&acme, PASSWORD).await;
     let stranger = at(&app, &address());
     let emails = [EMAIL, "nobody@both.test"];
     for email in emails {
+        // Ten wrong guesses reach the limit for one network.
         for _ in 0..10 {
             assert_wrong_password(
                 stranger.auth().login(login_request(email, "not this one")).await.err(),
@@ -182,22 +186,25 @@ async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tena
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
     })
     .await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     create_account(&acme, PASSWORD).await;
     for _ in 0..5 {
-        assert_eq!(signs_in_to(&at(&app, &address()), PASSWORD).await.expect("signs in"), "acme");
+        assert_eq!(
+            sign_in_without_tenant(&at(&app, &address()), PASSWORD).await.expect("signs in"),
+            "acme"
+        );
     }
-    // The tenant's limit is reached, so the tenant's accounts are not tried.
-    assert_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    // The limit of five calls is reached, so the tenant's accounts are not tried.
+    assert_sign_in_refused(sign_in_without_tenant(&at(&app, &address()), PASSWORD).await);
     assert!(sign_in_with_tenant(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
 }
 
 /// N15: a sign-in without a tenant skips an account that is limited because of earlier guesses,
-/// with or without a tenant. The answer does not reveal the skipped account.
+/// with or without a tenant. The response does not reveal the skipped account.
 #[tokio::test]
-async fn guesses_without_a_tenant_count_for_each_account_they_try() {
+async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
     let app = server_with_mode("any").await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
 
@@ -205,48 +212,53 @@ async fn guesses_without_a_tenant_count_for_each_account_they_try() {
     for _ in 0..10 {
         assert_wrong_password(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
     }
-    assert_refused(signs_in_to(&client, PASSWORD).await);
-    assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+    assert_sign_in_refused(sign_in_without_tenant(&client, PASSWORD).await);
+    assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
     assert_rate_limited(sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await);
 
-    // A success at one account is a wrong guess at the accounts that were tried before, but not
-    // at the accounts after the matching account.
+    // A sign-in to an account is also a wrong guess for each account that was tried before this
+    // account. It is no guess for the accounts after this account.
     let client = at(&app, &address());
     for _ in 0..10 {
-        assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+        assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
     }
-    assert_refused(signs_in_to(&client, PASSWORD).await);
+    assert_sign_in_refused(sign_in_without_tenant(&client, PASSWORD).await);
     assert!(
         sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await.is_none(),
         "the right password was refused"
     );
     let client = at(&app, &address());
     for _ in 0..11 {
-        assert_eq!(signs_in_to(&client, PASSWORD).await.expect("signs in"), "a");
+        assert_eq!(sign_in_without_tenant(&client, PASSWORD).await.expect("signs in"), "a");
     }
-    assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+    assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
 }
 
-/// N15: a holder of an account with the address cannot guess the password of another account
-/// without limit by signing in from many networks.
+/// N15: a user with one account of the address cannot guess the password of another account of the
+/// address from many networks without limit.
 #[tokio::test]
-async fn guesses_without_a_tenant_at_an_account_are_limited_over_all_networks() {
+async fn guesses_without_a_tenant_are_limited_for_an_account_over_all_networks() {
     let app = server_with_mode("any").await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
     let known_network = at(&app, &address());
-    assert_eq!(signs_in_to(&known_network, PASSWORD).await.expect("signs in"), "a");
+    assert_eq!(sign_in_without_tenant(&known_network, PASSWORD).await.expect("signs in"), "a");
     for _ in 0..10 {
         let client = at(&app, &address());
         for _ in 0..10 {
-            assert_eq!(signs_in_to(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+            assert_eq!(
+                sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"),
+                "b"
+            );
         }
     }
-    assert_refused(signs_in_to(&at(&app, &address()), PASSWORD).await);
+    assert_sign_in_refused(sign_in_without_tenant(&at(&app, &address()), PASSWORD).await);
     assert!(sign_in_with_tenant(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
     assert_eq!(
-        signs_in_to(&known_network, PASSWORD).await.expect("signs in from a known network"),
+        sign_in_without_tenant(&known_network, PASSWORD)
+            .await
+            .expect("signs in from a known network"),
         "a"
     );
 }
@@ -256,15 +268,15 @@ async fn guesses_without_a_tenant_at_an_account_are_limited_over_all_networks() 
 #[tokio::test]
 async fn a_failure_is_recorded_for_every_account_that_was_tried() {
     let app = server_with_mode("any").await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     create_account(&a, PASSWORD).await;
     create_account(&b, PASSWORD).await;
-    assert_refused(signs_in_to(&app.anonymous(), "not this one").await);
+    assert_sign_in_refused(sign_in_without_tenant(&app.anonymous(), "not this one").await);
     for tenant in [&a, &b] {
-        assert_eq!(app.audited(&tenant.tenant_id, "sign_in_failed").await, 1);
+        assert_eq!(app.audit_event_count(&tenant.tenant_id, "sign_in_failed").await, 1);
     }
     let reply = app.anonymous().auth().login(login_request("nobody@both.test", PASSWORD)).await;
-    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let nil = uuid::Uuid::nil().to_string();
-    assert_eq!(app.audited(&nil, "sign_in_failed").await, 1);
+    assert_eq!(app.audit_event_count(&nil, "sign_in_failed").await, 1);
 }

@@ -9,20 +9,20 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unknown_id};
 
-/// Number of samples per cause. Below the number of failures that limits an account for all
-/// networks.
+/// Number of samples per cause. Below the number of failures after which an account is limited over
+/// all networks.
 const SAMPLES: usize = 90;
 
 /// Number of samples per cause in a test where each sample takes [`FAILURE_TIME`].
 const SLOW_SAMPLES: usize = 16;
 
-/// Fixed duration of a failed sign-in. Well above the duration of the most expensive hash that
-/// may be imported, even on a busy machine.
+/// Fixed duration of a failed sign-in. Well above the time to compare a password with the most
+/// expensive hash that may be imported, even on a busy machine.
 const FAILURE_TIME: &str = "3s";
 
-/// Threshold of the distance between two samples. Samples of the same distribution exceed the
+/// Upper limit of the distance between two samples. Samples of the same distribution exceed the
 /// threshold with a probability of 1e-6 (two-sample Kolmogorov-Smirnov test,
 /// `sqrt(-ln(1e-6 / 2) / samples)`).
 fn distance_threshold(samples: usize) -> f64 {
@@ -35,12 +35,14 @@ fn as_float(count: usize) -> f64 {
 
 /// Kolmogorov-Smirnov distance between the distributions of two sorted samples, from 0 to 1.
 fn distance(first_times: &[Duration], second_times: &[Duration]) -> f64 {
-    let share = |sample: &[Duration], point: Duration| {
+    let fraction_up_to = |sample: &[Duration], point: Duration| {
         as_float(sample.partition_point(|time| *time <= point)) / as_float(sample.len())
     };
     let points = first_times.iter().chain(second_times);
     points
-        .map(|&point| (share(first_times, point) - share(second_times, point)).abs())
+        .map(|&point| {
+            (fraction_up_to(first_times, point) - fraction_up_to(second_times, point)).abs()
+        })
         .fold(0.0, f64::max)
 }
 
@@ -77,25 +79,27 @@ async fn time_failed_sign_in(app: &TestApp, round: usize, slug: &str, email: &st
     let start = Instant::now();
     let reply = auth.login(request).await;
     let duration = start.elapsed();
-    refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
     duration
 }
 
 /// B07, R9: the causes of a failed sign-in have the same distribution of durations.
 #[tokio::test]
 async fn causes_of_failure_cannot_be_distinguished_by_time() {
-    let app = TestApp::with_full_hashes(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
-    let acme = app.tenant("acme").await;
+    let app =
+        TestApp::with_production_hash_cost(|values| values.set("TRUSTED_PROXIES", "127.0.0.1"))
+            .await;
+    let acme = app.create_tenant("acme").await;
     let disabled = acme.create_user("disabled@acme.test").await;
     let request = DisableUserRequest { user_id: disabled };
     acme.users().disable_user(request).await.expect("disabled");
     acme.create_user_without_password("invited@acme.test").await;
     // Failures with an unknown tenant are counted by email, across all unknown tenants.
-    let elsewhere = format!("{}@nowhere.test", unknown_id());
+    let unknown_tenant_email = format!("{}@nowhere.test", unknown_id());
     let mut causes = [
         ("wrong password", "acme", "admin@acme.test"),
         ("no such user", "acme", "nobody@acme.test"),
-        ("no such tenant", "nowhere", elsewhere.as_str()),
+        ("no such tenant", "nowhere", unknown_tenant_email.as_str()),
         ("disabled", "acme", "disabled@acme.test"),
         ("without a password", "acme", "invited@acme.test"),
     ]
@@ -110,7 +114,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
 }
 
 /// Creates a user with an imported bcrypt hash of this cost.
-async fn import(admin: &Client, email: &str, cost: u32) -> String {
+async fn import_user(admin: &Client, email: &str, cost: u32) -> String {
     let hash = bcrypt::hash_with_salt(PASSWORD, cost, [7; 16]).expect("bcrypt").to_string();
     let request = CreateUserRequest {
         email: email.into(),
@@ -121,27 +125,27 @@ async fn import(admin: &Client, email: &str, cost: u32) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N13: the check of an imported hash has another duration than the check of the server's own
-/// hash, so the server answers all failures after a fixed duration.
+/// N13: the check of an imported hash takes another time than the check of a hash that the server
+/// made, so the server answers all failures after a fixed time.
 #[tokio::test]
 async fn imported_users_cannot_be_distinguished_by_time() {
-    let app = TestApp::with_full_hashes(|values| {
+    let app = TestApp::with_production_hash_cost(|values| {
         values.set("TRUSTED_PROXIES", "127.0.0.1");
         values.set("SIGN_IN_FAILURE_TIME", FAILURE_TIME);
     })
     .await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for cost in [4, 10, 12] {
-        import(&acme, &format!("cost-{cost}@acme.test"), cost).await;
+        import_user(&acme, &format!("cost-{cost}@acme.test"), cost).await;
     }
-    let user_id = import(&acme, "disabled@acme.test", 12).await;
+    let user_id = import_user(&acme, "disabled@acme.test", 12).await;
     acme.users().disable_user(DisableUserRequest { user_id }).await.expect("disabled");
-    let unreadable = import(&acme, "unreadable@acme.test", 4).await;
+    let unreadable = import_user(&acme, "unreadable@acme.test", 4).await;
     sqlx::query("update credentials set password_hash = 'none' where user_id = $1::uuid")
         .bind(&unreadable)
-        .execute(&mut app.owner().await)
+        .execute(&mut app.owner_connection().await)
         .await
-        .expect("made unreadable");
+        .expect("the hash is replaced");
     let mut causes = [
         ("argon2id", "admin@acme.test"),
         ("no such user", "nobody@acme.test"),
@@ -166,11 +170,13 @@ async fn imported_users_cannot_be_distinguished_by_time() {
     assert_same_distribution(&causes.map(|(times, _)| times));
 }
 
-/// N13: only a failed sign-in waits for the fixed duration, and at most until the call's deadline.
+/// N13: only a failed sign-in waits for the fixed time, and at most until the call's deadline.
 #[tokio::test]
-async fn a_correct_password_is_answered_at_once_and_a_wrong_password_waits_until_the_deadline() {
-    let app = TestApp::with_full_hashes(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
-    let acme = app.tenant("acme").await;
+async fn the_response_to_a_correct_password_does_not_wait_for_the_failure_time() {
+    let app =
+        TestApp::with_production_hash_cost(|values| values.set("SIGN_IN_FAILURE_TIME", "10s"))
+            .await;
+    let acme = app.create_tenant("acme").await;
     let login_request = |password: &str| {
         let request = LoginRequest {
             email: acme.email.clone(),
@@ -183,18 +189,21 @@ async fn a_correct_password_is_answered_at_once_and_a_wrong_password_waits_until
         request
     };
     app.anonymous().auth().login(login_request(PASSWORD)).await.expect("before its deadline");
-    let status = app.anonymous().auth().login(login_request("wrong")).await.expect_err("it waits");
-    // The client's own timer may fire first.
+    let status =
+        app.anonymous().auth().login(login_request("wrong")).await.expect_err("the call times out");
+    // CANCELLED when the client's own timer fires first.
     let code = status.code();
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
 }
 
-/// N13: a user's change of the own email checks the current password. A failure takes as long as
-/// a failed sign-in.
+/// N13: when a user changes the user's own email, the current password is checked. A failure takes
+/// as long as a failed sign-in.
 #[tokio::test]
 async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {
-    let app = TestApp::with_full_hashes(|values| values.set("SIGN_IN_FAILURE_TIME", "10s")).await;
-    let acme = app.tenant("acme").await;
+    let app =
+        TestApp::with_production_hash_cost(|values| values.set("SIGN_IN_FAILURE_TIME", "10s"))
+            .await;
+    let acme = app.create_tenant("acme").await;
     let change = async |password: &str| {
         let request = UpdateUserRequest {
             user_id: acme.user_id.clone(),
@@ -206,7 +215,7 @@ async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {
         request.set_timeout(Duration::from_secs(5));
         acme.users().update_user(request).await
     };
-    let status = change("wrong").await.expect_err("it waits");
+    let status = change("wrong").await.expect_err("the call times out");
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     change(PASSWORD).await.expect("before its deadline");
 }

@@ -3,17 +3,17 @@
 use serde_json::json;
 use tenantry::proto::v1::{RoleLevel, WhoAmIRequest, WhoAmIResponse};
 
-use crate::harness::{Client, TestApp, until};
+use crate::harness::{Client, TestApp, wait_until};
 
 async fn who_am_i(client: &Client) -> WhoAmIResponse {
     client.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner()
 }
 
 #[tokio::test]
-async fn it_returns_user_tenant_session_roles_and_permissions() {
+async fn who_am_i_returns_user_tenant_session_roles_and_permissions() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read", "bill:*"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read", "bill:*"]).await;
     let second_role = acme.create_role("more", RoleLevel::Member, &["doc:read", "a:b"]).await;
     let scoped = acme.create_role("scoped", RoleLevel::Member, &["doc:write"]).await;
     acme.assign(&ada.user_id, &second_role).await;
@@ -35,27 +35,27 @@ async fn it_returns_user_tenant_session_roles_and_permissions() {
 #[tokio::test]
 async fn expired_assignments_are_left_out() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
     acme.assign_for_an_hour(&ada.user_id, &role).await;
 
     assert_eq!(who_am_i(&ada).await.roles, ["ops"]);
-    app.let_expire(&ada.user_id).await;
+    app.expire_assignments(&ada.user_id).await;
     let has_expired = || async {
         let me = who_am_i(&ada).await;
         me.roles.is_empty() && me.permissions.is_empty()
     };
-    until(1, has_expired).await;
+    wait_until(1, has_expired).await;
 }
 
 #[tokio::test]
 async fn platform_staff_in_another_tenant_get_their_own_identity() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let staff = app.platform_admin().await;
+    let acme = app.create_tenant("acme").await;
+    let platform_admin = app.platform_admin().await;
 
-    let me = who_am_i(&staff.with("x-tenant-id", &acme.tenant_id)).await;
-    assert_eq!(me.user.expect("a user").id, staff.user_id);
+    let me = who_am_i(&platform_admin.with("x-tenant-id", &acme.tenant_id)).await;
+    assert_eq!(me.user.expect("a user").id, platform_admin.user_id);
     assert_eq!(me.tenant.expect("a tenant").slug, "platform");
 }

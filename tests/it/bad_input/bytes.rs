@@ -7,11 +7,11 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service, ServiceExt};
 
 use super::callers;
-use crate::harness::{Ids, Method, TestApp, precise, refused};
+use crate::harness::{Ids, Method, TestApp, assert_documented_error, assert_refused};
 
 /// Bytes that are no protobuf message of any type.
 const GARBAGE: &[&[u8]] = &[
-    // A tag that does not end, a tag that is too large, and tags of field 0.
+    // A tag that does not end, a tag that is too large, and two tags of field 0.
     &[0xff],
     &[0xff; 16],
     &[0x00],
@@ -38,8 +38,8 @@ async fn undecodable_bytes_are_refused_by_every_method() {
     for (method, client) in &callers {
         for bytes in GARBAGE {
             let reply = method.call_raw(client, bytes.to_vec()).await;
-            assert!(reply.is_err(), "{} takes {bytes:x?}", method.path());
-            refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
+            assert!(reply.is_err(), "{} accepted {bytes:x?}", method.path());
+            assert_refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
         }
     }
     assert_eq!(app.row_counts().await, before);
@@ -57,10 +57,10 @@ async fn text_that_is_not_utf8_is_undecodable() {
                 prost::encoding::bytes::encode(field.number(), &bad.to_vec(), &mut bytes);
                 let reply = method.call_raw(client, bytes).await;
                 assert!(reply.is_err(), "{} {}", method.path(), field.name());
-                let status = refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
+                let status = assert_refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
                 assert!(
                     !status.message().contains(field.name()),
-                    "the status has the decoder's message"
+                    "the status contains the decoder's message"
                 );
             }
         }
@@ -72,76 +72,87 @@ async fn text_that_is_not_utf8_is_undecodable() {
 #[tokio::test]
 async fn structs_nested_too_deep_to_decode_are_refused() {
     let app = TestApp::spawn().await;
-    let mut seen = 0;
+    let mut calls = 0;
     for (method, client) in callers(&app).await {
         let is_struct = |kind: &Kind| match kind {
             Kind::Message(message) => message.full_name() == "google.protobuf.Struct",
             _ => false,
         };
         for field in method.0.input().fields().filter(|field| is_struct(&field.kind())) {
+            // The decoder accepts at most 100 nested messages.
             for (depth, too_deep) in [(10, false), (101, true), (1000, true)] {
-                for nested in [structs(depth), lists(depth)] {
+                for nested in [nested_structs(depth), nested_lists(depth)] {
                     let mut bytes = method.sample(&Ids::random()).encode_to_vec();
                     prost::encoding::bytes::encode(field.number(), &nested, &mut bytes);
                     let reply = method.call_raw(&client, bytes).await;
                     let what = format!("{} {} {depth}", method.path(), field.name());
-                    let reason = precise(&what, &reply);
+                    let reason = assert_documented_error(&what, &reply);
                     assert_eq!(reason == "UNDECODABLE_MESSAGE", too_deep, "{what}: {reason}");
-                    seen += 1;
+                    calls += 1;
                 }
             }
         }
     }
-    assert!(seen >= 30, "{seen}");
+    // Each field gets six calls.
+    assert!(calls >= 30, "{calls} calls");
 }
 
 /// N02: a value that cannot be returned is refused when it is sent.
 #[tokio::test]
 async fn structs_nested_more_than_20_deep_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
-    let mut seen = 0;
+    let mut calls = 0;
     for (method, client) in callers(&app).await {
         let is_struct = |field: &FieldDescriptor| match field.kind() {
             Kind::Message(message) => message.full_name() == "google.protobuf.Struct",
             _ => false,
         };
-        let is_of_ours = |field: &FieldDescriptor| match field.kind() {
+        let is_api_message = |field: &FieldDescriptor| match field.kind() {
             Kind::Message(message) => message.package_name() == "tenantry.v1",
             _ => false,
         };
         let input = method.0.input();
         let has_struct = |field: &FieldDescriptor| {
             let kind = field.kind();
-            kind.as_message().is_some_and(|inner| inner.fields().any(|field| is_struct(&field)))
+            kind.as_message().is_some_and(|message| message.fields().any(|field| is_struct(&field)))
         };
-        let inner: Vec<_> = input
+        // Of the messages inside requests, only the items of a batch have a Struct. This test does
+        // not cover them.
+        let fields_with_struct: Vec<_> = input
             .fields()
-            .filter(|field| is_of_ours(field) && has_struct(field))
+            .filter(|field| is_api_message(field) && has_struct(field))
             .map(|field| field.name().to_owned())
             .collect();
-        assert!(inner.is_empty() || inner == ["items"], "{}: {inner:?}", method.path());
+        assert!(
+            fields_with_struct.is_empty() || fields_with_struct == ["items"],
+            "{}: {fields_with_struct:?}",
+            method.path()
+        );
         for field in input.fields().filter(is_struct) {
-            let role = if client.user_id.is_empty() {
+            let ids = if client.user_id.is_empty() {
                 Ids::random()
             } else {
-                Ids::of(&client, &client.system_role("viewer").await)
+                Ids::of_client(&client, &client.system_role("viewer").await)
             };
-            for nested in [structs(20), lists(20), structs(25)] {
-                let mut bytes = method.sample(&role).encode_to_vec();
+            // The outermost Struct or list contains 20 or 25 others.
+            for nested in [nested_structs(20), nested_lists(20), nested_structs(25)] {
+                let mut bytes = method.sample(&ids).encode_to_vec();
                 prost::encoding::bytes::encode(field.number(), &nested, &mut bytes);
                 let reply = method.call_raw(&client, bytes).await;
                 assert!(reply.is_err(), "{} {}", method.path(), field.name());
-                let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+                let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
                 assert!(status.message().contains("nested at most 20"), "{status:?}");
-                seen += 1;
+                calls += 1;
             }
         }
     }
-    assert!(seen >= 18, "{seen}");
+    // Each field gets three calls.
+    assert!(calls >= 18, "{calls} calls");
 }
 
-/// A `Struct` nested `depth` times, encoded from the inside out.
-fn structs(depth: usize) -> Vec<u8> {
+/// An encoded `Struct` inside `depth` others. Field 5 of a `Value` is a `Struct`, fields 1 and 2 of
+/// an entry are the key and the value, and field 1 of a `Struct` has the entries.
+fn nested_structs(depth: usize) -> Vec<u8> {
     let mut inner = Struct::default().encode_to_vec();
     for _ in 0..depth {
         let (mut value, mut entry, mut outer) = (Vec::new(), Vec::new(), Vec::new());
@@ -154,8 +165,9 @@ fn structs(depth: usize) -> Vec<u8> {
     inner
 }
 
-/// A `Struct` with lists nested `depth` times.
-fn lists(depth: usize) -> Vec<u8> {
+/// An encoded `Struct` with a list inside `depth` other lists. Field 6 of a `Value` is a list, and
+/// field 1 of a list has the items.
+fn nested_lists(depth: usize) -> Vec<u8> {
     let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
     let mut inner = last.encode_to_vec();
     for _ in 0..depth {
@@ -176,22 +188,22 @@ async fn numbers_that_json_cannot_represent_are_invalid() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
         for field in method.0.input().fields() {
-            let Kind::Message(kind) = field.kind() else { continue };
-            if kind.full_name() != "google.protobuf.Struct" {
+            let Kind::Message(struct_type) = field.kind() else { continue };
+            if struct_type.full_name() != "google.protobuf.Struct" {
                 continue;
             }
             for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
                 let fields = [("a".to_owned(), prost_types::Value::from(number))].into();
                 let mut message = method.sample(&Ids::random());
-                // Leave the tenant empty, which means the caller's own: an unknown tenant would
-                // be refused first.
+                // An empty tenant means the caller's tenant. An unknown tenant would be refused
+                // first.
                 message.clear_field_by_name("tenant");
-                let mut inner = prost_reflect::DynamicMessage::new(kind.clone());
-                inner.transcode_from(&Struct { fields }).expect("a struct");
-                message.set_field(&field, Value::Message(inner));
+                let mut struct_value = prost_reflect::DynamicMessage::new(struct_type.clone());
+                struct_value.transcode_from(&Struct { fields }).expect("a struct");
+                message.set_field(&field, Value::Message(struct_value));
                 let reply = method.call(&client, &message).await;
                 assert!(reply.is_err(), "{} {number}", method.path());
-                refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+                assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
             }
         }
     }
@@ -211,7 +223,7 @@ async fn broken_frames_are_undecodable() {
             ("an unknown compression flag", "\u{2}\0\0\0\0"),
             ("a compressed message without an encoding", "\u{1}\0\0\0\0"),
         ] {
-            let status = post(method, client, body).await;
+            let status = send_body(method, client, body).await;
             let what = format!("{} {what}", method.path());
             assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
             assert_eq!(crate::harness::reason(&status), "UNDECODABLE_MESSAGE", "{what}");
@@ -221,7 +233,7 @@ async fn broken_frames_are_undecodable() {
 }
 
 /// Sends a raw request body.
-async fn post(method: &Method, client: &crate::harness::Client, body: &str) -> Status {
+async fn send_body(method: &Method, client: &crate::harness::Client, body: &str) -> Status {
     let mut request = http::Request::post(method.path())
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -236,7 +248,7 @@ async fn post(method: &Method, client: &crate::harness::Client, body: &str) -> S
 #[tokio::test]
 async fn unknown_methods_are_unimplemented() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for path in [
         "/",
         "/tenantry.v1.UserService",
@@ -255,7 +267,7 @@ async fn unknown_methods_are_unimplemented() {
         for client in [&acme, &app.anonymous()] {
             let reply = Method::call_path(client, path, Vec::new()).await;
             assert!(reply.is_err(), "{path}");
-            refused(reply, Code::Unimplemented, "METHOD_UNKNOWN");
+            assert_refused(reply, Code::Unimplemented, "METHOD_UNKNOWN");
         }
     }
 }

@@ -7,44 +7,46 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::callers;
-use crate::harness::{Client, Ids, Method, PASSWORD, RawReply, TestApp, precise, refused};
+use crate::harness::{
+    Client, Ids, Method, PASSWORD, RawReply, TestApp, assert_documented_error, assert_refused,
+};
 
-fn texts(method: &Method) -> Vec<FieldDescriptor> {
+fn text_fields(method: &Method) -> Vec<FieldDescriptor> {
     method.0.input().fields().filter(|field| field.kind() == Kind::String).collect()
 }
 
 /// Sets a field to a text, or a repeated field to a list with this text as its only item.
-fn set(message: &mut DynamicMessage, field: &FieldDescriptor, text: &str) {
+fn set_text(message: &mut DynamicMessage, field: &FieldDescriptor, text: &str) {
     let text = Value::String(text.to_owned());
     let value =
         if field.cardinality() == Cardinality::Repeated { Value::List(vec![text]) } else { text };
     message.set_field(field, value);
 }
 
-/// The fields that a status names.
-fn named(status: &Status) -> BTreeSet<String> {
+/// The fields for which a status reports a violation.
+fn violated_fields(status: &Status) -> BTreeSet<String> {
     let details = status.get_error_details();
     let request = details.bad_request().expect("a BadRequest");
     request.field_violations.iter().map(|violation| violation.field.clone()).collect()
 }
 
-/// A batch checks the fields of its items one by one.
+/// Whether a method is a batch, which checks the fields of each item separately.
 fn is_batch(method: &Method) -> bool {
     method.0.input().get_field_by_name("items").is_some()
 }
 
 #[tokio::test]
-async fn overlong_text_is_refused_and_every_field_is_named() {
+async fn overlong_text_is_refused_and_every_field_is_reported() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
-    for (method, client) in callers.iter().filter(|(method, _)| !texts(method).is_empty()) {
+    for (method, client) in callers.iter().filter(|(method, _)| !text_fields(method).is_empty()) {
         let mut message = method.request();
-        for field in texts(method) {
-            set(&mut message, &field, &"x".repeat(10_000));
+        for field in text_fields(method) {
+            set_text(&mut message, &field, &"x".repeat(10_000));
         }
-        // Only one member of a oneof is set.
-        let set: BTreeSet<_> = message
+        // Of the members of a oneof, only the last one is still set.
+        let expected: BTreeSet<_> = message
             .fields()
             .map(|(field, value)| match value {
                 Value::List(_) => format!("{}[0]", field.name()),
@@ -53,14 +55,14 @@ async fn overlong_text_is_refused_and_every_field_is_named() {
             .collect();
         let reply = method.call(client, &message).await;
         assert!(reply.is_err(), "{}", method.path());
-        let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
-        assert!(named(&status).is_superset(&set), "{}: {status:?}", method.path());
+        let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+        assert!(violated_fields(&status).is_superset(&expected), "{}: {status:?}", method.path());
     }
     assert_eq!(app.row_counts().await, before);
 }
 
 #[tokio::test]
-async fn all_malformed_ids_are_named_in_one_reply() {
+async fn one_reply_reports_all_malformed_ids() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
     let before = app.row_counts().await;
@@ -86,10 +88,10 @@ async fn all_malformed_ids_are_named_in_one_reply() {
                 message.set_field_by_name(name, Value::String(bad.to_owned()));
             }
             let reply = method.call(client, &message).await;
-            assert!(reply.is_err(), "{} takes {bad}", method.path());
-            let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+            assert!(reply.is_err(), "{} accepted {bad}", method.path());
+            let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
             assert!(
-                named(&status).iter().map(String::as_str).eq(ids.iter().copied()),
+                violated_fields(&status).iter().map(String::as_str).eq(ids.iter().copied()),
                 "{status:?}"
             );
         }
@@ -98,9 +100,9 @@ async fn all_malformed_ids_are_named_in_one_reply() {
 }
 
 #[tokio::test]
-async fn an_empty_message_is_answered_or_its_missing_fields_are_named() {
+async fn an_empty_message_is_accepted_or_its_missing_fields_are_reported() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let mut refusals = 0;
     for (method, client) in callers(&app).await {
         // Some methods end the caller's session, so each method gets its own caller.
@@ -113,21 +115,21 @@ async fn an_empty_message_is_answered_or_its_missing_fields_are_named() {
             app.anonymous().login("acme", &email, PASSWORD).await
         };
         let reply = method.call(&client, &method.request()).await;
-        let reason = precise(&method.path(), &reply);
-        let fine = ["", "INVALID_FIELDS", "PERMISSION_MISSING", "TENANT_REQUIRED"];
-        assert!(fine.contains(&reason.as_str()), "{}: {reason}", method.path());
+        let reason = assert_documented_error(&method.path(), &reply);
+        let allowed_reasons = ["", "INVALID_FIELDS", "PERMISSION_MISSING", "TENANT_REQUIRED"];
+        assert!(allowed_reasons.contains(&reason.as_str()), "{}: {reason}", method.path());
         if let Err(status) = reply
             && reason == "INVALID_FIELDS"
         {
-            assert!(!named(&status).is_empty());
+            assert!(!violated_fields(&status).is_empty());
             refusals += 1;
         }
     }
-    assert!(refusals > 10, "{refusals}");
+    assert!(refusals > 10, "{refusals} refusals");
 }
 
 /// Text with a meaning for Postgres, for LIKE, for a terminal or for a log.
-const NASTY: &[&str] = &[
+const SPECIAL_TEXTS: &[&str] = &[
     "\u{0}",
     "a\u{0}b",
     "'; drop table users; --",
@@ -144,79 +146,84 @@ const NASTY: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn special_text_in_any_field_gets_a_precise_answer() {
+async fn special_text_in_any_field_gets_a_documented_response() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
-        for field in texts(&method) {
-            for text in NASTY {
+        for field in text_fields(&method) {
+            for text in SPECIAL_TEXTS {
                 let mut message = method.sample(&Ids::random());
-                set(&mut message, &field, text);
+                set_text(&mut message, &field, text);
                 let what = format!("{} {} {text:?}", method.path(), field.name());
-                precise(&what, &method.call(&client, &message).await);
+                assert_documented_error(&what, &method.call(&client, &message).await);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn special_text_in_a_filter_gets_a_precise_answer() {
+async fn special_text_in_a_filter_gets_a_documented_response() {
     let app = TestApp::spawn().await;
     for (method, client) in callers(&app).await {
         let Some(field) = method.0.input().get_field_by_name("filter") else { continue };
         for name in ["email", "display_name", "name", "slug", "device_name", "role_name", "state"] {
-            for text in NASTY {
+            for text in SPECIAL_TEXTS {
                 let mut message = method.request();
                 let text = text.replace('\\', "\\\\");
-                set(&mut message, &field, &format!("{name} = \"{text}*\""));
+                set_text(&mut message, &field, &format!("{name} = \"{text}*\""));
                 let what = format!("{} {name} {text:?}", method.path());
-                precise(&what, &method.call(&client, &message).await);
-                set(&mut message, &field, &format!("{name} = \"{text}\""));
-                precise(&what, &method.call(&client, &message).await);
+                assert_documented_error(&what, &method.call(&client, &message).await);
+                set_text(&mut message, &field, &format!("{name} = \"{text}\""));
+                assert_documented_error(&what, &method.call(&client, &message).await);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn special_text_in_a_struct_gets_a_precise_answer() {
+async fn special_text_in_a_struct_gets_a_documented_response() {
     let app = TestApp::spawn().await;
-    let mut seen = 0;
+    let mut calls = 0;
     for (method, client) in callers(&app).await {
         for field in method.0.input().fields() {
-            let Kind::Message(kind) = field.kind() else { continue };
-            if kind.full_name() != "google.protobuf.Struct" {
+            let Kind::Message(struct_type) = field.kind() else { continue };
+            if struct_type.full_name() != "google.protobuf.Struct" {
                 continue;
             }
-            for text in NASTY {
+            for text in SPECIAL_TEXTS {
                 let value = prost_types::Value::from((*text).to_owned());
                 for (key, value) in [("a".to_owned(), value.clone()), ((*text).to_owned(), value)] {
-                    let scope = prost_types::Struct { fields: [(key, value)].into() };
-                    let reply = call_with(&method, &client, &field, kind.clone(), &scope).await;
-                    precise(&format!("{} {} {text:?}", method.path(), field.name()), &reply);
-                    seen += 1;
+                    let sent = prost_types::Struct { fields: [(key, value)].into() };
+                    let reply =
+                        call_with_struct(&method, &client, &field, struct_type.clone(), &sent)
+                            .await;
+                    assert_documented_error(
+                        &format!("{} {} {text:?}", method.path(), field.name()),
+                        &reply,
+                    );
+                    calls += 1;
                 }
             }
         }
     }
-    assert!(seen > 50, "{seen}");
+    assert!(calls > 50, "{calls} calls");
 }
 
-async fn call_with(
+async fn call_with_struct(
     method: &Method,
     client: &Client,
     field: &FieldDescriptor,
-    kind: prost_reflect::MessageDescriptor,
-    value: &prost_types::Struct,
+    struct_type: prost_reflect::MessageDescriptor,
+    sent: &prost_types::Struct,
 ) -> RawReply {
-    let mut inner = DynamicMessage::new(kind);
-    inner.transcode_from(value).expect("a struct");
+    let mut inner = DynamicMessage::new(struct_type);
+    inner.transcode_from(sent).expect("a struct");
     let mut message = method.sample(&Ids::random());
     message.set_field(field, Value::Message(inner));
     method.call(client, &message).await
 }
 
 /// Texts that are not printable on one line, or that have invisible or unassigned characters.
-const NO_NAMES: &[&str] = &[
+const INVALID_NAMES: &[&str] = &[
     " a",
     "a ",
     "\u{a0}",
@@ -245,7 +252,7 @@ const NO_NAMES: &[&str] = &[
 ];
 
 /// Valid names of people and things.
-const NAMES: &[&str] = &[
+const VALID_NAMES: &[&str] = &[
     "Ada",
     "O'Neill-Łukasiewicz, Jr.",
     "e\u{301}te\u{301}",
@@ -257,10 +264,10 @@ const NAMES: &[&str] = &[
     "<b>\"%_\\$1</b>",
 ];
 
-/// N16. Fields that are not listed here hold names.
+/// N16: names are printable text on one line. A text field is a name unless `other_fields` has it.
 #[tokio::test]
 async fn every_name_is_printable_text_on_one_line() {
-    let no_names = [
+    let other_fields = [
         "email",
         "password",
         "new_password",
@@ -285,39 +292,45 @@ async fn every_name_is_printable_text_on_one_line() {
         "client_assertion",
     ];
     let app = TestApp::spawn().await;
-    let mut seen = std::collections::BTreeSet::new();
+    let mut name_fields = std::collections::BTreeSet::new();
     for (method, client) in callers(&app).await {
-        for field in texts(&method) {
-            if field.name().ends_with("_id") || no_names.contains(&field.name()) {
+        for field in text_fields(&method) {
+            if field.name().ends_with("_id") || other_fields.contains(&field.name()) {
                 continue;
             }
             let what = format!("{}.{}", method.0.name(), field.name());
-            for text in NO_NAMES {
+            for text in INVALID_NAMES {
                 let mut message = method.sample(&Ids::random());
-                set(&mut message, &field, text);
+                set_text(&mut message, &field, text);
                 let reply = method.call(&client, &message).await;
-                assert!(reply.is_err(), "{what} takes {text:?}");
-                let status = refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
-                assert!(named(&status).contains(field.name()), "{what} {text:?}: {status:?}");
+                assert!(reply.is_err(), "{what} accepted {text:?}");
+                let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+                assert!(
+                    violated_fields(&status).contains(field.name()),
+                    "{what} {text:?}: {status:?}"
+                );
             }
             // Role names are limited to ASCII.
-            for text in NAMES.iter().filter(|_| !method.0.name().ends_with("Role")) {
+            for text in VALID_NAMES.iter().filter(|_| !method.0.name().ends_with("Role")) {
                 let mut message = method.sample(&Ids::random());
-                set(&mut message, &field, text);
+                set_text(&mut message, &field, text);
                 if let Err(status) = method.call(&client, &message).await
                     && status.code() == Code::InvalidArgument
                 {
                     let details = status.get_error_details();
-                    let breaks = details.bad_request().is_some_and(|bad| {
-                        bad.field_violations.iter().any(|found| found.field == field.name())
+                    let is_violated = details.bad_request().is_some_and(|request| {
+                        request
+                            .field_violations
+                            .iter()
+                            .any(|violation| violation.field == field.name())
                     });
-                    assert!(!breaks, "{what} refuses {text:?}: {status:?}");
+                    assert!(!is_violated, "{what} refused {text:?}: {status:?}");
                 }
             }
-            seen.insert(what);
+            name_fields.insert(what);
         }
     }
-    let known = [
+    let expected = [
         "CreateApiKey.name",
         "CreateRole.name",
         "CreateServiceAccount.description",
@@ -331,16 +344,16 @@ async fn every_name_is_printable_text_on_one_line() {
         "UpdateTenant.name",
         "UpdateUser.display_name",
     ];
-    assert!(seen.iter().map(String::as_str).eq(known), "{seen:?}");
+    assert!(name_fields.iter().map(String::as_str).eq(expected), "{name_fields:?}");
 }
 
-/// An error does not contain values of the request.
+/// Errors may be logged, and requests may contain personal data and secrets.
 #[tokio::test]
 async fn no_error_repeats_values_of_the_request() {
     let app = TestApp::spawn().await;
     let marker = "c4n4ry-5ecret";
     for (method, client) in callers(&app).await {
-        for field in texts(&method) {
+        for field in text_fields(&method) {
             for text in [
                 marker.to_owned(),
                 format!("{marker}\u{1}"),
@@ -348,16 +361,16 @@ async fn no_error_repeats_values_of_the_request() {
                 format!("{marker}@{marker}.test"),
             ] {
                 let mut message = method.sample(&Ids::random());
-                set(&mut message, &field, &text);
+                set_text(&mut message, &field, &text);
                 let Err(status) = method.call(&client, &message).await else { continue };
                 if ["filter", "order_by"].contains(&field.name()) {
-                    // A syntax error is shown below the text itself, in the details. Only the
-                    // caller gets the details, but messages may be logged.
+                    // The details of a syntax error contain the text. Only the caller gets the
+                    // details, but the message may be logged.
                     assert!(!status.message().contains(marker), "{}", method.path());
                     continue;
                 }
-                let seen = format!("{} {:?}", status.message(), status.get_error_details());
-                assert!(!seen.contains(marker), "{} {}: {seen}", method.path(), field.name());
+                let error = format!("{} {:?}", status.message(), status.get_error_details());
+                assert!(!error.contains(marker), "{} {}: {error}", method.path(), field.name());
                 let bytes = String::from_utf8_lossy(status.details()).into_owned();
                 assert!(!bytes.contains(marker), "{} {}", method.path(), field.name());
             }

@@ -1,5 +1,5 @@
-//! Input that no client should send, for every method: each answer is precise, and nothing
-//! changes.
+//! Input that no client should send, for every method: each response has a documented reason, and
+//! no row changes.
 
 mod bytes;
 mod fields;
@@ -11,11 +11,11 @@ use crate::harness::{Client, Method, TestApp, methods};
 
 /// Every method with a client that may call it.
 async fn callers(app: &TestApp) -> Vec<(Method, Client)> {
-    let root = app.platform_admin().await;
-    let policies = Policies::load().expect("the table");
-    let caller = |method: &Method| match policies.of(&method.path()) {
+    let platform_admin = app.platform_admin().await;
+    let policies = Policies::load().expect("the policies load");
+    let client_for = |method: &Method| match policies.of(&method.path()) {
         Some(Access::Public) => app.anonymous(),
-        _ => root.clone(),
+        _ => platform_admin.clone(),
     };
-    methods().into_iter().map(|method| (method.clone(), caller(&method))).collect()
+    methods().into_iter().map(|method| (method.clone(), client_for(&method))).collect()
 }

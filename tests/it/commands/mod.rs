@@ -14,14 +14,15 @@ use tokio::process::Command;
 
 /// Result of a command.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CommandOutput {
+    /// Whether the exit code is 0.
     pub ok: bool,
     pub out: String,
     pub err: String,
 }
 
-/// The binary, with only these settings in its environment.
-pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+/// A command of the binary, with only these settings in its environment.
+fn binary_command(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command
         .args(arguments)
@@ -33,11 +34,11 @@ pub fn tenantry(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
 }
 
 /// Runs a command and waits for its end.
-pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
+pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> CommandOutput {
     let limit = Duration::from_mins(1);
-    let output = tokio::time::timeout(limit, tenantry(arguments, settings).output());
-    let output = output.await.expect("it ends").expect("it starts");
-    Ran {
+    let output = tokio::time::timeout(limit, binary_command(arguments, settings).output());
+    let output = output.await.expect("the command ends").expect("the command starts");
+    CommandOutput {
         ok: output.status.success(),
         out: String::from_utf8(output.stdout).expect("text"),
         err: String::from_utf8(output.stderr).expect("text"),

@@ -1,20 +1,20 @@
-//! `tenantry serve`: settings with which it refuses to start.
+//! `tenantry serve`: settings with which the server refuses to start.
 
 use std::{fs, path::Path};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use tempfile::tempdir;
 
-use super::{Ran, run};
+use super::{CommandOutput, run};
 use crate::harness::{Cluster, TestApp};
 
 /// RSA key with 1024 bits, which is too short to sign.
 const SHORT_KEY: &str = include_str!("rsa1024.pem");
 
 /// Makes keys in a folder unusable.
-type Spoil = Box<dyn Fn(&Path)>;
+type BreakKeys = Box<dyn Fn(&Path)>;
 
-/// All settings that serving needs, with the keys of a folder.
+/// All settings that the server requires, with the keys of a folder.
 fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
     let cluster = Cluster::get();
     let file = |name: &str| dir.join(name).display().to_string();
@@ -29,8 +29,8 @@ fn settings(database: &str, dir: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Copies the tests' keys into a folder, where a test can change them.
-fn keys(dir: &Path) {
+/// Copies the keys of the tests into a folder, where a test can change them.
+fn copy_keys_to(dir: &Path) {
     let keys = &Cluster::get().keys;
     for (from, to) in [
         (&keys.access_private, "access.pem"),
@@ -42,7 +42,7 @@ fn keys(dir: &Path) {
     }
 }
 
-async fn serve(settings: &[(&'static str, String)]) -> Ran {
+async fn serve(settings: &[(&'static str, String)]) -> CommandOutput {
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     run(&["serve"], &settings).await
 }
@@ -54,8 +54,8 @@ fn ec_key() -> String {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_in_one_message_and_the_server_does_not_start() {
-    let mistakes = [
+async fn one_message_reports_all_wrong_settings() {
+    let wrong_settings = [
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("GRPC_ADDR", "localhost"),
         ("MAX_MESSAGE_BYTES", "1"),
@@ -70,53 +70,53 @@ async fn every_wrong_setting_is_in_one_message_and_the_server_does_not_start() {
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "a=b=c"),
     ];
-    let ran = run(&["serve"], &mistakes).await;
+    let output = run(&["serve"], &wrong_settings).await;
 
-    assert!(!ran.ok && ran.out.is_empty(), "{ran:?}");
-    let listed: Vec<_> = ran.err.lines().skip(1).map(str::trim).collect();
-    let missing = ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"];
-    for name in mistakes.iter().map(|(name, _)| *name).chain(missing) {
-        let found = listed.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
-        assert_eq!(found, 1, "{name}: {}", ran.err);
+    assert!(!output.ok && output.out.is_empty(), "{output:?}");
+    let listed: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
+    let missing_settings = ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"];
+    for name in wrong_settings.iter().map(|(name, _)| *name).chain(missing_settings) {
+        let count = listed.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
+        assert_eq!(count, 1, "{name}: {}", output.err);
     }
-    assert!(!ran.err.contains("serving"), "{ran:?}");
+    assert!(!output.err.contains("serving"), "{output:?}");
 }
 
-/// J06: a misconfigured server does not start and says why.
+/// J06: a misconfigured server does not start, and reports the reason.
 #[tokio::test]
-async fn unusable_keys_are_named_and_their_content_is_not_shown() {
+async fn the_error_contains_the_file_of_an_unusable_key_but_not_the_key() {
     let app = TestApp::spawn().await;
-    let cases: [(&str, Spoil); 9] = [
+    let cases: [(&str, BreakKeys); 9] = [
         ("access.pem", Box::new(|dir| write(dir, "access.pem", SHORT_KEY))),
         ("access.pem", Box::new(|dir| copy(dir, "access.pub.pem", "access.pem"))),
         ("access.pub.pem", Box::new(|dir| copy(dir, "access.pem", "access.pub.pem"))),
         ("access.pem", Box::new(|dir| write(dir, "access.pem", ""))),
         ("refresh.pub.pem", Box::new(|dir| write(dir, "refresh.pub.pem", "garbage"))),
         ("refresh.pem", Box::new(|dir| write(dir, "refresh.pem", &ec_key()))),
-        ("refresh.pem", Box::new(|dir| fs::remove_file(dir.join("refresh.pem")).expect("gone"))),
+        ("refresh.pem", Box::new(|dir| fs::remove_file(dir.join("refresh.pem")).expect("removed"))),
         (
             "access.pub.pem does not have the public key of",
             Box::new(|dir| copy(dir, "refresh.pub.pem", "access.pub.pem")),
         ),
         (
-            "must have keys of their own",
+            "must use different keys",
             Box::new(|dir| {
                 copy(dir, "access.pem", "refresh.pem");
                 copy(dir, "access.pub.pem", "refresh.pub.pem");
             }),
         ),
     ];
-    for (at, (named, spoil)) in cases.iter().enumerate() {
+    for (case, (expected_error, break_keys)) in cases.iter().enumerate() {
         let dir = tempdir().expect("a folder");
-        keys(dir.path());
-        spoil(dir.path());
-        let ran = serve(&settings(&app.database, dir.path())).await;
-        assert!(!ran.ok && ran.err.contains(named), "case {at}: {ran:?}");
-        assert!(!ran.err.contains("serving"), "case {at}: {ran:?}");
+        copy_keys_to(dir.path());
+        break_keys(dir.path());
+        let output = serve(&settings(&app.database, dir.path())).await;
+        assert!(!output.ok && output.err.contains(expected_error), "case {case}: {output:?}");
+        assert!(!output.err.contains("serving"), "case {case}: {output:?}");
         for file in fs::read_dir(dir.path()).expect("a folder") {
             let text = fs::read_to_string(file.expect("a file").path()).expect("text");
             for line in text.lines().filter(|line| line.len() >= 16 && !line.starts_with('-')) {
-                assert!(!ran.err.contains(line) && !ran.out.contains(line), "case {at}");
+                assert!(!output.err.contains(line) && !output.out.contains(line), "case {case}");
             }
         }
     }
@@ -126,24 +126,29 @@ async fn unusable_keys_are_named_and_their_content_is_not_shown() {
 async fn a_database_role_that_bypasses_row_security_is_refused() {
     let app = TestApp::spawn().await;
     let dir = tempdir().expect("a folder");
-    keys(dir.path());
+    copy_keys_to(dir.path());
     let mut settings = settings(&app.database, dir.path());
+    // `DATABASE_URL`
     settings[0].1 = app.owner_url();
 
-    let ran = serve(&settings).await;
-    assert!(!ran.ok && ran.err.contains("row-level security does not bind"), "{ran:?}");
+    let output = serve(&settings).await;
+    assert!(!output.ok && output.err.contains("can bypass row-level security"), "{output:?}");
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn the_error_contains_an_address_that_is_in_use() {
     let app = TestApp::spawn().await;
     let dir = tempdir().expect("a folder");
-    keys(dir.path());
+    copy_keys_to(dir.path());
     let mut settings = settings(&app.database, dir.path());
+    // `GRPC_ADDR`
     settings[2].1 = app.addr.to_string();
 
-    let ran = serve(&settings).await;
-    assert!(!ran.ok && ran.err.contains(&format!("can't listen on {}", app.addr)), "{ran:?}");
+    let output = serve(&settings).await;
+    assert!(
+        !output.ok && output.err.contains(&format!("can't listen on {}", app.addr)),
+        "{output:?}"
+    );
 }
 
 fn write(dir: &Path, file: &str, text: &str) {

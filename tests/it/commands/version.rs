@@ -6,13 +6,13 @@ use tokio::process::Command;
 
 use super::run;
 
-/// The program says which commit it was built from, where that is known.
+/// The version contains the commit of the build, if the commit was known at the build.
 #[tokio::test]
-async fn the_version_has_the_commit() {
-    let ran = run(&["--version"], &[]).await;
-    assert!(ran.ok, "{ran:?}");
+async fn the_version_contains_the_commit() {
+    let output = run(&["--version"], &[]).await;
+    assert!(output.ok, "{output:?}");
     let version = concat!("tenantry ", env!("CARGO_PKG_VERSION"));
-    let rest = ran.out.trim_end().strip_prefix(version).expect("the version");
+    let rest = output.out.trim_end().strip_prefix(version).expect("the version");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");

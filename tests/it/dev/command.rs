@@ -1,4 +1,4 @@
-//! `tenantry dev`: one command that serves, and that stops all servers that it started.
+//! `tenantry dev`: a command that starts Postgres, Redis and the server, and stops what it started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::harness::{Client, Cluster};
 struct Dev {
     process: Child,
     output: Lines<BufReader<ChildStdout>>,
-    said: Vec<String>,
+    /// The lines of the output before the server started.
+    lines_before_start: Vec<String>,
     addr: String,
 }
 
@@ -31,48 +32,50 @@ impl Dev {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("it starts");
+            .expect("the command starts");
         let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        let mut dev = Self { process, output, said: Vec::new(), addr: String::new() };
-        timeout(Duration::from_mins(1), dev.wait_until_it_serves()).await.expect("it serves");
+        let mut dev = Self { process, output, lines_before_start: Vec::new(), addr: String::new() };
+        timeout(Duration::from_mins(1), dev.wait_until_serving()).await.expect("the server starts");
         dev
     }
 
-    async fn wait_until_it_serves(&mut self) {
-        while let Some(line) = self.output.next_line().await.expect("its output") {
+    async fn wait_until_serving(&mut self) {
+        while let Some(line) = self.output.next_line().await.expect("a line") {
             if let Some(rest) = line.strip_prefix("serving gRPC on ") {
                 rest.split(';').next().expect("an address").clone_into(&mut self.addr);
                 return;
             }
-            self.said.push(line);
+            self.lines_before_start.push(line);
         }
-        panic!("it ended; its output: {:?}", self.said);
+        panic!("the command ended after this output: {:?}", self.lines_before_start);
     }
 
-    async fn sign_in(&self, dir: &Path, who: &str) -> Client {
+    async fn sign_in(&self, dir: &Path, account: &str) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.addr)).expect("a URL");
-        let channel = endpoint.connect().await.expect("it listens");
+        let channel = endpoint.connect().await.expect("the server listens");
         let file = fs::read_to_string(dir.join("credentials.json")).expect("credentials");
-        let all: Value = serde_json::from_str(&file).expect("JSON");
-        let text = |key: &str| all[who][key].as_str().expect("text").to_owned();
-        Client::anonymous(channel).login(&text("tenant"), &text("email"), &text("password")).await
+        let accounts: Value = serde_json::from_str(&file).expect("JSON");
+        let field = |key: &str| accounts[account][key].as_str().expect("text").to_owned();
+        Client::anonymous(channel)
+            .login(&field("tenant"), &field("email"), &field("password"))
+            .await
     }
 
     /// Interrupts the process as Ctrl-C does, and waits for its end.
     async fn interrupt(mut self) {
-        let pid = self.process.id().expect("it runs").to_string();
-        let killed = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill");
-        assert!(killed.success());
-        let ended = timeout(Duration::from_secs(20), self.process.wait()).await;
-        assert!(ended.expect("it ends").expect("a status").success());
+        let pid = self.process.id().expect("the command runs").to_string();
+        let kill_status = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill");
+        assert!(kill_status.success());
+        let exit_status = timeout(Duration::from_secs(20), self.process.wait()).await;
+        assert!(exit_status.expect("the command ends").expect("a status").success());
     }
 }
 
 /// Waits until the servers in a folder have ended.
 async fn wait_until_servers_ended(dir: &Path) {
-    let traces = [dir.join("data/postmaster.pid"), dir.join("run/redis.sock")];
+    let runtime_files = [dir.join("data/postmaster.pid"), dir.join("run/redis.sock")];
     let servers_ended = async {
-        while traces.iter().any(|trace| trace.exists()) {
+        while runtime_files.iter().any(|file| file.exists()) {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -80,7 +83,7 @@ async fn wait_until_servers_ended(dir: &Path) {
 }
 
 #[tokio::test]
-async fn the_written_credentials_sign_in() {
+async fn the_credentials_file_has_working_passwords() {
     let dir = tempdir().expect("a folder");
     let dev = Dev::start(dir.path(), &[]).await;
 
@@ -90,7 +93,11 @@ async fn the_written_credentials_sign_in() {
     assert_eq!((demo.slug.as_str(), demo.email.as_str()), ("demo", "admin@demo.local"));
     let platform = dev.sign_in(dir.path(), "platform_admin").await;
     assert_eq!(platform.slug, "platform");
-    assert!(dev.said.iter().any(|line| line.contains("grpcurl -plaintext")), "{:?}", dev.said);
+    assert!(
+        dev.lines_before_start.iter().any(|line| line.contains("grpcurl -plaintext")),
+        "{:?}",
+        dev.lines_before_start
+    );
 
     dev.interrupt().await;
     wait_until_servers_ended(dir.path()).await;
@@ -103,12 +110,13 @@ async fn after_a_kill_the_servers_end_and_the_next_start_has_the_data() {
     let demo = dev.sign_in(dir.path(), "demo_admin").await;
     let user = demo.create_user("kept@demo.test").await;
     let credentials = fs::read(dir.path().join("credentials.json")).expect("credentials");
-    dev.process.kill().await.expect("it is killed");
+    dev.process.kill().await.expect("killed");
     wait_until_servers_ended(dir.path()).await;
 
     let dev = Dev::start(dir.path(), &[]).await;
-    let now = fs::read(dir.path().join("credentials.json")).expect("credentials");
-    assert_eq!(credentials, now);
+    let credentials_after_restart =
+        fs::read(dir.path().join("credentials.json")).expect("credentials");
+    assert_eq!(credentials, credentials_after_restart);
     let demo = dev.sign_in(dir.path(), "demo_admin").await;
     let request = tenantry::proto::v1::GetUserRequest { user_id: user };
     demo.users().get_user(request).await.expect("the user is still there");
@@ -128,16 +136,16 @@ async fn lost_credentials_are_created_again() {
 }
 
 #[tokio::test]
-async fn given_stores_are_used_and_not_stopped() {
+async fn configured_stores_are_used_and_not_stopped() {
     let dir = tempdir().expect("a folder");
     let cluster = Cluster::get();
-    cluster.empty_database("given_to_dev").await;
-    let (postgres, redis) = (cluster.owner_url("given_to_dev"), cluster.redis_url());
+    cluster.empty_database("dev_database").await;
+    let (postgres, redis) = (cluster.owner_url("dev_database"), cluster.redis_url());
     let settings = [("DATABASE_URL", postgres.as_str()), ("REDIS_URL", redis.as_str())];
 
     let dev = Dev::start(dir.path(), &settings).await;
-    assert!(!dir.path().join("data").exists(), "no private server");
+    assert!(!dir.path().join("data").exists(), "a private Postgres was started");
     dev.sign_in(dir.path(), "demo_admin").await;
     dev.interrupt().await;
-    cluster.connect_owner("given_to_dev").await;
+    cluster.connect_owner("dev_database").await;
 }

@@ -1,5 +1,5 @@
-//! The private Postgres and Redis: separate for each folder, with data that survives a restart, and
-//! stopped in every case.
+//! The private Postgres and Redis, one pair for each folder. Their data survives a restart, and
+//! they end when [`Services`] is dropped.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -34,14 +34,14 @@ async fn state_survives_a_stop_and_a_start() -> anyhow::Result<()> {
     let dir = tempdir()?;
     let services = Services::start(dir.path(), DURABLE).await?;
     redis(&services, "SET greeting hello").await?;
-    let made = fs::metadata(dir.path().join("data/PG_VERSION"))?.created()?;
+    let created_at = fs::metadata(dir.path().join("data/PG_VERSION"))?.created()?;
     services.stop().await?;
     assert!(!dir.path().join("data/postmaster.pid").exists());
 
     let services = Services::start(dir.path(), DURABLE).await?;
     assert!(redis(&services, "GET greeting").await?.contains("hello"));
-    let found = fs::metadata(dir.path().join("data/PG_VERSION"))?.created()?;
-    assert_eq!(made, found);
+    let created_at_after_restart = fs::metadata(dir.path().join("data/PG_VERSION"))?.created()?;
+    assert_eq!(created_at, created_at_after_restart);
     services.stop().await
 }
 
@@ -50,7 +50,7 @@ async fn a_second_start_in_the_same_folder_is_refused() -> anyhow::Result<()> {
     let dir = tempdir()?;
     let services = Services::start(dir.path(), FAST).await?;
     let Err(error) = Services::start(dir.path(), FAST).await else {
-        panic!("two pairs of servers in one directory");
+        panic!("a second pair of servers started in the same folder");
     };
     let message = error.to_string();
     assert!(message.starts_with("already running from"), "{message}");
@@ -81,29 +81,29 @@ async fn leftover_files_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> 
 
     // The process id in these files now belongs to another process.
     let mut other = Command::new("sleep").arg("60").spawn()?;
-    let cluster = dir.path().join("data").display().to_string();
-    let stale = format!("{}\n{cluster}\n1\n5432\n", other.id());
-    fs::write(dir.path().join("data/postmaster.pid"), &stale)?;
-    fs::write(dir.path().join("run/.s.PGSQL.5432.lock"), &stale)?;
+    let data_dir = dir.path().join("data").display().to_string();
+    let stale_content = format!("{}\n{data_dir}\n1\n5432\n", other.id());
+    fs::write(dir.path().join("data/postmaster.pid"), &stale_content)?;
+    fs::write(dir.path().join("run/.s.PGSQL.5432.lock"), &stale_content)?;
     fs::write(dir.path().join("run/redis.sock"), "")?;
-    let started = Services::start(dir.path(), FAST).await;
+    let result = Services::start(dir.path(), FAST).await;
     other.kill()?;
     other.wait()?;
-    started?.stop().await
+    result?.stop().await
 }
 
 #[tokio::test]
 async fn sockets_move_when_their_path_would_be_too_long() -> anyhow::Result<()> {
     let dir = tempdir()?;
-    let long = dir.path().join("long-".repeat(30));
-    let services = Services::start(&long, FAST).await?;
+    let long_dir = dir.path().join("long-".repeat(30));
+    let services = Services::start(&long_dir, FAST).await?;
     assert!(!services.notes().is_empty());
     assert!(redis(&services, "PING").await?.contains("PONG"));
     let url = services.postgres_url("a user", "a/database");
     assert!(url.starts_with("postgres://a%20user@localhost:5432/a%2Fdatabase?host=%2F"), "{url}");
     services.stop().await?;
     for link in ["moved-sockets", "moved-data"] {
-        if let Ok(target) = fs::read_link(long.join(link)) {
+        if let Ok(target) = fs::read_link(long_dir.join(link)) {
             fs::remove_dir_all(target)?;
         }
     }

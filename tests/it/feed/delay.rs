@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use tenantry::proto::v1::RoleLevel;
 
-use crate::harness::{Client, TestApp, until};
+use crate::harness::{Client, TestApp, wait_until};
 
 const ROUNDS: usize = 20;
 
-/// Time until a user is denied, checked every 5 ms.
-async fn until_denied(client: &Client, user: &str, unassigned_at: Instant) -> Duration {
+/// Time from the unassignment until the user is denied. Asks every 5 ms.
+async fn time_until_denied(client: &Client, user: &str, unassigned_at: Instant) -> Duration {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    while client.may(user, "doc:read").await {
+    while client.user_may(user, "doc:read").await {
         assert!(unassigned_at.elapsed() < Duration::from_secs(1), "{:?}", unassigned_at.elapsed());
         ticks.tick().await;
     }
@@ -22,9 +22,11 @@ async fn until_denied(client: &Client, user: &str, unassigned_at: Instant) -> Du
 #[tokio::test]
 async fn all_replicas_apply_an_unassignment_within_a_second() {
     let app = TestApp::spawn().await;
-    let (second, third) =
-        (TestApp::on(&app.database, |_| {}).await, TestApp::on(&app.database, |_| {}).await);
-    let acme = app.tenant("acme").await;
+    let (second, third) = (
+        TestApp::on_database(&app.database, |_| {}).await,
+        TestApp::on_database(&app.database, |_| {}).await,
+    );
+    let acme = app.create_tenant("acme").await;
     let (second_client, third_client) = (acme.on(&second.channel), acme.on(&third.channel));
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
@@ -32,26 +34,27 @@ async fn all_replicas_apply_an_unassignment_within_a_second() {
     let mut delays = Vec::new();
     for _ in 0..ROUNDS {
         acme.assign(&user, &role).await;
-        until(1, || async {
-            second_client.may(&user, "doc:read").await && third_client.may(&user, "doc:read").await
+        wait_until(1, || async {
+            second_client.user_may(&user, "doc:read").await
+                && third_client.user_may(&user, "doc:read").await
         })
         .await;
         acme.unassign(&user, &role).await;
         let unassigned_at = Instant::now();
         assert!(
-            !acme.may(&user, "doc:read").await,
+            !acme.user_may(&user, "doc:read").await,
             "allowed on the replica that unassigned the role"
         );
         let (second_delay, third_delay) = tokio::join!(
-            until_denied(&second_client, &user, unassigned_at),
-            until_denied(&third_client, &user, unassigned_at)
+            time_until_denied(&second_client, &user, unassigned_at),
+            time_until_denied(&third_client, &user, unassigned_at)
         );
         delays.extend([second_delay, third_delay]);
     }
     delays.sort_unstable();
-    let percentile = |share: usize| delays[(delays.len() - 1) * share / 100];
+    let percentile = |percent: usize| delays[(delays.len() - 1) * percent / 100];
     println!(
-        "seen on the other replicas after {:?} (p50), {:?} (p95), {:?} (max)",
+        "applied on the other replicas after {:?} (p50), {:?} (p95), {:?} (max)",
         percentile(50),
         percentile(95),
         percentile(100)

@@ -1,22 +1,23 @@
-//! Following the feed when connections are scarce or the Postgres server changes.
+//! The follower of the feed when all connections are in use, or when another Postgres server takes
+//! over.
 
 use sqlx::{AssertSqlSafe, Connection};
 use tenantry::proto::v1::UpdateRoleRequest;
 
-use super::replicas::reader;
-use crate::harness::{TestApp, until};
+use super::replicas::user_with_read_role;
+use crate::harness::{TestApp, wait_until};
 
-/// I02: calls that wait for a lock use all connections of the pool, but the feed has its own
+/// I02: calls that wait for a lock use all connections of the pool. The feed has its own
 /// connection.
 #[tokio::test]
-async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
+async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
-    let acme = app.tenant("acme").await;
-    let (user, role) = reader(&acme, "ada").await;
-    until(5, || acme.may(&user, "doc:read")).await;
+    let acme = app.create_tenant("acme").await;
+    let (user, role) = user_with_read_role(&acme, "ada").await;
+    wait_until(5, || acme.user_may(&user, "doc:read")).await;
 
-    let mut owner = app.owner().await;
-    let mut observer = app.owner().await;
+    let mut owner = app.owner_connection().await;
+    let mut observer = app.owner_connection().await;
     let mut lock_transaction = owner.begin().await.expect("begun");
     let lock = "select from roles where role_id = $1::uuid for update";
     sqlx::query(lock).bind(&role).execute(&mut *lock_transaction).await.expect("locked");
@@ -36,35 +37,36 @@ async fn the_feed_is_read_in_time_when_calls_use_up_the_connections() {
     {}
 
     let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
-    let before = reads().await.expect("it reads");
-    // Eight reads take two seconds. With a late feed, the cache would stop answering, and the pool
-    // has no free connection for a query.
-    until(10, || async {
-        assert!(acme.may(&user, "doc:read").await);
+    let before = reads().await.expect("the feed is read");
+    // Eight reads of the feed take two seconds. If the feed were not read for a second, decisions
+    // would need a query. The query would fail, because the pool has no free connection.
+    wait_until(10, || async {
+        assert!(acme.user_may(&user, "doc:read").await);
         reads().await > Some(before + 8.0)
     })
     .await;
-    lock_transaction.rollback().await.expect("free");
+    lock_transaction.rollback().await.expect("the row is unlocked");
     update_call.await.expect("no panic").expect("changed");
-    assert!(acme.may(&user, "doc:write").await);
+    assert!(acme.user_may(&user, "doc:write").await);
 }
 
-/// Behind a pooler another Postgres server can take over without a lost connection. Changes
-/// that the first server lost are in no feed.
+/// Behind a connection pooler, another Postgres server can take over without a lost connection.
+/// Changes that this server does not have are not in its feed.
 #[tokio::test]
-async fn the_cache_is_cleared_when_another_server_answers() {
+async fn the_cache_is_cleared_when_another_postgres_server_takes_over() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let (user, _) = reader(&acme, "ada").await;
-    until(5, || acme.may(&user, "doc:read")).await;
+    let acme = app.create_tenant("acme").await;
+    let (user, _) = user_with_read_role(&acme, "ada").await;
+    wait_until(5, || acme.user_may(&user, "doc:read")).await;
 
-    let mut owner = app.owner().await;
-    let function = "select pg_get_functiondef('read_changes(pg_snapshot)'::regprocedure)";
-    let function: String =
-        sqlx::query_scalar(function).fetch_one(&mut owner).await.expect("a function");
-    let changed_function =
-        function.replace("pg_postmaster_start_time()", "timestamptz '2000-01-01Z'");
-    assert_ne!(changed_function, function);
+    let mut owner = app.owner_connection().await;
+    let definition_query = "select pg_get_functiondef('read_changes(pg_snapshot)'::regprocedure)";
+    let definition: String =
+        sqlx::query_scalar(definition_query).fetch_one(&mut owner).await.expect("a function");
+    let changed_definition =
+        definition.replace("pg_postmaster_start_time()", "timestamptz '2000-01-01Z'");
+    assert_ne!(changed_definition, definition);
+    // Simulates another server, with another start time, where the assignment does not exist.
     let mut tx = owner.begin().await.expect("begun");
     for statement in [
         "delete from role_assignments where user_id = $1::uuid",
@@ -72,7 +74,7 @@ async fn the_cache_is_cleared_when_another_server_answers() {
     ] {
         sqlx::query(statement).bind(&user).execute(&mut *tx).await.expect("deleted");
     }
-    sqlx::raw_sql(AssertSqlSafe(changed_function)).execute(&mut *tx).await.expect("replaced");
+    sqlx::raw_sql(AssertSqlSafe(changed_definition)).execute(&mut *tx).await.expect("replaced");
     tx.commit().await.expect("committed");
-    until(5, || async { !acme.may(&user, "doc:read").await }).await;
+    wait_until(5, || async { !acme.user_may(&user, "doc:read").await }).await;
 }

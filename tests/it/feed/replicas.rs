@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Proxy, TestApp, refused, until};
+use crate::harness::{Client, Proxy, TestApp, assert_refused, wait_until};
 
 /// Staleness bound of `minimize_latency`.
 const STALENESS_BOUND: Duration = Duration::from_secs(1);
@@ -18,12 +18,12 @@ enum Redis {
     Up,
     Down,
     Hanging,
-    /// Redis answers, but published messages do not arrive.
+    /// Redis responds, but published messages do not arrive.
     WithoutMessages,
 }
 
 /// Creates a user that may read documents. Returns its id and the id of its role.
-pub(super) async fn reader(admin: &Client, name: &str) -> (String, String) {
+pub(super) async fn user_with_read_role(admin: &Client, name: &str) -> (String, String) {
     let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
     let role = admin.create_role(name, RoleLevel::Member, &["doc:read"]).await;
     admin.assign(&user, &role).await;
@@ -34,30 +34,30 @@ pub(super) async fn reader(admin: &Client, name: &str) -> (String, String) {
 #[tokio::test]
 async fn a_change_applies_within_a_second_in_every_state_of_redis() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for redis in [Redis::Up, Redis::Down, Redis::Hanging, Redis::WithoutMessages] {
         let proxy = Proxy::redis().await;
         let url = proxy.redis_url();
         let second_replica =
-            TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+            TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
         let replica_client = acme.on(&second_replica.channel);
         match redis {
             Redis::Up => {}
             Redis::Down => proxy.cut(),
             Redis::Hanging => proxy.hold(),
-            Redis::WithoutMessages => proxy.swallow_messages(),
+            Redis::WithoutMessages => proxy.drop_published_messages(),
         }
         for round in 0..5 {
-            let (user, role) = reader(&acme, &format!("{redis:?}-{round}")).await;
-            until(1, || replica_client.may(&user, "doc:read")).await;
+            let (user, role) = user_with_read_role(&acme, &format!("{redis:?}-{round}")).await;
+            wait_until(1, || replica_client.user_may(&user, "doc:read")).await;
             let request =
                 UnassignRoleRequest { user_id: user.clone(), role_id: role, ..Default::default() };
-            acme.roles().unassign_role(request).await.expect("taken");
+            acme.roles().unassign_role(request).await.expect("unassigned");
             assert!(
-                !acme.may(&user, "doc:read").await,
+                !acme.user_may(&user, "doc:read").await,
                 "{redis:?}: allowed on the replica that unassigned the role"
             );
-            until(1, || async { !replica_client.may(&user, "doc:read").await }).await;
+            wait_until(1, || async { !replica_client.user_may(&user, "doc:read").await }).await;
         }
     }
 }
@@ -65,16 +65,16 @@ async fn a_change_applies_within_a_second_in_every_state_of_redis() {
 #[tokio::test]
 async fn a_changed_role_applies_to_all_its_holders() {
     let app = TestApp::spawn().await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
-    let acme = app.tenant("acme").await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
     let replica_client = acme.on(&second_replica.channel);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut users = Vec::new();
     for n in 0..20 {
         let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
         acme.assign(&user, &role).await;
-        assert!(acme.may(&user, "doc:read").await);
-        until(1, || replica_client.may(&user, "doc:read")).await;
+        assert!(acme.user_may(&user, "doc:read").await);
+        wait_until(1, || replica_client.user_may(&user, "doc:read")).await;
         users.push(user);
     }
 
@@ -85,9 +85,9 @@ async fn a_changed_role_applies_to_all_its_holders() {
     };
     acme.roles().update_role(request).await.expect("changed");
     for user in &users {
-        assert!(!acme.may(user, "doc:read").await && acme.may(user, "doc:write").await);
-        until(1, || async { !replica_client.may(user, "doc:read").await }).await;
-        assert!(replica_client.may(user, "doc:write").await);
+        assert!(!acme.user_may(user, "doc:read").await && acme.user_may(user, "doc:write").await);
+        wait_until(1, || async { !replica_client.user_may(user, "doc:read").await }).await;
+        assert!(replica_client.user_may(user, "doc:write").await);
     }
 }
 
@@ -96,52 +96,53 @@ async fn a_changed_role_applies_to_all_its_holders() {
 async fn a_replica_without_postgres_decides_nothing() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let second_replica =
+        TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let replica_client = acme.on(&second_replica.channel);
-    let (user, role) = reader(&acme, "ada").await;
-    until(1, || replica_client.may(&user, "doc:read")).await;
+    let (user, role) = user_with_read_role(&acme, "ada").await;
+    wait_until(1, || replica_client.user_may(&user, "doc:read")).await;
 
-    // Postgres answers other replicas but not this replica, so this replica gets no changes.
+    // Postgres responds to the first replica but not to this replica, which gets no changes.
     proxy.hold();
     acme.unassign(&user, &role).await;
-    let acknowledged = Instant::now();
-    let question = CheckRequest {
+    let unassigned_at = Instant::now();
+    let request = CheckRequest {
         user_id: user.clone(),
         permission: "doc:read".into(),
         ..CheckRequest::default()
     };
-    let ask = || async { replica_client.permissions().check(question.clone()).await };
-    while acknowledged.elapsed() < STALENESS_BOUND {
-        ask().await.ok();
+    let check = || async { replica_client.permissions().check(request.clone()).await };
+    while unassigned_at.elapsed() < STALENESS_BOUND {
+        check().await.ok();
     }
     for _ in 0..3 {
-        refused(ask().await, Code::Unavailable, "STORE_UNAVAILABLE");
+        assert_refused(check().await, Code::Unavailable, "STORE_UNAVAILABLE");
     }
 
     proxy.pass();
-    until(20, || async { ask().await.is_ok() }).await;
-    assert!(!replica_client.may(&user, "doc:read").await);
+    wait_until(20, || async { check().await.is_ok() }).await;
+    assert!(!replica_client.user_may(&user, "doc:read").await);
 }
 
 #[tokio::test]
-async fn a_fully_consistent_decision_sees_changes_that_the_feed_has_not_delivered() {
+async fn a_fully_consistent_decision_includes_changes_that_the_feed_has_not_delivered() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     for round in 0..20 {
-        let (user, role) = reader(&acme, &format!("u{round}")).await;
-        let question = CheckRequest {
+        let (user, role) = user_with_read_role(&acme, &format!("u{round}")).await;
+        let request = CheckRequest {
             user_id: user.clone(),
             permission: "doc:read".into(),
             consistency: Consistency::FullyConsistent.into(),
             ..CheckRequest::default()
         };
         let replica_client = acme.on(&second_replica.channel);
-        assert!(replica_client.decide(question.clone()).await.allowed);
-        let request = UnassignRoleRequest { user_id: user, role_id: role, ..Default::default() };
-        acme.roles().unassign_role(request).await.expect("taken");
-        assert!(!replica_client.decide(question).await.allowed);
+        assert!(replica_client.decide(request.clone()).await.allowed);
+        let unassign = UnassignRoleRequest { user_id: user, role_id: role, ..Default::default() };
+        acme.roles().unassign_role(unassign).await.expect("unassigned");
+        assert!(!replica_client.decide(request).await.allowed);
     }
 }

@@ -1,5 +1,5 @@
-//! Consistency tokens: with the token of a call on one replica, another replica's answer is at
-//! least as fresh.
+//! Consistency tokens: with the token of a call on one replica, a decision of another replica is at
+//! least as fresh as the call.
 
 use prost_reflect::{DynamicMessage, Value};
 use sqlx::Connection;
@@ -14,10 +14,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    Client, Ids, Method, PASSWORD, Proxy, TestApp, Then, methods, refused, until,
+    Client, Fault, Ids, Method, PASSWORD, Proxy, TestApp, assert_refused, methods, wait_until,
 };
 
-fn question(user: &str, token: &str) -> CheckRequest {
+fn check_request(user: &str, token: &str) -> CheckRequest {
     CheckRequest {
         user_id: user.into(),
         permission: "doc:read".into(),
@@ -26,34 +26,36 @@ fn question(user: &str, token: &str) -> CheckRequest {
     }
 }
 
-/// Two replicas. The second gets no messages through Redis.
-async fn replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
+/// Starts two replicas. The second replica gets no messages through Redis. Returns the replicas, a
+/// client of each replica, and the proxy to Redis.
+async fn start_replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
     let app = TestApp::spawn().await;
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let second_replica = TestApp::on(&app.database, |values| values.set("REDIS_URL", url)).await;
+    let second_replica =
+        TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
     proxy.cut();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let replica_client = acme.on(&second_replica.channel);
     (app, second_replica, acme, replica_client, proxy)
 }
 
-/// F11, F12: with the token of a write, another replica answers with the write.
+/// F11, F12: with the token of a write, a decision of another replica includes the write.
 #[tokio::test]
-async fn a_write_applies_at_once_on_another_replica_with_its_token() {
-    let (_app, _twin, acme, replica_client, _proxy) = replicas().await;
+async fn with_the_token_of_a_write_another_replica_applies_the_write_immediately() {
+    let (_app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     for _ in 0..10 {
         acme.assign(&user, &role).await;
-        // The replica has cached the subject, and the cache may answer.
-        until(2, || replica_client.may(&user, "doc:read")).await;
+        // This also puts the subject into the cache of the replica.
+        wait_until(2, || replica_client.user_may(&user, "doc:read")).await;
         let request = UnassignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
             ..UnassignRoleRequest::default()
         };
-        let reply = acme.roles().unassign_role(request).await.expect("taken");
+        let reply = acme.roles().unassign_role(request).await.expect("unassigned");
         let token = &reply.into_inner().consistency_token;
 
         let list = ListPermissionsRequest {
@@ -61,9 +63,9 @@ async fn a_write_applies_at_once_on_another_replica_with_its_token() {
             consistency_token: token.clone(),
             ..ListPermissionsRequest::default()
         };
-        let listed = replica_client.permissions().list_permissions(list).await.expect("a list");
-        assert_eq!(listed.into_inner().permissions, []);
-        assert!(!replica_client.decide(question(&user, token)).await.allowed);
+        let reply = replica_client.permissions().list_permissions(list).await.expect("a list");
+        assert_eq!(reply.into_inner().permissions, []);
+        assert!(!replica_client.decide(check_request(&user, token)).await.allowed);
         let item = BatchCheckItem {
             user_id: user.clone(),
             permission: "doc:read".into(),
@@ -75,7 +77,7 @@ async fn a_write_applies_at_once_on_another_replica_with_its_token() {
             consistency_token: token.clone(),
         };
         let batch =
-            replica_client.permissions().batch_check(batch).await.expect("answers").into_inner();
+            replica_client.permissions().batch_check(batch).await.expect("decisions").into_inner();
         assert!(!batch.results[0].allowed && !batch.consistency_token.is_empty());
     }
 }
@@ -83,49 +85,51 @@ async fn a_write_applies_at_once_on_another_replica_with_its_token() {
 /// With the token of a decision, another replica's decision is at least as fresh. This holds
 /// for decisions from the cache and from Postgres.
 #[tokio::test]
-async fn a_decisions_token_makes_another_replica_see_the_same() {
-    let (app, _twin, acme, replica_client, _proxy) = replicas().await;
+async fn with_the_token_of_a_decision_another_replica_decides_the_same() {
+    let (app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner = app.owner().await;
+    let mut owner = app.owner_connection().await;
     for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
         acme.assign(&user, &role).await;
-        until(2, || replica_client.may(&user, "doc:read")).await;
+        wait_until(2, || replica_client.user_may(&user, "doc:read")).await;
         // Deleted by SQL, so no replica gets a message.
         sqlx::query("delete from role_assignments where user_id = $1::uuid")
             .bind(&user)
             .execute(&mut owner)
             .await
-            .expect("taken");
-        let asked = CheckRequest { consistency: consistency.into(), ..question(&user, "") };
-        let seen = loop {
-            let seen = acme.decide(asked.clone()).await;
-            if !seen.allowed {
-                break seen;
+            .expect("unassigned");
+        let request = CheckRequest { consistency: consistency.into(), ..check_request(&user, "") };
+        let decision = loop {
+            let decision = acme.decide(request.clone()).await;
+            if !decision.allowed {
+                break decision;
             }
         };
-        assert!(!replica_client.decide(question(&user, &seen.consistency_token)).await.allowed);
+        assert!(
+            !replica_client.decide(check_request(&user, &decision.consistency_token)).await.allowed
+        );
     }
 }
 
-/// An open transaction delays no decision.
+/// An open transaction delays no decision with a token.
 #[tokio::test]
-async fn a_long_transaction_does_not_delay_tokens() {
-    let (app, _twin, acme, replica_client, _proxy) = replicas().await;
+async fn a_long_transaction_does_not_delay_decisions_with_a_token() {
+    let (app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner = app.owner().await;
+    let mut owner = app.owner_connection().await;
     let mut open_transaction = owner.begin().await.expect("begun");
     sqlx::query("select pg_current_xact_id()")
         .execute(&mut *open_transaction)
         .await
         .expect("an id");
     acme.assign(&user, &role).await;
-    let token = acme.decide(question(&user, "")).await.consistency_token;
-    assert!(replica_client.decide(question(&user, &token)).await.allowed);
+    let token = acme.decide(check_request(&user, "")).await.consistency_token;
+    assert!(replica_client.decide(check_request(&user, &token)).await.allowed);
 }
 
-/// Methods that are not writes in these tests. All other methods are writes.
+/// Methods that these tests do not treat as writes. All other methods are writes.
 const READS: &[&str] = &[
     "BatchCheck",
     "Check",
@@ -159,62 +163,63 @@ const READS: &[&str] = &[
 ];
 
 /// The methods that are writes.
-pub fn writes() -> Vec<Method> {
+pub fn write_methods() -> Vec<Method> {
     methods().into_iter().filter(|method| !READS.contains(&method.0.name())).collect()
 }
 
 #[test]
-fn exactly_the_writes_return_a_token_for_their_change() {
-    let policies = Policies::load().expect("the table");
+fn the_response_of_every_write_has_a_consistency_token() {
+    let policies = Policies::load().expect("the policies load");
     assert!(READS.iter().all(|name| policies.iter().any(|m| m.path.ends_with(name))));
-    assert!(writes().len() >= 20);
-    for method in writes() {
+    assert!(write_methods().len() >= 20);
+    for method in write_methods() {
         let field = method.0.output().get_field_by_name("consistency_token");
         assert!(field.is_some(), "{}", method.path());
     }
 }
 
-/// A request of a write that succeeds, on objects of a new tenant, and the client that sends
-/// it.
-pub async fn good(
+/// A request of a write that succeeds, and the client that sends the request. The request changes
+/// objects of a new tenant.
+pub async fn valid_request(
     app: &TestApp,
     method: &Method,
     n: usize,
-    root: &Client,
+    platform_admin: &Client,
 ) -> (Client, DynamicMessage) {
     let slug = format!("t{n}");
-    let admin = Client::anonymous(root.channel.clone()).sign_up_tenant(&slug).await;
+    let admin = Client::anonymous(platform_admin.channel.clone()).sign_up_tenant(&slug).await;
     let user = admin.create_user_without_password("grace@acme.test").await;
     let role = admin.create_role("reader", RoleLevel::Member, &[]).await;
     if method.0.name() == "UnassignRole" {
         admin.assign(&user, &role).await;
     }
-    let second_session =
-        Client::anonymous(root.channel.clone()).login(&slug, &admin.email, PASSWORD).await;
-    let mut ids = Ids::of(&second_session, &role);
+    let second_session = Client::anonymous(platform_admin.channel.clone())
+        .login(&slug, &admin.email, PASSWORD)
+        .await;
+    let mut ids = Ids::of_client(&second_session, &role);
     ids.0.insert("user_id", user);
     if method.0.parent_service().name() == "ServiceAccountService" {
         let account = admin.create_service_account("worker", &[]).await;
         let key = admin.create_api_key(&account).await.api_key.expect("a key");
         ids.0.extend([("service_account_id", account), ("api_key_id", key.id)]);
     }
-    let policies = Policies::load().expect("the table");
+    let policies = Policies::load().expect("the policies load");
     let access = policies.of(&method.path()).expect("a policy");
-    let needs_staff = matches!(access, Access::Permission { platform_only: true, .. });
+    let needs_platform_admin = matches!(access, Access::Permission { platform_only: true, .. });
     let mut message = method.sample(&ids);
     if method.0.name() == "ResetPassword" {
-        let token = app.reset_token(&admin.tenant_id, &ids.0["user_id"]).await;
+        let token = app.create_reset_token(&admin.tenant_id, &ids.0["user_id"]).await;
         message.set_field_by_name("token", Value::String(token));
     }
-    (if needs_staff { root.clone() } else { admin }, message)
+    (if needs_platform_admin { platform_admin.clone() } else { admin }, message)
 }
 
 #[tokio::test]
-async fn the_token_of_every_write_applies_on_another_replica_at_once() {
-    let (app, _twin, _acme, replica_client, _proxy) = replicas().await;
-    let root = app.platform_admin().await;
-    for (n, method) in writes().iter().enumerate() {
-        let (caller, message) = good(&app, method, n, &root).await;
+async fn another_replica_accepts_the_token_of_every_write_immediately() {
+    let (app, _second_replica, _acme, replica_client, _proxy) = start_replicas().await;
+    let platform_admin = app.platform_admin().await;
+    for (n, method) in write_methods().iter().enumerate() {
+        let (caller, message) = valid_request(&app, method, n, &platform_admin).await;
         let reply = method.call(&caller, &message).await;
         let reply = reply.unwrap_or_else(|status| panic!("{}: {status:?}", method.path()));
         let reply = DynamicMessage::decode(method.0.output(), reply.into_inner().as_slice());
@@ -224,8 +229,8 @@ async fn the_token_of_every_write_applies_on_another_replica_at_once() {
             .map(|token| token.as_str().expect("text").to_owned());
         let token = token.expect("a token");
         assert!(!token.is_empty(), "{}", method.path());
-        let decided = replica_client.decide(question(&replica_client.user_id, &token)).await;
-        assert!(decided.allowed, "{}", method.path());
+        let decision = replica_client.decide(check_request(&replica_client.user_id, &token)).await;
+        assert!(decision.allowed, "{}", method.path());
     }
 }
 
@@ -233,43 +238,47 @@ async fn the_token_of_every_write_applies_on_another_replica_at_once() {
 #[tokio::test]
 async fn a_retry_gets_the_token_of_the_first_reply() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let request = tenantry::proto::v1::CreateUserRequest {
         email: "ada@acme.test".into(),
         request_id: "once".into(),
         ..Default::default()
     };
-    let first = acme.users().create_user(request.clone()).await.expect("made").into_inner();
+    let first = acme.users().create_user(request.clone()).await.expect("created").into_inner();
     assert_eq!(acme.users().create_user(request).await.expect("the same").into_inner(), first);
 }
 
 #[tokio::test]
 async fn an_access_token_ended_on_one_replica_is_ended_on_the_other() {
-    let (_app, _twin, acme, replica_client, _proxy) = replicas().await;
-    let member = acme.member("ada", &["doc:read"]).await;
+    let (_app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
+    let member = acme.create_member("ada", &["doc:read"]).await;
     let token = &member.tokens.access_token;
-    let question = |seen: &str| CheckRequest {
+    let check_with = |consistency_token: &str| CheckRequest {
         user_id: String::new(),
         access_token: token.clone(),
-        ..question("", seen)
+        ..check_request("", consistency_token)
     };
-    until(2, || async { replica_client.decide(question("")).await.allowed }).await;
+    wait_until(2, || async { replica_client.decide(check_with("")).await.allowed }).await;
     let logout_reply = member.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let seen = logout_reply.into_inner().consistency_token;
-    assert!(!replica_client.decide(question(&seen)).await.allowed);
+    let consistency_token = logout_reply.into_inner().consistency_token;
+    assert!(!replica_client.decide(check_with(&consistency_token)).await.allowed);
 }
 
 #[tokio::test]
 async fn the_consistency_and_the_token_must_match() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ask = |consistency: Consistency, token: &str| {
-        let asked =
-            CheckRequest { consistency: consistency.into(), ..question(&acme.user_id, token) };
-        async { acme.permissions().check(asked).await }
+    let acme = app.create_tenant("acme").await;
+    let check = |consistency: Consistency, token: &str| {
+        let request =
+            CheckRequest { consistency: consistency.into(), ..check_request(&acme.user_id, token) };
+        async { acme.permissions().check(request).await }
     };
-    let token = ask(Consistency::Unspecified, "").await.expect("ok").into_inner().consistency_token;
-    let assert_names_token = |status: &Status| {
+    let token = check(Consistency::Unspecified, "")
+        .await
+        .expect("a decision")
+        .into_inner()
+        .consistency_token;
+    let assert_token_reported = |status: &Status| {
         let details = status.get_error_details();
         let request = details.bad_request().expect("a BadRequest");
         assert_eq!(request.field_violations[0].field, "consistency_token");
@@ -277,23 +286,25 @@ async fn the_consistency_and_the_token_must_match() {
     for (consistency, token) in
         [(Consistency::MinimizeLatency, token.as_str()), (Consistency::AtLeastAsFresh, "")]
     {
-        let status = ask(consistency, token).await;
-        assert_names_token(&refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
+        let status = check(consistency, token).await;
+        assert_token_reported(&assert_refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
     }
+    // Another character at one place.
     let mut altered = token.clone();
     altered.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
     for consistency in
         [Consistency::Unspecified, Consistency::FullyConsistent, Consistency::AtLeastAsFresh]
     {
         for forged in ["x", "AAAA", &altered, &token[1..]] {
-            let status = ask(consistency, forged).await;
-            assert_names_token(&refused(
+            let status = check(consistency, forged).await;
+            assert_token_reported(&assert_refused(
                 status,
                 Code::InvalidArgument,
                 "CONSISTENCY_TOKEN_INVALID",
             ));
         }
-        let reply: CheckResponse = ask(consistency, &token).await.expect("ok").into_inner();
+        let reply: CheckResponse =
+            check(consistency, &token).await.expect("a decision").into_inner();
         assert!(!reply.consistency_token.is_empty());
     }
 }
@@ -303,24 +314,28 @@ async fn the_consistency_and_the_token_must_match() {
 async fn without_the_feed_postgres_decides_and_without_postgres_nothing_is_decided() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let second_replica =
+        TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let replica_client = acme.on(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
-    until(2, || async { !replica_client.may(&user, "doc:read").await }).await;
+    wait_until(2, || async { !replica_client.user_may(&user, "doc:read").await }).await;
     // Only the reads of the feed hang. Postgres answers all other statements.
-    proxy.when_sent("read_changes", Then::HoldReplies);
+    proxy.fault_when_sent("read_changes", Fault::HoldReplies);
     let statement = "select pg_terminate_backend(pid) from pg_stat_activity
                      where datname = current_database() and query like '%from read_changes(%'
                        and pid <> pg_backend_pid()";
-    sqlx::query(statement).execute(&mut app.owner().await).await.expect("the feed reconnects");
-    proxy.until_held().await;
+    sqlx::query(statement)
+        .execute(&mut app.owner_connection().await)
+        .await
+        .expect("the connection of the feed is ended");
+    proxy.wait_until_held().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
-    let token = acme.decide(question(&user, "")).await.consistency_token;
-    assert!(replica_client.decide(question(&user, &token)).await.allowed);
+    let token = acme.decide(check_request(&user, "")).await.consistency_token;
+    assert!(replica_client.decide(check_request(&user, &token)).await.allowed);
     proxy.hold();
-    let asked = replica_client.permissions().check(question(&user, &token)).await;
-    refused(asked, Code::Unavailable, "STORE_UNAVAILABLE");
+    let reply = replica_client.permissions().check(check_request(&user, &token)).await;
+    assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
 }

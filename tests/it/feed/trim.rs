@@ -1,9 +1,13 @@
-//! Trimming of the feed. A replica that has not read a trimmed change clears its cache.
+//! Trimming deletes old changes from the feed. A replica that has not read a deleted change clears
+//! its cache.
+//!
+//! A mark is a row of `change_marks`: a time, and the horizon at this time. The floor is the
+//! horizon of the oldest mark. Only changes of transactions before the floor are deleted.
 
 use sqlx::{Connection, PgConnection, PgPool};
 use tenantry::proto::v1::RoleLevel;
 
-use crate::harness::{Proxy, TestApp, until, within};
+use crate::harness::{Proxy, TestApp, wait_until, within_seconds};
 
 /// Moves the time of all marks two hours into the past.
 async fn age_marks(owner: &mut PgConnection) {
@@ -11,6 +15,8 @@ async fn age_marks(owner: &mut PgConnection) {
     sqlx::query(statement).execute(owner).await.expect("aged");
 }
 
+/// Deletes at most `batch` changes before the newest mark that is at least an hour old. Returns the
+/// number of deleted changes, or `None` while another transaction trims.
 async fn trim(pool: &PgPool, batch: i64) -> Option<i64> {
     let statement = "select trim_changes('1 hour', $1)";
     sqlx::query_scalar(statement).bind(batch).fetch_one(pool).await.expect("trimmed")
@@ -20,14 +26,14 @@ async fn count(owner: &mut PgConnection, statement: &'static str) -> i64 {
     sqlx::query_scalar(statement).fetch_one(owner).await.expect("a count")
 }
 
-async fn change(conn: &mut PgConnection) {
+async fn insert_change(conn: &mut PgConnection) {
     let statement = "insert into changes (tenant_id, kind, subject_id)
                      values (gen_random_uuid(), 'user', gen_random_uuid())";
     sqlx::query(statement).execute(conn).await.expect("a change");
 }
 
-/// Current snapshot, whether changes were missed since `snapshot`, and the number of changes
-/// delivered.
+/// Reads the changes since `snapshot`. Returns the current snapshot, whether changes may be
+/// missing, and the number of changes.
 async fn read(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
     let query = "select min(snapshot::text), bool_or(missed), count(subject_id)
                  from read_changes($1::text::pg_snapshot)";
@@ -37,28 +43,28 @@ async fn read(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
 #[tokio::test]
 async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
     let changes = "select count(*) from changes";
     for _ in 0..5 {
-        change(&mut owner).await;
+        insert_change(&mut owner).await;
     }
-    app.changes_settled().await;
+    app.wait_until_changes_settled().await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
     let (before, ..) = read(&pool, None).await;
     age_marks(&mut owner).await;
-    change(&mut owner).await;
-    app.changes_settled().await;
+    insert_change(&mut owner).await;
+    app.wait_until_changes_settled().await;
 
     // A trim deletes one batch. Changes after the old mark stay.
     assert_eq!(trim(&pool, 3).await, Some(3));
     assert_eq!(trim(&pool, 3).await, Some(2));
     assert_eq!(trim(&pool, 3).await, Some(0));
     assert_eq!(count(&mut owner, changes).await, 1);
-    // A reader that has read after the creation of the mark has missed no change.
+    // A reader that read after the mark was made has missed no change.
     let (current_snapshot, missed, delivered) = read(&pool, Some(&before)).await;
     assert_eq!((missed, delivered), (false, 1));
 
-    // Marks below the floor are deleted.
+    // Of the marks that are older than an hour, only the newest mark is kept.
     age_marks(&mut owner).await;
     trim(&pool, 100).await;
     assert_eq!(count(&mut owner, changes).await, 0);
@@ -66,16 +72,16 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
         "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
     assert_eq!(count(&mut owner, count_old_marks).await, 1);
     assert!(!read(&pool, Some(&current_snapshot)).await.1);
-    assert!(read(&pool, Some("3:3:")).await.1, "the reader may have missed a change");
+    assert!(read(&pool, Some("3:3:")).await.1, "the snapshot is before the floor");
 }
 
 #[tokio::test]
 async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner().await, app.app_role().await);
-    let mut slow = app.owner().await;
+    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let mut slow = app.owner_connection().await;
     let mut open_transaction = slow.begin().await.expect("begun");
-    change(&mut open_transaction).await;
+    insert_change(&mut open_transaction).await;
     trim(&pool, 100).await;
     let (before, ..) = read(&pool, None).await;
     age_marks(&mut owner).await;
@@ -86,28 +92,31 @@ async fn a_long_transactions_changes_are_not_trimmed() {
 }
 
 #[tokio::test]
-async fn only_one_replica_trims_at_a_time_and_nothing_above_the_floor_is_deleted() {
+async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
     let mut tx = owner.begin().await.expect("begun");
     let trimming = "select trim_changes('1 hour', 100)";
     sqlx::query(trimming).execute(&mut *tx).await.expect("trimmed");
     assert_eq!(trim(&pool, 100).await, None, "another transaction is trimming");
-    tx.rollback().await.expect("undone");
+    tx.rollback().await.expect("rolled back");
 
-    change(&mut owner).await;
+    insert_change(&mut owner).await;
     let mut tx = owner.begin().await.expect("begun");
     sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
-    let deleted = sqlx::query("delete from changes").execute(&mut *tx).await.expect("allowed");
+    let deleted = sqlx::query("delete from changes")
+        .execute(&mut *tx)
+        .await
+        .expect("the statement is allowed");
     assert_eq!(deleted.rows_affected(), 0);
 }
 
-/// A snapshot above the current transaction ids comes from another server, or from a server that
-/// lost its last commits.
+/// A snapshot with later transaction ids than the current ids comes from another server, or from a
+/// server that lost its last commits.
 #[tokio::test]
 async fn a_snapshot_from_the_future_is_reported_as_missed_changes() {
     let app = TestApp::spawn().await;
-    let pool = app.app_role().await;
+    let pool = app.app_role_pool().await;
     assert!(read(&pool, Some("900000000:900000000:")).await.1);
 }
 
@@ -116,21 +125,22 @@ async fn a_snapshot_from_the_future_is_reported_as_missed_changes() {
 async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let url = proxy.postgres_url(&app.database);
-    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let second_replica =
+        TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let replica_client = acme.on(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;
-    until(2, || replica_client.may(&user, "doc:read")).await;
+    wait_until(2, || replica_client.user_may(&user, "doc:read")).await;
 
     // The replica receives nothing while the role is unassigned and that change is trimmed.
     proxy.hold();
     acme.unassign(&user, &role).await;
-    let (mut owner, pool) = (app.owner().await, app.app_role().await);
+    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
     // Open transactions of the replica end at their timeout.
-    within(30, async {
+    within_seconds(30, async {
         while count(&mut owner, "select count(*) from changes").await > 0 {
             trim(&pool, 1000).await;
             age_marks(&mut owner).await;
@@ -140,7 +150,7 @@ async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     .await;
     proxy.pass();
 
-    // The held read began before the change, and the replica gets no other notice of the change.
+    // The change was trimmed, so the replica only learns that it may have missed a change.
     let request = || tenantry::proto::v1::CheckRequest {
         user_id: user.clone(),
         permission: "doc:read".into(),
@@ -153,5 +163,5 @@ async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
             .await
             .is_ok_and(|reply| !reply.into_inner().allowed)
     };
-    until(10, is_denied).await;
+    wait_until(10, is_denied).await;
 }

@@ -1,8 +1,8 @@
 //! N01 to N27: calls every RPC with valid and nearly valid messages, generated from the
 //! descriptors, on one server.
 //!
-//! Every call gets an answer that is not INTERNAL or UNKNOWN, and the server returns stored values
-//! unchanged. Meanwhile the tenant's lists and another tenant's decisions work.
+//! No response is INTERNAL or UNKNOWN, and the server returns stored values unchanged. During the
+//! calls, the tenant's lists and another tenant's decisions work.
 //! `FUZZ_CALLS=200000 make test ARGS='--test it fuzz::calls'` makes more calls. `FUZZ_SEED`
 //! repeats the messages of an earlier run, which printed its seed.
 
@@ -27,10 +27,10 @@ use tenantry::proto::v1::{
 };
 
 use super::{
-    known::Known,
-    messages::{Maker, PASSWORDS},
+    known_values::KnownValues,
+    messages::{MessageGenerator, PASSWORDS},
 };
-use crate::harness::{Client, Method, RawReply, TestApp, methods, precise};
+use crate::harness::{Client, Method, RawReply, TestApp, assert_documented_error, methods};
 
 /// Number of calls in a run, unless `FUZZ_CALLS` sets another number.
 const CALLS: u64 = 1500;
@@ -39,7 +39,7 @@ const CALLS: u64 = 1500;
 const WORKERS: u64 = 4;
 
 /// Number of calls between two checks of the lists and of the bystander's decisions.
-const BETWEEN_LOOKS: u64 = 100;
+const CALLS_BETWEEN_CHECKS: u64 = 100;
 
 /// Timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,8 +47,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a reply, in bytes. Below the default limit of clients.
 const LARGEST_REPLY: usize = 3 * 1024 * 1024;
 
-/// RPCs that are called three times as often as others.
-const OFTEN: &[&str] = &[
+/// RPCs that are called about three times as often as other RPCs.
+const FREQUENT_RPCS: &[&str] = &[
     "AssignRole",
     "BatchCheck",
     "Check",
@@ -59,8 +59,8 @@ const OFTEN: &[&str] = &[
     "UpdateUser",
 ];
 
-/// RPCs that are called a sixth as often as others.
-const SELDOM: &[&str] = &[
+/// RPCs that are called a sixth as often as other RPCs.
+const RARE_RPCS: &[&str] = &[
     "DeleteTenant",
     "SuspendTenant",
     "DeleteUser",
@@ -79,173 +79,173 @@ const SELDOM: &[&str] = &[
     "WatchPermissions",
 ];
 
-/// RPCs that only platform staff may call.
-const PLATFORMS: &[&str] =
+/// RPCs that only the platform's administrators may call.
+const PLATFORM_RPCS: &[&str] =
     &["CreateTenant", "DeleteTenant", "ListTenants", "ReactivateTenant", "SuspendTenant"];
 
-/// Index of the platform's administrator in [`World::others`].
-const ROOT: usize = 2;
+/// Index of the platform's administrator in [`SharedState::other_clients`].
+const PLATFORM_ADMIN: usize = 2;
 
-/// Streams stay open, so only this first part of a stream is observed.
-const LISTENING: Duration = Duration::from_millis(200);
+/// Maximum time to wait for the first message of a stream. Streams stay open.
+const STREAM_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_calls_of_every_rpc_get_precise_answers() {
+async fn random_calls_of_every_rpc_get_documented_responses() {
     let seed = env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     let calls = env::var("FUZZ_CALLS").ok().and_then(|calls| calls.parse().ok());
     let calls: u64 = calls.unwrap_or(CALLS);
     println!("FUZZ_SEED={seed} FUZZ_CALLS={calls}");
 
-    // Longer than any run, so the bystander never has to sign in again.
+    // The tokens are valid longer than any run, so the bystander never has to sign in again.
     let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1d")).await;
-    let world = Arc::new(World::make(&app, calls).await);
+    let state = Arc::new(SharedState::create(&app, calls).await);
     let workers: Vec<_> = (0..WORKERS)
-        .map(|worker| tokio::spawn(work(world.clone(), seed ^ (worker << 32))))
+        .map(|worker| tokio::spawn(run_worker(state.clone(), seed ^ (worker << 32))))
         .collect();
     for worker in workers {
-        worker.await.expect("no finding");
+        worker.await.expect("the worker finds no defect");
     }
-    world.look().await;
-    world.check_reached();
+    state.assert_usable().await;
+    state.assert_most_writes_succeeded();
 }
 
 /// State that the callers share.
-struct World {
-    left: AtomicU64,
-    known: Mutex<Known>,
+struct SharedState {
+    calls_left: AtomicU64,
+    known_values: Mutex<KnownValues>,
     methods: Vec<Method>,
-    /// Administrator of the tenant whose objects are changed. When a call has ended the
-    /// session, the administrator signs in again.
+    /// Administrator of the tenant whose objects are changed. The administrator signs in again when
+    /// a call has ended the session.
     admin: tokio::sync::Mutex<Client>,
-    /// Other callers: a member with few permissions, another tenant's administrator, platform
-    /// staff, and a client without a token.
-    others: Vec<Client>,
-    /// A tenant that must not be affected.
+    /// A member with few permissions, another tenant's administrator, the platform's administrator
+    /// in the platform tenant and in the first tenant, and a client without a token.
+    other_clients: Vec<Client>,
+    /// Administrator of a tenant that the calls must not affect.
     bystander: Client,
-    /// Number of answers by RPC and reason. `OK` means no error.
-    answers: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
+    /// Number of replies by RPC and reason. The reason `OK` means no error.
+    reply_counts: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
 }
 
-impl World {
-    async fn make(app: &TestApp, calls: u64) -> Self {
-        let root = app.platform_admin().await;
-        let admin = app.tenant("fuzzed").await;
-        let member = admin.member("clerk", &["invoice:read", "user:update"]).await;
-        let other = app.tenant("other").await;
-        let bystander = app.tenant("bystander").await;
-        let mut known = Known::default();
-        // Platform staff see all tenants, so they could suspend the bystander.
-        known.never(&bystander.tenant_id);
-        known.never(&bystander.slug);
-        for client in [&admin, &member, &other, &root] {
-            known.learn("User", &client.user_id);
-            known.learn("Session", &client.tokens.session_id);
-            known.learn("id", &client.tenant_id);
-            known.learn("slug", &client.slug);
-            known.learn("email", &client.email);
-            known.learn("token", &client.tokens.access_token);
-            known.learn("refresh_token", &client.tokens.refresh_token);
+impl SharedState {
+    async fn create(app: &TestApp, calls: u64) -> Self {
+        let platform_admin = app.platform_admin().await;
+        let admin = app.create_tenant("fuzzed").await;
+        let member = admin.create_member("clerk", &["invoice:read", "user:update"]).await;
+        let other = app.create_tenant("other").await;
+        let bystander = app.create_tenant("bystander").await;
+        let mut known_values = KnownValues::default();
+        // The platform's administrator could suspend the bystander's tenant.
+        known_values.exclude(&bystander.tenant_id);
+        known_values.exclude(&bystander.slug);
+        for client in [&admin, &member, &other, &platform_admin] {
+            known_values.store("User", &client.user_id);
+            known_values.store("Session", &client.tokens.session_id);
+            known_values.store("id", &client.tenant_id);
+            known_values.store("slug", &client.slug);
+            known_values.store("email", &client.email);
+            known_values.store("token", &client.tokens.access_token);
+            known_values.store("refresh_token", &client.tokens.refresh_token);
         }
         for number in 0..50 {
-            known.learn("email", &format!("user{number}@fuzzed.test"));
+            known_values.store("email", &format!("user{number}@fuzzed.test"));
         }
         Self {
-            left: AtomicU64::new(calls),
-            known: Mutex::new(known),
+            calls_left: AtomicU64::new(calls),
+            known_values: Mutex::new(known_values),
             methods: methods(),
             admin: tokio::sync::Mutex::new(admin),
-            others: vec![
+            other_clients: vec![
                 member,
                 other,
-                root.clone(),
-                root.with("x-tenant-id", "fuzzed"),
+                platform_admin.clone(),
+                platform_admin.with("x-tenant-id", "fuzzed"),
                 app.anonymous(),
             ],
             bystander,
-            answers: Mutex::default(),
+            reply_counts: Mutex::default(),
         }
     }
 
     /// Asserts that most RPCs that store something succeeded at least once. If all calls were
-    /// refused, the fuzzer would find nothing.
-    fn check_reached(&self) {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut makes, mut made) = (0, 0);
-        for (method, reasons) in &*answers {
+    /// refused, the fuzzer would find no defects.
+    fn assert_most_writes_succeeded(&self) {
+        let reply_counts = self.reply_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut rpcs, mut succeeded) = (0, 0);
+        for (method, reasons) in &*reply_counts {
             println!("{method} {reasons:?}");
             if ["Create", "Assign", "Update"].iter().any(|verb| method.starts_with(verb)) {
-                makes += 1;
-                made += usize::from(reasons.contains_key("OK"));
+                rpcs += 1;
+                succeeded += usize::from(reasons.contains_key("OK"));
             }
         }
-        assert!(made * 2 > makes, "{made} of {makes} ever succeeded");
+        assert!(succeeded * 2 > rpcs, "only {succeeded} of {rpcs} RPCs succeeded");
     }
 
-    /// A random RPC. RPCs that store something are chosen more often. RPCs that delete objects
-    /// or end sessions, hash a password or stay open are chosen less often.
-    fn method(&self, rng: &mut TestRng) -> Method {
+    /// A random RPC. RPCs that store something are chosen more often. RPCs that delete objects, end
+    /// sessions, hash a password or stay open are chosen less often.
+    fn pick_method(&self, rng: &mut TestRng) -> Method {
         loop {
             let method = &self.methods[rng.random_range(0..self.methods.len())];
             let name = method.0.name();
-            let share = match name {
-                _ if SELDOM.contains(&name) => 0.05,
-                _ if OFTEN.contains(&name) => 1.0,
+            let probability = match name {
+                _ if RARE_RPCS.contains(&name) => 0.05,
+                _ if FREQUENT_RPCS.contains(&name) => 1.0,
                 _ => 0.3,
             };
-            if rng.random_bool(share) {
+            if rng.random_bool(probability) {
                 return method.clone();
             }
         }
     }
 
-    fn count(&self, method: &Method, reason: String) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let reasons = answers.entry(method.0.name().to_owned()).or_default();
+    fn count_reply(&self, method: &Method, reason: String) {
+        let mut reply_counts = self.reply_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = reply_counts.entry(method.0.name().to_owned()).or_default();
         *reasons.entry(reason).or_default() += 1;
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_known_values(&self) -> std::sync::MutexGuard<'_, KnownValues> {
+        self.known_values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A clone of the administrator's client.
+    /// The administrator's client, whose session may have ended.
     async fn admin(&self) -> Client {
         self.admin.lock().await.clone()
     }
 
-    /// The administrator, with an active session.
-    async fn live_admin(&self) -> Client {
+    /// The administrator's client, with an active session. Signs in or signs up when necessary.
+    async fn signed_in_admin(&self) -> Client {
         let mut admin = self.admin.lock().await;
         if admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok() {
             return admin.clone();
         }
         let anonymous = admin.with_token("");
         for password in PASSWORDS {
-            let again = anonymous.try_login(&admin.slug, &admin.email, password).await;
-            if let Ok(again) = again {
-                *admin = again;
+            let sign_in = anonymous.try_login(&admin.slug, &admin.email, password).await;
+            if let Ok(client) = sign_in {
+                *admin = client;
                 return admin.clone();
             }
         }
         // The tenant was deleted or suspended, or its administrator got another email.
         let slug = format!("fuzzed-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         *admin = anonymous.sign_up_tenant(&slug).await;
-        self.known().learn("slug", &slug);
-        self.known().learn("email", &admin.email);
+        self.lock_known_values().store("slug", &slug);
+        self.lock_known_values().store("email", &admin.email);
         admin.clone()
     }
 
-    /// Asserts that each list of the tenant, page by page, and the bystander's decisions work.
-    async fn look(&self) {
-        assert!(self.bystander.may("", "anything:at-all").await, "the bystander's Check");
-        let admin = self.live_admin().await;
-        let root = &self.others[ROOT];
+    /// Asserts that the bystander's decisions and all pages of the tenant's lists work.
+    async fn assert_usable(&self) {
+        assert!(self.bystander.may("anything:at-all").await, "the bystander's Check");
+        let admin = self.signed_in_admin().await;
+        let platform_admin = &self.other_clients[PLATFORM_ADMIN];
         for method in self.methods.iter().filter(|method| method.0.name().starts_with("List")) {
             if method.0.name() == "ListSubjects" {
                 continue;
             }
-            let client = if method.0.name() == "ListTenants" { root } else { &admin };
+            let client = if method.0.name() == "ListTenants" { platform_admin } else { &admin };
             let mut token = String::new();
             for _ in 0..100 {
                 let mut request = method.request();
@@ -253,10 +253,10 @@ impl World {
                     request.set_field_by_name("page_token", Value::String(token));
                 }
                 let reply = method.call(client, &request).await;
-                let what = format!("{} when everything should work", method.path());
+                let what = format!("{} with an active session", method.path());
                 let Ok(reply) = reply else {
                     // Another worker may have ended the session or the tenant.
-                    precise(&what, &reply);
+                    assert_documented_error(&what, &reply);
                     break;
                 };
                 let reply = decode(method, reply.get_ref());
@@ -272,43 +272,44 @@ impl World {
     }
 }
 
-async fn work(world: Arc<World>, seed: u64) {
+async fn run_worker(state: Arc<SharedState>, seed: u64) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     loop {
-        let left = world.left.fetch_sub(1, Ordering::Relaxed);
+        let left = state.calls_left.fetch_sub(1, Ordering::Relaxed);
         if left == 0 || left > u64::MAX / 2 {
-            world.left.store(0, Ordering::Relaxed);
+            state.calls_left.store(0, Ordering::Relaxed);
             return;
         }
-        if left.is_multiple_of(BETWEEN_LOOKS) {
-            world.look().await;
+        if left.is_multiple_of(CALLS_BETWEEN_CHECKS) {
+            state.assert_usable().await;
         }
-        let method = world.method(&mut rng);
-        let client = if PLATFORMS.contains(&method.0.name()) && rng.random_bool(0.7) {
-            world.others[ROOT].clone()
+        let method = state.pick_method(&mut rng);
+        let client = if PLATFORM_RPCS.contains(&method.0.name()) && rng.random_bool(0.7) {
+            state.other_clients[PLATFORM_ADMIN].clone()
         } else if rng.random_bool(0.75) {
-            world.admin().await
+            state.admin().await
         } else {
-            world.others[rng.random_range(0..world.others.len())].clone()
+            state.other_clients[rng.random_range(0..state.other_clients.len())].clone()
         };
         let message = {
-            let known = world.known();
-            Maker { known: &known, rng: &mut rng }.message(&method.0.input(), 0)
+            let known_values = state.lock_known_values();
+            MessageGenerator { known_values: &known_values, rng: &mut rng }
+                .message(&method.0.input(), 0)
         };
         let what = format!("{} {message}", method.path());
         let reply = call(&method, &client, &message, &what).await;
-        let reason = judge(&what, &reply);
+        let reason = check_reply(&what, &reply);
         if ["TOKEN_INVALID", "TENANT_SUSPENDED"].contains(&reason.as_str()) {
-            world.live_admin().await;
+            state.signed_in_admin().await;
         }
-        world.count(&method, reason);
+        state.count_reply(&method, reason);
         if let Ok(reply) = reply {
-            let answer = decode(&method, reply.get_ref());
-            came_back(&what, &message, &answer);
-            read_again(&world, &method, &client, &answer).await;
-            world.known().learn_from(&answer);
+            let response = decode(&method, reply.get_ref());
+            assert_stored_values(&what, &message, &response);
+            assert_readable(&state, &method, &client, &response).await;
+            state.lock_known_values().store_from(&response);
         }
     }
 }
@@ -316,22 +317,23 @@ async fn work(world: Arc<World>, seed: u64) {
 async fn call(method: &Method, client: &Client, message: &DynamicMessage, what: &str) -> RawReply {
     let call = method.call(client, message);
     if !method.0.is_server_streaming() {
-        let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
-        return answer.unwrap_or_else(|_| panic!("{what}: no answer"));
+        let reply = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        return reply.unwrap_or_else(|_| panic!("{what}: no reply"));
     }
-    // A stream without a message is also an answer.
-    let quiet = || Ok(tonic::Response::new(Vec::new()));
-    tokio::time::timeout(LISTENING, call).await.unwrap_or_else(|_| quiet())
+    // A stream without a message counts as a success.
+    let empty_reply = || Ok(tonic::Response::new(Vec::new()));
+    tokio::time::timeout(STREAM_TIMEOUT, call).await.unwrap_or_else(|_| empty_reply())
 }
 
-/// Reason of a client error, or `OK` for an answer that is not too large.
-fn judge(what: &str, reply: &RawReply) -> String {
+/// Asserts that a success is not too large, and that an error has a documented reason. Returns the
+/// reason, or `OK` for a success.
+fn check_reply(what: &str, reply: &RawReply) -> String {
     match reply {
         Ok(reply) => {
-            assert!(reply.get_ref().len() <= LARGEST_REPLY, "{what}: too large");
+            assert!(reply.get_ref().len() <= LARGEST_REPLY, "{what}: the response is too large");
             "OK".to_owned()
         }
-        Err(_) => precise(what, reply),
+        Err(_) => assert_documented_error(what, reply),
     }
 }
 
@@ -339,72 +341,85 @@ fn decode(method: &Method, bytes: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(method.0.output(), bytes).expect("a response of the method's type")
 }
 
-/// Asserts that the stored values of a request are in the resource that answers it: fields with
-/// the same name have the same value.
-fn came_back(what: &str, request: &DynamicMessage, answer: &DynamicMessage) {
-    let stores = request.descriptor().name().starts_with("Create")
+/// Asserts that the resource in the response to a Create or Assign request has the values of the
+/// request: fields with the same name have the same value.
+fn assert_stored_values(what: &str, request: &DynamicMessage, response: &DynamicMessage) {
+    let is_stored = request.descriptor().name().starts_with("Create")
         || request.descriptor().name().starts_with("Assign");
-    // A request with a known request id gets the result of the first one.
-    let repeated = request.get_field_by_name("request_id").is_some_and(|id| !is_empty(&id));
-    if !stores || repeated {
+    // A request with a known request id may get the response to an earlier request.
+    let may_be_repeated = request.get_field_by_name("request_id").is_some_and(|id| !is_empty(&id));
+    if !is_stored || may_be_repeated {
         return;
     }
-    let resource = answer.fields().find_map(|(_, value)| value.as_message().cloned());
+    let resource = response.fields().find_map(|(_, value)| value.as_message().cloned());
     let Some(resource) = resource else { return };
     for (field, sent) in request.fields() {
-        let Some(kept) = resource.get_field_by_name(field.name()) else { continue };
+        let Some(stored) = resource.get_field_by_name(field.name()) else { continue };
         if is_empty(sent) || ["slug", "permissions", "expire_time"].contains(&field.name()) {
             continue;
         }
-        assert_eq!(canonical(sent), canonical(&kept), "{what}: {} changed", field.name());
+        assert_eq!(
+            canonical_text(sent),
+            canonical_text(&stored),
+            "{what}: {} changed",
+            field.name()
+        );
     }
 }
 
-/// Asserts that the resource in an answer reads the same with the Get RPC.
-async fn read_again(world: &World, method: &Method, client: &Client, answer: &DynamicMessage) {
+/// Asserts that the Get RPC returns the same resource as a Create or Update response.
+async fn assert_readable(
+    state: &SharedState,
+    method: &Method,
+    client: &Client,
+    response: &DynamicMessage,
+) {
     let name = method.0.name();
     if name == "AssignRole" {
-        return assignment_again(client, answer).await;
+        return assert_assignment_listed(client, response).await;
     }
     let Some(kind) = name.strip_prefix("Create").or_else(|| name.strip_prefix("Update")) else {
         return;
     };
-    let get = format!("Get{kind}");
-    let Some(get) = world.methods.iter().find(|method| method.0.name() == get) else { return };
-    let Some(mut made) = answer.fields().find_map(|(_, value)| value.as_message().cloned()) else {
+    let get_method = format!("Get{kind}");
+    let Some(get_method) = state.methods.iter().find(|method| method.0.name() == get_method) else {
         return;
     };
-    let Some(id) = made.get_field_by_name("id").and_then(|id| id.as_str().map(str::to_owned))
+    let Some(mut resource) = response.fields().find_map(|(_, value)| value.as_message().cloned())
     else {
         return;
     };
-    let mut request = get.request();
-    let Some(field) = get.0.input().fields().next() else { return };
+    let Some(id) = resource.get_field_by_name("id").and_then(|id| id.as_str().map(str::to_owned))
+    else {
+        return;
+    };
+    let mut request = get_method.request();
+    let Some(field) = get_method.0.input().fields().next() else { return };
     request.set_field(&field, Value::String(id));
-    let what = format!("{} after {name}", get.path());
-    let reply = get.call(client, &request).await;
-    precise(&what, &reply);
+    let what = format!("{} after {name}", get_method.path());
+    let reply = get_method.call(client, &request).await;
+    assert_documented_error(&what, &reply);
     let Ok(reply) = reply else { return };
-    let read = decode(get, reply.get_ref());
-    let mut read =
-        read.fields().find_map(|(_, value)| value.as_message().cloned()).expect("a resource");
+    let stored = decode(get_method, reply.get_ref());
+    let mut stored =
+        stored.fields().find_map(|(_, value)| value.as_message().cloned()).expect("a resource");
     // A sign-in by another worker changes this time but not the etag.
-    for user in [&mut made, &mut read] {
+    for user in [&mut resource, &mut stored] {
         user.clear_field_by_name("last_sign_in_time");
     }
     // Another worker may have changed the resource.
-    if read.get_field_by_name("etag") == made.get_field_by_name("etag") {
-        assert_eq!(text_of(&made), text_of(&read), "{what}");
+    if stored.get_field_by_name("etag") == resource.get_field_by_name("etag") {
+        assert_eq!(text_of(&resource), text_of(&stored), "{what}");
     }
 }
 
-/// Asserts that an assignment reads the same in the list of its user's assignments.
-async fn assignment_again(client: &Client, answer: &DynamicMessage) {
-    let answer: AssignRoleResponse = answer.transcode_to().expect("the type");
-    let made = answer.role_assignment.expect("the assignment");
+/// Asserts that the list of a user's assignments has the assignment of an `AssignRole` response.
+async fn assert_assignment_listed(client: &Client, response: &DynamicMessage) {
+    let response: AssignRoleResponse = response.transcode_to().expect("the type");
+    let assignment = response.role_assignment.expect("the assignment");
     let request = ListRoleAssignmentsRequest {
-        user_id: made.user_id.clone(),
-        role_id: made.role_id.clone(),
+        user_id: assignment.user_id.clone(),
+        role_id: assignment.role_id.clone(),
         page_size: 1000,
         ..ListRoleAssignmentsRequest::default()
     };
@@ -413,15 +428,16 @@ async fn assignment_again(client: &Client, answer: &DynamicMessage) {
     let listed = listed.into_inner().role_assignments;
     // The assignment is missing when another worker unassigned the role or the assignment
     // expired.
-    if let Some(read) = listed.into_iter().find(|one| one.id == made.id) {
+    if let Some(listed_assignment) = listed.into_iter().find(|listed| listed.id == assignment.id) {
         // Another worker may have renamed the role.
-        let made = RoleAssignment { role_name: read.role_name.clone(), ..made };
-        assert_eq!(read, made, "an assignment changed");
+        let assignment =
+            RoleAssignment { role_name: listed_assignment.role_name.clone(), ..assignment };
+        assert_eq!(listed_assignment, assignment, "an assignment changed");
     }
 }
 
 fn text_of(message: &DynamicMessage) -> String {
-    canonical(&Value::Message(message.clone()))
+    canonical_text(&Value::Message(message.clone()))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -434,11 +450,11 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// A value as text. Equal values give the same text: maps and lists of a Struct are sorted and
-/// have no duplicates, and a list of one value becomes that value.
-fn canonical(value: &Value) -> String {
+/// have no duplicates, and a list with one distinct value gives the text of this value.
+fn canonical_text(value: &Value) -> String {
     match value {
         Value::List(items) => {
-            let mut items: Vec<_> = items.iter().map(canonical).collect();
+            let mut items: Vec<_> = items.iter().map(canonical_text).collect();
             items.sort_unstable();
             items.dedup();
             format!("[{}]", items.join(","))
@@ -446,18 +462,18 @@ fn canonical(value: &Value) -> String {
         Value::Map(entries) => {
             let mut entries: Vec<_> = entries
                 .iter()
-                .map(|(key, value)| format!("{key:?}:{}", canonical(value)))
+                .map(|(key, value)| format!("{key:?}:{}", canonical_text(value)))
                 .collect();
             entries.sort_unstable();
             format!("{{{}}}", entries.join(","))
         }
         Value::Message(message) => {
-            if let Some(one) = only_item(message) {
-                return canonical(&one);
+            if let Some(item) = single_item(message) {
+                return canonical_text(&item);
             }
             let fields: Vec<_> = message
                 .fields()
-                .map(|(field, value)| format!("{}={}", field.name(), canonical(value)))
+                .map(|(field, value)| format!("{}={}", field.name(), canonical_text(value)))
                 .collect();
             format!("({})", fields.join(" "))
         }
@@ -466,12 +482,13 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// The item of a Value whose list has only one distinct item. In a scope, both forms are equal.
-fn only_item(message: &DynamicMessage) -> Option<Value> {
+/// The item of a Value whose list has only one distinct item. In a scope, such a list and its item
+/// are equal.
+fn single_item(message: &DynamicMessage) -> Option<Value> {
     let list = message.get_field_by_name("list_value")?;
     let list = list.as_message().filter(|_| message.has_field_by_name("list_value"))?;
     let items = list.get_field_by_name("values")?;
     let items = items.as_list()?;
     let first = items.first()?;
-    items.iter().all(|item| canonical(item) == canonical(first)).then(|| first.clone())
+    items.iter().all(|item| canonical_text(item) == canonical_text(first)).then(|| first.clone())
 }

@@ -1,11 +1,11 @@
-//! Nearly valid inputs: a stored corpus, and random changes of the corpus.
+//! Nearly valid inputs: a stored corpus, and random changes of its inputs.
 
 use std::path::Path;
 
 use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
 use tokio::{runtime::Handle, task::block_in_place};
 
-/// Number of inputs per target, unless `FUZZ_CASES` sets another.
+/// Number of changed inputs per target, unless `FUZZ_CASES` sets another number.
 const CASES: u32 = 200;
 
 /// Inputs of a target, stored as a JSON list of texts. An input that once failed is added to
@@ -13,14 +13,15 @@ const CASES: u32 = 200;
 pub struct Corpus(Vec<String>);
 
 impl Corpus {
-    pub fn kept(target: &str) -> Self {
+    /// Reads the inputs of a target.
+    pub fn load(target: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fuzz/corpus");
         let text = std::fs::read_to_string(folder.join(format!("{target}.json")));
         Self(serde_json::from_str(&text.expect("a corpus")).expect("a list of texts"))
     }
 
     /// Adds an input that only a running server can produce.
-    pub fn and(mut self, seed: &str) -> Self {
+    pub fn with(mut self, seed: &str) -> Self {
         self.0.push(seed.to_owned());
         self
     }
@@ -39,21 +40,21 @@ impl Corpus {
                 max_shrink_iters: 500,
                 ..ProptestConfig::default()
             });
-            let tried = runner.run(&self.inputs(), |input| {
+            let result = runner.run(&self.inputs(), |input| {
                 try_one(&input);
                 Ok(())
             });
-            tried.expect("an input failed");
+            result.expect("no input fails");
         });
     }
 
     fn inputs(&self) -> impl Strategy<Value = String> + use<> {
         let seeds = prop::sample::select(self.0.clone());
-        let changes = prop::collection::vec((change(), any::<Index>()), 0..4);
+        let changes = prop::collection::vec((any_change(), any::<Index>()), 0..4);
         (seeds.clone(), seeds, changes).prop_map(|(seed, other, changes)| {
             let mut text: Vec<char> = seed.chars().collect();
-            for (change, at) in changes {
-                change.make(&mut text, at, &other);
+            for (change, position) in changes {
+                change.apply(&mut text, position, &other);
             }
             text.into_iter().collect()
         })
@@ -65,14 +66,15 @@ enum Change {
     Insert(char),
     Replace(char),
     Remove,
-    /// Repeats the rest.
+    /// Repeats the text after the position.
     Double,
-    /// Replaces the rest with the rest of another input.
+    /// Replaces the text after the position with the same part of another input.
     Splice,
+    /// Removes the text after the position.
     Cut,
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn any_change() -> impl Strategy<Value = Change> {
     let character = || prop_oneof![prop::char::range(' ', '~'), any::<char>()];
     prop_oneof![
         character().prop_map(Change::Insert),
@@ -85,8 +87,8 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 impl Change {
-    fn make(self, text: &mut Vec<char>, at: Index, other: &str) {
-        let at = at.index(text.len() + 1);
+    fn apply(self, text: &mut Vec<char>, position: Index, other: &str) {
+        let at = position.index(text.len() + 1);
         match self {
             Self::Insert(character) => text.insert(at, character),
             Self::Replace(character) if at < text.len() => text[at] = character,

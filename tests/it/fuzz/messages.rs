@@ -1,4 +1,4 @@
-//! Generator of messages of any type. Most fields are valid. Some fields are at a limit or beyond a
+//! Generator of messages of any type. Most fields are valid. Some fields are at a limit or exceed a
 //! limit.
 
 use proptest::prelude::*;
@@ -8,16 +8,16 @@ use prost_reflect::{
 };
 use uuid::Uuid;
 
-use super::known::Known;
+use super::known_values::KnownValues;
 use crate::harness::PASSWORD;
 
-/// Probability that a field gets a harmful value.
-const HARM: f64 = 0.06;
+/// Probability that a field gets a value that could cause harm.
+const HARMFUL_PROBABILITY: f64 = 0.06;
 
-/// Probability that an optional field stays unset. It is higher for fields that narrow a
-/// request, because each of those alone makes most requests fail.
-const UNSET: f64 = 0.4;
-const NARROWING_UNSET: f64 = 0.85;
+/// Probability that an optional field stays unset. The probability is higher for each of the
+/// [`NARROWING_FIELDS`], because a random value of such a field makes most requests fail.
+const UNSET_PROBABILITY: f64 = 0.4;
+const NARROWING_UNSET_PROBABILITY: f64 = 0.85;
 
 /// The passwords that requests use and set. The list is short, so that later requests often use a
 /// current password.
@@ -87,7 +87,7 @@ const NUMBERS: &[f64] = &[
     f64::NAN,
 ];
 
-/// Seconds of timestamps: at the limits of the years 1 and 9999, and beyond.
+/// Seconds of timestamps. Valid timestamps are in the years from 1 to 9999.
 const SECONDS: &[i64] = &[
     0,
     -1,
@@ -126,20 +126,20 @@ const FILTER_FIELDS: &[&str] = &[
 ];
 
 /// Generator of messages.
-pub struct Maker<'a> {
-    pub known: &'a Known,
+pub struct MessageGenerator<'a> {
+    pub known_values: &'a KnownValues,
     pub rng: &'a mut TestRng,
 }
 
-impl Maker<'_> {
-    /// A random message of a type.
-    pub fn message(&mut self, of: &MessageDescriptor, depth: usize) -> DynamicMessage {
-        let mut message = DynamicMessage::new(of.clone());
-        for field in of.fields() {
+impl MessageGenerator<'_> {
+    /// A random message of a type. `depth` is the number of messages around this message.
+    pub fn message(&mut self, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
+        let mut message = DynamicMessage::new(descriptor.clone());
+        for field in descriptor.fields() {
             let unset = match field.name() {
-                name if is_needed(name) => 0.02,
-                name if NARROWING.contains(&name) => NARROWING_UNSET,
-                _ => UNSET,
+                name if is_required(name) => 0.02,
+                name if NARROWING_FIELDS.contains(&name) => NARROWING_UNSET_PROBABILITY,
+                _ => UNSET_PROBABILITY,
             };
             if self.rng.random_bool(unset) {
                 continue;
@@ -158,8 +158,8 @@ impl Maker<'_> {
         if !field.is_list() {
             return self.value(field, depth);
         }
-        let few = self.rng.random_range(0..4);
-        let count = if self.rng.random_bool(0.02) { 1001 } else { few };
+        let small_count = self.rng.random_range(0..4);
+        let count = if self.rng.random_bool(0.02) { 1001 } else { small_count };
         let items = (0..count).filter_map(|_| self.value(field, depth)).collect();
         Some(Value::List(items))
     }
@@ -167,7 +167,7 @@ impl Maker<'_> {
     fn value(&mut self, field: &FieldDescriptor, depth: usize) -> Option<Value> {
         Some(match field.kind() {
             Kind::Message(kind) => Value::Message(self.inner(field.name(), &kind, depth)?),
-            Kind::Enum(kind) => Value::EnumNumber(self.choice(&kind)),
+            Kind::Enum(kind) => Value::EnumNumber(self.enum_number(&kind)),
             Kind::Bool => Value::Bool(self.rng.random_bool(0.5)),
             Kind::String => Value::String(self.text(field.name())),
             Kind::Bytes => Value::Bytes(self.pick(TEXTS).as_bytes().to_vec().into()),
@@ -190,12 +190,13 @@ impl Maker<'_> {
         match kind.full_name() {
             "google.protobuf.Timestamp" => {
                 inner.set_field_by_name("seconds", Value::I64(self.seconds()));
-                let nanos = if self.rng.random_bool(HARM) { self.pick(NANOS) } else { 0 };
+                let nanos =
+                    if self.rng.random_bool(HARMFUL_PROBABILITY) { self.pick(NANOS) } else { 0 };
                 inner.set_field_by_name("nanos", Value::I32(nanos));
             }
             "google.protobuf.Struct" => {
-                let depth = if self.rng.random_bool(0.05) { 30 } else { 2 };
-                return Some(self.structure(kind, name == "scope", depth));
+                let max_depth = if self.rng.random_bool(0.05) { 30 } else { 2 };
+                return Some(self.structure(kind, name == "scope", max_depth));
             }
             "google.protobuf.FieldMask" => {
                 let paths = [
@@ -223,99 +224,125 @@ impl Maker<'_> {
         Some(inner)
     }
 
-    /// A random Struct. A plain Struct has only values that are valid in a scope.
-    fn structure(&mut self, kind: &MessageDescriptor, plain: bool, depth: usize) -> DynamicMessage {
-        let mut made = DynamicMessage::new(kind.clone());
-        let Some(fields) = kind.get_field_by_name("fields") else { return made };
-        let Kind::Message(entry) = fields.kind() else { return made };
-        let Kind::Message(value) = entry.map_entry_value_field().kind() else { return made };
-        let many = if self.rng.random_bool(0.02) { 60 } else { 3 };
-        let count = if depth > 3 { 1 } else { self.rng.random_range(0..=many) };
+    /// A random Struct with at most `max_depth` levels inside. With `is_scope`, most values are
+    /// valid in a scope.
+    fn structure(
+        &mut self,
+        struct_type: &MessageDescriptor,
+        is_scope: bool,
+        max_depth: usize,
+    ) -> DynamicMessage {
+        let mut structure = DynamicMessage::new(struct_type.clone());
+        let Some(fields) = struct_type.get_field_by_name("fields") else { return structure };
+        let Kind::Message(entry) = fields.kind() else { return structure };
+        let Kind::Message(value_type) = entry.map_entry_value_field().kind() else {
+            return structure;
+        };
+        let max_count = if self.rng.random_bool(0.02) { 60 } else { 3 };
+        let count = if max_depth > 3 { 1 } else { self.rng.random_range(0..=max_count) };
         let keys = ["region", "project", "limit", "self_registration", "password_min_length"];
         let map = (0..count).map(|_| {
-            let key = if self.rng.random_bool(HARM) { self.pick(TEXTS) } else { self.pick(&keys) };
-            let value = self.json(&value, kind, plain, depth);
+            let key = if self.rng.random_bool(HARMFUL_PROBABILITY) {
+                self.pick(TEXTS)
+            } else {
+                self.pick(&keys)
+            };
+            let value = self.json(&value_type, struct_type, is_scope, max_depth);
             (MapKey::String(key.to_owned()), Value::Message(value))
         });
         let map = map.collect();
-        made.set_field(&fields, Value::Map(map));
-        made
+        structure.set_field(&fields, Value::Map(map));
+        structure
     }
 
+    /// A random Value of a Struct.
     fn json(
         &mut self,
-        value: &MessageDescriptor,
-        object: &MessageDescriptor,
-        plain: bool,
-        depth: usize,
+        value_type: &MessageDescriptor,
+        struct_type: &MessageDescriptor,
+        is_scope: bool,
+        max_depth: usize,
     ) -> DynamicMessage {
-        let mut made = DynamicMessage::new(value.clone());
-        let harm = self.rng.random_bool(HARM);
-        let form = if depth > 3 {
+        let mut value = DynamicMessage::new(value_type.clone());
+        let is_harmful = self.rng.random_bool(HARMFUL_PROBABILITY);
+        let kind_number = if max_depth > 3 {
+            // A Struct, so that the value becomes deep.
             6
-        } else if plain && !harm {
+        } else if is_scope && !is_harmful {
             self.rng.random_range(0..4)
         } else {
             self.rng.random_range(0..7)
         };
-        match form {
-            0 => made.set_field_by_name("number_value", Value::F64(self.number())),
-            1 => made.set_field_by_name("string_value", Value::String(self.plain_text())),
-            2 => made.set_field_by_name("bool_value", Value::Bool(self.rng.random_bool(0.5))),
-            3 if depth > 0 => {
-                let Some(field) = value.get_field_by_name("list_value") else { return made };
-                let Kind::Message(kind) = field.kind() else { return made };
+        match kind_number {
+            0 => value.set_field_by_name("number_value", Value::F64(self.number())),
+            1 => value.set_field_by_name("string_value", Value::String(self.plain_text())),
+            2 => value.set_field_by_name("bool_value", Value::Bool(self.rng.random_bool(0.5))),
+            3 if max_depth > 0 => {
+                let Some(field) = value_type.get_field_by_name("list_value") else {
+                    return value;
+                };
+                let Kind::Message(kind) = field.kind() else { return value };
                 let mut list = DynamicMessage::new(kind);
                 let count = self.rng.random_range(0..4);
-                let items = (0..count)
-                    .map(|_| Value::Message(self.json(value, object, plain, depth.min(3) - 1)));
+                let items = (0..count).map(|_| {
+                    Value::Message(self.json(
+                        value_type,
+                        struct_type,
+                        is_scope,
+                        max_depth.min(3) - 1,
+                    ))
+                });
                 let items = items.collect();
                 list.set_field_by_name("values", Value::List(items));
-                made.set_field(&field, Value::Message(list));
+                value.set_field(&field, Value::Message(list));
             }
-            4 => made.set_field_by_name("null_value", Value::EnumNumber(0)),
-            6 if depth > 0 => {
-                let inner = self.structure(object, plain, depth - 1);
-                made.set_field_by_name("struct_value", Value::Message(inner));
+            4 => value.set_field_by_name("null_value", Value::EnumNumber(0)),
+            6 if max_depth > 0 => {
+                let inner = self.structure(struct_type, is_scope, max_depth - 1);
+                value.set_field_by_name("struct_value", Value::Message(inner));
             }
-            // A Value without a kind, which has no form in JSON.
+            // A Value without a kind, which JSON cannot represent.
             _ => {}
         }
-        made
+        value
     }
 
     fn plain_text(&mut self) -> String {
-        let plain = ["eu", "us", "a", "1", "true", "ﬁnesse", "e\u{301}"];
-        let text = if self.rng.random_bool(HARM) { self.pick(TEXTS) } else { self.pick(&plain) };
-        self.sized(text)
+        let texts = ["eu", "us", "a", "1", "true", "ﬁnesse", "e\u{301}"];
+        let text = if self.rng.random_bool(HARMFUL_PROBABILITY) {
+            self.pick(TEXTS)
+        } else {
+            self.pick(&texts)
+        };
+        self.with_random_length(text)
     }
 
     fn text(&mut self, name: &str) -> String {
-        if self.rng.random_bool(HARM) {
+        if self.rng.random_bool(HARMFUL_PROBABILITY) {
             let text = self.pick(TEXTS);
-            return self.sized(text);
+            return self.with_random_length(text);
         }
         match name {
             "filter" => self.filter(),
             "order_by" => self.pick(&["last_sign_in_time desc", "create_time", "x y z"]).to_owned(),
-            "email" => self.known.one("email", self.rng).unwrap_or_default(),
+            "email" => self.known_values.pick("email", self.rng).unwrap_or_default(),
             "password" | "current_password" | "new_password" => self.pick(&PASSWORDS).to_owned(),
             "permission" | "permissions" => {
                 self.pick(&["invoice:read", "a:b", "user:*", "*:read", "*:*", "x.y-z:q_1"]).into()
             }
-            "page_token" => self.other_half("page_token"),
-            "consistency_token" => self.other_half("consistency_token"),
-            "token" | "access_token" => self.other_half("token"),
-            "refresh_token" => self.other_half("refresh_token"),
-            "api_key" => self.other_half("api_key"),
-            "etag" => self.known.one("etag", self.rng).unwrap_or_default(),
+            "page_token" => self.known_or_altered("page_token"),
+            "consistency_token" => self.known_or_altered("consistency_token"),
+            "token" | "access_token" => self.known_or_altered("token"),
+            "refresh_token" => self.known_or_altered("refresh_token"),
+            "api_key" => self.known_or_altered("api_key"),
+            "etag" => self.known_values.pick("etag", self.rng).unwrap_or_default(),
             "tenant" | "organization_slug" | "slug" => {
-                self.known.one("slug", self.rng).unwrap_or_default()
+                self.known_values.pick("slug", self.rng).unwrap_or_default()
             }
             "request_id" => format!("r{}", self.rng.random_range(0..50)),
             "correlation_id" => self.rng.random::<u32>().to_string(),
             "name" | "organization_name" | "display_name" | "device_name" | "description" => {
-                let known = self.known.one("name", self.rng).unwrap_or_default();
+                let known = self.known_values.pick("name", self.rng).unwrap_or_default();
                 let new = format!("name {}", self.rng.random_range(0..10_000));
                 if self.rng.random_bool(0.2) { known } else { new }
             }
@@ -343,21 +370,21 @@ impl Maker<'_> {
         match self.rng.random_range(0..30) {
             0 => Uuid::from_u128(self.rng.random()).to_string(),
             1 => Uuid::nil().to_string(),
-            2 | 3 => self.known.one("id", self.rng).unwrap_or_default(),
-            _ => self.known.one(kind, self.rng).unwrap_or_default(),
+            2 | 3 => self.known_values.pick("id", self.rng).unwrap_or_default(),
+            _ => self.known_values.pick(kind, self.rng).unwrap_or_default(),
         }
     }
 
     /// A known value, sometimes cut, reversed, or with the second half of another value.
-    fn other_half(&mut self, name: &str) -> String {
-        let one = self.known.one(name, self.rng).unwrap_or_default();
-        let other = self.known.one(name, self.rng).unwrap_or_default();
-        let half = one.len() / 2;
+    fn known_or_altered(&mut self, name: &str) -> String {
+        let value = self.known_values.pick(name, self.rng).unwrap_or_default();
+        let other = self.known_values.pick(name, self.rng).unwrap_or_default();
+        let half = value.len() / 2;
         match self.rng.random_range(0..8) {
-            0 => one.chars().take(half).chain(other.chars().skip(half)).collect(),
-            1 => one.chars().take(half).collect(),
-            2 => one.chars().rev().collect(),
-            _ => one,
+            0 => value.chars().take(half).chain(other.chars().skip(half)).collect(),
+            1 => value.chars().take(half).collect(),
+            2 => value.chars().rev().collect(),
+            _ => value,
         }
     }
 
@@ -369,11 +396,11 @@ impl Maker<'_> {
             let value = match self.rng.random_range(0..5) {
                 0 => format!("\"{}\"", self.pick(TEXTS)),
                 1 => format!("\"{}*\"", self.pick(TEXTS)),
-                2 => self.known.one("id", self.rng).unwrap_or_default(),
+                2 => self.known_values.pick("id", self.rng).unwrap_or_default(),
                 3 => self
                     .pick(&["ACTIVE", "\"*x\"", "\"a\\*\"", "\"\\", "0001-01-01T00:00:00Z"])
                     .into(),
-                _ => self.known.one("name", self.rng).unwrap_or_default(),
+                _ => self.known_values.pick("name", self.rng).unwrap_or_default(),
             };
             format!("{field}{operator}{value}")
         });
@@ -381,8 +408,8 @@ impl Maker<'_> {
         conditions.join(self.pick(&[" AND ", " OR ", " "]))
     }
 
-    /// The text, sometimes repeated up to the maximum length of a field or beyond.
-    fn sized(&mut self, text: &str) -> String {
+    /// The text, sometimes repeated until it reaches or exceeds the maximum length of a field.
+    fn with_random_length(&mut self, text: &str) -> String {
         if !self.rng.random_bool(0.05) || text.is_empty() {
             return text.to_owned();
         }
@@ -400,7 +427,7 @@ impl Maker<'_> {
     }
 
     fn seconds(&mut self) -> i64 {
-        if self.rng.random_bool(HARM) {
+        if self.rng.random_bool(HARMFUL_PROBABILITY) {
             return self.pick(SECONDS);
         }
         let now = tenantry::clock::now().unix_timestamp();
@@ -408,26 +435,27 @@ impl Maker<'_> {
     }
 
     fn integer(&mut self, name: &str) -> i32 {
-        let usual = name == "page_size" && !self.rng.random_bool(HARM);
-        let integer = if usual { self.rng.random_range(0..20) } else { self.pick(INTEGERS) };
+        let is_valid_page_size = name == "page_size" && !self.rng.random_bool(HARMFUL_PROBABILITY);
+        let integer =
+            if is_valid_page_size { self.rng.random_range(0..20) } else { self.pick(INTEGERS) };
         i32::try_from(integer).unwrap_or_default()
     }
 
-    fn choice(&mut self, kind: &EnumDescriptor) -> i32 {
-        if self.rng.random_bool(HARM / 2.0) {
+    fn enum_number(&mut self, kind: &EnumDescriptor) -> i32 {
+        if self.rng.random_bool(HARMFUL_PROBABILITY / 2.0) {
             return self.pick(&[-1, 99, i32::MAX, i32::MIN]);
         }
         let values: Vec<_> = kind.values().map(|value| value.number()).collect();
         self.pick(&values)
     }
 
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.rng.random_range(0..of.len())]
+    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.rng.random_range(0..items.len())]
     }
 }
 
-/// Fields with which a request succeeds only in a few cases.
-const NARROWING: &[&str] = &[
+/// Fields that make most requests fail when they have a random value.
+const NARROWING_FIELDS: &[&str] = &[
     "page_token",
     "consistency_token",
     "consistency",
@@ -440,7 +468,7 @@ const NARROWING: &[&str] = &[
 ];
 
 /// Whether a request without this field is always refused.
-fn is_needed(name: &str) -> bool {
+fn is_required(name: &str) -> bool {
     name.ends_with("_id") && name != "request_id"
         || ["email", "name", "level", "permission", "password", "items", "tenant", "token"]
             .contains(&name)

@@ -1,8 +1,8 @@
-//! Input from outside gets a precise answer and does no harm. The inputs are texts that the
-//! server parses, and whole messages of every RPC.
+//! Nearly valid input gets a documented response. The inputs are texts that the server parses, and
+//! whole messages of every RPC.
 
 mod calls;
 mod inputs;
-mod known;
+mod known_values;
 mod messages;
 mod targets;

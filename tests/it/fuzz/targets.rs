@@ -1,4 +1,4 @@
-//! Targets of the fuzzer: all texts that the server itself parses.
+//! Targets of the fuzzer: all texts for which the server has a parser.
 
 use regex::Regex;
 use tenantry::proto::v1::{
@@ -11,15 +11,15 @@ use tonic::{
 };
 
 use super::inputs::Corpus;
-use crate::harness::{TestApp, precise, reason, unknown_id};
+use crate::harness::{TestApp, assert_documented_error, reason, unknown_id};
 
-/// The answer, or `None` for a precise refusal of the input.
+/// The response, or `None` when the input was refused with a documented reason.
 #[track_caller]
-fn answer<T>(input: &str, reply: Result<Response<T>, Status>) -> Option<T> {
+fn response_if_accepted<T>(input: &str, reply: Result<Response<T>, Status>) -> Option<T> {
     match reply {
         Ok(reply) => Some(reply.into_inner()),
         Err(status) => {
-            precise(&input.escape_debug().to_string(), &Err(status));
+            assert_documented_error(&input.escape_debug().to_string(), &Err(status));
             None
         }
     }
@@ -27,13 +27,13 @@ fn answer<T>(input: &str, reply: Result<Response<T>, Status>) -> Option<T> {
 
 /// G16, K02: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata() {
+async fn arbitrary_metadata_gets_a_documented_response() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let before = app.row_counts().await;
     let anonymous = acme.with_token("");
-    Corpus::kept("metadata").try_each(async |input| {
-        // Latin-1, because a header value may have any byte from 0x80 on.
+    Corpus::load("metadata").try_each(async |input| {
+        // Latin-1, because a header value may have all bytes from 0x80 on.
         let bytes: Vec<u8> = input.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
         let Ok(value) = MetadataValue::<Ascii>::try_from(bytes.as_slice()) else { return };
         for key in [
@@ -47,7 +47,7 @@ async fn metadata() {
         ] {
             let mut client = acme.clone();
             client.metadata.0.append(key, value.clone());
-            answer(input, client.auth().who_am_i(WhoAmIRequest {}).await);
+            response_if_accepted(input, client.auth().who_am_i(WhoAmIRequest {}).await);
         }
         let mut client = anonymous.clone();
         client.metadata.0.append("authorization", value);
@@ -55,44 +55,46 @@ async fn metadata() {
         assert_eq!(reply.expect_err("no token").code(), Code::Unauthenticated);
     });
     assert_eq!(app.row_counts().await, before);
-    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("it serves");
+    acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the server still responds");
 }
 
 /// G16: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens() {
+async fn an_altered_access_token_is_not_accepted() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let live = acme.tokens.access_token.clone();
-    Corpus::kept("token").and(&live).and(&acme.tokens.refresh_token).try_each(async |input| {
-        let question = CheckRequest {
-            access_token: input.to_owned(),
-            permission: "doc:read".into(),
-            ..CheckRequest::default()
-        };
-        // An empty token means the caller itself.
-        let decided = answer(input, acme.permissions().check(question).await);
-        let allowed = decided.is_some_and(|decision| decision.allowed);
-        assert_eq!(allowed, input == live || input.is_empty(), "{input}");
-    });
+    let acme = app.create_tenant("acme").await;
+    let access_token = acme.tokens.access_token.clone();
+    Corpus::load("token").with(&access_token).with(&acme.tokens.refresh_token).try_each(
+        async |input| {
+            let request = CheckRequest {
+                access_token: input.to_owned(),
+                permission: "doc:read".into(),
+                ..CheckRequest::default()
+            };
+            // An empty token means that the subject is the caller.
+            let decision = response_if_accepted(input, acme.permissions().check(request).await);
+            let allowed = decision.is_some_and(|decision| decision.allowed);
+            assert_eq!(allowed, input == access_token || input.is_empty(), "{input}");
+        },
+    );
 }
 
 /// G16, N14: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn page_tokens() {
+async fn an_altered_page_token_is_not_accepted() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for name in ["ada", "bob"] {
         acme.create_user_without_password(&format!("{name}@acme.test")).await;
     }
-    let list = |page_token: &str| {
+    let list_page = |page_token: &str| {
         let page_token = page_token.to_owned();
         let request = ListUsersRequest { page_size: 1, page_token, ..Default::default() };
         let mut users = acme.users();
         async move { users.list_users(request).await }
     };
-    let token = list("").await.expect("a page").into_inner().next_page_token;
-    Corpus::kept("page_token").and(&token).try_each(async |input| match list(input).await {
+    let token = list_page("").await.expect("a page").into_inner().next_page_token;
+    Corpus::load("page_token").with(&token).try_each(async |input| match list_page(input).await {
         Ok(_) => assert!(input.is_empty() || input == token, "{input}"),
         Err(status) => {
             assert!(!input.is_empty() && input != token, "{input}");
@@ -103,56 +105,60 @@ async fn page_tokens() {
 
 /// G16, G17: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn filters() {
+async fn an_arbitrary_filter_gets_a_documented_response() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    Corpus::kept("filter").try_each(async |input| {
+    let acme = app.create_tenant("acme").await;
+    Corpus::load("filter").try_each(async |input| {
         let filter = input.to_owned();
         let request = ListUsersRequest { filter: filter.clone(), ..Default::default() };
-        answer(input, acme.users().list_users(request).await);
+        response_if_accepted(input, acme.users().list_users(request).await);
         let request = ListRolesRequest { filter: filter.clone(), ..Default::default() };
-        answer(input, acme.roles().list_roles(request).await);
+        response_if_accepted(input, acme.roles().list_roles(request).await);
         let request = ListSessionsRequest { filter: filter.clone(), ..Default::default() };
-        answer(input, acme.sessions().list_sessions(request).await);
+        response_if_accepted(input, acme.sessions().list_sessions(request).await);
         let request = ListRoleAssignmentsRequest { filter, ..Default::default() };
-        answer(input, acme.roles().list_role_assignments(request).await);
+        response_if_accepted(input, acme.roles().list_role_assignments(request).await);
     });
 }
 
 /// F02, G16: the parser never panics, and accepts exactly the well-formed permissions.
 #[tokio::test(flavor = "multi_thread")]
-async fn permissions() {
+async fn only_well_formed_permissions_are_accepted() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let concrete = Regex::new(r"\A[a-z0-9_.-]+:[a-z0-9_.-]+\z").expect("a pattern");
+    let acme = app.create_tenant("acme").await;
+    let permission_pattern = Regex::new(r"\A[a-z0-9_.-]+:[a-z0-9_.-]+\z").expect("a pattern");
     let grant_pattern = Regex::new(r"\A(\*|[a-z0-9_.-]+):(\*|[a-z0-9_.-]+)\z").expect("a pattern");
-    Corpus::kept("permission").try_each(async |input| {
-        let fits = input.len() <= 200;
-        let question = CheckRequest { permission: input.into(), ..CheckRequest::default() };
-        let decided = answer(input, acme.permissions().check(question).await);
-        assert_eq!(decided.is_some(), fits && concrete.is_match(input), "{input:?}");
+    Corpus::load("permission").try_each(async |input| {
+        let is_short_enough = input.len() <= 200;
+        let request = CheckRequest { permission: input.into(), ..CheckRequest::default() };
+        let decision = response_if_accepted(input, acme.permissions().check(request).await);
+        assert_eq!(
+            decision.is_some(),
+            is_short_enough && permission_pattern.is_match(input),
+            "{input:?}"
+        );
 
-        let role = CreateRoleRequest {
+        let create_role = CreateRoleRequest {
             name: unknown_id(),
             level: RoleLevel::Member.into(),
             permissions: vec![input.into()],
             ..CreateRoleRequest::default()
         };
-        let made = answer(input, acme.roles().create_role(role).await);
+        let role = response_if_accepted(input, acme.roles().create_role(create_role).await);
         // Only system roles may have `*:*`.
-        let may = fits && grant_pattern.is_match(input) && input != "*:*";
-        assert_eq!(made.is_some(), may, "{input:?}");
+        let is_valid = is_short_enough && grant_pattern.is_match(input) && input != "*:*";
+        assert_eq!(role.is_some(), is_valid, "{input:?}");
     });
 }
 
 /// G16, N01, N03: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn scopes() {
+async fn an_assignment_can_be_unassigned_with_the_same_scope() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    Corpus::kept("scope").try_each(async |input| {
+    Corpus::load("scope").try_each(async |input| {
         let Ok(serde_json::Value::Object(scope)) = serde_json::from_str(input) else { return };
         let scope = tenantry::proto::json::to_struct(&scope);
         let request = tenantry::proto::v1::AssignRoleRequest {
@@ -161,55 +167,59 @@ async fn scopes() {
             scope: Some(scope.clone()),
             ..Default::default()
         };
-        let assigned = answer(input, acme.roles().assign_role(request).await).is_some();
-        let question = CheckRequest {
+        let assigned =
+            response_if_accepted(input, acme.roles().assign_role(request).await).is_some();
+        let check = CheckRequest {
             user_id: user.clone(),
             permission: "doc:read".into(),
             scope: Some(scope.clone()),
             ..CheckRequest::default()
         };
-        let decided = answer(input, acme.permissions().check(question).await);
-        // A list in the assignment matches its values, so the question with the same list does
-        // not match.
-        let plain = scope
+        let decision = response_if_accepted(input, acme.permissions().check(check).await);
+        // A list in an assignment's scope matches each value of the list, but not the list itself.
+        // So a Check with the same scope does not match.
+        let has_no_list = scope
             .fields
             .values()
             .all(|value| !matches!(value.kind, Some(prost_types::value::Kind::ListValue(_))));
-        if assigned && plain {
-            assert!(decided.is_some_and(|decision| decision.allowed), "{input}");
+        if assigned && has_no_list {
+            assert!(decision.is_some_and(|decision| decision.allowed), "{input}");
         }
-        // An assignment is removed by the same scope (N03), and only that assignment.
+        // N03: the same scope unassigns the assignment.
         let request = tenantry::proto::v1::UnassignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
             scope: Some(scope),
             ..Default::default()
         };
-        let taken = answer(input, acme.roles().unassign_role(request).await).is_some();
-        assert_eq!(taken, assigned, "{input}");
+        let unassigned =
+            response_if_accepted(input, acme.roles().unassign_role(request).await).is_some();
+        assert_eq!(unassigned, assigned, "{input}");
     });
 }
 
 /// G16: the parser never panics, whatever the input.
 #[tokio::test(flavor = "multi_thread")]
-async fn consistency_tokens() {
+async fn an_altered_consistency_token_is_not_accepted() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let ask = |token: &str| {
-        let question = CheckRequest {
+    let acme = app.create_tenant("acme").await;
+    let check = |token: &str| {
+        let request = CheckRequest {
             permission: "doc:read".into(),
             consistency_token: token.into(),
             ..CheckRequest::default()
         };
         let mut permissions = acme.permissions();
-        async move { permissions.check(question).await }
+        async move { permissions.check(request).await }
     };
-    let token = ask("").await.expect("a decision").into_inner().consistency_token;
-    Corpus::kept("consistency_token").and(&token).try_each(async |input| match ask(input).await {
-        Ok(_) => assert!(input.is_empty() || input == token, "{input}"),
-        Err(status) => {
-            let expected = ["CONSISTENCY_TOKEN_INVALID", "INVALID_FIELDS"];
-            assert!(expected.contains(&reason(&status).as_str()), "{input}: {status:?}");
+    let token = check("").await.expect("a decision").into_inner().consistency_token;
+    Corpus::load("consistency_token").with(&token).try_each(async |input| {
+        match check(input).await {
+            Ok(_) => assert!(input.is_empty() || input == token, "{input}"),
+            Err(status) => {
+                let expected = ["CONSISTENCY_TOKEN_INVALID", "INVALID_FIELDS"];
+                assert!(expected.contains(&reason(&status).as_str()), "{input}: {status:?}");
+            }
         }
     });
 }

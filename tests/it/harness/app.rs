@@ -31,17 +31,17 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Client, Cluster, Forge, leaks};
 
-/// A running server with a database of its own; it stops when dropped.
+/// A running server and its database. Dropping the value stops the server, unless tests share it.
 pub struct TestApp {
     pub addr: SocketAddr,
     pub http: SocketAddr,
     pub channel: Channel,
     pub database: String,
     stop: Option<oneshot::Sender<()>>,
-    served: Option<JoinHandle<anyhow::Result<()>>>,
+    server_task: Option<JoinHandle<anyhow::Result<()>>>,
     /// Suffix of the tenant slugs of this test. `Some` exactly when tests share the server.
     suffix: Option<String>,
-    /// The cached connection of [`TestApp::kept_owner`].
+    /// The connection of [`TestApp::reused_owner_connection`].
     owner: OnceCell<Mutex<PgConnection>>,
 }
 
@@ -54,7 +54,7 @@ impl TestApp {
     /// A server on a new database, with settings changed by `adjust`.
     pub async fn with(adjust: impl FnOnce(&mut Values)) -> Self {
         let database = Cluster::get().new_database().await;
-        Self::on(&database, adjust).await
+        Self::on_database(&database, adjust).await
     }
 
     /// The server that tests of this process share. Suits a test that uses only its own
@@ -77,51 +77,54 @@ impl TestApp {
             channel: endpoint.connect_lazy(),
             database: server.database.clone(),
             stop: None,
-            served: None,
+            server_task: None,
             suffix: Some(number.to_string()),
             owner: OnceCell::new(),
         }
     }
 
-    /// Panics when other tests use this server too.
+    /// Asserts that no other test uses this server.
     #[track_caller]
-    pub(super) fn must_be_own(&self) {
-        assert!(self.suffix.is_none(), "this takes a server of the test's own");
+    pub(super) fn assert_not_shared(&self) {
+        assert!(self.suffix.is_none(), "the test must start its server with `TestApp::spawn`");
     }
 
     /// A server on a new database that hashes passwords with the parameters of its settings.
     /// For tests about password hashes and about the duration of hashing.
-    pub async fn with_full_hashes(adjust: impl FnOnce(&mut Values)) -> Self {
+    pub async fn with_production_hash_cost(adjust: impl FnOnce(&mut Values)) -> Self {
         let database = Cluster::get().new_database().await;
-        Self::on_with_full_hashes(&database, adjust).await
+        Self::with_production_hash_cost_on(&database, adjust).await
     }
 
-    /// Like [`TestApp::with_full_hashes`], on an existing database.
-    pub async fn on_with_full_hashes(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+    /// Like [`TestApp::with_production_hash_cost`], on an existing database.
+    pub async fn with_production_hash_cost_on(
+        database: &str,
+        adjust: impl FnOnce(&mut Values),
+    ) -> Self {
         Self::start(database, adjust, |_| {}).await
     }
 
     /// A server on an existing database: another replica, or the same server after a restart.
-    pub async fn on(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
-        Self::start(database, adjust, cheap_hashes).await
+    pub async fn on_database(database: &str, adjust: impl FnOnce(&mut Values)) -> Self {
+        Self::start(database, adjust, set_cheap_hashing).await
     }
 
     async fn start(
         database: &str,
         adjust: impl FnOnce(&mut Values),
-        hashes: impl FnOnce(&mut Passwords),
+        adjust_passwords: impl FnOnce(&mut Passwords),
     ) -> Self {
-        leaks::watch();
+        leaks::start_detector();
         let mut values = Self::values(database);
         adjust(&mut values);
-        let mut config = Config::check(&values).expect("the settings are good");
-        hashes(&mut config.passwords);
-        let listeners = Listeners::bind(&config.server).await.expect("ports");
+        let mut config = Config::check(&values).expect("the settings are valid");
+        adjust_passwords(&mut config.passwords);
+        let listeners = Listeners::bind(&config.server).await.expect("the listeners are bound");
         let app = App::build(config).expect("the app builds");
         let addr = listeners.grpc.local_addr().expect("an address");
         let http = listeners.http.as_ref().expect("HTTP is on").local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server::serve(app, listeners, async {
+        let server_task = tokio::spawn(server::serve(app, listeners, async {
             stopped.await.ok();
         }));
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
@@ -132,7 +135,7 @@ impl TestApp {
             channel,
             database: database.to_owned(),
             stop: Some(stop),
-            served: Some(served),
+            server_task: Some(server_task),
             suffix: None,
             owner: OnceCell::new(),
         }
@@ -161,7 +164,7 @@ impl TestApp {
             ("HTTP_ADDR", "127.0.0.1:0".into()),
             ("SHUTDOWN_GRACE", "2s".into()),
             ("SIGN_IN_FAILURE_TIME", "1ms".into()),
-            // All tests call from one address.
+            // All tests call from one address, so limits for one network are off.
             ("RATE_LIMIT_SIGN_IN", "off".into()),
             ("RATE_LIMIT_REGISTRATION", "off".into()),
             ("RATE_LIMIT_REFRESH", "off".into()),
@@ -181,7 +184,7 @@ impl TestApp {
 
     /// Signs up a tenant with this slug and returns its signed-in administrator. On a shared
     /// server the slug gets a suffix that is unique to this test.
-    pub async fn tenant(&self, slug: &str) -> Client {
+    pub async fn create_tenant(&self, slug: &str) -> Client {
         let slug = match &self.suffix {
             Some(suffix) => format!("{slug}-{suffix}"),
             None => slug.to_owned(),
@@ -195,23 +198,23 @@ impl TestApp {
         static SHARED: OnceCell<Credentials> = OnceCell::const_new();
         let anonymous = self.anonymous();
         if self.suffix.is_some() {
-            let credentials = SHARED.get_or_init(|| self.make_platform()).await;
+            let credentials = SHARED.get_or_init(|| self.create_platform()).await;
             anonymous.login(&credentials.tenant, &credentials.email, &credentials.password).await
         } else {
-            let credentials = self.make_platform().await;
+            let credentials = self.create_platform().await;
             anonymous.login(&credentials.tenant, &credentials.email, &credentials.password).await
         }
     }
 
-    async fn make_platform(&self) -> Credentials {
+    async fn create_platform(&self) -> Credentials {
         let values = Self::values(&self.database);
         let owner = self.owner_db().await;
         let mut passwords = Passwords::check(&values).expect("settings");
-        cheap_hashes(&mut passwords);
+        set_cheap_hashing(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
         let credentials = provision::platform(&owner, &hasher, "root@platform.test").await;
         owner.close().await;
-        credentials.expect("postgres").expect("the platform did not exist")
+        credentials.expect("Postgres responds").expect("the platform did not exist")
     }
 
     /// Path of the master key file.
@@ -224,7 +227,8 @@ impl TestApp {
     pub async fn cipher(&self, tenant_id: &str) -> Arc<Cipher> {
         let tenant = TenantId(tenant_id.parse().expect("a UUID"));
         let db = self.owner_db().await;
-        let cipher = db.cipher(tenant).await.expect("postgres").expect("a tenant");
+        let cipher =
+            db.cipher(tenant).await.expect("Postgres responds").expect("the tenant exists");
         db.close().await;
         cipher
     }
@@ -240,19 +244,20 @@ impl TestApp {
     }
 
     /// A connection as the schema's owner, which sees the rows of all tenants.
-    pub async fn owner(&self) -> PgConnection {
+    pub async fn owner_connection(&self) -> PgConnection {
         Cluster::get().connect_owner(&self.database).await
     }
 
     /// A reused connection as the schema's owner, for single statements. A new connection
     /// costs more than most statements.
-    pub(super) async fn kept_owner(&self) -> MutexGuard<'_, PgConnection> {
-        let connection = self.owner.get_or_init(|| async { Mutex::new(self.owner().await) });
+    pub(super) async fn reused_owner_connection(&self) -> MutexGuard<'_, PgConnection> {
+        let connection =
+            self.owner.get_or_init(|| async { Mutex::new(self.owner_connection().await) });
         connection.await.lock().await
     }
 
     /// A pool of one connection as the service's role.
-    pub async fn app_role(&self) -> PgPool {
+    pub async fn app_role_pool(&self) -> PgPool {
         let url = Cluster::get().app_url(&self.database);
         PgPoolOptions::new().max_connections(1).connect(&url).await.expect("a connection")
     }
@@ -263,19 +268,19 @@ impl TestApp {
 
     /// Sends an HTTP GET and returns the status and the body.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let (status, _, body) = self.get_whole(path).await;
+        let (status, _, body) = self.get_with_head(path).await;
         (status, body)
     }
 
     /// Sends an HTTP GET and returns the status, the head and the body.
-    pub async fn get_whole(&self, path: &str) -> (u16, String, String) {
-        self.must_be_own();
+    pub async fn get_with_head(&self, path: &str) -> (u16, String, String) {
+        self.assert_not_shared();
         let mut stream = TcpStream::connect(self.http).await.expect("HTTP is served");
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("read");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.expect("read");
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         (status.expect("a status"), head.to_owned(), body.to_owned())
     }
@@ -296,12 +301,12 @@ impl TestApp {
 
     /// Starts a shutdown, as a signal does, and waits until the server has stopped.
     pub async fn stop(mut self) {
-        self.must_be_own();
+        self.assert_not_shared();
         if let Some(stop) = self.stop.take() {
             stop.send(()).ok();
         }
-        if let Some(served) = self.served.take() {
-            served.await.expect("no panic").expect("a clean stop");
+        if let Some(server_task) = self.server_task.take() {
+            server_task.await.expect("no panic").expect("a clean stop");
         }
     }
 }
@@ -309,7 +314,7 @@ impl TestApp {
 /// Sets the argon2id parameters to their minimum, because most tests start with sign-ins and
 /// hashing is most of a sign-in's cost. Settings cannot have these values: `commands::serve`
 /// tests that the program refuses them.
-fn cheap_hashes(passwords: &mut Passwords) {
+fn set_cheap_hashing(passwords: &mut Passwords) {
     passwords.memory_kib = 8;
     passwords.iterations = 1;
 }

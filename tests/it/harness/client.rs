@@ -20,7 +20,7 @@ use tonic_types::StatusExt;
 /// The password of every user that the tests create.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// A caller, with or without a token and extra metadata.
+/// A client of the API, with or without a token and extra metadata.
 #[derive(Clone)]
 pub struct Client {
     pub channel: Channel,
@@ -39,8 +39,8 @@ pub struct Metadata(pub MetadataMap);
 
 impl Interceptor for Metadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for pair in self.0.iter() {
-            match pair {
+        for entry in self.0.iter() {
+            match entry {
                 KeyAndValueRef::Ascii(key, value) => {
                     request.metadata_mut().append(key, value.clone());
                 }
@@ -76,7 +76,7 @@ impl Client {
         client
     }
 
-    /// The same client with another access token, or none when empty.
+    /// The same client with another access token. An empty `token` removes the token.
     pub fn with_token(&self, token: &str) -> Self {
         let mut client = self.clone();
         client.metadata.0.remove("authorization");
@@ -126,7 +126,7 @@ impl Client {
             organization_slug: slug.into(),
             ..RegisterRequest::default()
         };
-        self.auth().register(request).await.expect("a tenant signs up");
+        self.auth().register(request).await.expect("the tenant is registered");
         self.login(slug, &email, PASSWORD).await
     }
 
@@ -163,7 +163,7 @@ impl Client {
             credential: Some(Credential::Password(PASSWORD.into())),
             ..CreateUserRequest::default()
         };
-        let reply = self.users().create_user(request).await.expect("a user is made");
+        let reply = self.users().create_user(request).await.expect("the user is created");
         reply.into_inner().user.expect("the user").id
     }
 
@@ -175,7 +175,7 @@ impl Client {
             permissions: permissions.iter().map(|p| (*p).into()).collect(),
             ..CreateRoleRequest::default()
         };
-        let reply = self.roles().create_role(request).await.expect("a role is made");
+        let reply = self.roles().create_role(request).await.expect("the role is created");
         reply.into_inner().role.expect("the role").id
     }
 
@@ -186,12 +186,12 @@ impl Client {
             role_id: role_id.into(),
             ..AssignRoleRequest::default()
         };
-        self.roles().assign_role(request).await.expect("a role is given");
+        self.roles().assign_role(request).await.expect("the role is assigned");
     }
 
     /// As an administrator: creates a user with a role of exactly these permissions, and
     /// returns the signed-in user. Without permissions the user gets no role.
-    pub async fn member(&self, name: &str, permissions: &[&str]) -> Self {
+    pub async fn create_member(&self, name: &str, permissions: &[&str]) -> Self {
         let email = format!("{name}@{}.test", self.slug);
         let user_id = self.create_user(&email).await;
         if !permissions.is_empty() {
@@ -222,7 +222,7 @@ pub fn reason(status: &Status) -> String {
 
 /// Asserts that a call was refused with this code and reason, and returns the status.
 #[track_caller]
-pub fn refused<T: std::fmt::Debug>(
+pub fn assert_refused<T: std::fmt::Debug>(
     result: Result<Response<T>, Status>,
     code: Code,
     expected_reason: &str,

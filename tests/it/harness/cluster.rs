@@ -40,10 +40,10 @@ impl Cluster {
     async fn start() -> Self {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("it");
         // Delete the data of an earlier run. While another run holds the lock, keep the data:
-        // the start below then fails and reports the other run.
+        // `Services::start` then fails and reports the other run.
         let lock = std::fs::File::open(dir.join("lock"));
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            std::fs::remove_dir_all(&dir).expect("removes the data of the last run");
+            std::fs::remove_dir_all(&dir).expect("the data of the last run is deleted");
         }
         let services =
             Services::start(&dir, Options { durable: false }).await.expect("servers start");
@@ -78,7 +78,7 @@ impl Cluster {
     async fn stop_autovacuum(&self) {
         let mut admin = self.connect_owner("postgres").await;
         for statement in ["alter system set autovacuum = off", "select pg_reload_conf()"] {
-            sqlx::raw_sql(statement).execute(&mut admin).await.expect("it is a superuser");
+            sqlx::raw_sql(statement).execute(&mut admin).await.expect("the setting is changed");
         }
         admin.close().await.expect("closed");
     }

@@ -1,4 +1,4 @@
-//! Makes invalid tokens that are signed with the server's real keys.
+//! Makes valid and invalid tokens, signed with the server's real keys.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -50,7 +50,7 @@ impl Forge {
     }
 
     /// A token with exactly this header and payload text, signed with the access key. For JSON
-    /// that no library writes.
+    /// that libraries do not write, such as a claim that occurs twice.
     pub fn sign_raw(&self, header: &str, claims: &str) -> String {
         Self::sign_with(&self.access, Algorithm::RS256, header, claims)
     }

@@ -14,7 +14,7 @@ use super::PASSWORD;
 /// Text that must not be in the log: the tests' password, email addresses, tokens, secrets of
 /// API keys, password hashes and private keys.
 static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
-    let shapes = [
+    let patterns = [
         &regex::escape(PASSWORD),
         r"[a-z0-9.+-]+@[a-z0-9.-]+\.(?:test|local)\b",
         r"eyJ[A-Za-z0-9_-]{8,}\.eyJ",
@@ -22,7 +22,7 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
         r"\$argon2id\$",
         r"PRIVATE KEY",
     ];
-    Regex::new(&shapes.join("|")).expect("a pattern")
+    Regex::new(&patterns.join("|")).expect("a pattern")
 });
 
 /// A log writer that aborts the process at the first line with a secret. The abort ends all
@@ -45,8 +45,8 @@ impl Write for LeakDetector {
     }
 }
 
-/// Checks the log of this process from now on.
-pub fn watch() {
+/// Checks the log of this process from now on. Later calls do nothing.
+pub fn start_detector() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let filter = EnvFilter::new("info,tenantry=trace");

@@ -17,9 +17,9 @@ use tenantry::{
 };
 use tonic::{Response, Status};
 
-use super::{Client, TestApp, mask, until};
+use super::{Client, TestApp, mask, wait_until};
 
-/// The settings of a server that sends its mails to `url`, without a rate limit of resets.
+/// Settings for a server that sends its mails to `url` and does not limit the rate of resets.
 pub fn mail_settings(url: &str) -> impl Fn(&mut Values) + use<> {
     let url = url.to_owned();
     move |values| {
@@ -98,8 +98,8 @@ impl MailServer {
     }
 
     /// Refuses the next mails with these SMTP replies, in order.
-    pub fn refuse(&self, answers: &[&'static str]) {
-        self.state.lock().expect("no panic").refusals.extend(answers);
+    pub fn refuse(&self, replies: &[&'static str]) {
+        self.state.lock().expect("no panic").refusals.extend(replies);
     }
 
     /// Accepts the next mail, and sends no reply to it. The client does not learn of the success.
@@ -112,9 +112,9 @@ impl MailServer {
     }
 
     /// Waits for the mail with this number, counted from 1, and returns the mail.
-    pub async fn nth(&self, count: usize) -> Mail {
-        until(20, || async { self.mails().len() >= count }).await;
-        self.mails().swap_remove(count - 1)
+    pub async fn wait_for_mail(&self, number: usize) -> Mail {
+        wait_until(20, || async { self.mails().len() >= number }).await;
+        self.mails().swap_remove(number - 1)
     }
 }
 
@@ -129,16 +129,15 @@ impl Mail {
 async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
-    let mut answer = "220 ready".to_owned();
+    let mut reply = "220 ready".to_owned();
     let (mut to, mut text, mut in_data) = (String::new(), String::new(), false);
     loop {
-        if !answer.is_empty() && write.write_all(format!("{answer}\r\n").as_bytes()).await.is_err()
-        {
+        if !reply.is_empty() && write.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() {
             return;
         }
         let Ok(Some(line)) = lines.next_line().await else { return };
         let upper = line.to_uppercase();
-        answer = match upper.as_str() {
+        reply = match upper.as_str() {
             "." if in_data => {
                 in_data = false;
                 let mut state = state.lock().expect("no panic");
@@ -149,7 +148,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
                 } else {
                     state.mails.push(Mail { to: std::mem::take(&mut to), text });
                     let withholds_reply = std::mem::take(&mut state.withholds_reply);
-                    if withholds_reply { String::new() } else { "250 taken".into() }
+                    if withholds_reply { String::new() } else { "250 accepted".into() }
                 }
             }
             _ if in_data => {

@@ -1,4 +1,4 @@
-//! The test harness: a server for each test, wired like the binary.
+//! The test harness: a server for each test, built from the same parts as the binary.
 //!
 //! [`TestApp::spawn`] gives a test its own database, copied from a migrated template, and a
 //! server on its own port. All tests share one Postgres and one Redis, which stop with the test
@@ -16,17 +16,17 @@
 //!     // A server with default settings; `TestApp::with(|values| …)` changes some.
 //!     let app = TestApp::spawn().await;
 //!     // Signs up a tenant. The client is its signed-in administrator.
-//!     let acme = app.tenant("acme").await;
+//!     let acme = app.create_tenant("acme").await;
 //!     // A signed-in user with a role of exactly these permissions.
-//!     let ada = acme.member("ada", &["invoice:read"]).await;
+//!     let ada = acme.create_member("ada", &["invoice:read"]).await;
 //!     // A client has a tonic stub for each service, and short forms of common calls.
-//!     assert!(acme.may(&ada.user_id, "invoice:read").await);
+//!     assert!(acme.user_may(&ada.user_id, "invoice:read").await);
 //!     ada.auth().logout(LogoutRequest::default()).await.expect("signed out");
 //!     // Checks the status code and the reason of a refusal.
 //!     let reply = ada.auth().who_am_i(WhoAmIRequest {}).await;
-//!     refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+//!     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
 //!     // Wait for a later effect with a condition, never with a fixed delay.
-//!     until(10, || async { app.audited(&acme.tenant_id, "signed_out").await == 1 }).await;
+//!     wait_until(10, || async { app.audit_event_count(&acme.tenant_id, "signed_out").await == 1 }).await;
 //! }
 //! ```
 //!
@@ -35,16 +35,16 @@
 //! | to test | use |
 //! | --- | --- |
 //! | only the test's own tenants | [`TestApp::shared`] |
-//! | password hashes, and the duration of hashing | [`TestApp::with_full_hashes`] |
-//! | another replica, or a restart | [`TestApp::on`] |
-//! | rows as the schema's owner sees them | [`TestApp::owner`] |
+//! | password hashes, and the duration of hashing | [`TestApp::with_production_hash_cost`] |
+//! | another replica, or a restart | [`TestApp::on_database`] |
+//! | rows as the schema's owner sees them | [`TestApp::owner_connection`] |
 //! | metrics and probes | [`TestApp::metric`], [`TestApp::get`] |
-//! | tokens that the server never made | [`TestApp::forge`] |
-//! | a store that is slow, cut off or silent, or the statements that were sent | [`Proxy`] |
-//! | the program as its own process: memory, signals, files | [`Serving`] |
+//! | tokens that the server did not issue | [`TestApp::forge`] |
+//! | a store that hangs or is cut off, or the statements that the server sends | [`Proxy`] |
+//! | the program as its own process: memory, signals, files | [`ServerProcess`] |
 //! | mails that were sent | [`MailServer`], [`mail_settings`] |
 //! | a key service | [`KeyService`] |
-//! | a Redis that may be emptied | [`OwnRedis`] |
+//! | a Redis that may be emptied | [`PrivateRedis`] |
 //! | every RPC from the descriptors | [`methods`] |
 //! | a rare race, in many rounds | [`rounds`] |
 
@@ -54,7 +54,6 @@ mod cluster;
 mod dynamic;
 mod forge;
 mod leaks;
-mod look;
 mod mail;
 mod proxy;
 mod redis;
@@ -62,21 +61,22 @@ mod rounds;
 mod sample;
 mod serving;
 mod shorthand;
+mod snapshot;
 mod statements;
 mod transit;
 mod wait;
 
 pub use app::TestApp;
-pub use client::{Client, PASSWORD, reason, refused};
+pub use client::{Client, PASSWORD, assert_refused, reason};
 pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
 pub use mail::{MailServer, mail_settings};
-pub use proxy::{Proxy, Then};
-pub use redis::{OwnRedis, redis};
+pub use proxy::{Fault, Proxy};
+pub use redis::{PrivateRedis, redis};
 pub use rounds::rounds;
-pub use sample::{Ids, precise};
-pub use serving::Serving;
+pub use sample::{Ids, assert_documented_error};
+pub use serving::ServerProcess;
 pub use shorthand::{fill, mask, struct_of, unknown_id};
-pub use transit::{KeyService, MASTER};
-pub use wait::{until, within};
+pub use transit::{KeyService, MASTER_KEY_NAME};
+pub use wait::{wait_until, within_seconds};

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Cluster, statements::Reader, within};
+use super::{Cluster, statements::StatementParser, within_seconds};
 
 /// A TCP proxy to a store. It forwards all bytes until a test asks for a fault.
 pub struct Proxy {
@@ -27,12 +27,14 @@ pub struct Proxy {
 type Statements = Arc<Mutex<Vec<String>>>;
 
 /// Parts of the statements that a server sends without a call: the change feed, the audit
-/// backlog, the health check, and the settings of each new connection.
-const BACKGROUND_STATEMENTS: [&str; 4] = [
+/// backlog, the health check, the settings of each new connection, and the rollback of a transaction
+/// of a background worker that found no work.
+const BACKGROUND_STATEMENTS: [&str; 5] = [
     "read_changes",
     "audit_backlog",
     r#"select true as "up!""#,
     "client_connection_check_interval",
+    "ROLLBACK",
 ];
 
 /// How the proxy handles the bytes of one direction.
@@ -44,9 +46,9 @@ enum Flow {
     Cut,
 }
 
-/// A fault that starts at chosen bytes or at a chosen statement for the store.
+/// A fault. It starts when the server sends chosen bytes or a chosen statement to the store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum Fault {
     /// Hold these bytes and all later bytes, in both directions.
     Hold,
     /// Forward these bytes, and hold the replies on their connection.
@@ -59,16 +61,21 @@ pub enum Then {
 
 #[derive(Default)]
 struct State {
-    up: Flow,
-    down: Flow,
-    trigger: Option<(Vec<u8>, Then)>,
+    /// Bytes from the server to the store.
+    request_flow: Flow,
+    /// Replies of the store.
+    reply_flow: Flow,
+    /// The bytes that start a fault, and the fault.
+    trigger: Option<(Vec<u8>, Fault)>,
     /// The number of statements until the fault starts, and the fault.
-    countdown: Option<(usize, Then)>,
-    /// Client port of the only connection that `down` applies to. `None` means all connections.
-    replies_of: Option<u16>,
-    held: bool,
-    /// Drop replies that contain these bytes.
-    swallowed: Option<&'static [u8]>,
+    countdown: Option<(usize, Fault)>,
+    /// Client port of the only connection that `reply_flow` applies to. `None` means all
+    /// connections.
+    reply_flow_port: Option<u16>,
+    /// Whether bytes are held.
+    has_held_bytes: bool,
+    /// Replies that contain these bytes are dropped.
+    dropped_replies: Option<&'static [u8]>,
 }
 
 impl Proxy {
@@ -92,7 +99,7 @@ impl Proxy {
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(pass_on(client, target.clone(), shared.clone(), log.clone()));
+                connections.spawn(forward(client, target.clone(), shared.clone(), log.clone()));
             }
         });
         Self { addr, state, statements, _task: task }
@@ -112,8 +119,8 @@ impl Proxy {
     }
 
     /// Drops the messages that Redis publishes, and forwards all other replies.
-    pub fn swallow_messages(&self) {
-        self.state.send_modify(|state| state.swallowed = Some(b"message\r\n"));
+    pub fn drop_published_messages(&self) {
+        self.state.send_modify(|state| state.dropped_replies = Some(b"message\r\n"));
     }
 
     /// Cuts all connections and every new one, as when the store is down.
@@ -126,19 +133,19 @@ impl Proxy {
         self.set_flows(Flow::Pass, Flow::Pass);
     }
 
-    fn set_flows(&self, up: Flow, down: Flow) {
-        self.state.send_replace(State { up, down, ..State::default() });
+    fn set_flows(&self, request_flow: Flow, reply_flow: Flow) {
+        self.state.send_replace(State { request_flow, reply_flow, ..State::default() });
     }
 
     /// Starts a fault at the next bytes for the store that contain `bytes`.
-    pub fn when_sent(&self, bytes: impl AsRef<[u8]>, then: Then) {
-        let trigger = Some((bytes.as_ref().to_vec(), then));
+    pub fn fault_when_sent(&self, bytes: impl AsRef<[u8]>, fault: Fault) {
+        let trigger = Some((bytes.as_ref().to_vec(), fault));
         self.state.send_modify(|state| state.trigger = trigger);
     }
 
     /// Starts a fault at the `n`-th statement from now, background statements excluded.
-    pub fn at_statement(&self, n: usize, then: Then) {
-        self.state.send_modify(|state| state.countdown = Some((n, then)));
+    pub fn fault_at_statement(&self, n: usize, fault: Fault) {
+        self.state.send_modify(|state| state.countdown = Some((n, fault)));
     }
 
     /// Whether the fault of [`Proxy::at_statement`] has started.
@@ -148,126 +155,134 @@ impl Proxy {
 
     /// The statements that were sent since the last call of this method, background statements
     /// excluded.
-    pub fn asked(&self) -> Vec<String> {
+    pub fn take_statements(&self) -> Vec<String> {
         let mut statements = std::mem::take(&mut *self.statements.lock().expect("no panic"));
         statements.retain(|sql| !is_background(sql));
         statements
     }
 
-    /// Whether a trigger has cut the connections.
+    /// Whether all connections are cut.
     pub fn is_cut(&self) -> bool {
-        self.state.borrow().up == Flow::Cut
+        self.state.borrow().request_flow == Flow::Cut
     }
 
     /// Waits until the proxy holds bytes.
-    pub async fn until_held(&self) {
+    pub async fn wait_until_held(&self) {
         let mut state = self.state.subscribe();
-        within(10, state.wait_for(|state| state.held)).await.expect("the proxy runs");
+        within_seconds(10, state.wait_for(|state| state.has_held_bytes))
+            .await
+            .expect("the proxy runs");
     }
 }
 
 impl State {
-    fn set_flows(&mut self, then: Then, port: u16) {
-        match then {
-            Then::Hold => (self.up, self.down) = (Flow::Hold, Flow::Hold),
-            Then::HoldReplies => (self.down, self.replies_of) = (Flow::Hold, Some(port)),
-            Then::Cut => (self.up, self.down) = (Flow::Cut, Flow::Cut),
-            Then::CutReplies => (self.down, self.replies_of) = (Flow::Cut, Some(port)),
+    /// Starts a fault. `port` is the client port of the connection that caused it.
+    fn start(&mut self, fault: Fault, port: u16) {
+        match fault {
+            Fault::Hold => (self.request_flow, self.reply_flow) = (Flow::Hold, Flow::Hold),
+            Fault::HoldReplies => {
+                (self.reply_flow, self.reply_flow_port) = (Flow::Hold, Some(port));
+            }
+            Fault::Cut => (self.request_flow, self.reply_flow) = (Flow::Cut, Flow::Cut),
+            Fault::CutReplies => (self.reply_flow, self.reply_flow_port) = (Flow::Cut, Some(port)),
         }
     }
 
-    fn replies(&self, port: u16) -> Flow {
-        match self.replies_of {
-            Some(held) if held != port => Flow::Pass,
-            _ => self.down,
+    fn reply_flow_of(&self, port: u16) -> Flow {
+        match self.reply_flow_port {
+            Some(only_port) if only_port != port => Flow::Pass,
+            _ => self.reply_flow,
         }
     }
 
-    fn swallows(&self, reply: &[u8]) -> bool {
-        self.swallowed.is_some_and(|swallowed| contains(reply, swallowed))
+    fn drops(&self, reply: &[u8]) -> bool {
+        self.dropped_replies.is_some_and(|pattern| contains(reply, pattern))
     }
 }
 
-async fn pass_on(
+/// Forwards one connection. The client of the proxy is the server under test.
+async fn forward(
     client: TcpStream,
     target: PathBuf,
     state: watch::Sender<State>,
     log: Option<Statements>,
 ) {
-    if state.borrow().up == Flow::Cut {
+    if state.borrow().request_flow == Flow::Cut {
         return;
     }
     let Ok(store) = UnixStream::connect(&target).await else { return };
     let Ok(port) = client.peer_addr().map(|peer| peer.port()) else { return };
     let ((mut from_client, mut to_client), (mut from_store, mut to_store)) =
         (client.into_split(), store.into_split());
-    let up = async {
+    let requests = async {
         let mut buffer = vec![0; 64 * 1024];
-        let mut reader = Reader::default();
+        let mut parser = StatementParser::default();
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
             if let Some(log) = &log {
-                let statements = reader.read(&buffer[..read]);
+                let statements = parser.parse(&buffer[..read]);
                 let count = statements.iter().filter(|sql| !is_background(sql)).count();
                 count_down(&state, count, port);
                 log.lock().expect("no panic").extend(statements);
             }
-            fire(&state, &buffer[..read], port);
-            if !may_pass(&state, |state| state.up).await
+            start_triggered_fault(&state, &buffer[..read], port);
+            if !may_pass(&state, |state| state.request_flow).await
                 || to_store.write_all(&buffer[..read]).await.is_err()
             {
                 return;
             }
         }
     };
-    let down = async {
+    let replies = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_store.read(&mut buffer).await {
-            if state.borrow().swallows(&buffer[..read]) {
+            if state.borrow().drops(&buffer[..read]) {
                 continue;
             }
-            if !may_pass(&state, |state| state.replies(port)).await
+            if !may_pass(&state, |state| state.reply_flow_of(port)).await
                 || to_client.write_all(&buffer[..read]).await.is_err()
             {
                 return;
             }
         }
     };
-    let mut watched = state.subscribe();
-    let cut = watched.wait_for(|state| state.up == Flow::Cut);
+    let mut changes = state.subscribe();
+    let cut = changes.wait_for(|state| state.request_flow == Flow::Cut);
     tokio::select! {
         // Bytes that the client wrote before it disconnected still reach the store.
-        () = up => {}
-        () = down => {}
+        () = requests => {}
+        () = replies => {}
         _ = cut => {}
     }
 }
 
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
+fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
+    bytes.windows(pattern.len()).any(|window| window == pattern)
 }
 
-fn fire(state: &watch::Sender<State>, sent: &[u8], port: u16) {
+/// Starts the fault of [`Proxy::when_sent`] if the sent bytes contain the chosen bytes.
+fn start_triggered_fault(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     state.send_if_modified(|state| {
-        let Some((wanted, then)) = &state.trigger else { return false };
-        let then = *then;
-        if !contains(sent, wanted) {
+        let Some((pattern, fault)) = &state.trigger else { return false };
+        let fault = *fault;
+        if !contains(sent, pattern) {
             return false;
         }
-        state.set_flows(then, port);
+        state.start(fault, port);
         state.trigger = None;
         true
     });
 }
 
+/// Counts statements, and starts the fault of [`Proxy::at_statement`] at the chosen statement.
 fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
     state.send_if_modified(|state| {
-        let Some((left, then)) = state.countdown else { return false };
+        let Some((left, fault)) = state.countdown else { return false };
         if statements < left {
-            state.countdown = Some((left - statements, then));
+            state.countdown = Some((left - statements, fault));
             return false;
         }
         state.countdown = None;
-        state.set_flows(then, port);
+        state.start(fault, port);
         true
     });
 }
@@ -279,11 +294,11 @@ fn is_background(sql: &str) -> bool {
 /// Waits while the direction is held. Returns false when the direction is cut.
 async fn may_pass(state: &watch::Sender<State>, flow: impl Fn(&State) -> Flow) -> bool {
     state.send_if_modified(|state| {
-        let newly = flow(state) == Flow::Hold && !state.held;
-        state.held |= newly;
-        newly
+        let is_first = flow(state) == Flow::Hold && !state.has_held_bytes;
+        state.has_held_bytes |= is_first;
+        is_first
     });
-    let mut watched = state.subscribe();
-    let free = watched.wait_for(|state| flow(state) != Flow::Hold).await;
-    free.is_ok_and(|state| flow(&state) == Flow::Pass)
+    let mut changes = state.subscribe();
+    let state = changes.wait_for(|state| flow(state) != Flow::Hold).await;
+    state.is_ok_and(|state| flow(&state) == Flow::Pass)
 }

@@ -1,4 +1,4 @@
-//! Number of repetitions of a race.
+//! Number of rounds of a test that repeats a race.
 
 use std::env;
 

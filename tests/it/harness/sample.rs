@@ -1,5 +1,5 @@
-//! Sample requests that satisfy the field rules, made from the descriptors, and their replies
-//! in a form that tests can compare.
+//! Sample requests that satisfy the field rules, built from the descriptors, and replies in a form
+//! that tests can compare.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ pub struct Ids(pub BTreeMap<&'static str, String>);
 const ID_FIELDS: &[&str] =
     &["user_id", "role_id", "session_id", "tenant", "service_account_id", "api_key_id"];
 
-/// Fields that end in `_id` but hold a text that the client chooses.
-const CLIENT_CHOSEN: &[&str] = &["request_id", "correlation_id"];
+/// Fields whose names end in `_id`, but whose values are texts that the client chooses.
+const CLIENT_CHOSEN_FIELDS: &[&str] = &["request_id", "correlation_id"];
 
 impl Ids {
     /// Random ids that match no object.
@@ -29,7 +29,7 @@ impl Ids {
     }
 
     /// The ids of a client and this role. The other ids are random.
-    pub fn of(client: &Client, role_id: &str) -> Self {
+    pub fn of_client(client: &Client, role_id: &str) -> Self {
         let mut ids = Self::random();
         ids.0.extend([
             ("user_id", client.user_id.clone()),
@@ -40,7 +40,7 @@ impl Ids {
         ids
     }
 
-    /// A copy with one id taken from `other`.
+    /// A copy in which the id of one field is that of `other`.
     pub fn with(&self, name: &'static str, other: &Self) -> Self {
         let mut ids = self.clone();
         ids.0.insert(name, other.0[name].clone());
@@ -51,17 +51,17 @@ impl Ids {
 impl Method {
     /// A request that satisfies every field rule.
     pub fn sample(&self, ids: &Ids) -> DynamicMessage {
-        fill(&self.0.input(), ids)
+        sample_message(&self.0.input(), ids)
     }
 
     /// Names of the fields that hold an id, at any depth.
     pub fn id_fields(&self) -> Vec<&'static str> {
-        id_fields(&self.0.input())
+        id_fields_of(&self.0.input())
     }
 
     /// Calls the method and returns the reply without `decision_id` and `consistency_token`,
     /// which differ between equal replies.
-    pub async fn answer(&self, client: &Client, message: &DynamicMessage) -> Answer {
+    pub async fn answer(&self, client: &Client, message: &DynamicMessage) -> ComparableReply {
         match self.call(client, message).await {
             Ok(reply) => {
                 let bytes = reply.into_inner();
@@ -69,9 +69,9 @@ impl Method {
                     .expect("a response of the method's type");
                 body.clear_field_by_name("decision_id");
                 body.clear_field_by_name("consistency_token");
-                Answer { code: Code::Ok, text: String::new(), details: Vec::new(), body }
+                ComparableReply { code: Code::Ok, text: String::new(), details: Vec::new(), body }
             }
-            Err(status) => Answer {
+            Err(status) => ComparableReply {
                 code: status.code(),
                 text: status.message().to_owned(),
                 details: status.details().to_vec(),
@@ -83,17 +83,17 @@ impl Method {
 
 /// All parts of a reply that the caller sees.
 #[derive(Debug, PartialEq)]
-pub struct Answer {
+pub struct ComparableReply {
     pub code: Code,
     pub text: String,
     pub details: Vec<u8>,
     pub body: DynamicMessage,
 }
 
-fn fill(of: &MessageDescriptor, ids: &Ids) -> DynamicMessage {
-    let mut message = DynamicMessage::new(of.clone());
-    for field in of.fields() {
-        if let Some(value) = value(&field, ids) {
+fn sample_message(descriptor: &MessageDescriptor, ids: &Ids) -> DynamicMessage {
+    let mut message = DynamicMessage::new(descriptor.clone());
+    for field in descriptor.fields() {
+        if let Some(value) = sample_value(&field, ids) {
             message.set_field(&field, value);
         }
     }
@@ -101,10 +101,10 @@ fn fill(of: &MessageDescriptor, ids: &Ids) -> DynamicMessage {
 }
 
 /// Sample value of a field. `None` for a field that may stay unset.
-fn value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
+fn sample_value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
     match field.name() {
-        name if is_id(name) => text(&ids.0[name]),
+        name if is_id_field(name) => text(&ids.0[name]),
         "email" => text("ada@sample.test"),
         "password" | "current_password" => text(PASSWORD),
         "new_password" => text("another horse battery staple"),
@@ -114,44 +114,47 @@ fn value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
         "token" | "refresh_token" => text("no.such.token"),
         "level" => Some(Value::EnumNumber(1)),
         "items" => match field.kind() {
-            Kind::Message(item) => Some(Value::List(vec![Value::Message(fill(&item, ids))])),
+            Kind::Message(item) => {
+                Some(Value::List(vec![Value::Message(sample_message(&item, ids))]))
+            }
             _ => None,
         },
         _ => None,
     }
 }
 
-fn is_id(name: &str) -> bool {
-    let is_id = ID_FIELDS.contains(&name);
+/// Whether a field holds an id. Panics for an unknown field whose name ends in `_id`.
+fn is_id_field(name: &str) -> bool {
+    let is_known = ID_FIELDS.contains(&name);
     assert!(
-        is_id || !name.ends_with("_id") || CLIENT_CHOSEN.contains(&name),
+        is_known || !name.ends_with("_id") || CLIENT_CHOSEN_FIELDS.contains(&name),
         "unknown id field {name}"
     );
-    is_id
+    is_known
 }
 
-fn id_fields(message: &MessageDescriptor) -> Vec<&'static str> {
-    let mut found = Vec::new();
+fn id_fields_of(message: &MessageDescriptor) -> Vec<&'static str> {
+    let mut names = Vec::new();
     for field in message.fields() {
-        if is_id(field.name()) {
-            found.extend(ID_FIELDS.iter().find(|name| **name == field.name()));
+        if is_id_field(field.name()) {
+            names.extend(ID_FIELDS.iter().find(|name| **name == field.name()));
         }
         if let Kind::Message(inner) = field.kind()
             && inner.package_name() == "tenantry.v1"
         {
-            found.extend(id_fields(&inner));
+            names.extend(id_fields_of(&inner));
         }
     }
-    found
+    names
 }
 
-/// Asserts that a reply is a success, or an error with a documented reason and a code that does
-/// not stand for a defect. Returns the reason, or an empty text for a success.
+/// Asserts that a reply is a success, or an error with a documented reason and a code that does not
+/// mean a defect of the server. Returns the reason, or an empty text for a success.
 #[track_caller]
-pub fn precise(what: &str, reply: &RawReply) -> String {
+pub fn assert_documented_error(what: &str, reply: &RawReply) -> String {
     let Err(status) = reply else { return String::new() };
-    let defect = [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable];
-    assert!(!defect.contains(&status.code()), "{what}: {status:?}");
+    let defect_codes = [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable];
+    assert!(!defect_codes.contains(&status.code()), "{what}: {status:?}");
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("{what}: no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "tenantry", "{what}");

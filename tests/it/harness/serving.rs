@@ -15,31 +15,31 @@ use tonic::transport::{Channel, Endpoint};
 use super::{Cluster, TestApp};
 
 /// A running server process and its address.
-pub struct Serving {
+pub struct ServerProcess {
     pub process: Child,
     log: JoinHandle<Vec<String>>,
     pub addr: SocketAddr,
     pub channel: Channel,
 }
 
-impl Serving {
-    /// Starts a server on a new database. `other` overrides the settings of the tests.
-    pub async fn start(other: &[(&str, &str)]) -> Self {
-        Self::with_files(other, 4096).await
+impl ServerProcess {
+    /// Starts a server on a new database. `overrides` replaces settings of the tests.
+    pub async fn start(overrides: &[(&str, &str)]) -> Self {
+        Self::start_with_file_limit(overrides, 4096).await
     }
 
-    /// Like [`Serving::start`], with at most `files` open file descriptors.
-    pub async fn with_files(other: &[(&str, &str)], files: u32) -> Self {
+    /// Like [`ServerProcess::start`], with at most `max_files` open file descriptors.
+    pub async fn start_with_file_limit(overrides: &[(&str, &str)], max_files: u32) -> Self {
         let database = Cluster::get().new_database().await;
         let values = TestApp::values(&database);
         let settings = SETTINGS
             .iter()
             .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
             .chain([("LOG_FORMAT", "json")])
-            .chain(other.iter().copied());
+            .chain(overrides.iter().copied());
         let mut command = Command::new("sh");
         command
-            .args(["-c", &format!("ulimit -n {files} && exec \"$0\" serve")])
+            .args(["-c", &format!("ulimit -n {max_files} && exec \"$0\" serve")])
             .arg(env!("CARGO_BIN_EXE_tenantry"))
             .env_clear()
             .envs(settings)
@@ -48,18 +48,18 @@ impl Serving {
         Self::run(command).await
     }
 
-    /// Starts a server on an existing database, with a clock that is wrong by `wrong_by`, such
-    /// as `+90s`.
-    pub async fn with_clock(database: &str, wrong_by: &str) -> Self {
+    /// Starts a server on an existing database, with a clock that differs from the real time
+    /// by `offset`, such as `+90s`.
+    pub async fn with_clock(database: &str, offset: &str) -> Self {
         let values = TestApp::values(database);
         let settings = SETTINGS
             .iter()
             .filter_map(|setting| Some((setting.name, values.get(setting.name)?)))
             .chain([("LOG_FORMAT", "json")]);
         // Path of faketime's library. Loading it directly avoids a child process of faketime.
-        let mut library = Command::new("faketime");
-        library.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
-        let library = library.output().await.expect("faketime is installed").stdout;
+        let mut print_path = Command::new("faketime");
+        print_path.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
+        let library = print_path.output().await.expect("faketime is installed").stdout;
         let library = String::from_utf8(library).expect("a path");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
         command
@@ -67,7 +67,7 @@ impl Serving {
             .env_clear()
             .envs(settings)
             .env("LD_PRELOAD", library.trim())
-            .env("FAKETIME", wrong_by)
+            .env("FAKETIME", offset)
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -75,14 +75,17 @@ impl Serving {
     }
 
     async fn run(mut command: Command) -> Self {
-        let mut process =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut process = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
         let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
         let (send_address, address) = oneshot::channel();
         // Read the log from the start, because a full pipe would block the server.
         let log = tokio::spawn(async move {
             let (mut log, mut send_address) = (Vec::new(), Some(send_address));
-            while let Some(line) = lines.next_line().await.expect("its log") {
+            while let Some(line) = lines.next_line().await.expect("the log is readable") {
                 let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
                 if event["message"] == "serving"
                     && let Some(sender) = send_address.take()
@@ -93,8 +96,10 @@ impl Serving {
             }
             log
         });
-        let address =
-            timeout(Duration::from_mins(1), address).await.expect("in time").expect("serves");
+        let address = timeout(Duration::from_mins(1), address)
+            .await
+            .expect("the server starts within a minute")
+            .expect("the server logs its address");
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
         let channel = timeout(Duration::from_secs(10), async {
             loop {
@@ -104,13 +109,13 @@ impl Serving {
             }
         });
         let addr = address.parse().expect("an address");
-        Self { process, log, addr, channel: channel.await.expect("it listens") }
+        Self { process, log, addr, channel: channel.await.expect("the server listens") }
     }
 
     /// A number in `/proc/PID/status`, by name.
     pub fn status(&self, name: &str) -> u64 {
-        let pid = self.process.id().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let pid = self.process.id().expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         let number = line.trim_start_matches(':').split_whitespace().next();
         number.and_then(|number| number.parse().ok()).expect("a number")
@@ -118,10 +123,10 @@ impl Serving {
 
     /// Stops the server and returns the lines of its log.
     pub async fn stop(mut self) -> Vec<String> {
-        let pid = self.process.id().expect("it runs").to_string();
+        let pid = self.process.id().expect("the server runs").to_string();
         Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        let ended = timeout(Duration::from_secs(30), self.process.wait()).await;
-        assert!(ended.expect("it ends").expect("a status").success());
-        self.log.await.expect("its log")
+        let exit = timeout(Duration::from_secs(30), self.process.wait()).await;
+        assert!(exit.expect("the server exits").expect("a status").success());
+        self.log.await.expect("the log")
     }
 }

@@ -24,7 +24,7 @@ pub fn unknown_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// A scope, from JSON. `None` when the JSON is not an object.
+/// A protobuf Struct, such as a scope, from JSON. `None` when the JSON is not an object.
 #[expect(clippy::needless_pass_by_value, reason = "it is called with json!")]
 pub fn struct_of(json: Value) -> Option<prost_types::Struct> {
     json.as_object().map(json::to_struct)
@@ -38,24 +38,30 @@ pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
 
 impl Client {
     /// Calls Check and returns the decision.
-    pub async fn decide(&self, question: CheckRequest) -> CheckResponse {
-        self.permissions().check(question).await.expect("a decision").into_inner()
+    pub async fn decide(&self, request: CheckRequest) -> CheckResponse {
+        self.permissions().check(request).await.expect("a decision").into_inner()
     }
 
-    /// Whether a user has a permission without a scope. An empty `user_id` is the caller.
-    pub async fn may(&self, user_id: &str, permission: &str) -> bool {
-        let question = CheckRequest {
+    /// Whether the client's own subject has a permission without a scope.
+    pub async fn may(&self, permission: &str) -> bool {
+        self.user_may("", permission).await
+    }
+
+    /// Whether a user has a permission without a scope. An empty `user_id` means the client's own
+    /// subject.
+    pub async fn user_may(&self, user_id: &str, permission: &str) -> bool {
+        let request = CheckRequest {
             user_id: user_id.into(),
             permission: permission.into(),
             ..CheckRequest::default()
         };
-        self.decide(question).await.allowed
+        self.decide(request).await.allowed
     }
 
     /// As an administrator: creates a user who cannot sign in, and returns the user's id.
     pub async fn create_user_without_password(&self, email: &str) -> String {
         let request = CreateUserRequest { email: email.into(), ..CreateUserRequest::default() };
-        let reply = self.users().create_user(request).await.expect("a user is made");
+        let reply = self.users().create_user(request).await.expect("the user is created");
         reply.into_inner().user.expect("the user").id
     }
 
@@ -67,7 +73,7 @@ impl Client {
             scope: struct_of(scope),
             ..AssignRoleRequest::default()
         };
-        let reply = self.roles().assign_role(request).await.expect("a role is given");
+        let reply = self.roles().assign_role(request).await.expect("the role is assigned");
         reply.into_inner().role_assignment.expect("the assignment").id
     }
 
@@ -79,7 +85,7 @@ impl Client {
             expire_time: Some(clock::timestamp(clock::now() + time::Duration::hours(1))),
             ..AssignRoleRequest::default()
         };
-        self.roles().assign_role(request).await.expect("a role is given");
+        self.roles().assign_role(request).await.expect("the role is assigned");
     }
 
     /// As an administrator: creates a service account and returns the account's id. With
@@ -87,7 +93,7 @@ impl Client {
     pub async fn create_service_account(&self, name: &str, permissions: &[&str]) -> String {
         let request = CreateServiceAccountRequest { name: name.into(), ..Default::default() };
         let reply = self.service_accounts().create_service_account(request).await;
-        let account = reply.expect("made").into_inner().service_account.expect("the account").id;
+        let account = reply.expect("created").into_inner().service_account.expect("the account").id;
         if !permissions.is_empty() {
             let role = self.create_role(name, RoleLevel::Member, permissions).await;
             self.assign(&account, &role).await;
@@ -118,7 +124,7 @@ impl Client {
     }
 
     /// Id of the tenant's role with this name.
-    pub async fn role_named(&self, name: &str) -> String {
+    pub async fn role_id(&self, name: &str) -> String {
         let request =
             ListRolesRequest { filter: format!("name = \"{name}\""), ..Default::default() };
         let mut roles = self.roles().list_roles(request).await.expect("roles").into_inner().roles;
@@ -133,14 +139,14 @@ impl Client {
             all_scopes: true,
             ..UnassignRoleRequest::default()
         };
-        self.roles().unassign_role(request).await.expect("a role is taken");
+        self.roles().unassign_role(request).await.expect("the role is unassigned");
     }
 }
 
 /// A row of the audit trail.
 #[expect(clippy::struct_field_names, reason = "these are the names of the columns")]
 #[derive(Debug, sqlx::FromRow)]
-pub struct Recorded {
+pub struct AuditRow {
     pub tenant_id: Uuid,
     pub actor_tenant_id: Option<Uuid>,
     pub actor_id: Option<Uuid>,
@@ -149,14 +155,14 @@ pub struct Recorded {
 
 impl TestApp {
     /// The audit trail's events of a kind, oldest first.
-    pub async fn recorded(&self, kind: &str) -> Vec<Recorded> {
-        self.must_be_own();
+    pub async fn audit_events(&self, kind: &str) -> Vec<AuditRow> {
+        self.assert_not_shared();
         sqlx::query_as(
             "select tenant_id, actor_tenant_id, actor_id, target_id
              from audit_events where kind = $1 order by event_id",
         )
         .bind(kind)
-        .fetch_all(&mut *self.kept_owner().await)
+        .fetch_all(&mut *self.reused_owner_connection().await)
         .await
         .expect("events")
     }
@@ -166,32 +172,32 @@ impl TestApp {
         let id: Uuid = id.parse().expect("an id");
         sqlx::query_scalar(sql)
             .bind(id)
-            .fetch_one(&mut *self.kept_owner().await)
+            .fetch_one(&mut *self.reused_owner_connection().await)
             .await
             .expect("a count")
     }
 
     /// Moves the expiry of a user's temporary role assignments into the past.
-    pub async fn let_expire(&self, user_id: &str) {
+    pub async fn expire_assignments(&self, user_id: &str) {
         let user: Uuid = user_id.parse().expect("an id");
         sqlx::query(
             "update role_assignments set expires_at = now() - interval '1 second'
              where user_id = $1 and expires_at is not null",
         )
         .bind(user)
-        .execute(&mut *self.kept_owner().await)
+        .execute(&mut *self.reused_owner_connection().await)
         .await
-        .expect("shifted");
+        .expect("the expiry is moved");
     }
 }
 
-/// Creates `each` users in every tenant, named `u1@x.test`, `u2@x.test` and so on. The users of
-/// the tenants are created alternately.
-pub async fn fill(tenants: &[&Client], each: u32) {
-    let turns = (1..=each).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
-    stream::iter(turns)
-        // At most 4 at once. On a busy machine, more calls would time out waiting for a
-        // database connection.
+/// Creates `count` users in every tenant: `u1@x.test`, `u2@x.test` and so on. The users of the
+/// tenants are created alternately.
+pub async fn fill(tenants: &[&Client], count: u32) {
+    let users = (1..=count).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
+    stream::iter(users)
+        // At most 4 calls at the same time. On a busy machine, more calls would time out while they
+        // wait for a database connection.
         .for_each_concurrent(4, |(n, tenant)| async move {
             tenant.create_user_without_password(&format!("u{n}@x.test")).await;
         })
@@ -200,7 +206,7 @@ pub async fn fill(tenants: &[&Client], each: u32) {
 
 impl TestApp {
     /// Stores a password reset token and returns the token, as if it had been mailed to the user.
-    pub async fn reset_token(&self, tenant_id: &str, user_id: &str) -> String {
+    pub async fn create_reset_token(&self, tenant_id: &str, user_id: &str) -> String {
         let (tenant, user): (Uuid, Uuid) =
             (tenant_id.parse().expect("a UUID"), user_id.parse().expect("a UUID"));
         let secret = [7; 32];
@@ -210,29 +216,30 @@ impl TestApp {
             .bind(tenant)
             .bind(user)
             .bind(secret)
-            .execute(&mut *self.kept_owner().await)
+            .execute(&mut *self.reused_owner_connection().await)
             .await
             .expect("the token is stored");
         BASE64_URL_SAFE_NO_PAD.encode([tenant.as_bytes(), user.as_bytes(), &secret[..]].concat())
     }
 
-    /// Signs in a user without a password. The session and the token are copies of those of
-    /// `like`, who must be in the same tenant.
-    pub async fn sign_in_as(&self, user_id: &str, like: &Client) -> Client {
+    /// Creates a session for a user directly in the database. The session and the token are copies
+    /// of those of `template`, who must be in the same tenant.
+    pub async fn create_session(&self, user_id: &str, template: &Client) -> Client {
         let session = unknown_id();
-        let copy = "insert into sessions select (jsonb_populate_record(s, jsonb_build_object(
+        let copy_session =
+            "insert into sessions select (jsonb_populate_record(s, jsonb_build_object(
                         'session_id', $1, 'user_id', $2))).*
                     from sessions s where session_id = $3::uuid";
-        sqlx::query(copy)
+        sqlx::query(copy_session)
             .bind(&session)
             .bind(user_id)
-            .bind(&like.tokens.session_id)
-            .execute(&mut *self.kept_owner().await)
+            .bind(&template.tokens.session_id)
+            .execute(&mut *self.reused_owner_connection().await)
             .await
             .expect("a session");
         let claims = serde_json::json!({ "sub": user_id, "sid": session });
-        let token = self.forge().with_claims(&like.tokens.access_token, &claims);
-        let mut client = like.with_token(&token);
+        let token = self.forge().with_claims(&template.tokens.access_token, &claims);
+        let mut client = template.with_token(&token);
         user_id.clone_into(&mut client.user_id);
         client
     }

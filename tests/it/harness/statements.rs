@@ -7,41 +7,46 @@ const TLS_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
 /// Parses the messages of a client on one connection (PostgreSQL protocol 3.0).
 #[derive(Default)]
-pub struct Reader {
+pub struct StatementParser {
+    /// Bytes that are not parsed yet.
     rest: Vec<u8>,
+    /// Whether the startup message was parsed.
     started: bool,
+    /// SQL of the prepared statements, by name.
     prepared: HashMap<Vec<u8>, String>,
 }
 
-impl Reader {
-    /// The statements that these bytes execute.
-    pub fn read(&mut self, bytes: &[u8]) -> Vec<String> {
+impl StatementParser {
+    /// Parses the next bytes of the connection. Returns the statements that the bytes execute.
+    pub fn parse(&mut self, bytes: &[u8]) -> Vec<String> {
         self.rest.extend_from_slice(bytes);
         let mut executed = Vec::new();
-        while let Some((kind, body)) = self.message() {
+        while let Some((kind, body)) = self.next_message() {
             let mut texts = body.split(|byte| *byte == 0);
-            let mut text = || texts.next().unwrap_or_default().to_vec();
+            let mut next_text = || texts.next().unwrap_or_default().to_vec();
             match kind {
-                b'P' => _ = self.prepared.insert(text(), sql(&text())),
-                // The body is the portal's name, then the statement's name.
+                // Parse: the statement's name, then its SQL.
+                b'P' => _ = self.prepared.insert(next_text(), trimmed(&next_text())),
+                // Bind: the portal's name, then the statement's name. An execution follows.
                 b'B' => executed.extend(
                     self.prepared
                         .get(&{
-                            text();
-                            text()
+                            next_text();
+                            next_text()
                         })
                         .cloned(),
                 ),
-                b'Q' => executed.push(sql(&text())),
+                // Query: the SQL.
+                b'Q' => executed.push(trimmed(&next_text())),
                 _ => {}
             }
         }
         executed
     }
 
-    /// Kind and body of the next complete message. Messages up to the startup message have no
-    /// kind, and get kind 0.
-    fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+    /// Kind and body of the next complete message. The messages before the startup message, and
+    /// the startup message, have no kind on the wire: their kind is 0.
+    fn next_message(&mut self) -> Option<(u8, Vec<u8>)> {
         let kind_length = usize::from(self.started);
         let length: [u8; 4] = self.rest.get(kind_length..kind_length + 4)?.try_into().ok()?;
         let end = kind_length + usize::try_from(u32::from_be_bytes(length)).ok()?;
@@ -53,6 +58,6 @@ impl Reader {
     }
 }
 
-fn sql(text: &[u8]) -> String {
+fn trimmed(text: &[u8]) -> String {
     String::from_utf8_lossy(text).trim().to_owned()
 }

@@ -36,11 +36,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{net::TcpListener, task::AbortHandle};
 
 /// Name of the master key in the key service.
-pub const MASTER: &str = "tenantry-master";
+pub const MASTER_KEY_NAME: &str = "tenantry-master";
 
 const TOKEN: &str = "hvs.CAESIJ-of-the-tests";
 
-enum Private {
+enum PrivateKey {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
@@ -48,18 +48,18 @@ enum Private {
     Aes(RandomizedNonceKey),
 }
 
-struct Version {
-    private: Private,
+struct KeyVersion {
+    private: PrivateKey,
     hmac: hmac::Key,
-    made: OffsetDateTime,
+    created: OffsetDateTime,
 }
 
 struct Key {
     kind: &'static str,
-    versions: BTreeMap<u32, Version>,
+    versions: BTreeMap<u32, KeyVersion>,
     min_decryption_version: u32,
     /// Number of sign requests for this key.
-    signed: u32,
+    sign_requests: u32,
 }
 
 type Keys = Arc<Mutex<BTreeMap<String, Key>>>;
@@ -83,28 +83,30 @@ impl KeyService {
     pub async fn start(kind: &'static str) -> Self {
         let keys = Keys::default();
         let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).expect("written");
+        std::fs::write(dir.path().join("token"), format!("{TOKEN}\n"))
+            .expect("the token is written");
         let (addr, task) = serve("127.0.0.1:0".parse().expect("an address"), &keys).await;
         let service = Self { addr, keys, dir, task };
         for name in ["tenantry-access", "tenantry-refresh"] {
-            service.add(name, kind);
+            service.add_key(name, kind);
         }
-        service.add(MASTER, "aes256-gcm96");
+        service.add_key(MASTER_KEY_NAME, "aes256-gcm96");
         service
     }
 
-    fn add(&self, name: &str, kind: &'static str) {
-        let key = Key { kind, versions: BTreeMap::new(), min_decryption_version: 1, signed: 0 };
+    fn add_key(&self, name: &str, kind: &'static str) {
+        let key =
+            Key { kind, versions: BTreeMap::new(), min_decryption_version: 1, sign_requests: 0 };
         self.keys.lock().expect("no panic").insert(name.into(), key);
         self.rotate(name, OffsetDateTime::UNIX_EPOCH);
     }
 
-    /// Adds a key version with the creation time `made`.
-    pub fn rotate(&self, name: &str, made: OffsetDateTime) {
+    /// Adds a key version with this creation time.
+    pub fn rotate(&self, name: &str, created: OffsetDateTime) {
         let mut keys = self.keys.lock().expect("no panic");
         let key = keys.get_mut(name).expect("a key");
         let number = key.versions.keys().last().map_or(1, |last| last + 1);
-        key.versions.insert(number, Version::new(key.kind, made));
+        key.versions.insert(number, KeyVersion::new(key.kind, created));
     }
 
     /// Retires the key versions below `version`.
@@ -115,7 +117,7 @@ impl KeyService {
 
     /// Number of sign requests for a key.
     pub fn signed(&self, name: &str) -> u32 {
-        self.keys.lock().expect("no panic")[name].signed
+        self.keys.lock().expect("no panic")[name].sign_requests
     }
 
     /// Sets the settings of a server that signs with this service instead of key files.
@@ -137,7 +139,7 @@ impl KeyService {
         [
             ("TRANSIT_URL", format!("http://{}", self.addr)),
             ("TRANSIT_TOKEN_PATH", self.token().display().to_string()),
-            ("MASTER_TRANSIT_KEY", MASTER.into()),
+            ("MASTER_TRANSIT_KEY", MASTER_KEY_NAME.into()),
         ]
     }
 
@@ -158,6 +160,7 @@ impl KeyService {
 }
 
 async fn serve(addr: SocketAddr, keys: &Keys) -> (SocketAddr, AbortHandle) {
+    // After a stop, the address is in use for a short time.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(addr).await {
             break listener;
@@ -166,9 +169,9 @@ async fn serve(addr: SocketAddr, keys: &Keys) -> (SocketAddr, AbortHandle) {
     };
     let addr = listener.local_addr().expect("an address");
     let routes = Router::new()
-        .route("/v1/transit/keys/{name}", get(read))
+        .route("/v1/transit/keys/{name}", get(read_key))
         .route("/v1/transit/sign/{name}/{hash}", post(sign))
-        .route("/v1/transit/hmac/{name}/{hash}", post(authenticate))
+        .route("/v1/transit/hmac/{name}/{hash}", post(compute_hmac))
         .route("/v1/transit/encrypt/{name}", post(encrypt))
         .route("/v1/transit/decrypt/{name}", post(decrypt))
         .with_state(keys.clone());
@@ -176,93 +179,97 @@ async fn serve(addr: SocketAddr, keys: &Keys) -> (SocketAddr, AbortHandle) {
     (addr, task.abort_handle())
 }
 
-impl Version {
-    fn new(kind: &str, made: OffsetDateTime) -> Self {
+impl KeyVersion {
+    fn new(kind: &str, created: OffsetDateTime) -> Self {
         let private = match kind {
-            "rsa-2048" => Private::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
-            "ecdsa-p256" => Private::Ec(
+            "rsa-2048" => PrivateKey::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key")),
+            "ecdsa-p256" => PrivateKey::Ec(
                 EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             ),
-            "ed25519" => Private::Ed(Ed25519KeyPair::generate().expect("a key")),
+            "ed25519" => PrivateKey::Ed(Ed25519KeyPair::generate().expect("a key")),
             "aes256-gcm96" => {
                 let mut key = [0; 32];
                 rand::fill(&mut key).expect("random bytes");
-                Private::Aes(RandomizedNonceKey::new(&AES_256_GCM, &key).expect("a key"))
+                PrivateKey::Aes(RandomizedNonceKey::new(&AES_256_GCM, &key).expect("a key"))
             }
             other => panic!("{other}"),
         };
         let hmac = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("a key");
-        Self { private, hmac, made }
+        Self { private, hmac, created }
     }
 
-    fn public(&self) -> String {
+    fn public_key(&self) -> String {
         let pem = |der: PublicKeyX509Der| pem::encode(&pem::Pem::new("PUBLIC KEY", der.as_ref()));
         match &self.private {
-            Private::Rsa(key) => pem(key.public_key().as_der().expect("DER")),
-            Private::Ec(key) => pem(key.public_key().as_der().expect("DER")),
-            Private::Ed(key) => BASE64_STANDARD.encode(key.public_key().as_ref()),
-            Private::Aes(_) => String::new(),
+            PrivateKey::Rsa(key) => pem(key.public_key().as_der().expect("DER")),
+            PrivateKey::Ec(key) => pem(key.public_key().as_der().expect("DER")),
+            PrivateKey::Ed(key) => BASE64_STANDARD.encode(key.public_key().as_ref()),
+            PrivateKey::Aes(_) => String::new(),
         }
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.private {
-            Private::Rsa(key) => {
+            PrivateKey::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
                 key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("signed");
                 signature
             }
-            Private::Ec(key) => key.sign(&random, message).expect("signed").as_ref().to_vec(),
-            Private::Ed(key) => key.sign(message).as_ref().to_vec(),
-            Private::Aes(_) => panic!("it signs nothing"),
+            PrivateKey::Ec(key) => key.sign(&random, message).expect("signed").as_ref().to_vec(),
+            PrivateKey::Ed(key) => key.sign(message).as_ref().to_vec(),
+            PrivateKey::Aes(_) => panic!("an encryption key cannot sign"),
         }
     }
 }
 
-impl Private {
+impl PrivateKey {
     fn aes(&self) -> &RandomizedNonceKey {
-        let Self::Aes(key) = self else { panic!("it encrypts nothing") };
+        let Self::Aes(key) = self else { panic!("a signing key cannot encrypt") };
         key
     }
 }
 
-type Answer = (StatusCode, String);
+type HttpResponse = (StatusCode, String);
 
-fn refuse(status: StatusCode, text: &str) -> Answer {
+fn error_response(status: StatusCode, text: &str) -> HttpResponse {
     (status, json!({ "errors": [text] }).to_string())
 }
 
-fn answer(data: &Value) -> Answer {
+fn ok_response(data: &Value) -> HttpResponse {
     (StatusCode::OK, json!({ "request_id": "", "data": data }).to_string())
 }
 
-/// Checks the request's token and calls `then` with the key.
+/// Checks the request's token and calls `respond` with the key.
 fn with_key(
     keys: &Keys,
     headers: &HeaderMap,
     name: &str,
-    then: impl FnOnce(&mut Key) -> Answer,
-) -> Answer {
+    respond: impl FnOnce(&mut Key) -> HttpResponse,
+) -> HttpResponse {
     if headers.get("x-vault-token").is_none_or(|token| token != TOKEN) {
-        return refuse(StatusCode::FORBIDDEN, "permission denied");
+        return error_response(StatusCode::FORBIDDEN, "permission denied");
     }
     let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
     match keys.get_mut(name) {
-        Some(key) => then(key),
-        None => refuse(StatusCode::NOT_FOUND, "no such key"),
+        Some(key) => respond(key),
+        None => error_response(StatusCode::NOT_FOUND, "no such key"),
     }
 }
 
-async fn read(State(keys): State<Keys>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+async fn read_key(
+    State(keys): State<Keys>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
         let versions = key.versions.range(key.min_decryption_version..).map(|(number, version)| {
-            let made = version.made.format(&Rfc3339).expect("a time");
-            let entry = json!({ "creation_time": made, "name": key.kind,
-                "public_key": version.public() });
+            let created = version.created.format(&Rfc3339).expect("a time");
+            let entry = json!({ "creation_time": created, "name": key.kind,
+                "public_key": version.public_key() });
             (number.to_string(), entry)
         });
-        answer(&json!({
+        ok_response(&json!({
             "type": key.kind,
             "latest_version": key.versions.keys().last(),
             "min_decryption_version": key.min_decryption_version,
@@ -273,8 +280,9 @@ async fn read(State(keys): State<Keys>, Path(name): Path<String>, headers: Heade
     })
 }
 
-/// Version number, version, input and body of a request. `None` when the request is invalid.
-fn signing_input<'a>(key: &'a Key, body: &[u8]) -> Option<(u32, &'a Version, Vec<u8>, Value)> {
+/// Version number, key version, input and body of a request to sign or to compute an HMAC. `None`
+/// when the request is invalid.
+fn parse_request<'a>(key: &'a Key, body: &[u8]) -> Option<(u32, &'a KeyVersion, Vec<u8>, Value)> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let number = u32::try_from(body["key_version"].as_u64()?).ok()?;
     let input = BASE64_STANDARD.decode(body["input"].as_str()?).ok()?;
@@ -286,27 +294,29 @@ async fn sign(
     Path((name, hash)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
+) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
-        key.signed += 1;
-        let Some((number, version, input, body)) = signing_input(key, &body) else {
-            return refuse(StatusCode::BAD_REQUEST, "unreadable");
+        key.sign_requests += 1;
+        let Some((number, version, input, body)) = parse_request(key, &body) else {
+            return error_response(StatusCode::BAD_REQUEST, "invalid request");
         };
-        let rsa = matches!(version.private, Private::Rsa(_));
-        if hash != "sha2-256" || rsa && body["signature_algorithm"] != "pkcs1v15" {
-            return refuse(StatusCode::BAD_REQUEST, "not RS256");
+        let is_rsa = matches!(version.private, PrivateKey::Rsa(_));
+        if hash != "sha2-256" || is_rsa && body["signature_algorithm"] != "pkcs1v15" {
+            return error_response(StatusCode::BAD_REQUEST, "unsupported algorithm");
         }
         let signature = version.sign(&input);
         let text = match body["marshaling_algorithm"].as_str() {
             Some("jws") => BASE64_URL_SAFE_NO_PAD.encode(signature),
             _ => BASE64_STANDARD.encode(signature),
         };
-        answer(&json!({ "signature": format!("vault:v{number}:{text}"), "key_version": number }))
+        ok_response(
+            &json!({ "signature": format!("vault:v{number}:{text}"), "key_version": number }),
+        )
     })
 }
 
 /// The decoded bytes of a base64 field of a request.
-fn bytes(body: &Value, field: &str) -> Vec<u8> {
+fn decode_field(body: &Value, field: &str) -> Vec<u8> {
     BASE64_STANDARD.decode(body[field].as_str().unwrap_or_default()).unwrap_or_default()
 }
 
@@ -315,16 +325,16 @@ async fn encrypt(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
+) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let (number, version) = key.versions.last_key_value().expect("a version");
-        let mut text = bytes(&body, "plaintext");
-        let aad = Aad::from(bytes(&body, "associated_data"));
+        let mut text = decode_field(&body, "plaintext");
+        let aad = Aad::from(decode_field(&body, "associated_data"));
         let nonce = version.private.aes().seal_in_place_append_tag(aad, &mut text);
         let sealed = [nonce.expect("sealed").as_ref().as_slice(), &text].concat();
         let text = format!("vault:v{number}:{}", BASE64_STANDARD.encode(sealed));
-        answer(&json!({ "ciphertext": text, "key_version": number }))
+        ok_response(&json!({ "ciphertext": text, "key_version": number }))
     })
 }
 
@@ -333,7 +343,7 @@ async fn decrypt(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
+) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let plaintext = (|| {
@@ -344,29 +354,31 @@ async fn decrypt(
             let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
             let mut text = text.to_vec();
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            let aad = Aad::from(bytes(&body, "associated_data"));
+            let aad = Aad::from(decode_field(&body, "associated_data"));
             let version = key.versions.get(&number)?;
             let text = version.private.aes().open_in_place(nonce, aad, &mut text).ok()?;
             Some(BASE64_STANDARD.encode(text))
         })();
         match plaintext {
-            Some(plaintext) => answer(&json!({ "plaintext": plaintext })),
-            None => refuse(StatusCode::BAD_REQUEST, "cipher: message authentication failed"),
+            Some(plaintext) => ok_response(&json!({ "plaintext": plaintext })),
+            None => {
+                error_response(StatusCode::BAD_REQUEST, "cipher: message authentication failed")
+            }
         }
     })
 }
 
-async fn authenticate(
+async fn compute_hmac(
     State(keys): State<Keys>,
     Path((name, _)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
+) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
-        let Some((number, version, input, _)) = signing_input(key, &body) else {
-            return refuse(StatusCode::BAD_REQUEST, "unreadable");
+        let Some((number, version, input, _)) = parse_request(key, &body) else {
+            return error_response(StatusCode::BAD_REQUEST, "invalid request");
         };
         let tag = BASE64_STANDARD.encode(hmac::sign(&version.hmac, &input));
-        answer(&json!({ "hmac": format!("vault:v{number}:{tag}") }))
+        ok_response(&json!({ "hmac": format!("vault:v{number}:{tag}") }))
     })
 }

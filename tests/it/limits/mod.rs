@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 
 pub use rates::limited;
 
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, assert_refused};
 
 /// Makes the server trust the `x-forwarded-for` header, so that tests can call from any address.
 pub fn trusting_local_proxy(values: &mut Values) {
@@ -29,7 +29,7 @@ pub fn at(app: &TestApp, address: &str) -> Client {
     app.anonymous().with("x-forwarded-for", address)
 }
 
-fn sign_in(email: &str, slug: &str, password: &str) -> LoginRequest {
+fn login_request(email: &str, slug: &str, password: &str) -> LoginRequest {
     LoginRequest {
         email: email.into(),
         password: password.into(),
@@ -40,20 +40,28 @@ fn sign_in(email: &str, slug: &str, password: &str) -> LoginRequest {
 
 /// Signs in with a wrong password. Returns the status.
 async fn guess(client: &Client, email: &str, slug: &str) -> Status {
-    let request = sign_in(email, slug, "not this one");
+    let request = login_request(email, slug, "not this one");
     client.auth().login(request).await.expect_err("a wrong password")
 }
 
 /// Asserts that the call was refused because of a limit. Returns the time to wait.
 #[track_caller]
-fn wait(status: Status) -> Duration {
-    let status =
-        refused(Err::<tonic::Response<()>, _>(status), Code::ResourceExhausted, "RATE_LIMITED");
-    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    retry.filter(|wait| !wait.is_zero()).expect("a retry delay")
+fn assert_rate_limited(status: Status) -> Duration {
+    let status = assert_refused(
+        Err::<tonic::Response<()>, _>(status),
+        Code::ResourceExhausted,
+        "RATE_LIMITED",
+    );
+    let retry_delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    retry_delay.filter(|delay| !delay.is_zero()).expect("a retry delay")
 }
 
+/// Asserts that the call was refused because of a wrong password.
 #[track_caller]
-fn wrong(status: Status) {
-    refused(Err::<tonic::Response<()>, _>(status), Code::Unauthenticated, "INVALID_CREDENTIALS");
+fn assert_wrong_password(status: Status) {
+    assert_refused(
+        Err::<tonic::Response<()>, _>(status),
+        Code::Unauthenticated,
+        "INVALID_CREDENTIALS",
+    );
 }

@@ -5,13 +5,19 @@ use std::time::Duration;
 use tenantry::proto::v1::{GetJwksRequest, IntrospectTokenRequest, RefreshRequest};
 use tonic::Code;
 
-use super::{address, at, guess, sign_in, trusting_local_proxy, wait, wrong};
-use crate::harness::{Client, PASSWORD, Proxy, TestApp, redis, refused, unknown_id, until};
+use super::{
+    address, assert_rate_limited, assert_wrong_password, at, guess, login_request,
+    trusting_local_proxy,
+};
+use crate::harness::{
+    Client, PASSWORD, Proxy, TestApp, assert_refused, redis, unknown_id, wait_until,
+};
 
-pub async fn limited(name: &'static str, rate: &str) -> TestApp {
+/// Starts a server with this rate limit. The server trusts the `x-forwarded-for` header.
+pub async fn limited(setting: &'static str, rate: &str) -> TestApp {
     TestApp::with(|values| {
         trusting_local_proxy(values);
-        values.set(name, rate);
+        values.set(setting, rate);
     })
     .await
 }
@@ -23,18 +29,18 @@ async fn guess_at_new_account(client: &Client) -> tonic::Status {
 
 /// G01: the rate limit of sign-ins applies to each network separately.
 #[tokio::test]
-async fn a_network_above_its_rate_waits_and_another_does_not() {
+async fn only_the_network_above_its_rate_must_wait() {
     let app = limited("RATE_LIMIT_SIGN_IN", "5/1m,off").await;
     let (first_network, second_network) = (at(&app, &address()), at(&app, &address()));
     for _ in 0..5 {
-        wrong(guess_at_new_account(&first_network).await);
+        assert_wrong_password(guess_at_new_account(&first_network).await);
     }
-    let retry_delay = wait(guess_at_new_account(&first_network).await);
+    let retry_delay = assert_rate_limited(guess_at_new_account(&first_network).await);
     assert!(
         retry_delay <= Duration::from_secs(12),
         "the next call is allowed after a fifth of the minute: {retry_delay:?}"
     );
-    wrong(guess_at_new_account(&second_network).await);
+    assert_wrong_password(guess_at_new_account(&second_network).await);
     let refusals = r#"tenantry_rate_limited_total{class="sign_in",by="network"}"#;
     assert_eq!(app.metric(refusals).await, Some(1.0));
     // Calls that are no sign-ins are not counted.
@@ -43,17 +49,21 @@ async fn a_network_above_its_rate_waits_and_another_does_not() {
 
 /// G02: the rate limit of sign-ins applies to each tenant, across all networks.
 #[tokio::test]
-async fn a_tenant_above_its_rate_is_limited_and_another_is_not() {
+async fn only_the_tenant_above_its_rate_must_wait() {
     let app = limited("RATE_LIMIT_SIGN_IN", "off,5/1m").await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     // The sign-in of the tenant's administrator was the first call.
     for _ in 0..4 {
-        wrong(guess(&at(&app, &address()), "who@a.test", "a").await);
+        assert_wrong_password(guess(&at(&app, &address()), "who@a.test", "a").await);
     }
-    wait(guess(&at(&app, &address()), "who@a.test", "a").await);
-    let by_id = at(&app, &address()).with("x-tenant-id", &a.tenant_id);
-    wait(guess(&by_id, "who@a.test", "").await);
-    at(&app, &address()).auth().login(sign_in(&b.email, "b", PASSWORD)).await.expect("signs in");
+    assert_rate_limited(guess(&at(&app, &address()), "who@a.test", "a").await);
+    let client_with_tenant_id = at(&app, &address()).with("x-tenant-id", &a.tenant_id);
+    assert_rate_limited(guess(&client_with_tenant_id, "who@a.test", "").await);
+    at(&app, &address())
+        .auth()
+        .login(login_request(&b.email, "b", PASSWORD))
+        .await
+        .expect("signs in");
 }
 
 /// G03: only a trusted proxy may set the client's address.
@@ -62,10 +72,10 @@ async fn forwarding_headers_of_an_untrusted_client_are_ignored() {
     let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "5/1m,off")).await;
     let untrusted_client = |header: &str| app.anonymous().with(header, &address());
     for header in ["x-forwarded-for", "x-real-ip", "x-forwarded-for", "forwarded", "x-client-ip"] {
-        wrong(guess_at_new_account(&untrusted_client(header)).await);
+        assert_wrong_password(guess_at_new_account(&untrusted_client(header)).await);
     }
-    wait(guess_at_new_account(&untrusted_client("x-forwarded-for")).await);
-    wait(guess_at_new_account(&app.anonymous()).await);
+    assert_rate_limited(guess_at_new_account(&untrusted_client("x-forwarded-for")).await);
+    assert_rate_limited(guess_at_new_account(&app.anonymous()).await);
 }
 
 /// G03: the limit applies to an IPv6 network, not to one address.
@@ -73,27 +83,31 @@ async fn forwarding_headers_of_an_untrusted_client_are_ignored() {
 async fn addresses_of_one_network_are_counted_together() {
     let app = limited("RATE_LIMIT_SIGN_IN", "2/1m,off").await;
     let network = address();
-    wrong(guess_at_new_account(&at(&app, &network)).await);
-    wrong(guess_at_new_account(&at(&app, &network.replace("::1", ":1:2:3:4"))).await);
-    wait(guess_at_new_account(&at(&app, &network.replace("::1", "::2"))).await);
-    // Entries before the last hop are not trusted.
-    wait(guess_at_new_account(&at(&app, &format!("{}, {network}", address()))).await);
+    assert_wrong_password(guess_at_new_account(&at(&app, &network)).await);
+    assert_wrong_password(
+        guess_at_new_account(&at(&app, &network.replace("::1", ":1:2:3:4"))).await,
+    );
+    assert_rate_limited(guess_at_new_account(&at(&app, &network.replace("::1", "::2"))).await);
+    // Only the last address in the header is trusted.
+    assert_rate_limited(
+        guess_at_new_account(&at(&app, &format!("{}, {network}", address()))).await,
+    );
 }
 
 #[tokio::test]
 async fn replicas_share_their_counts() {
     let app = limited("RATE_LIMIT_SIGN_IN", "4/1h,off").await;
-    let second_replica = TestApp::on(&app.database, |values| {
+    let second_replica = TestApp::on_database(&app.database, |values| {
         trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "4/1h,off");
     })
     .await;
     let network = address();
     for replica in [&app, &second_replica, &second_replica, &app] {
-        wrong(guess_at_new_account(&at(replica, &network)).await);
+        assert_wrong_password(guess_at_new_account(&at(replica, &network)).await);
     }
     for replica in [&app, &second_replica] {
-        wait(guess_at_new_account(&at(replica, &network)).await);
+        assert_rate_limited(guess_at_new_account(&at(replica, &network)).await);
     }
 }
 
@@ -109,19 +123,19 @@ async fn without_redis_each_replica_counts_alone() {
     })
     .await;
     proxy.cut();
-    let local_counts = || async { app.metric("tenantry_rate_counted_alone_total").await };
+    let calls_counted_locally = || async { app.metric("tenantry_rate_counted_alone_total").await };
     // Until the replica detects the fault, some calls may still be counted in Redis.
-    until(10, || async {
+    wait_until(10, || async {
         guess_at_new_account(&at(&app, &address())).await;
-        local_counts().await > Some(0.0)
+        calls_counted_locally().await > Some(0.0)
     })
     .await;
     let (first_network, second_network) = (at(&app, &address()), at(&app, &address()));
     for _ in 0..5 {
-        wrong(guess_at_new_account(&first_network).await);
+        assert_wrong_password(guess_at_new_account(&first_network).await);
     }
-    wait(guess_at_new_account(&first_network).await);
-    wrong(guess_at_new_account(&second_network).await);
+    assert_rate_limited(guess_at_new_account(&first_network).await);
+    assert_wrong_password(guess_at_new_account(&second_network).await);
 }
 
 /// R23: Refresh and `IntrospectToken` have separate limits.
@@ -133,24 +147,24 @@ async fn refreshes_and_introspections_are_limited_separately() {
         values.set("RATE_LIMIT_INTROSPECTION", "2/1m,off");
     })
     .await;
-    let acme = app.tenant("acme").await.with("x-forwarded-for", &address());
+    let acme = app.create_tenant("acme").await.with("x-forwarded-for", &address());
     let introspect = || async {
         let request = IntrospectTokenRequest { token: unknown_id() };
         acme.auth().introspect_token(request).await
     };
     for _ in 0..2 {
-        assert!(!introspect().await.expect("an answer").into_inner().active);
+        assert!(!introspect().await.expect("a response").into_inner().active);
     }
-    wait(introspect().await.expect_err("too many"));
+    assert_rate_limited(introspect().await.expect_err("the rate is exceeded"));
 
     let refresh = || async {
         let request = RefreshRequest { refresh_token: "x".into(), ..RefreshRequest::default() };
         acme.auth().refresh(request).await
     };
     for _ in 0..3 {
-        refused(refresh().await, Code::Unauthenticated, "TOKEN_INVALID");
+        assert_refused(refresh().await, Code::Unauthenticated, "TOKEN_INVALID");
     }
-    wait(refresh().await.expect_err("too many"));
+    assert_rate_limited(refresh().await.expect_err("the rate is exceeded"));
 }
 
 /// G05: Redis keys contain no email address, are short, and expire.
@@ -162,14 +176,15 @@ async fn redis_keys_are_short_and_expire_for_any_input() {
     let client = at(&app, &address());
     for length in [1, 50, 200] {
         let email = format!("{}@{}.test", unknown_id(), "x".repeat(length.min(60)));
-        wrong(guess(&client, &email, "acme").await);
+        assert_wrong_password(guess(&client, &email, "acme").await);
     }
-    let listed = redis(&format!("KEYS *{tag}*")).await;
-    let keys: Vec<_> = listed.lines().filter(|line| line.contains(&tag)).map(str::trim).collect();
-    let counts = keys.iter().filter(|key| key.starts_with("rate:") || key.starts_with("guess:"));
-    let counts: Vec<_> = counts.collect();
-    assert!(counts.len() >= 4, "{listed}");
-    for key in counts {
+    let key_list = redis(&format!("KEYS *{tag}*")).await;
+    let keys: Vec<_> = key_list.lines().filter(|line| line.contains(&tag)).map(str::trim).collect();
+    let counter_keys =
+        keys.iter().filter(|key| key.starts_with("rate:") || key.starts_with("guess:"));
+    let counter_keys: Vec<_> = counter_keys.collect();
+    assert!(counter_keys.len() >= 4, "{key_list}");
+    for key in counter_keys {
         assert!(key.len() < 128, "{key}");
         assert!(!key.contains('@'), "{key}");
         let expiry_millis = redis(&format!("PTTL {key}")).await;
@@ -194,8 +209,8 @@ async fn no_value_of_a_key_blocks_a_tenant_forever() {
     for value in ["9e99", "inf", "nan", "x", "100000000000000000", "9000000000000000", &long_number]
     {
         redis(&format!("SET {key} {value}")).await;
-        until(10, || async {
-            let correct_sign_in = sign_in(&acme.email, "acme", PASSWORD);
+        wait_until(10, || async {
+            let correct_sign_in = login_request(&acme.email, "acme", PASSWORD);
             at(&app, &address()).auth().login(correct_sign_in).await.is_ok()
         })
         .await;
@@ -207,7 +222,7 @@ async fn no_value_of_a_key_blocks_a_tenant_forever() {
     }
     redis(&format!("DEL {key}")).await;
     redis(&format!("LPUSH {key} x")).await;
-    let correct_sign_in = sign_in(&acme.email, "acme", PASSWORD);
+    let correct_sign_in = login_request(&acme.email, "acme", PASSWORD);
     at(&app, &address()).auth().login(correct_sign_in).await.expect("signs in");
     assert!(redis(&format!("TYPE {key}")).await.starts_with("+string"));
 }

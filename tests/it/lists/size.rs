@@ -1,4 +1,4 @@
-//! The size of a list's reply is limited, because clients have a limit.
+//! The size of a page is limited, because clients limit the size of a message.
 
 use std::collections::HashSet;
 
@@ -7,37 +7,42 @@ use sqlx::AssertSqlSafe;
 use tenantry::proto::v1::{ListRolesRequest, RoleLevel};
 use uuid::Uuid;
 
-use super::{lists, text, value};
+use super::{list_methods, text_field, text_value};
 use crate::harness::{Client, Ids, Method, TestApp};
 
 /// Maximum size of a reply, in bytes.
-const MOST: usize = 3 << 20;
+const MAX_REPLY_BYTES: usize = 3 << 20;
 
 /// Reads a list to its end. Returns the number of items and of pages.
-async fn read(method: &Method, client: &Client, mut request: DynamicMessage) -> (usize, usize) {
-    let (mut seen, mut items, mut pages) = (HashSet::new(), 0, 0);
+async fn read_all_pages(
+    method: &Method,
+    client: &Client,
+    mut request: DynamicMessage,
+) -> (usize, usize) {
+    let (mut distinct_items, mut items, mut pages) = (HashSet::new(), 0, 0);
     loop {
         let bytes = method.call(client, &request).await.expect("a page").into_inner();
-        assert!(bytes.len() < MOST, "{}: {} bytes", method.path(), bytes.len());
+        assert!(bytes.len() < MAX_REPLY_BYTES, "{}: {} bytes", method.path(), bytes.len());
         let reply = DynamicMessage::decode(method.0.output(), bytes.as_slice()).expect("a reply");
         let listed = reply.fields().find_map(|(_, value)| value.as_list().map(<[Value]>::to_vec));
         for item in listed.unwrap_or_default() {
             items += 1;
-            seen.insert(format!("{item:?}"));
+            distinct_items.insert(format!("{item:?}"));
         }
         pages += 1;
-        let token = text(&reply, "next_page_token");
+        let token = text_field(&reply, "next_page_token");
         if token.is_empty() {
-            assert_eq!(seen.len(), items, "{}: an item comes twice", method.path());
+            assert_eq!(distinct_items.len(), items, "{}: an item is listed twice", method.path());
             return (items, pages);
         }
-        request.set_field_by_name("page_token", value(&token));
+        request.set_field_by_name("page_token", text_value(&token));
     }
 }
 
-/// N08: writes rows of the largest sizes that were ever accepted, directly into the tables.
-async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
-    let owner = &mut app.owner().await;
+/// N08: inserts rows of the largest sizes that the service ever accepted, directly into the tables.
+/// 40 rows of 100 kB are larger than a page may be.
+async fn insert_large_rows(app: &TestApp, acme: &Client, account: &str, role: &str) {
+    let owner = &mut app.owner_connection().await;
     for statement in [
         "insert into roles (tenant_id, role_id, name, level, permissions)
          select $t, gen_random_uuid(), 'large-' || n, 1,
@@ -48,7 +53,7 @@ async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
          select $t, gen_random_uuid(), $u, $r, jsonb_build_object('s' || n, repeat('x', 100000)),
              n::text::bytea
          from generate_series(1, 40) n",
-        "with made as (
+        "with new_users as (
              insert into users (tenant_id, user_id, profile, email_index, email_lookup)
              select $t, gen_random_uuid(), '', n::text::bytea, n::text::bytea
              from generate_series(1, 40) n returning user_id
@@ -57,7 +62,7 @@ async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
              (tenant_id, assignment_id, user_id, role_id, scope, scope_key)
          select $t, gen_random_uuid(), user_id, $r,
              jsonb_build_object('s', jsonb_build_array('a', repeat('x', 100000))), 'x'
-         from made",
+         from new_users",
         "insert into tenants (tenant_id, name, slug, settings)
          select gen_random_uuid(), 'Large', 'large-' || n,
              jsonb_build_object('x', repeat('x', 100000))
@@ -86,25 +91,25 @@ async fn fill(app: &TestApp, acme: &Client, account: &str, role: &str) {
 #[tokio::test]
 async fn pages_end_before_they_exceed_the_size_limit_of_clients() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let root = app.platform_admin().await;
+    let acme = app.create_tenant("acme").await;
+    let platform_admin = app.platform_admin().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
     let account = acme.create_service_account("one", &[]).await;
-    fill(&app, &acme, &account, &role).await;
-    let mut ids = Ids::of(&acme, &role);
+    insert_large_rows(&app, &acme, &account, &role).await;
+    let mut ids = Ids::of_client(&acme, &role);
     ids.0.insert("service_account_id", account);
 
-    for method in lists() {
+    for method in list_methods() {
         let mut request = method.sample(&ids);
         request.set_field_by_name("page_size", Value::I32(1000));
-        let client = if method.0.name() == "ListTenants" { &root } else { &acme };
+        let client = if method.0.name() == "ListTenants" { &platform_admin } else { &acme };
         let (items, pages) = match method.0.name() {
-            // Their rows are encrypted and small.
+            // The rows of these lists are encrypted and small.
             "ListUsers" | "ListSessions" => continue,
             "ListRoleAssignments" => {
                 request.clear_field_by_name("user_id");
                 request.clear_field_by_name("role_id");
-                read(&method, client, request).await
+                read_all_pages(&method, client, request).await
             }
             "ListSubjects" => {
                 let scope = serde_json::json!({ "s": "a" });
@@ -112,14 +117,14 @@ async fn pages_end_before_they_exceed_the_size_limit_of_clients() {
                 let scope = prost::Message::encode_to_vec(&scope);
                 let field = method.0.input().get_field_by_name("scope").expect("a scope");
                 let kind = field.kind();
-                let of = kind.as_message().expect("a message").clone();
-                let scope = DynamicMessage::decode(of, scope.as_slice()).expect("a scope");
+                let descriptor = kind.as_message().expect("a message").clone();
+                let scope = DynamicMessage::decode(descriptor, scope.as_slice()).expect("a scope");
                 request.set_field(&field, Value::Message(scope));
-                read(&method, client, request).await
+                read_all_pages(&method, client, request).await
             }
-            _ => read(&method, client, request).await,
+            _ => read_all_pages(&method, client, request).await,
         };
-        assert!(items >= 30 && pages > 1, "{}: {items} on {pages}", method.path());
+        assert!(items >= 30 && pages > 1, "{}: {items} items on {pages} pages", method.path());
     }
 
     // A call without any paging fields is limited as well.

@@ -1,16 +1,15 @@
-//! Page tokens: they are bound to their caller, tenant and method, and cannot be forged or
-//! altered.
+//! Page tokens are bound to their caller, tenant and method, and cannot be forged or altered.
 
 use prost_reflect::{DynamicMessage, Value};
 use tenantry::proto::v1::RoleLevel;
 use tonic::Code;
 
-use super::{lists, text, value};
-use crate::harness::{Client, Ids, Method, PASSWORD, TestApp, refused};
+use super::{list_methods, text_field, text_value};
+use crate::harness::{Client, Ids, Method, PASSWORD, TestApp, assert_refused};
 
 /// A tenant with at least two objects in each list.
-async fn two_of_each(app: &TestApp) -> (Client, Ids) {
-    let acme = app.tenant("acme").await;
+async fn tenant_with_two_of_each(app: &TestApp) -> (Client, Ids) {
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     acme.assign(&ada, &role).await;
@@ -21,7 +20,7 @@ async fn two_of_each(app: &TestApp) -> (Client, Ids) {
     for _ in 0..2 {
         acme.create_api_key(&account).await;
     }
-    let mut ids = Ids::of(&acme, &role);
+    let mut ids = Ids::of_client(&acme, &role);
     ids.0.insert("service_account_id", account);
     (acme, ids)
 }
@@ -38,33 +37,38 @@ fn first_page_request(method: &Method, ids: &Ids) -> DynamicMessage {
 }
 
 /// The token of the next page.
-async fn token(method: &Method, client: &Client, request: &DynamicMessage) -> String {
+async fn next_page_token(method: &Method, client: &Client, request: &DynamicMessage) -> String {
     let reply = method.call(client, request).await.expect("a page").into_inner();
     let reply = DynamicMessage::decode(method.0.output(), reply.as_slice()).expect("a reply");
-    text(&reply, "next_page_token")
+    text_field(&reply, "next_page_token")
 }
 
-async fn assert_refused(method: &Method, client: &Client, request: &DynamicMessage, token: &str) {
+async fn assert_token_refused(
+    method: &Method,
+    client: &Client,
+    request: &DynamicMessage,
+    token: &str,
+) {
     let mut next = request.clone();
-    next.set_field_by_name("page_token", value(token));
+    next.set_field_by_name("page_token", text_value(token));
     let reply = method.call(client, &next).await;
-    refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    assert_refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
 }
 
 /// N14: a page token works only for the request that returned the token.
 #[tokio::test]
-async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_altered() {
+async fn a_page_token_is_valid_only_for_its_request() {
     let app = TestApp::spawn().await;
-    let (acme, ids) = two_of_each(&app).await;
-    app.tenant("other").await;
-    let root = app.platform_admin().await;
-    // Platform staff may call every method in any tenant.
-    let staff = root.with("x-tenant-id", &acme.tenant_id);
+    let (acme, ids) = tenant_with_two_of_each(&app).await;
+    app.create_tenant("other").await;
+    let platform_admin = app.platform_admin().await;
+    // The platform's administrator may call every method in any tenant.
+    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
 
     let mut tokens = Vec::new();
-    for method in lists() {
+    for method in list_methods() {
         let request = first_page_request(&method, &ids);
-        let token = token(&method, &staff, &request).await;
+        let token = next_page_token(&method, &platform_admin_in_acme, &request).await;
         assert!(!token.is_empty(), "{} has one page", method.path());
         tokens.push((method, request, token));
     }
@@ -73,33 +77,36 @@ async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_alt
     for (method, request, token) in &tokens {
         for (other, _, other_token) in &tokens {
             if other.path() != method.path() {
-                assert_refused(method, &staff, request, other_token).await;
+                assert_token_refused(method, &platform_admin_in_acme, request, other_token).await;
             }
         }
-        // First another caller in the same tenant, then the same caller in another tenant.
-        let is_staff_only = method.0.name() == "ListTenants";
-        let colleague = if is_staff_only { &root } else { &acme };
-        assert_refused(method, colleague, request, token).await;
-        let other_tenant_client = root.with("x-tenant-id", "other");
-        assert_refused(method, &other_tenant_client, request, token).await;
+        // First another caller in the same tenant, then the same caller in another tenant. Only the
+        // platform's administrator may call ListTenants: for this method, both are the same caller
+        // in another tenant.
+        let is_platform_only = method.0.name() == "ListTenants";
+        let other_caller = if is_platform_only { &platform_admin } else { &acme };
+        assert_token_refused(method, other_caller, request, token).await;
+        let other_tenant_client = platform_admin.with("x-tenant-id", "other");
+        assert_token_refused(method, &other_tenant_client, request, token).await;
 
         for index in (0..token.len()).step_by(5) {
-            let mut altered = token.clone().into_bytes();
-            altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
-            let altered = String::from_utf8(altered).expect("text");
-            assert_refused(method, &staff, request, &altered).await;
+            let mut altered_token = token.clone().into_bytes();
+            altered_token[index] = if altered_token[index] == b'A' { b'B' } else { b'A' };
+            let altered_token = String::from_utf8(altered_token).expect("text");
+            assert_token_refused(method, &platform_admin_in_acme, request, &altered_token).await;
         }
         for field in ["filter", "permission"] {
             if method.0.input().get_field_by_name(field).is_some() {
-                let mut changed = request.clone();
+                let mut changed_request = request.clone();
                 let other = if field == "filter" { " " } else { "invoice:pay" };
-                changed.set_field_by_name(field, value(other));
-                assert_refused(method, &staff, &changed, token).await;
+                changed_request.set_field_by_name(field, text_value(other));
+                assert_token_refused(method, &platform_admin_in_acme, &changed_request, token)
+                    .await;
             }
         }
         let mut next = request.clone();
-        next.set_field_by_name("page_token", value(token));
-        method.call(&staff, &next).await.expect("the next page");
+        next.set_field_by_name("page_token", text_value(token));
+        method.call(&platform_admin_in_acme, &next).await.expect("the next page");
     }
 }
 
@@ -107,13 +114,13 @@ async fn a_page_token_is_bound_to_its_caller_tenant_and_method_and_cannot_be_alt
 #[tokio::test]
 async fn a_page_token_is_valid_on_every_replica() {
     let app = TestApp::spawn().await;
-    let (acme, ids) = two_of_each(&app).await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let (acme, ids) = tenant_with_two_of_each(&app).await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let replica_client = acme.on(&second_replica.channel);
-    for method in lists().iter().filter(|method| method.0.name() != "ListTenants") {
+    for method in list_methods().iter().filter(|method| method.0.name() != "ListTenants") {
         let mut request = first_page_request(method, &ids);
-        let token = token(method, &acme, &request).await;
-        request.set_field_by_name("page_token", value(&token));
+        let token = next_page_token(method, &acme, &request).await;
+        request.set_field_by_name("page_token", text_value(&token));
         method.call(&replica_client, &request).await.expect("the next page");
     }
 }

@@ -4,9 +4,9 @@ use serde_json::json;
 use tenantry::proto::v1::{CheckRequest, DecisionReason, DisableUserRequest, LogoutRequest};
 use tonic::Code;
 
-use crate::harness::{Forge, TestApp, refused};
+use crate::harness::{Forge, TestApp, assert_refused};
 
-fn by_token(token: &str) -> CheckRequest {
+fn check_request(token: &str) -> CheckRequest {
     CheckRequest {
         access_token: token.into(),
         permission: "doc:read".into(),
@@ -17,15 +17,15 @@ fn by_token(token: &str) -> CheckRequest {
 #[tokio::test]
 async fn one_call_validates_the_token_and_decides() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
-    let bob = acme.member("bob", &[]).await;
-    let service = acme.member("service", &["permission:check"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
+    let bob = acme.create_member("bob", &[]).await;
+    let service = acme.create_member("service", &["permission:check"]).await;
 
-    let granted = service.decide(by_token(&ada.tokens.access_token)).await;
+    let granted = service.decide(check_request(&ada.tokens.access_token)).await;
     assert!(granted.allowed);
     assert_eq!(granted.reason(), DecisionReason::Granted);
-    let denied = service.decide(by_token(&bob.tokens.access_token)).await;
+    let denied = service.decide(check_request(&bob.tokens.access_token)).await;
     assert!(!denied.allowed);
     assert_eq!(denied.reason(), DecisionReason::NotGranted);
 }
@@ -33,14 +33,14 @@ async fn one_call_validates_the_token_and_decides() {
 #[tokio::test]
 async fn an_inactive_token_is_denied_without_details() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let ada = acme.member("ada", &["doc:read"]).await;
-    let signed_out = acme.member("gone", &["doc:read"]).await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let ada = acme.create_member("ada", &["doc:read"]).await;
+    let signed_out = acme.create_member("gone", &["doc:read"]).await;
     signed_out.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let disabled = acme.member("disabled", &["doc:read"]).await;
+    let disabled = acme.create_member("disabled", &["doc:read"]).await;
     let request = DisableUserRequest { user_id: disabled.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
-    let stranger = other.member("stranger", &["doc:read"]).await;
+    let stranger = other.create_member("stranger", &["doc:read"]).await;
     let valid = &ada.tokens.access_token;
     let forge = app.forge();
 
@@ -55,19 +55,19 @@ async fn an_inactive_token_is_denied_without_details() {
         ("tampered", Forge::tampered(valid)),
         ("no token", "garbage".into()),
     ] {
-        let denied = acme.decide(by_token(&token)).await;
+        let denied = acme.decide(check_request(&token)).await;
         assert!(!denied.allowed, "{case}");
         assert_eq!(denied.reason(), DecisionReason::TokenInvalid, "{case}");
     }
-    assert!(acme.decide(by_token(valid)).await.allowed);
+    assert!(acme.decide(check_request(valid)).await.allowed);
 }
 
 /// F09: decisions use the stored roles, not the claims of the token.
 #[tokio::test]
-async fn claims_neither_grant_nor_remove_permissions() {
+async fn claims_of_a_token_do_not_change_decisions() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
 
     for claims in [
         json!({ "scope": "doc:write" }),
@@ -81,34 +81,34 @@ async fn claims_neither_grant_nor_remove_permissions() {
         for (permission, expected) in
             [("doc:read", true), ("doc:write", false), ("role:read", false)]
         {
-            let question = CheckRequest { permission: permission.into(), ..by_token(&token) };
-            assert_eq!(acme.decide(question).await.allowed, expected, "{claims}: {permission}");
-            assert_eq!(caller.may("", permission).await, expected, "{claims}: {permission}");
+            let request = CheckRequest { permission: permission.into(), ..check_request(&token) };
+            assert_eq!(acme.decide(request).await.allowed, expected, "{claims}: {permission}");
+            assert_eq!(caller.may(permission).await, expected, "{claims}: {permission}");
         }
-        let result = caller.permissions().check(by_token(&acme.tokens.access_token)).await;
-        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+        let result = caller.permissions().check(check_request(&acme.tokens.access_token)).await;
+        assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
 }
 
 #[tokio::test]
 async fn without_the_permission_a_caller_may_check_only_its_own_token() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
-    let bob = acme.member("bob", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
+    let bob = acme.create_member("bob", &[]).await;
 
-    assert!(ada.decide(by_token(&ada.tokens.access_token)).await.allowed);
-    let result = bob.permissions().check(by_token(&ada.tokens.access_token)).await;
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert!(ada.decide(check_request(&ada.tokens.access_token)).await.allowed);
+    let result = bob.permissions().check(check_request(&ada.tokens.access_token)).await;
+    assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
 async fn a_token_together_with_a_user_id_is_refused() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
-    let question =
-        CheckRequest { user_id: acme.user_id.clone(), ..by_token(&acme.tokens.access_token) };
-    let result = acme.permissions().check(question).await;
-    refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+    let request =
+        CheckRequest { user_id: acme.user_id.clone(), ..check_request(&acme.tokens.access_token) };
+    let result = acme.permissions().check(request).await;
+    assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
 }

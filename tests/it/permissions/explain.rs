@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, TestApp, refused, struct_of, unknown_id};
+use crate::harness::{Client, TestApp, assert_refused, struct_of, unknown_id};
 
 fn explain_request(user: &str, scope: Value) -> CheckRequest {
     CheckRequest {
@@ -29,9 +29,9 @@ fn role_names(assignments: &[ExplainedAssignment]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_grant_names_its_assignment_and_permission() {
+async fn the_explanation_of_a_grant_has_the_assignment() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:*", "doc:read"]).await;
     let reader = acme.create_role("a-reader", RoleLevel::Member, &["invoice:read"]).await;
@@ -61,16 +61,16 @@ async fn a_grant_names_its_assignment_and_permission() {
 }
 
 #[tokio::test]
-async fn a_denial_names_the_nearest_misses() {
+async fn the_explanation_of_a_denial_has_the_nearest_misses() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
     let temp = acme.create_role("temp", RoleLevel::Member, &["*:pay"]).await;
     acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
     acme.create_role("bystander", RoleLevel::Member, &["invoice:read"]).await;
     acme.assign_for_an_hour(&ada, &temp).await;
-    app.let_expire(&ada).await;
+    app.expire_assignments(&ada).await;
     acme.assign_within(&ada, &clerk, json!({ "p": ["a", 1], "q": true, "r": "z" })).await;
     acme.assign_within(&ada, &clerk, json!({ "p": "b" })).await;
 
@@ -99,14 +99,18 @@ async fn a_denial_names_the_nearest_misses() {
 
 /// The mismatches of an assignment as rows of key, assigned value and requested value.
 fn mismatch_rows(assignment: &ExplainedAssignment) -> Value {
-    let plain = |value: Option<&prost_types::Value>| {
+    let to_json = |value: Option<&prost_types::Value>| {
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
         let object =
             tenantry::proto::json::object("v", &prost_types::Struct { fields }).expect("JSON");
         object.get("v").cloned().unwrap_or_default()
     };
     let rows = assignment.mismatches.iter().map(|mismatch| {
-        json!([mismatch.key, plain(mismatch.assigned.as_ref()), plain(mismatch.requested.as_ref())])
+        json!([
+            mismatch.key,
+            to_json(mismatch.assigned.as_ref()),
+            to_json(mismatch.requested.as_ref())
+        ])
     });
     Value::Array(rows.collect())
 }
@@ -114,7 +118,7 @@ fn mismatch_rows(assignment: &ExplainedAssignment) -> Value {
 #[tokio::test]
 async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
     for n in 0..12 {
@@ -132,9 +136,9 @@ async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
 #[tokio::test]
 async fn an_explanation_has_the_state_of_the_subject() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let root = app.platform_admin().await;
-    let disabled = acme.member("ada", &["invoice:pay"]).await.user_id;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let platform_admin = app.platform_admin().await;
+    let disabled = acme.create_member("ada", &["invoice:pay"]).await.user_id;
     let request = DisableUserRequest { user_id: disabled.clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
@@ -156,23 +160,24 @@ async fn an_explanation_has_the_state_of_the_subject() {
     assert_eq!(states(&acme).await, expected);
 
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
-    root.tenants().suspend_tenant(request).await.expect("suspended");
+    platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
     expected = [(DecisionReason::NotGranted, SubjectState::TenantSuspended); 4];
-    assert_eq!(states(&root.with("x-tenant-id", &acme.tenant_id)).await, expected);
+    assert_eq!(states(&platform_admin.with("x-tenant-id", &acme.tenant_id)).await, expected);
 }
 
 #[tokio::test]
 async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
     acme.assign_within(&ada.user_id, &clerk, json!({ "p": "a" })).await;
     acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
-    let service = acme.member("service", &["permission:check"]).await;
-    let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
+    let service = acme.create_member("service", &["permission:check"]).await;
+    let auditor = acme.create_member("auditor", &["permission:check", "role:read"]).await;
 
-    for (client, user, roles) in
+    // The auditor sees two missing roles: `boss` and `org_admin`.
+    for (client, user, missing_roles) in
         [(&ada, "", 0), (&service, &*ada.user_id, 0), (&auditor, &*ada.user_id, 2)]
     {
         let (_, explanation) = explain(client, user, json!(null)).await;
@@ -181,17 +186,17 @@ async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
             ["clerk"],
             "the subject's own assignment"
         );
-        assert_eq!(explanation.missing_roles.len(), roles);
+        assert_eq!(explanation.missing_roles.len(), missing_roles);
     }
     let result = ada.permissions().check(explain_request(&acme.user_id, json!(null))).await;
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
-async fn a_token_is_explained_for_its_subject_unless_it_is_inactive() {
+async fn a_check_by_token_is_explained_unless_the_token_is_inactive() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["invoice:pay"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["invoice:pay"]).await;
     let request = CheckRequest {
         access_token: ada.tokens.access_token.clone(),
         ..explain_request("", json!(null))
@@ -212,8 +217,8 @@ async fn a_token_is_explained_for_its_subject_unless_it_is_inactive() {
 #[tokio::test]
 async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_decision() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let replica_client = acme.on(&second_replica.channel);
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -222,20 +227,20 @@ async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_dec
         assert_eq!(reply.allowed, allowed);
         let explanation = reply.explanation.expect("an explanation");
         assert_eq!(explanation.granted_by.is_some(), allowed, "{explanation:?}");
-        let question = CheckRequest {
+        let request = CheckRequest {
             explain: false,
             consistency: Consistency::FullyConsistent.into(),
             ..explain_request(&ada, json!({ "p": 1 }))
         };
-        assert_eq!(replica_client.decide(question).await.reason, reply.reason);
+        assert_eq!(replica_client.decide(request).await.reason, reply.reason);
     };
     for scope in [json!({ "p": 1 }), json!({ "p": 2 }), json!({ "p": [1, 2] }), json!({})] {
-        let question = explain_request(&ada, json!({ "p": 1 }));
-        assert_consistent(replica_client.decide(question.clone()).await, false).await;
+        let request = explain_request(&ada, json!({ "p": 1 }));
+        assert_consistent(replica_client.decide(request.clone()).await, false).await;
         acme.assign_within(&ada, &clerk, scope.clone()).await;
         let expected = scope != json!({ "p": 2 });
-        assert_consistent(replica_client.decide(question.clone()).await, expected).await;
+        assert_consistent(replica_client.decide(request.clone()).await, expected).await;
         acme.unassign(&ada, &clerk).await;
-        assert_consistent(replica_client.decide(question).await, false).await;
+        assert_consistent(replica_client.decide(request).await, false).await;
     }
 }

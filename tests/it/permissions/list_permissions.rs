@@ -4,7 +4,7 @@ use serde_json::json;
 use tenantry::proto::v1::{DisableUserRequest, ListPermissionsRequest, PermissionGrant, RoleLevel};
 use tonic::Code;
 
-use crate::harness::{Client, TestApp, refused, struct_of, unknown_id, until};
+use crate::harness::{Client, TestApp, assert_refused, struct_of, unknown_id, wait_until};
 
 async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
     let request = ListPermissionsRequest { user_id: user_id.into(), ..Default::default() };
@@ -13,9 +13,9 @@ async fn list(client: &Client, user_id: &str) -> Vec<PermissionGrant> {
 }
 
 #[tokio::test]
-async fn it_lists_the_permissions_of_a_subject_with_scope_and_role() {
+async fn the_permissions_of_a_subject_are_listed_with_scope_and_role() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read", "bill:*"]).await;
     let writer = acme.create_role("writer", RoleLevel::Member, &["doc:write"]).await;
@@ -36,22 +36,22 @@ async fn it_lists_the_permissions_of_a_subject_with_scope_and_role() {
 }
 
 #[tokio::test]
-async fn a_caller_lists_its_own_permissions_and_needs_a_permission_for_others() {
+async fn without_a_permission_a_caller_may_list_only_its_own_permissions() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
 
     assert_eq!(list(&ada, "").await, list(&acme, &ada.user_id).await);
     let request = ListPermissionsRequest { user_id: acme.user_id.clone(), ..Default::default() };
     let result = ada.permissions().list_permissions(request).await;
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
 async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let ada = acme.member("ada", &["doc:read"]).await.user_id;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let ada = acme.create_member("ada", &["doc:read"]).await.user_id;
     let request = DisableUserRequest { user_id: ada.clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
@@ -63,12 +63,12 @@ async fn nothing_is_listed_for_disabled_unknown_or_foreign_users() {
 #[tokio::test]
 async fn expired_assignments_are_not_listed() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign_for_an_hour(&ada, &role).await;
 
     assert_eq!(list(&acme, &ada).await.len(), 1);
-    app.let_expire(&ada).await;
-    until(1, || async { list(&acme, &ada).await.is_empty() }).await;
+    app.expire_assignments(&ada).await;
+    wait_until(1, || async { list(&acme, &ada).await.is_empty() }).await;
 }

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, TestApp, refused, struct_of};
+use crate::harness::{Client, TestApp, assert_refused, struct_of};
 
 fn list_request(permission: &str, scope: Value) -> ListSubjectsRequest {
     ListSubjectsRequest {
@@ -42,11 +42,11 @@ async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
 #[tokio::test]
 async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
     let boss = acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
     let payer = acme.create_role("payer", RoleLevel::Member, &["*:pay"]).await;
-    acme.create_role("nobody", RoleLevel::Member, &["invoice:pay"]).await;
+    acme.create_role("unassigned", RoleLevel::Member, &["invoice:pay"]).await;
     let mut users = Vec::new();
     for n in 0..5 {
         users.push(acme.create_user_without_password(&format!("u{n}@acme.test")).await);
@@ -82,28 +82,28 @@ async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
 }
 
 #[tokio::test]
-async fn it_requires_both_permissions() {
+async fn listing_subjects_requires_two_permissions() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     for (name, permissions) in [("a", ["permission:check"]), ("b", ["role:read"])] {
-        let member = acme.member(name, &permissions).await;
+        let member = acme.create_member(name, &permissions).await;
         let result =
             member.permissions().list_subjects(list_request("doc:read", json!(null))).await;
-        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+        assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
-    let auditor = acme.member("auditor", &["permission:check", "role:read"]).await;
+    let auditor = acme.create_member("auditor", &["permission:check", "role:read"]).await;
     assert_eq!(ids(&auditor, list_request("doc:read", json!(null))).await, [&*acme.user_id]);
     for malformed in ["", "doc", "doc:*", "*:*"] {
         let result = acme.permissions().list_subjects(list_request(malformed, json!(null))).await;
-        refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
 
 #[tokio::test]
 async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let root = app.platform_admin().await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let platform_admin = app.platform_admin().await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut users = Vec::new();
     for name in ["ada", "disabled", "expired"] {
@@ -112,26 +112,26 @@ async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out()
     acme.assign(&users[0], &role).await;
     acme.assign(&users[1], &role).await;
     acme.assign_for_an_hour(&users[2], &role).await;
-    app.let_expire(&users[2]).await;
+    app.expire_assignments(&users[2]).await;
     let request = DisableUserRequest { user_id: users[1].clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
-    let question = list_request("doc:read", json!(null));
+    let request_without_scope = list_request("doc:read", json!(null));
     let active_users = [acme.user_id.clone(), users[0].clone()];
-    assert_eq!(ids(&acme, question.clone()).await, active_users);
-    assert_eq!(ids(&other, question.clone()).await, [&*other.user_id]);
+    assert_eq!(ids(&acme, request_without_scope.clone()).await, active_users);
+    assert_eq!(ids(&other, request_without_scope.clone()).await, [&*other.user_id]);
 
-    let staff = root.with("x-tenant-id", &acme.tenant_id);
-    assert_eq!(ids(&staff, question.clone()).await, active_users);
+    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    assert_eq!(ids(&platform_admin_in_acme, request_without_scope.clone()).await, active_users);
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
-    root.tenants().suspend_tenant(request).await.expect("suspended");
-    assert_eq!(ids(&staff, question).await, [""; 0]);
+    platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
+    assert_eq!(ids(&platform_admin_in_acme, request_without_scope).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the_request() {
+async fn pages_have_no_gaps_or_duplicates_and_their_tokens_work_only_for_the_request() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let mut roles = Vec::new();
     for n in 0..3 {
         roles.push(acme.create_role(&format!("r{n}"), RoleLevel::Member, &["doc:read"]).await);
@@ -159,25 +159,25 @@ async fn pages_join_without_gaps_or_duplicates_and_their_tokens_are_bound_to_the
     ] {
         let request = ListSubjectsRequest { page_token: token.clone(), ..other };
         let result = acme.permissions().list_subjects(request).await;
-        refused(result, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+        assert_refused(result, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
     }
 }
 
 /// Few of many assignments match the scope. A page may be empty, and only a page without a page
 /// token is the last page.
 #[tokio::test]
-async fn a_page_reads_a_bounded_number_of_rows_and_no_subject_is_lost() {
+async fn a_page_that_reads_only_a_bounded_number_of_rows_loses_no_subject() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let insert = "with made as (
+    let insert = "with new_users as (
             insert into users (tenant_id, user_id, profile, email_index, email_lookup)
             select $1::uuid, gen_random_uuid(), '', sha256(n::text::bytea), sha256(n::text::bytea)
             from generate_series(1, 700) n
             returning tenant_id, user_id
         ), numbered as (
-            select *, row_number() over (order by user_id) as nth from made
-        ), given as (
+            select *, row_number() over (order by user_id) as nth from new_users
+        ), new_assignments as (
             insert into role_assignments
                 (tenant_id, assignment_id, user_id, role_id, scope, scope_key)
             select tenant_id, gen_random_uuid(), user_id, $2::uuid,
@@ -190,23 +190,25 @@ async fn a_page_reads_a_bounded_number_of_rows_and_no_subject_is_lost() {
     let matching_user: String = sqlx::query_scalar(insert)
         .bind(&acme.tenant_id)
         .bind(&role)
-        .fetch_one(&mut app.owner().await)
+        .fetch_one(&mut app.owner_connection().await)
         .await
         .expect("users");
 
-    let question = ListSubjectsRequest {
+    let request = ListSubjectsRequest {
         page_size: 5,
         ..list_request("doc:read", json!({ "p": "x", "k": 1 }))
     };
-    let first = page(&acme, question.clone()).await;
+    let first = page(&acme, request.clone()).await;
+    // The first page may have the administrator, but no other subject.
     assert!(first.subjects.len() < 2 && !first.next_page_token.is_empty());
-    let (mut subjects, pages) = all_pages(&acme, question).await;
+    let (mut subjects, pages) = all_pages(&acme, request).await;
     subjects.retain(|subject| subject.user_id != acme.user_id);
     assert_eq!(
         subjects.iter().map(|subject| &subject.user_id).collect::<Vec<_>>(),
         [&matching_user]
     );
-    assert!((3..=8).contains(&pages), "{pages}");
+    // There are 1,300 assignments. A page reads about 250, or all 600 assignments of one user.
+    assert!((3..=8).contains(&pages), "{pages} pages");
     let (subjects, _) =
         all_pages(&acme, list_request("doc:read", json!({ "p": "y", "k": 1 }))).await;
     assert_eq!(subjects.len(), 700, "699 users and the administrator");

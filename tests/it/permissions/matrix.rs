@@ -1,4 +1,4 @@
-//! Compares the answers of `Check` and `BatchCheck` with an independent model, for each role.
+//! Compares the decisions of `Check` and `BatchCheck` with an independent model, for each role.
 
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, RoleLevel};
 
@@ -7,7 +7,7 @@ use crate::harness::{Client, TestApp};
 const ROLES: [(&str, &[&str]); 6] = [
     ("nothing", &[]),
     ("reader", &["doc:read", "bill:read"]),
-    ("doc-keeper", &["doc:*"]),
+    ("doc-authorizer", &["doc:*"]),
     ("auditor", &["*:read"]),
     ("mixed", &["bill:write", "team.a:*", "*:list", "doc_x:read"]),
     ("near-misses", &["docs:read", "do:read", "doc-x:*", "bill:reads"]),
@@ -16,8 +16,8 @@ const RESOURCES: [&str; 8] =
     ["doc", "docs", "doc_x", "doc-x", "bill", "team.a", "team", "permission"];
 const ACTIONS: [&str; 5] = ["read", "write", "list", "reads", "delete"];
 
-/// The model: whether a role with these permissions covers a permission. The implementation
-/// differs from the server's.
+/// The model: whether a role with these permissions covers a permission. The model was written
+/// independently of the server's code, so that the same mistake is unlikely in both.
 fn permits(permissions: &[&str], resource: &str, action: &str) -> bool {
     let matching = [
         format!("{resource}:{action}"),
@@ -25,7 +25,7 @@ fn permits(permissions: &[&str], resource: &str, action: &str) -> bool {
         format!("*:{action}"),
         "*:*".to_owned(),
     ];
-    permissions.iter().any(|permission| matching.iter().any(|name| name == permission))
+    permissions.iter().any(|permission| matching.iter().any(|form| form == permission))
 }
 
 /// Creates one user for each role in [`ROLES`]. Returns the user ids.
@@ -40,12 +40,13 @@ async fn create_users(admin: &Client) -> Vec<String> {
     users
 }
 
-fn questions() -> Vec<(&'static str, &'static str)> {
+/// All pairs of a resource and an action.
+fn checks() -> Vec<(&'static str, &'static str)> {
     RESOURCES.iter().flat_map(|r| ACTIONS.map(|action| (*r, action))).collect()
 }
 
-async fn answers(client: &Client, user: &str) -> Vec<bool> {
-    let items = questions().into_iter().map(|(resource, action)| BatchCheckItem {
+async fn decisions(client: &Client, user: &str) -> Vec<bool> {
+    let items = checks().into_iter().map(|(resource, action)| BatchCheckItem {
         user_id: user.into(),
         permission: format!("{resource}:{action}"),
         ..BatchCheckItem::default()
@@ -57,38 +58,38 @@ async fn answers(client: &Client, user: &str) -> Vec<bool> {
 
 /// F01: `BatchCheck` agrees with the model, and denies users of another tenant.
 #[tokio::test]
-async fn each_role_grants_exactly_the_permissions_of_the_model_in_its_own_tenant_only() {
+async fn each_role_grants_the_permissions_of_the_model_only_in_its_own_tenant() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let (staff_a, staff_b) = (create_users(&a).await, create_users(&b).await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let (users_a, users_b) = (create_users(&a).await, create_users(&b).await);
 
-    for ((name, permissions), (user_a, user_b)) in ROLES.iter().zip(staff_a.iter().zip(&staff_b)) {
+    for ((name, permissions), (user_a, user_b)) in ROLES.iter().zip(users_a.iter().zip(&users_b)) {
         let expected: Vec<_> =
-            questions().iter().map(|(r, action)| permits(permissions, r, action)).collect();
-        assert_eq!(answers(&a, user_a).await, expected, "{name}");
-        assert_eq!(answers(&b, user_b).await, expected, "{name}");
+            checks().iter().map(|(r, action)| permits(permissions, r, action)).collect();
+        assert_eq!(decisions(&a, user_a).await, expected, "{name}");
+        assert_eq!(decisions(&b, user_b).await, expected, "{name}");
         let all_denied = vec![false; expected.len()];
-        assert_eq!(answers(&a, user_b).await, all_denied, "{name} of the other tenant");
-        assert_eq!(answers(&b, user_a).await, all_denied, "{name} of the other tenant");
+        assert_eq!(decisions(&a, user_b).await, all_denied, "{name} of the other tenant");
+        assert_eq!(decisions(&b, user_a).await, all_denied, "{name} of the other tenant");
     }
 }
 
-/// F01: Check and `BatchCheck` give the same answers.
+/// F01: `Check` and `BatchCheck` make the same decisions.
 #[tokio::test]
 async fn check_and_batch_check_agree() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
     for user in create_users(&acme).await {
-        let batch_answers = answers(&acme, &user).await;
-        assert_eq!(batch_answers.len(), questions().len());
-        for ((resource, action), allowed) in questions().into_iter().zip(batch_answers) {
-            let question = CheckRequest {
+        let batch_decisions = decisions(&acme, &user).await;
+        assert_eq!(batch_decisions.len(), checks().len());
+        for ((resource, action), allowed) in checks().into_iter().zip(batch_decisions) {
+            let request = CheckRequest {
                 user_id: user.clone(),
                 permission: format!("{resource}:{action}"),
                 ..CheckRequest::default()
             };
-            assert_eq!(acme.decide(question).await.allowed, allowed, "{resource}:{action}");
+            assert_eq!(acme.decide(request).await.allowed, allowed, "{resource}:{action}");
         }
     }
 }

@@ -1,4 +1,5 @@
-mod alike;
+//! PermissionService. Several tests compare its decisions with independent models.
+
 mod batch_check;
 mod by_token;
 mod check;
@@ -12,4 +13,5 @@ mod queries;
 mod random;
 mod scope;
 mod sequences;
-mod unreadable;
+mod similar_checks;
+mod unreadable_rows;

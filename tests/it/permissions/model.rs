@@ -22,9 +22,9 @@ pub struct Assignment {
     pub role: String,
     pub scope: Scope,
     /// Whether the assignment has an expiry time.
-    pub ends: bool,
+    pub has_expiry: bool,
     /// Whether the assignment has expired.
-    pub over: bool,
+    pub is_expired: bool,
 }
 
 /// Whether a role's permission covers the requested permission.
@@ -39,14 +39,14 @@ fn covers(permission: &str, requested_permission: &str) -> bool {
 /// Normal form of a scope: lists are sorted by type and value and have no duplicates, and a
 /// list of one value becomes that value.
 pub fn normal_form(scope: Scope) -> Scope {
-    let key = |value: &Value| match value {
+    let sort_key = |value: &Value| match value {
         Value::Bool(_) => (0, 0.0, value.to_string()),
         Value::Number(number) => (1, number.as_f64().expect("a number"), String::new()),
         _ => (2, 0.0, value.to_string()),
     };
     let normalized = |value: Value| match value {
         Value::Array(mut values) => {
-            values.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("an order"));
+            values.sort_by(|a, b| sort_key(a).partial_cmp(&sort_key(b)).expect("an order"));
             values.dedup();
             if values.len() == 1 { values.remove(0) } else { Value::Array(values) }
         }
@@ -57,7 +57,7 @@ pub fn normal_form(scope: Scope) -> Scope {
 
 /// Whether an assigned scope covers a requested scope. The number 1 and the text "1" differ. A
 /// list matches each of its values.
-pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
+pub fn scope_covers(assigned: &Scope, requested: &Scope) -> bool {
     assigned.iter().all(|(key, assigned_value)| {
         let allowed_values =
             assigned_value.as_array().cloned().unwrap_or_else(|| vec![assigned_value.clone()]);
@@ -70,21 +70,21 @@ pub fn fits(assigned: &Scope, requested: &Scope) -> bool {
 
 impl Model {
     /// The assignments of a user that have not expired.
-    pub fn held(&self, user: &str) -> impl Iterator<Item = &Assignment> {
-        self.assignments.iter().filter(move |a| a.user == user && !a.over)
+    pub fn unexpired_assignments(&self, user: &str) -> impl Iterator<Item = &Assignment> {
+        self.assignments.iter().filter(move |a| a.user == user && !a.is_expired)
     }
 
     /// Whether the user and its tenant are active.
-    pub fn acts(&self, user: &str) -> bool {
+    pub fn is_active(&self, user: &str) -> bool {
         !self.suspended && self.users.get(user) == Some(&false)
     }
 
     /// Expected result of Check.
     pub fn allows(&self, user: &str, requested_permission: &str, requested: &Scope) -> bool {
-        self.acts(user)
-            && self.held(user).any(|a| {
-                fits(&a.scope, requested)
-                    && self.roles[&a.role].1.iter().any(|w| covers(w, requested_permission))
+        self.is_active(user)
+            && self.unexpired_assignments(user).any(|a| {
+                scope_covers(&a.scope, requested)
+                    && self.roles[&a.role].1.iter().any(|p| covers(p, requested_permission))
             })
     }
 
@@ -100,22 +100,23 @@ impl Model {
     /// Expected result of `ListPermissions`: permission, role and scope.
     pub fn permissions(&self, user: &str) -> Vec<(String, String, Scope)> {
         let mut grants = Vec::new();
-        for a in self.held(user).filter(|_| self.acts(user)) {
-            let (name, words) = &self.roles[&a.role];
-            grants.extend(words.iter().map(|w| (w.clone(), name.clone(), a.scope.clone())));
+        for a in self.unexpired_assignments(user).filter(|_| self.is_active(user)) {
+            let (name, permissions) = &self.roles[&a.role];
+            grants.extend(permissions.iter().map(|p| (p.clone(), name.clone(), a.scope.clone())));
         }
         grants.sort_by_key(|row| format!("{row:?}"));
         grants
     }
 
     /// Expected roles and unscoped permissions in WhoAmI.
-    pub fn who(&self, user: &str) -> (Vec<String>, Vec<String>) {
-        let roles: BTreeSet<_> = self.held(user).map(|a| self.roles[&a.role].0.clone()).collect();
-        let words: BTreeSet<_> = self
-            .held(user)
+    pub fn who_am_i(&self, user: &str) -> (Vec<String>, Vec<String>) {
+        let roles: BTreeSet<_> =
+            self.unexpired_assignments(user).map(|a| self.roles[&a.role].0.clone()).collect();
+        let permissions: BTreeSet<_> = self
+            .unexpired_assignments(user)
             .filter(|a| a.scope.is_empty())
             .flat_map(|a| self.roles[&a.role].1.clone())
             .collect();
-        (roles.into_iter().collect(), words.into_iter().collect())
+        (roles.into_iter().collect(), permissions.into_iter().collect())
     }
 }

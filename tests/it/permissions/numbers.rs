@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 use tonic::Code;
 
 use super::random::Rng;
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, assert_refused};
 
 #[expect(clippy::unnecessary_wraps, reason = "requests take an option")]
 fn scope(number: f64) -> Option<Struct> {
@@ -23,7 +23,7 @@ fn bits(scope: Option<&Struct>) -> Option<u64> {
     }
 }
 
-fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
+fn assign_request(user: &str, role: &str, number: f64) -> AssignRoleRequest {
     AssignRoleRequest {
         user_id: user.into(),
         role_id: role.into(),
@@ -32,7 +32,7 @@ fn assignment(user: &str, role: &str, number: f64) -> AssignRoleRequest {
     }
 }
 
-/// A random finite double, with any exponent, below 2^53.
+/// A random number with any exponent that a scope accepts: finite, not zero, and below 2^53.
 fn random_number(rng: &mut Rng) -> f64 {
     loop {
         let bits = (0..4).fold(0, |bits, _| bits << 16 | rng.below(1 << 16) as u64);
@@ -63,7 +63,7 @@ async fn listed_numbers(client: &Client, user: &str, token: String) -> (Vec<u64>
 #[tokio::test]
 async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let mut rng = Rng(11);
     let edge_cases = [
@@ -91,7 +91,7 @@ async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
     for (index, numbers) in numbers.chunks(50).enumerate() {
         let user = acme.create_user_without_password(&format!("u{index}@acme.test")).await;
         for &number in numbers {
-            let reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
+            let reply = acme.roles().assign_role(assign_request(&user, &role, number)).await;
             let stored =
                 reply.expect("assigned").into_inner().role_assignment.expect("an assignment");
             assert_eq!(bits(stored.scope.as_ref()), Some(number.to_bits()), "{number:e}");
@@ -114,7 +114,7 @@ async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
         for (number, result) in numbers.iter().zip(reply.results) {
             assert!(result.allowed, "{number:e}");
         }
-        let question = CheckRequest {
+        let request = CheckRequest {
             user_id: user.clone(),
             permission: "bill:pay".into(),
             scope: scope(numbers[0]),
@@ -122,7 +122,7 @@ async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
             ..CheckRequest::default()
         };
         let granting_assignment =
-            acme.decide(question).await.explanation.and_then(|why| why.granted_by);
+            acme.decide(request).await.explanation.and_then(|explanation| explanation.granted_by);
         assert_eq!(
             bits(granting_assignment.expect("an assignment").scope.as_ref()),
             Some(numbers[0].to_bits())
@@ -134,7 +134,7 @@ async fn each_stored_number_is_returned_unchanged_and_matches_itself() {
 #[tokio::test]
 async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let user = acme.create_user_without_password("u@acme.test").await;
     for number in [
@@ -147,8 +147,8 @@ async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
         f64::INFINITY,
         f64::NEG_INFINITY,
     ] {
-        let assign_reply = acme.roles().assign_role(assignment(&user, &role, number)).await;
-        let status = refused(assign_reply, Code::InvalidArgument, "INVALID_FIELDS");
+        let assign_reply = acme.roles().assign_role(assign_request(&user, &role, number)).await;
+        let status = assert_refused(assign_reply, Code::InvalidArgument, "INVALID_FIELDS");
         assert!(!number.is_finite() || status.message().contains("ids as strings"), "{status:?}");
         let unassign_request = tenantry::proto::v1::UnassignRoleRequest {
             user_id: user.clone(),
@@ -157,17 +157,17 @@ async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
             ..Default::default()
         };
         let unassign_reply = acme.roles().unassign_role(unassign_request).await;
-        refused(unassign_reply, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_refused(unassign_reply, Code::InvalidArgument, "INVALID_FIELDS");
         for explain in [false, true] {
-            let question = CheckRequest {
+            let check_request = CheckRequest {
                 user_id: user.clone(),
                 permission: "bill:pay".into(),
                 scope: scope(number),
                 explain,
                 ..CheckRequest::default()
             };
-            let check_reply = acme.permissions().check(question).await;
-            refused(check_reply, Code::InvalidArgument, "INVALID_FIELDS");
+            let check_reply = acme.permissions().check(check_request).await;
+            assert_refused(check_reply, Code::InvalidArgument, "INVALID_FIELDS");
         }
         let list_request = ListSubjectsRequest {
             permission: "bill:pay".into(),
@@ -175,7 +175,7 @@ async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
             ..Default::default()
         };
         let list_reply = acme.permissions().list_subjects(list_request).await;
-        refused(list_reply, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_refused(list_reply, Code::InvalidArgument, "INVALID_FIELDS");
         let item = |number| BatchCheckItem {
             user_id: user.clone(),
             permission: "bill:pay".into(),
@@ -189,14 +189,14 @@ async fn numbers_that_cannot_be_stored_exactly_are_refused_in_every_scope() {
             reply.results.iter().map(|result| result.error.as_ref().map(|e| e.code)).collect();
         assert_eq!(codes, [Some(Code::InvalidArgument as i32), None]);
     }
-    let negative_zero = acme.roles().assign_role(assignment(&user, &role, -0.0)).await;
-    refused(negative_zero, Code::InvalidArgument, "INVALID_FIELDS");
-    acme.roles().assign_role(assignment(&user, &role, 0.0)).await.expect("assigned");
-    let zero = CheckRequest {
+    let negative_zero_reply = acme.roles().assign_role(assign_request(&user, &role, -0.0)).await;
+    assert_refused(negative_zero_reply, Code::InvalidArgument, "INVALID_FIELDS");
+    acme.roles().assign_role(assign_request(&user, &role, 0.0)).await.expect("assigned");
+    let zero_request = CheckRequest {
         user_id: user,
         permission: "bill:pay".into(),
         scope: scope(-0.0),
         ..CheckRequest::default()
     };
-    assert!(acme.decide(zero).await.allowed, "negative zero matches zero");
+    assert!(acme.decide(zero_request).await.allowed, "negative zero matches zero");
 }

@@ -1,9 +1,9 @@
-//! Number of Postgres queries of a decision.
+//! Number of Postgres queries that decisions need.
 
 use futures::future::join_all;
 use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, Consistency};
 
-use crate::harness::{Client, Proxy, TestApp, until};
+use crate::harness::{Client, Proxy, TestApp, wait_until};
 
 /// A replica behind a proxy that counts statements, and an administrator whose token and
 /// permissions are in the replica's cache.
@@ -15,19 +15,20 @@ struct CountedReplica {
     replica_client: Client,
 }
 
-async fn counted_replica() -> CountedReplica {
+async fn start_counted_replica() -> CountedReplica {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&app.database);
-    let replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let replica =
+        TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let replica_client = acme.on(&replica.channel);
-    // Wait until the replica answers this caller from the cache.
+    // Wait until the replica decides for this caller from the cache.
     let is_warm = || async {
-        replica_client.may("", "doc:read").await;
-        proxy.asked().is_empty()
+        replica_client.may("doc:read").await;
+        proxy.take_statements().is_empty()
     };
-    until(10, is_warm).await;
+    wait_until(10, is_warm).await;
     CountedReplica { proxy, app, replica, acme, replica_client }
 }
 
@@ -36,7 +37,7 @@ impl CountedReplica {
     /// statement was sent.
     #[track_caller]
     fn subject_queries(&self) -> usize {
-        let statements = self.proxy.asked();
+        let statements = self.proxy.take_statements();
         assert!(
             statements.iter().all(|sql| sql.contains("from subject_standings(")),
             "{statements:?}"
@@ -44,8 +45,7 @@ impl CountedReplica {
         statements.len()
     }
 
-    /// The replica's counter of the times that its change feed fell behind. `None` while the feed
-    /// is behind.
+    /// How often the change feed of the replica fell behind. `None` while the feed is behind.
     async fn feed_lapses(&self) -> Option<f64> {
         let lag = self.replica.metric("tenantry_feed_lag_seconds").await.expect("a lag");
         if lag < 1.0 { self.replica.metric("tenantry_feed_lapses_total").await } else { None }
@@ -56,30 +56,32 @@ impl CountedReplica {
     async fn create_readers(&self, count: i32) -> Vec<(String, bool)> {
         let role =
             self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
-        let insert = "with made as (
+        let insert = "with new_users as (
                 insert into users (tenant_id, user_id, profile, email_index, email_lookup)
                 select $1::uuid, gen_random_uuid(), n::text::bytea, sha256(n::text::bytea),
                     sha256(n::text::bytea)
                 from generate_series(1, $3) n
                 returning tenant_id, user_id, encode(profile, 'escape')::int as n
-            ), given as (
+            ), new_assignments as (
                 insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
-                select tenant_id, gen_random_uuid(), user_id, $2::uuid from made
+                select tenant_id, gen_random_uuid(), user_id, $2::uuid from new_users
                 where n % 3 > 0
             )
-            select user_id::text, n % 3 > 0 from made";
+            select user_id::text, n % 3 > 0 from new_users";
         let readers = sqlx::query_as(insert)
             .bind(&self.acme.tenant_id)
             .bind(role.await)
             .bind(count)
-            .fetch_all(&mut self.app.owner().await)
+            .fetch_all(&mut self.app.owner_connection().await)
             .await
             .expect("readers");
         // A write returns after its replica has read all earlier changes. So no change arrives
         // while the test counts queries.
         self.replica_client.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
-        self.app.audit_settled().await;
-        self.proxy.asked();
+        self.app.wait_until_audit_settled().await;
+        // The workers of the audit trail send statements until every event is in the chain.
+        self.app.wait_until_audit_settled().await;
+        self.proxy.take_statements();
         readers
     }
 }
@@ -94,37 +96,41 @@ fn check_request(user: &str, consistency: Consistency) -> CheckRequest {
 }
 
 #[tokio::test]
-async fn only_a_cold_check_and_a_fully_consistent_check_send_a_query() {
-    let counted = counted_replica().await;
-    for (user, expected) in counted.create_readers(6).await {
+async fn only_uncached_and_fully_consistent_checks_send_a_query() {
+    let counted_replica = start_counted_replica().await;
+    for (user, expected) in counted_replica.create_readers(6).await {
         let decide = async |consistency| {
             assert_eq!(
-                counted.replica_client.decide(check_request(&user, consistency)).await.allowed,
+                counted_replica
+                    .replica_client
+                    .decide(check_request(&user, consistency))
+                    .await
+                    .allowed,
                 expected
             );
-            counted.subject_queries()
+            counted_replica.subject_queries()
         };
         assert_eq!(decide(Consistency::MinimizeLatency).await, 1);
-        // The cache does not answer while the feed is behind, which happens on a busy machine.
-        until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
+        // The cache is not used while the feed is behind, which happens on a busy machine.
+        wait_until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
         assert_eq!(decide(Consistency::FullyConsistent).await, 1);
-        until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
+        wait_until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
     }
 }
 
 /// H08: concurrent cache misses for one subject are combined.
 #[tokio::test]
-async fn concurrent_cold_checks_of_one_subject_share_one_query() {
-    let counted = counted_replica().await;
+async fn concurrent_uncached_checks_of_one_subject_share_one_query() {
+    let counted_replica = start_counted_replica().await;
     let mut checked_rounds = 0;
-    for (user, expected) in counted.create_readers(20).await {
-        let before = counted.feed_lapses().await;
-        let checks = (0..100).map(|_| counted.replica_client.may(&user, "doc:read"));
+    for (user, expected) in counted_replica.create_readers(20).await {
+        let before = counted_replica.feed_lapses().await;
+        let checks = (0..100).map(|_| counted_replica.replica_client.user_may(&user, "doc:read"));
         assert_eq!(join_all(checks).await, [expected; 100]);
-        let subject_queries = counted.subject_queries();
+        let subject_queries = counted_replica.subject_queries();
         // While the feed is behind, each check sends its own query. Such a round is skipped.
-        if before.is_some() && counted.feed_lapses().await == before {
+        if before.is_some() && counted_replica.feed_lapses().await == before {
             assert_eq!(subject_queries, 1);
             checked_rounds += 1;
         }
@@ -145,40 +151,44 @@ fn batch(users: &[(String, bool)], consistency: Consistency) -> BatchCheckReques
     }
 }
 
-async fn answers(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
+async fn batch_decisions(client: &Client, request: BatchCheckRequest) -> Vec<bool> {
     let reply = client.permissions().batch_check(request).await.expect("decisions").into_inner();
     reply.results.iter().map(|result| result.allowed).collect()
 }
 
 /// N21: one query reads at most 16 subjects.
 #[tokio::test]
-async fn a_batch_sends_one_query_for_each_sixteen_cold_subjects() {
-    let counted = counted_replica().await;
-    let users = counted.create_readers(1000).await;
+async fn a_batch_sends_one_query_for_each_sixteen_uncached_subjects() {
+    let counted_replica = start_counted_replica().await;
+    let users = counted_replica.create_readers(1000).await;
     let expected: Vec<_> = users.iter().map(|(_, expected)| *expected).collect();
 
     let decide = async |consistency| {
-        assert_eq!(answers(&counted.replica_client, batch(&users, consistency)).await, expected);
-        counted.subject_queries()
+        assert_eq!(
+            batch_decisions(&counted_replica.replica_client, batch(&users, consistency)).await,
+            expected
+        );
+        counted_replica.subject_queries()
     };
+    // 1000 subjects / 16, rounded up.
     assert_eq!(decide(Consistency::MinimizeLatency).await, 63);
-    until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
+    wait_until(10, || async { decide(Consistency::MinimizeLatency).await == 0 }).await;
     assert_eq!(decide(Consistency::FullyConsistent).await, 63);
 }
 
 #[tokio::test]
 async fn concurrent_batches_share_the_queries_of_common_subjects() {
-    let counted = counted_replica().await;
-    let users = counted.create_readers(32).await;
+    let counted_replica = start_counted_replica().await;
+    let users = counted_replica.create_readers(32).await;
     // Each batch shares half of its subjects with the previous batch.
     let groups: Vec<_> = (0..3).map(|n| &users[n * 8..n * 8 + 16]).collect();
     let batches = groups.iter().map(|group| {
         let request = batch(group, Consistency::MinimizeLatency);
-        answers(&counted.replica_client, request)
+        batch_decisions(&counted_replica.replica_client, request)
     });
-    for (answer, group) in join_all(batches).await.iter().zip(&groups) {
-        assert!(answer.iter().eq(group.iter().map(|(_, expected)| expected)));
+    for (decisions, group) in join_all(batches).await.iter().zip(&groups) {
+        assert!(decisions.iter().eq(group.iter().map(|(_, expected)| expected)));
     }
-    let subject_queries = counted.subject_queries();
+    let subject_queries = counted_replica.subject_queries();
     assert!((1..=groups.len()).contains(&subject_queries), "{subject_queries}");
 }

@@ -11,13 +11,14 @@ const PARTS: [&str; 4] = ["a", "b", "a.b", "*"];
 pub struct Rng(pub u64);
 
 impl Rng {
+    /// A random number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(self.0 >> 33).expect("fits") % limit
     }
 
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
+    pub fn pick<T: Clone>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len())].clone()
     }
 
     /// A random permission. With `parts` = 3 the permission has no wildcard.
@@ -34,7 +35,7 @@ impl Rng {
         self.pick(&[json!("1"), json!(1), json!(2), json!(true), json!("x"), json!(1.5)])
     }
 
-    /// A scope with up to two keys. Some values are lists.
+    /// A random scope for an assignment, with up to two keys. Some values are lists.
     pub fn scope(&mut self) -> Map<String, Value> {
         let mut scope = Map::new();
         for key in ["p", "q"] {
@@ -53,12 +54,12 @@ struct Assignment {
     user: usize,
     permissions: Vec<String>,
     scope: Map<String, Value>,
-    expired: bool,
+    is_expired: bool,
 }
 
-/// The model. The number 1 and the text "1" differ, a list matches each of its values, and every
-/// assigned key must be in the request.
-fn allowed(
+/// The model: whether a Check is allowed. The number 1 and the text "1" differ, a list matches each
+/// of its values, and every assigned key must be in the request.
+fn is_allowed(
     assignments: &[Assignment],
     user: usize,
     permission: &str,
@@ -68,15 +69,15 @@ fn allowed(
     let matching = [permission.to_owned(), format!("{resource}:*"), format!("*:{action}")];
     let fits = |assignment: &Assignment| {
         assignment.scope.iter().all(|(key, assigned_value)| {
-            let options =
+            let allowed_values =
                 assigned_value.as_array().cloned().unwrap_or_else(|| vec![assigned_value.clone()]);
             let requested = scope.get(key).map(ToString::to_string);
-            options.iter().any(|option| Some(option.to_string()) == requested)
+            allowed_values.iter().any(|value| Some(value.to_string()) == requested)
         })
     };
     assignments
         .iter()
-        .filter(|assignment| assignment.user == user && !assignment.expired && fits(assignment))
+        .filter(|assignment| assignment.user == user && !assignment.is_expired && fits(assignment))
         .any(|assignment| {
             assignment.permissions.iter().any(|permission| matching.contains(permission))
         })
@@ -102,37 +103,37 @@ async fn create_assignments(
         let scope = rng.scope();
         let assignment_id =
             admin.assign_within(&users[user], &role, Value::Object(scope.clone())).await;
-        let expired = rng.below(4) == 0;
+        let is_expired = rng.below(4) == 0;
         let expiry =
-            if expired { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
-        if expired || rng.below(2) == 0 {
-            let shift = format!(
+            if is_expired { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };
+        if is_expired || rng.below(2) == 0 {
+            let set_expiry = format!(
                 "update role_assignments set expires_at = {expiry} where assignment_id = $1::uuid"
             );
-            sqlx::query(sqlx::AssertSqlSafe(shift))
+            sqlx::query(sqlx::AssertSqlSafe(set_expiry))
                 .bind(&assignment_id)
-                .execute(&mut app.owner().await)
+                .execute(&mut app.owner_connection().await)
                 .await
-                .expect("shifted");
+                .expect("the expiry is set");
         }
-        assignments.push(Assignment { user, permissions, scope, expired });
+        assignments.push(Assignment { user, permissions, scope, is_expired });
     }
     (users, assignments)
 }
 
-/// F01: the answers to 500 random questions match the model.
+/// F01: the decisions of 500 random Checks match the model.
 #[tokio::test]
 async fn batch_check_matches_the_model_for_random_assignments() {
     let app = TestApp::shared();
     for seed in 1..=6 {
         let mut rng = Rng(seed);
-        let admin = app.tenant(&format!("world-{seed}")).await;
+        let admin = app.create_tenant(&format!("world-{seed}")).await;
         let (users, assignments) = create_assignments(&app, &admin, &mut rng).await;
 
-        let questions: Vec<_> = (0..500)
+        let checks: Vec<_> = (0..500)
             .map(|_| (rng.below(users.len()), rng.permission(3), request_scope(&mut rng)))
             .collect();
-        let items = questions.iter().map(|(user, permission, scope)| BatchCheckItem {
+        let items = checks.iter().map(|(user, permission, scope)| BatchCheckItem {
             user_id: users[*user].clone(),
             permission: permission.clone(),
             scope: struct_of(Value::Object(scope.clone())),
@@ -141,10 +142,10 @@ async fn batch_check_matches_the_model_for_random_assignments() {
         let request = BatchCheckRequest { items: items.collect(), ..BatchCheckRequest::default() };
         let reply = admin.permissions().batch_check(request).await.expect("decisions").into_inner();
 
-        assert_eq!(reply.results.len(), questions.len());
+        assert_eq!(reply.results.len(), checks.len());
         let mut allowed_count = 0;
-        for ((user, permission, scope), result) in questions.iter().zip(&reply.results) {
-            let expected = allowed(&assignments, *user, permission, scope);
+        for ((user, permission, scope), result) in checks.iter().zip(&reply.results) {
+            let expected = is_allowed(&assignments, *user, permission, scope);
             allowed_count += usize::from(expected);
             assert_eq!(result.allowed, expected, "seed {seed}: {user} {permission} {scope:?}");
         }
@@ -155,7 +156,7 @@ async fn batch_check_matches_the_model_for_random_assignments() {
     }
 }
 
-/// The values of a requested scope are scalars.
+/// A random scope for a request. Its values are scalars.
 pub fn request_scope(rng: &mut Rng) -> Map<String, Value> {
     let mut scope = Map::new();
     for key in ["p", "q", "r"] {

@@ -4,22 +4,22 @@ use serde_json::{Value, json};
 use tenantry::proto::v1::{CheckRequest, DecisionReason, ListUsersRequest, RoleLevel};
 use tonic::Code;
 
-use crate::harness::{Client, TestApp, refused, struct_of, until};
+use crate::harness::{Client, TestApp, assert_refused, struct_of, wait_until};
 
-async fn reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
-    let question = CheckRequest {
+async fn decision_reason(admin: &Client, user_id: &str, scope: Value) -> DecisionReason {
+    let request = CheckRequest {
         user_id: user_id.into(),
         permission: "doc:read".into(),
         scope: struct_of(scope),
         ..CheckRequest::default()
     };
-    admin.decide(question).await.reason()
+    admin.decide(request).await.reason()
 }
 
 #[tokio::test]
 async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
     let cases = [
@@ -55,7 +55,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
         acme.assign_within(&user, &role, assigned.clone()).await;
         let expected =
             if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
-        let actual = reason(&acme, &user, requested.clone()).await;
+        let actual = decision_reason(&acme, &user, requested.clone()).await;
         assert_eq!(actual, expected, "{assigned} {requested}");
     }
 }
@@ -63,7 +63,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
 #[tokio::test]
 async fn an_assignment_without_a_scope_applies_to_every_scope() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let (ada, bob) =
         (acme.create_user("ada@acme.test").await, acme.create_user("bob@acme.test").await);
@@ -72,7 +72,7 @@ async fn an_assignment_without_a_scope_applies_to_every_scope() {
 
     for user in [&ada, &bob] {
         for scope in [json!(null), json!({}), json!({"p": "a"}), json!({"p": {"deep": [1]}})] {
-            assert_eq!(reason(&acme, user, scope).await, DecisionReason::Granted);
+            assert_eq!(decision_reason(&acme, user, scope).await, DecisionReason::Granted);
         }
     }
 }
@@ -80,7 +80,7 @@ async fn an_assignment_without_a_scope_applies_to_every_scope() {
 #[tokio::test]
 async fn one_matching_assignment_of_several_grants_the_permission() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
     acme.assign_within(&ada, &role, json!({"p": "a"})).await;
@@ -92,7 +92,7 @@ async fn one_matching_assignment_of_several_grants_the_permission() {
         (json!({"p": "b"}), false),
         (json!({"q": 1}), false),
     ] {
-        let granted = reason(&acme, &ada, scope.clone()).await == DecisionReason::Granted;
+        let granted = decision_reason(&acme, &ada, scope.clone()).await == DecisionReason::Granted;
         assert_eq!(granted, applies, "{scope}");
     }
 }
@@ -100,26 +100,26 @@ async fn one_matching_assignment_of_several_grants_the_permission() {
 #[tokio::test]
 async fn an_assignment_does_not_apply_after_its_expiry() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
     acme.assign_for_an_hour(&ada, &role).await;
 
-    assert_eq!(reason(&acme, &ada, json!(null)).await, DecisionReason::Granted);
-    app.let_expire(&ada).await;
+    assert_eq!(decision_reason(&acme, &ada, json!(null)).await, DecisionReason::Granted);
+    app.expire_assignments(&ada).await;
     let has_expired =
-        || async { reason(&acme, &ada, json!(null)).await == DecisionReason::NotGranted };
-    until(1, has_expired).await;
+        || async { decision_reason(&acme, &ada, json!(null)).await == DecisionReason::NotGranted };
+    wait_until(1, has_expired).await;
 }
 
 #[tokio::test]
 async fn a_scoped_role_does_not_allow_a_method_call() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
-    let role = acme.create_role("keeper", RoleLevel::Member, &["user:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
+    let role = acme.create_role("authorizer", RoleLevel::Member, &["user:read"]).await;
     acme.assign_within(&ada.user_id, &role, json!({"p": "a"})).await;
 
     let result = ada.users().list_users(ListUsersRequest::default()).await;
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }

@@ -1,5 +1,5 @@
-//! Random changes. After each change, the test compares all answers with the model: immediately on
-//! the replica that made the change, and with full consistency on the other replica.
+//! Random changes. After each change, the test compares all responses with the model: immediately
+//! on the replica that made the change, and with full consistency on the other replica.
 
 use serde_json::Value;
 use tenantry::{
@@ -21,7 +21,7 @@ use super::{
     model::{Assignment, Model, Scope, normal_form},
     random::{Rng, request_scope},
 };
-use crate::harness::{Client, TestApp, struct_of, until};
+use crate::harness::{Client, TestApp, struct_of, wait_until};
 
 /// Number of tenants.
 const TENANTS: usize = 2;
@@ -34,11 +34,11 @@ const CHANGES: usize = 70;
 struct World {
     app: TestApp,
     second_replica: TestApp,
-    root: Client,
+    platform_admin: Client,
     rng: Rng,
     admins: Vec<Client>,
     models: Vec<Model>,
-    /// One signed-in user of each tenant.
+    /// At most one signed-in user of each tenant.
     members: Vec<Option<Client>>,
     name_count: usize,
 }
@@ -46,21 +46,35 @@ struct World {
 impl World {
     async fn new(seed: u64) -> Self {
         let app = TestApp::spawn().await;
-        let second_replica = TestApp::on(&app.database, |_| {}).await;
-        let root = app.platform_admin().await;
+        let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+        let platform_admin = app.platform_admin().await;
         let rng = Rng(seed);
         let (admins, models, members) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world =
-            Self { app, second_replica, root, rng, admins, models, members, name_count: 0 };
+        let mut world = Self {
+            app,
+            second_replica,
+            platform_admin,
+            rng,
+            admins,
+            models,
+            members,
+            name_count: 0,
+        };
         for tenant in 0..TENANTS {
-            let admin = world.app.tenant(&format!("tenant-{tenant}")).await;
+            let admin = world.app.create_tenant(&format!("tenant-{tenant}")).await;
             let mut model = Model::default();
             let role = admin.system_role("org_admin").await;
             model.users.insert(admin.user_id.clone(), false);
             model.roles.insert(role.clone(), ("org_admin".into(), vec!["*:*".into()]));
             let user = admin.user_id.clone();
             let scope = Scope::new();
-            model.assignments.push(Assignment { user, role, scope, ends: false, over: false });
+            model.assignments.push(Assignment {
+                user,
+                role,
+                scope,
+                has_expiry: false,
+                is_expired: false,
+            });
             world.admins.push(admin);
             world.models.push(model);
             world.members.push(None);
@@ -72,12 +86,12 @@ impl World {
         world
     }
 
-    /// Client of a tenant's administrator on a replica. While the tenant is suspended, client of
-    /// the platform's administrator.
+    /// A client of the tenant's administrator on a replica. While the tenant is suspended, a client
+    /// of the platform's administrator.
     fn admin_client(&self, tenant: usize, replica: usize) -> Client {
         let admin = &self.admins[tenant];
         let client = if self.models[tenant].suspended {
-            self.root.with("x-tenant-id", &admin.tenant_id)
+            self.platform_admin.with("x-tenant-id", &admin.tenant_id)
         } else {
             admin.clone()
         };
@@ -85,17 +99,18 @@ impl World {
     }
 
     /// A random user of a tenant. Never the administrator, who makes all calls.
-    fn user(&mut self, tenant: usize) -> String {
+    fn random_user(&mut self, tenant: usize) -> String {
         let admin = &self.admins[tenant].user_id;
         let users: Vec<_> =
             self.models[tenant].users.keys().filter(|user| *user != admin).cloned().collect();
         self.rng.pick(&users)
     }
 
-    fn role(&mut self, tenant: usize) -> String {
-        let all = &self.models[tenant].roles;
-        let own = all.iter().filter(|(_, role)| role.0 != "org_admin");
-        let roles: Vec<_> = own.map(|(id, _)| id.clone()).collect();
+    /// A random role of a tenant, except `org_admin`.
+    fn random_role(&mut self, tenant: usize) -> String {
+        let all_roles = &self.models[tenant].roles;
+        let other_roles = all_roles.iter().filter(|(_, role)| role.0 != "org_admin");
+        let roles: Vec<_> = other_roles.map(|(id, _)| id.clone()).collect();
         self.rng.pick(&roles)
     }
 
@@ -130,13 +145,13 @@ impl World {
     }
 
     /// Makes one random change on a replica and in the model.
-    async fn change(&mut self, tenant: usize, replica: usize) {
+    async fn make_random_change(&mut self, tenant: usize, replica: usize) {
         let client = self.admin_client(tenant, replica);
         match self.rng.below(20) {
             0 => self.create_user(tenant, replica).await,
             1 => self.create_role(tenant, replica).await,
             2 | 3 => {
-                let (role_id, permissions) = (self.role(tenant), self.random_permissions());
+                let (role_id, permissions) = (self.random_role(tenant), self.random_permissions());
                 let role = self.models[tenant].roles.get_mut(&role_id).expect("the role");
                 role.1.clone_from(&permissions);
                 let request =
@@ -155,43 +170,44 @@ impl World {
     }
 
     async fn delete_role(&mut self, tenant: usize, client: &Client) {
-        let role_id = self.role(tenant);
+        let role_id = self.random_role(tenant);
         let model = &mut self.models[tenant];
         let request = DeleteRoleRequest { role_id: role_id.clone(), ..Default::default() };
         let reply = client.roles().delete_role(request).await;
-        if model.assignments.iter().any(|a| a.role == role_id && !a.over) {
-            assert_eq!(reply.expect_err("in use").code(), Code::FailedPrecondition);
+        if model.assignments.iter().any(|a| a.role == role_id && !a.is_expired) {
+            assert_eq!(reply.expect_err("the role is assigned").code(), Code::FailedPrecondition);
             return;
         }
         reply.expect("deleted");
         model.roles.remove(&role_id);
         model.assignments.retain(|a| a.role != role_id);
-        // Create another role, so that `role` always finds a role.
+        // Create another role, so that `random_role` always finds a role.
         self.create_role(tenant, 0).await;
     }
 
     async fn assign(&mut self, tenant: usize, client: &Client) {
-        let (user, role, scope) = (self.user(tenant), self.role(tenant), self.rng.scope());
-        let ends = self.rng.below(3) == 0;
+        let (user, role, scope) =
+            (self.random_user(tenant), self.random_role(tenant), self.rng.scope());
+        let has_expiry = self.rng.below(3) == 0;
         let in_one_hour = clock::now() + time::Duration::hours(1);
         let request = AssignRoleRequest {
             user_id: user.clone(),
             role_id: role.clone(),
             scope: struct_of(Value::Object(scope.clone())),
-            expire_time: ends.then(|| clock::timestamp(in_one_hour)),
+            expire_time: has_expiry.then(|| clock::timestamp(in_one_hour)),
             ..AssignRoleRequest::default()
         };
         let reply = client.roles().assign_role(request).await;
         let scope = normal_form(scope);
         let model = &mut self.models[tenant];
         let is_same = |a: &Assignment| a.user == user && a.role == role && a.scope == scope;
-        if model.assignments.iter().any(|a| is_same(a) && !a.over) {
-            assert_eq!(reply.expect_err("it exists").code(), Code::AlreadyExists);
+        if model.assignments.iter().any(|a| is_same(a) && !a.is_expired) {
+            assert_eq!(reply.expect_err("the assignment exists").code(), Code::AlreadyExists);
             return;
         }
-        reply.expect("given");
+        reply.expect("assigned");
         model.assignments.retain(|a| !is_same(a));
-        model.assignments.push(Assignment { user, role, scope, ends, over: false });
+        model.assignments.push(Assignment { user, role, scope, has_expiry, is_expired: false });
     }
 
     async fn unassign(&mut self, tenant: usize, client: &Client) {
@@ -206,16 +222,16 @@ impl World {
             all_scopes: true,
             scope: None,
         };
-        client.roles().unassign_role(request).await.expect("taken");
+        client.roles().unassign_role(request).await.expect("unassigned");
         self.models[tenant].assignments.retain(|a| a.user != user || a.role != role);
     }
 
     async fn set_disabled(&mut self, tenant: usize, client: &Client) {
-        let user_id = self.user(tenant);
+        let user_id = self.random_user(tenant);
         let disabled = !self.models[tenant].users[&user_id];
         self.models[tenant].users.insert(user_id.clone(), disabled);
         if disabled {
-            self.sign_out(tenant, &user_id);
+            self.forget_member(tenant, &user_id);
             let request = DisableUserRequest { user_id };
             client.users().disable_user(request).await.expect("disabled");
         } else {
@@ -227,10 +243,10 @@ impl World {
         if self.models[tenant].users.len() < 3 {
             return;
         }
-        let user_id = self.user(tenant);
+        let user_id = self.random_user(tenant);
         self.models[tenant].users.remove(&user_id);
         self.models[tenant].assignments.retain(|a| a.user != user_id);
-        self.sign_out(tenant, &user_id);
+        self.forget_member(tenant, &user_id);
         let request = DeleteUserRequest { user_id, ..DeleteUserRequest::default() };
         client.users().delete_user(request).await.expect("deleted");
     }
@@ -238,10 +254,10 @@ impl World {
     /// Expires a user's assignments directly in the database, because no RPC can. Then makes a
     /// change on each replica, so that both replicas have read the feed up to the expiry.
     async fn expire_assignments(&mut self, tenant: usize) {
-        let user = self.user(tenant);
-        self.app.let_expire(&user).await;
+        let user = self.random_user(tenant);
+        self.app.expire_assignments(&user).await;
         for a in &mut self.models[tenant].assignments {
-            a.over |= a.ends && a.user == user;
+            a.is_expired |= a.has_expiry && a.user == user;
         }
         for replica in 0..REPLICAS {
             self.create_role(tenant, replica).await;
@@ -250,7 +266,7 @@ impl World {
 
     async fn set_suspended(&mut self, tenant: usize, replica: usize) {
         let channel = if replica == 0 { &self.app.channel } else { &self.second_replica.channel };
-        let mut tenants = self.root.on(channel).tenants();
+        let mut tenants = self.platform_admin.on(channel).tenants();
         let id = self.admins[tenant].tenant_id.clone();
         let suspended = &mut self.models[tenant].suspended;
         *suspended = !*suspended;
@@ -260,44 +276,50 @@ impl World {
         } else {
             let request = ReactivateTenantRequest { tenant: id };
             tenants.reactivate_tenant(request).await.expect("reactivated");
-            // Even for a fully consistent question, the other replica checks the caller against
-            // its own state of the feed. So wait until that replica has read the reactivation.
+            // The other replica checks the caller with its own cache, even for a fully consistent
+            // Check. So wait until that replica has read the reactivation from the feed.
             let other_replica = [&self.second_replica.channel, &self.app.channel][replica];
             let admin = self.admins[tenant].on(other_replica);
-            until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
+            wait_until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
         }
     }
 
     async fn sign_in(&mut self, tenant: usize) {
-        let user = self.user(tenant);
-        if self.models[tenant].acts(&user) {
-            let member = self.app.sign_in_as(&user, &self.admins[tenant]).await;
+        let user = self.random_user(tenant);
+        if self.models[tenant].is_active(&user) {
+            let member = self.app.create_session(&user, &self.admins[tenant]).await;
             self.members[tenant] = Some(member);
         }
     }
 
-    fn sign_out(&mut self, tenant: usize, user: &str) {
+    /// Forgets this user as the signed-in user of the tenant.
+    fn forget_member(&mut self, tenant: usize, user: &str) {
         self.members[tenant].take_if(|member| member.user_id == user);
     }
 
-    /// Compares all answers about a tenant with the model. Without full consistency, the replica
+    /// Compares all responses about a tenant with the model. Without full consistency, the replica
     /// must have read the last change.
-    async fn compare(&mut self, tenant: usize, replica: usize, consistency: Consistency) {
+    async fn assert_matches_model(
+        &mut self,
+        tenant: usize,
+        replica: usize,
+        consistency: Consistency,
+    ) {
         let client = self.admin_client(tenant, replica);
         let mut users: Vec<_> = self.models[tenant].users.keys().cloned().collect();
         // Add an id that does not exist and a user of another tenant.
         users.push(crate::harness::unknown_id());
         users.push(self.admins[(tenant + 1) % TENANTS].user_id.clone());
 
-        let questions: Vec<_> = (0..12)
+        let checks: Vec<_> = (0..12)
             .map(|_| (self.rng.pick(&users), self.rng.permission(3), request_scope(&mut self.rng)))
             .collect();
         let model = &self.models[tenant];
-        let expected: Vec<_> = questions.iter().map(|(u, p, s)| model.allows(u, p, s)).collect();
-        assert_eq!(batch(&client, &questions, consistency).await, expected, "{questions:?}");
-        let (user, permission, scope) = questions[0].clone();
+        let expected: Vec<_> = checks.iter().map(|(u, p, s)| model.allows(u, p, s)).collect();
+        assert_eq!(batch_check(&client, &checks, consistency).await, expected, "{checks:?}");
+        let (user, permission, scope) = checks[0].clone();
         for explain in [false, true] {
-            let question = CheckRequest {
+            let request = CheckRequest {
                 user_id: user.clone(),
                 permission: permission.clone(),
                 scope: struct_of(Value::Object(scope.clone())),
@@ -305,7 +327,7 @@ impl World {
                 explain,
                 ..CheckRequest::default()
             };
-            assert_eq!(client.decide(question).await.allowed, expected[0], "{:?}", questions[0]);
+            assert_eq!(client.decide(request).await.allowed, expected[0], "{:?}", checks[0]);
         }
         let subjects = subjects(&client, &permission, &scope).await;
         assert_eq!(subjects, model.subjects(&permission, &scope), "{permission} {scope:?}");
@@ -315,19 +337,20 @@ impl World {
         assert_eq!(permissions(&client, &user).await, model.permissions(&user), "{user}");
         if let Some(member) = &self.members[tenant] {
             let channel = &client.channel;
-            let who = who(&member.on(channel)).await;
-            let expected = model.acts(&member.user_id).then(|| model.who(&member.user_id));
+            let who = who_am_i(&member.on(channel)).await;
+            let expected =
+                model.is_active(&member.user_id).then(|| model.who_am_i(&member.user_id));
             assert_eq!(who, expected, "{}", member.user_id);
         }
     }
 }
 
-async fn batch(
+async fn batch_check(
     client: &Client,
-    questions: &[(String, String, Scope)],
+    checks: &[(String, String, Scope)],
     consistency: Consistency,
 ) -> Vec<bool> {
-    let items = questions.iter().map(|(user, permission, scope)| BatchCheckItem {
+    let items = checks.iter().map(|(user, permission, scope)| BatchCheckItem {
         user_id: user.clone(),
         permission: permission.clone(),
         scope: struct_of(Value::Object(scope.clone())),
@@ -374,7 +397,7 @@ async fn permissions(client: &Client, user: &str) -> Vec<(String, String, Scope)
 }
 
 /// Roles and permissions of a signed-in user. `None` when the tenant is suspended.
-async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
+async fn who_am_i(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     match client.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(reply) => {
             let me = reply.into_inner();
@@ -387,19 +410,19 @@ async fn who(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     }
 }
 
-/// F01, F10: after each change, all answers of both replicas match the model.
+/// F01, F10: after each change, all responses of both replicas match the model.
 #[tokio::test]
-async fn all_answers_match_the_model_after_each_change() {
+async fn all_responses_match_the_model_after_each_change() {
     for seed in 1..=2 {
         println!("seed {seed}");
         let mut world = World::new(seed).await;
         for _ in 0..CHANGES {
             let tenant = world.rng.below(TENANTS);
             let replica = world.rng.below(REPLICAS);
-            world.change(tenant, replica).await;
-            world.compare(tenant, replica, Consistency::MinimizeLatency).await;
+            world.make_random_change(tenant, replica).await;
+            world.assert_matches_model(tenant, replica, Consistency::MinimizeLatency).await;
             let other_replica = (replica + 1) % REPLICAS;
-            world.compare(tenant, other_replica, Consistency::FullyConsistent).await;
+            world.assert_matches_model(tenant, other_replica, Consistency::FullyConsistent).await;
         }
     }
 }

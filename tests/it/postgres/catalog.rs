@@ -3,15 +3,15 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::{run, tenant_tables};
-use crate::harness::{Cluster, until};
+use crate::harness::{Cluster, wait_until};
 
 /// Tables without rows of tenants.
-const WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
+const TABLES_WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
 
-/// A policy for lookups across tenants, for the role that owns the lookup functions, as it is
-/// in the catalog.
+/// A policy that opens the rows of all tenants to the lookup functions. The fields have the texts
+/// of the catalog.
 #[derive(serde::Serialize)]
-struct Across {
+struct LookupPolicy {
     table: &'static str,
     policy: &'static str,
     command: &'static str,
@@ -19,39 +19,39 @@ struct Across {
     with_check: Option<&'static str>,
 }
 
-const fn reads(table: &'static str, policy: &'static str) -> Across {
-    Across { table, policy, command: "r", using: "true", with_check: None }
+const fn read_policy(table: &'static str, policy: &'static str) -> LookupPolicy {
+    LookupPolicy { table, policy, command: "r", using: "true", with_check: None }
 }
 
-const fn writes(table: &'static str, policy: &'static str) -> Across {
-    Across { table, policy, command: "*", using: "true", with_check: Some("true") }
+const fn write_policy(table: &'static str, policy: &'static str) -> LookupPolicy {
+    LookupPolicy { table, policy, command: "*", using: "true", with_check: Some("true") }
 }
 
-const ACROSS: &[Across] = &[
-    writes("audit_chain", "audit_chain_of_lookup"),
-    reads("audit_events", "audit_events_of_lookup"),
-    writes("audit_outbox", "audit_outbox_of_lookup"),
-    writes("audit_queue", "audit_queue_of_lookup"),
-    writes("change_marks", "change_marks_of_lookup"),
-    reads("changes", "changes_of_lookup"),
-    Across {
+const LOOKUP_POLICIES: &[LookupPolicy] = &[
+    write_policy("audit_chain", "audit_chain_of_lookup"),
+    read_policy("audit_events", "audit_events_of_lookup"),
+    write_policy("audit_outbox", "audit_outbox_of_lookup"),
+    write_policy("audit_queue", "audit_queue_of_lookup"),
+    write_policy("change_marks", "change_marks_of_lookup"),
+    read_policy("changes", "changes_of_lookup"),
+    LookupPolicy {
         table: "changes",
         policy: "changes_of_trim",
         command: "d",
         using: "(xid < ( SELECT changes_floor() AS changes_floor))",
         with_check: None,
     },
-    writes("data_keys", "data_keys_of_lookup"),
-    Across {
+    write_policy("data_keys", "data_keys_of_lookup"),
+    LookupPolicy {
         table: "idempotency_records",
         policy: "idempotency_records_of_lookup",
         command: "*",
         using: "true",
         with_check: None,
     },
-    writes("mail_outbox", "mail_outbox_of_lookup"),
-    reads("tenants", "tenants_of_lookup"),
-    reads("users", "users_of_lookup"),
+    write_policy("mail_outbox", "mail_outbox_of_lookup"),
+    read_policy("tenants", "tenants_of_lookup"),
+    read_policy("users", "users_of_lookup"),
 ];
 
 const FAULTS: &str = "
@@ -89,12 +89,13 @@ union all
 select t.relname || ' has no policy of its tenant' from tables t
 where not exists (select from policies p where p.polrelid = t.oid and p.is_own)
 union all
-select polname || ' opens more than the tenant' from policies where not is_own and not is_lookup
+select polname || ' gives access to more rows than those of the tenant' from policies
+where not is_own and not is_lookup
 union all
 select a.policy || ' is missing' from across a
 where not exists (select from policies p where p.is_lookup and p.polname = a.policy)
 union all
-select 'change_marks is open' from pg_class
+select 'the service has access to change_marks' from pg_class
 where relname = 'change_marks' and not (relrowsecurity and relforcerowsecurity
     and not has_any_column_privilege('tenantry_app', oid, 'SELECT, INSERT, UPDATE')
     and not has_table_privilege('tenantry_app', oid, 'DELETE, TRUNCATE'))
@@ -121,17 +122,17 @@ where i.indisunique and i.indrelid in (select oid from tables)
   and (select attname from pg_attribute where attrelid = i.indrelid and attnum = i.indkey[0])
       is distinct from 'tenant_id'";
 
-/// All violations of the rules by a database's tables and policies.
+/// Violations of the rules by the tables and policies of a database.
 pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(FAULTS)
-        .bind(WITHOUT_TENANT)
-        .bind(sqlx::types::Json(ACROSS))
+        .bind(TABLES_WITHOUT_TENANT)
+        .bind(sqlx::types::Json(LOOKUP_POLICIES))
         .fetch_all(owner)
         .await
         .expect("the catalog")
 }
 
-/// Functions that look across tenants. Each finds exactly one row after [`add_acme`].
+/// Calls of lookup functions. Each query returns exactly 1 after [`insert_acme`].
 const LOOKUPS: [&str; 9] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
@@ -146,14 +147,14 @@ const LOOKUPS: [&str; 9] = [
     "select trim_changes('0 s', 10)",
 ];
 
-/// Whether the lookup finds exactly one row. A trim finds its row only once, because it deletes
-/// it.
-async fn finds(lookup: &'static str, app: &PgPool) -> bool {
-    let found = sqlx::query_scalar::<_, Option<i64>>(lookup).fetch_one(app).await;
-    found.ok() == Some(Some(1))
+/// Whether the query of a lookup returns 1. A trim returns 1 only once, because it deletes the row.
+async fn finds_one_row(lookup: &'static str, app: &PgPool) -> bool {
+    let count = sqlx::query_scalar::<_, Option<i64>>(lookup).fetch_one(app).await;
+    count.ok() == Some(Some(1))
 }
 
-async fn add_acme(owner: &mut PgConnection) {
+/// Inserts a tenant with one row for each lookup.
+async fn insert_acme(owner: &mut PgConnection) {
     for statement in [
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
@@ -177,17 +178,17 @@ async fn add_acme(owner: &mut PgConnection) {
     }
 }
 
-/// F06: a role has permissions and no other roles, so there are no chains to follow and no
-/// cycles. A reference from one role to another would show here.
+/// F06: a role has permissions and no other roles, so there are no chains to follow and no cycles.
+/// This test fails when a column or a constraint lets one role refer to another.
 #[tokio::test]
 async fn roles_contain_no_roles() {
     let database = Cluster::get().new_database().await;
     let mut owner = Cluster::get().connect_owner(&database).await;
-    let referring = "select conrelid::regclass::text from pg_constraint
+    let query = "select conrelid::regclass::text from pg_constraint
                      where contype = 'f' and confrelid = 'roles'::regclass";
-    let referring: Vec<String> =
-        sqlx::query_scalar(referring).fetch_all(&mut owner).await.expect("the catalog");
-    assert_eq!(referring, ["role_assignments"]);
+    let referring_tables: Vec<String> =
+        sqlx::query_scalar(query).fetch_all(&mut owner).await.expect("the catalog");
+    assert_eq!(referring_tables, ["role_assignments"]);
     let columns = "select attname::text from pg_attribute
                    where attrelid = 'roles'::regclass and attnum > 0 and not attisdropped
                      and atttypid = any (array['uuid', 'uuid[]']::regtype[]) order by attname";
@@ -203,11 +204,11 @@ async fn every_table_is_closed_to_other_tenants() {
     let database = cluster.new_database().await;
     let mut owner = cluster.connect_owner(&database).await;
     assert_eq!(faults(&mut owner).await, [""; 0]);
-    add_acme(&mut owner).await;
+    insert_acme(&mut owner).await;
     let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
     for lookup in LOOKUPS {
         // A trim deletes nothing while an older transaction of another test is open.
-        until(20, || finds(lookup, &app)).await;
+        wait_until(20, || finds_one_row(lookup, &app)).await;
     }
 }
 
@@ -223,21 +224,21 @@ async fn each_missing_policy_is_noticed() {
     .fetch_all(&mut owner)
     .await
     .expect("policies");
-    assert_eq!(policies.len(), tenant_tables(&mut owner).await.len() + ACROSS.len());
+    assert_eq!(policies.len(), tenant_tables(&mut owner).await.len() + LOOKUP_POLICIES.len());
 
     for (policy, table) in policies {
         let copy = cluster.new_database().await;
         let mut owner = cluster.connect_owner(&copy).await;
-        add_acme(&mut owner).await;
+        insert_acme(&mut owner).await;
         run(&mut owner, format!("drop policy {policy} on {table}")).await.expect("dropped");
         assert!(!faults(&mut owner).await.is_empty(), "{policy}");
-        if ACROSS.iter().any(|across| across.policy == policy) {
+        if LOOKUP_POLICIES.iter().any(|lookup| lookup.policy == policy) {
             let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connects");
-            let mut found = 0;
+            let mut working_lookups = 0;
             for lookup in LOOKUPS {
-                found += usize::from(finds(lookup, &app).await);
+                working_lookups += usize::from(finds_one_row(lookup, &app).await);
             }
-            assert!(found < LOOKUPS.len(), "{policy}");
+            assert!(working_lookups < LOOKUPS.len(), "{policy}");
         }
     }
 }

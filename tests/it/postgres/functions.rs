@@ -1,15 +1,17 @@
-//! SQL functions: those that look across tenants, and all others.
+//! SQL functions: the lookup functions, which read rows of all tenants, and all others.
 
 use sqlx::AssertSqlSafe;
 
-use super::{count, run, work_in};
+use super::{count, run, set_session_tenant};
 use crate::harness::TestApp;
 
 /// E10: a function reaches no more rows than its purpose needs.
 #[tokio::test]
 async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner().await;
+    let mut owner = app.owner_connection().await;
+    // Name, whether the function runs with the rights of its owner, search_path, owner, and whether
+    // every role may call the function.
     let functions: Vec<(String, bool, Option<String>, String, bool)> = sqlx::query_as(
         "select proname::text, prosecdef,
                 (select c from unnest(proconfig) c where c like 'search_path=%'),
@@ -21,10 +23,13 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     .fetch_all(&mut owner)
     .await
     .expect("functions");
-    assert!(functions.iter().all(|f| f.2.is_some()), "a search_path is not pinned: {functions:?}");
+    assert!(
+        functions.iter().all(|f| f.2.is_some()),
+        "a function sets no search_path: {functions:?}"
+    );
     let lookups: Vec<_> = functions.into_iter().filter(|f| f.1).collect();
     let names: Vec<_> = lookups.iter().map(|f| f.0.as_str()).collect();
-    let known = [
+    let expected = [
         "audit_backlog",
         "audited_tenants",
         "changes_floor",
@@ -50,10 +55,10 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
         "trim_changes",
         "trim_requests",
     ];
-    assert_eq!(names, known);
-    for (name, _, _, runs_as, for_anybody) in &lookups {
-        assert_eq!(runs_as, "tenantry_lookup", "{name}");
-        assert!(!for_anybody, "{name}");
+    assert_eq!(names, expected);
+    for (name, _, _, owner, is_public) in &lookups {
+        assert_eq!(owner, "tenantry_lookup", "{name}");
+        assert!(!is_public, "{name}");
     }
 }
 
@@ -61,9 +66,9 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
 #[tokio::test]
 async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner().await;
+    let mut owner = app.owner_connection().await;
     for role in ["tenantry_app", "tenantry_lookup"] {
-        for power in [
+        for query in [
             "select count(*) from pg_roles where rolname = '$'
              and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication)",
             "select count(*) from pg_class where relowner = '$'::regrole",
@@ -73,14 +78,14 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
             "select count(*) from pg_database where datname = current_database()
              and has_database_privilege('$', oid, 'CREATE')",
         ] {
-            assert_eq!(count(&mut owner, power.replace('$', role)).await, 0, "{role}: {power}");
+            assert_eq!(count(&mut owner, query.replace('$', role)).await, 0, "{role}: {query}");
         }
     }
-    let writes = "select count(*) from pg_class where relnamespace = 'public'::regnamespace
+    let writable_tables = "select count(*) from pg_class where relnamespace = 'public'::regnamespace
                   and relkind in ('r', 'p') and relname not in ('change_marks', 'audit_chain', 'audit_outbox',
                       'data_keys', 'mail_outbox')
                   and has_any_column_privilege('tenantry_lookup', oid, 'INSERT, UPDATE')";
-    assert_eq!(count(&mut owner, writes.into()).await, 0);
+    assert_eq!(count(&mut owner, writable_tables.into()).await, 0);
     let may_log_in =
         "select count(*) from pg_roles where rolname = 'tenantry_lookup' and rolcanlogin";
     assert_eq!(count(&mut owner, may_log_in.into()).await, 0);
@@ -90,17 +95,17 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
 #[tokio::test]
 async fn tenants_are_found_by_exact_name_and_never_listed() {
     let app = TestApp::spawn().await;
-    let (a, _b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, _b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     app.platform_admin().await;
-    let pool = app.app_role().await;
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     for tenant in ["", &a.tenant_id] {
-        work_in(&mut conn, tenant).await;
-        for key in ["", "%", "_", "A", "a ", "a'or'a", "a%"] {
+        set_session_tenant(&mut conn, tenant).await;
+        for name in ["", "%", "_", "A", "a ", "a'or'a", "a%"] {
             let query = "select count(*) from find_tenant($1)";
-            let found: i64 =
-                sqlx::query_scalar(query).bind(key).fetch_one(&mut *conn).await.expect("an answer");
-            assert_eq!(found, 0, "{key}");
+            let found_tenants: i64 =
+                sqlx::query_scalar(query).bind(name).fetch_one(&mut *conn).await.expect("a count");
+            assert_eq!(found_tenants, 0, "{name:?}");
         }
         let nil = "00000000-0000-0000-0000-000000000000";
         let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
@@ -112,31 +117,31 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
     }
     let platform = "select tenant_id::text from find_tenant('platform')";
     let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("an id");
-    work_in(&mut conn, &platform).await;
+    set_session_tenant(&mut conn, &platform).await;
     let nil = "00000000-0000-0000-0000-000000000000";
     let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
-    assert_eq!(count(&mut conn, list).await, 3);
+    assert_eq!(count(&mut conn, list).await, 3, "a, b and the platform");
 }
 
 /// E10: a function reaches no more rows than its purpose needs.
 #[tokio::test]
-async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
+async fn temporary_tables_and_functions_do_not_replace_those_of_the_schema() {
     let app = TestApp::spawn().await;
-    let a = app.tenant("a").await;
-    let pool = app.app_role().await;
+    let a = app.create_tenant("a").await;
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     for table in ["tenants", "users", "credentials", "roles", "role_assignments", "sessions"] {
-        let plant = format!("create temp table {table} (like public.{table})");
-        run(&mut conn, plant).await.expect("planted");
+        let create = format!("create temp table {table} (like public.{table})");
+        run(&mut conn, create).await.expect("created");
     }
-    for plant in [
+    for create in [
         "create function pg_temp.current_tenant() returns uuid language sql return null::uuid",
         "create function pg_temp.count(text) returns bigint language sql return 7",
     ] {
-        run(&mut conn, plant.into()).await.expect("planted");
+        run(&mut conn, create.into()).await.expect("created");
     }
     let (tenant, user) = (&a.tenant_id, &a.user_id);
-    let (index, lookup) = names_of(&app, user).await;
+    let (index, lookup) = email_hashes(&app, user).await;
     for call in [
         "find_tenant('a')".to_owned(),
         format!("sign_in_tenants('{lookup}', false)"),
@@ -145,8 +150,8 @@ async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
         format!("sign_in_candidate('{tenant}', '{index}')"),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
-        let found = sqlx::query(query).fetch_all(&mut *conn).await.expect("an answer");
-        assert_eq!(found.len(), 1, "{call}");
+        let rows = sqlx::query(query).fetch_all(&mut *conn).await.expect("rows");
+        assert_eq!(rows.len(), 1, "{call}");
     }
 }
 
@@ -154,31 +159,31 @@ async fn temporary_tables_and_functions_do_not_replace_the_real_ones() {
 #[tokio::test]
 async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let pool = app.app_role().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
-    let asks = format!(
+    let query = format!(
         "select count(*) from subject_standings('{}', array['{}']::uuid[], '{}')
          where session_live or roles <> '[]' or subjects <> '[]'",
         b.tenant_id, a.user_id, a.tokens.session_id
     );
-    assert_eq!(count(&mut conn, asks).await, 0);
-    let (index, _) = names_of(&app, &a.user_id).await;
-    let asks = format!("select count(*) from sign_in_candidate('{}', '{index}')", b.tenant_id);
-    assert_eq!(count(&mut conn, asks).await, 0);
+    assert_eq!(count(&mut conn, query).await, 0);
+    let (index, _) = email_hashes(&app, &a.user_id).await;
+    let query = format!("select count(*) from sign_in_candidate('{}', '{index}')", b.tenant_id);
+    assert_eq!(count(&mut conn, query).await, 0);
 }
 
-/// E10, N15: only a caller with the keyed hash of an email learns which tenants have it, and at
-/// most three of them.
+/// E10, N15: only a caller with the keyed hash of an email learns which tenants have the email, and
+/// learns at most three of them.
 #[tokio::test]
 async fn at_most_three_tenants_are_found_by_a_whole_email() {
     let app = TestApp::spawn().await;
     let mut users = Vec::new();
     for slug in ["a", "b", "c", "d", "e"] {
-        users.push(app.tenant(slug).await.create_user("ada@both.test").await);
+        users.push(app.create_tenant(slug).await.create_user("ada@both.test").await);
     }
-    let (_, lookup) = names_of(&app, &users[0]).await;
-    let mut owner = app.owner().await;
+    let (_, lookup) = email_hashes(&app, &users[0]).await;
+    let mut owner = app.owner_connection().await;
     for change in [
         format!("update users set email_verified = true where user_id = '{}'", users[3]),
         format!("update users set state = 'disabled' where user_id = '{}'", users[0]),
@@ -186,27 +191,29 @@ async fn at_most_three_tenants_are_found_by_a_whole_email() {
     ] {
         run(&mut owner, change).await.expect("changed");
     }
-    let pool = app.app_role().await;
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
-    let mut found = async |verified: bool| -> Vec<String> {
+    let mut find_slugs = async |only_verified: bool| -> Vec<String> {
         let query = "select slug from sign_in_tenants($1::text::bytea, $2) with ordinality s,
                      lateral find_tenant(s.tenant_id::text) order by s.ordinality";
-        let query = sqlx::query_scalar(query).bind(&lookup).bind(verified);
-        query.fetch_all(&mut *conn).await.expect("an answer")
+        let query = sqlx::query_scalar(query).bind(&lookup).bind(only_verified);
+        query.fetch_all(&mut *conn).await.expect("slugs")
     };
-    assert_eq!(found(false).await, ["d", "c", "e"]);
-    assert_eq!(found(true).await, ["d"]);
+    // The tenant with the verified email is first. The disabled user and the suspended tenant are
+    // left out.
+    assert_eq!(find_slugs(false).await, ["d", "c", "e"]);
+    assert_eq!(find_slugs(true).await, ["d"]);
     let empty_email_query = "select count(*) from sign_in_tenants('', false)";
     assert_eq!(count(&mut owner, empty_email_query.into()).await, 0);
 }
 
-/// E10: the rotation of the master key works only outside of any tenant. Inside a tenant's
-/// transaction its functions find and change nothing.
+/// E10: the functions for the rotation of the master key work only without a tenant. With a tenant,
+/// they find and change nothing.
 #[tokio::test]
-async fn data_keys_of_all_tenants_are_visible_only_outside_of_a_tenant() {
+async fn data_keys_of_all_tenants_are_visible_only_without_a_tenant() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let pool = app.app_role().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     let rewrap = "select count(*) from data_keys_not_by('', null, 10) k
          where rewrap_data_key(k.tenant_id, k.wrapped, 'x', 'x')"
@@ -217,20 +224,20 @@ async fn data_keys_of_all_tenants_are_visible_only_outside_of_a_tenant() {
         b.tenant_id
     );
     for tenant in [&a.tenant_id, &b.tenant_id] {
-        work_in(&mut conn, tenant).await;
+        set_session_tenant(&mut conn, tenant).await;
         for query in [&rewrap, &direct] {
             assert_eq!(count(&mut conn, query.clone()).await, 0, "{query}");
         }
-        let listed = "select count(*) from count_data_keys()";
-        assert_eq!(count(&mut conn, listed.into()).await, 0);
+        let count_keys = "select count(*) from count_data_keys()";
+        assert_eq!(count(&mut conn, count_keys.into()).await, 0);
     }
-    work_in(&mut conn, "00000000-0000-0000-0000-000000000000").await;
-    assert_eq!(count(&mut conn, rewrap).await, 3);
+    set_session_tenant(&mut conn, "00000000-0000-0000-0000-000000000000").await;
+    assert_eq!(count(&mut conn, rewrap).await, 3, "of a, of b, and the common data key");
 }
 
-/// The two lookup keys of a user's email: in its tenant, and across tenants.
-async fn names_of(app: &TestApp, user: &str) -> (String, String) {
+/// The two keyed hashes of a user's email: for lookups in its tenant, and across tenants.
+async fn email_hashes(app: &TestApp, user: &str) -> (String, String) {
     let query = "select email_index::text, email_lookup::text from users where user_id = $1::uuid";
-    let owner = &mut app.owner().await;
+    let owner = &mut app.owner_connection().await;
     sqlx::query_as(query).bind(user).fetch_one(owner).await.expect("a user")
 }

@@ -4,20 +4,20 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::proto::v1::{CreateUserRequest, RoleLevel};
 
-use super::{count, run, state, tenant_tables, work_in};
+use super::{count, run, set_session_tenant, sqlstate, tenant_tables};
 use crate::harness::{Client, Cluster, TestApp};
 
-/// The database of a stopped server, and tenants with at least one row in every table.
-async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>) {
+/// Creates tenants with at least one row in every table. Returns the database, whose server has
+/// stopped, and the ids of the tenants.
+async fn create_full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>) {
     let app = TestApp::spawn().await;
     let mut tenants = Vec::new();
     for slug in slugs {
-        tenants.push(full_tenant(&app, slug).await.tenant_id);
+        tenants.push(create_full_tenant(&app, slug).await.tenant_id);
     }
     let database = app.database.clone();
     app.stop().await;
-    // Rows of queues may have been processed, and nobody requested a password reset, so insert
-    // some.
+    // Insert rows of queues, which may have been processed, and rows that no call created.
     let mut owner = Cluster::get().connect_owner(&database).await;
     for statement in [
         "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
@@ -34,13 +34,13 @@ async fn full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<String>)
     (database, tenants)
 }
 
-async fn app_role(database: &str) -> PgConnection {
+async fn app_role_connection(database: &str) -> PgConnection {
     PgConnection::connect(&Cluster::get().app_url(database)).await.expect("a connection")
 }
 
-async fn full_tenant(app: &TestApp, slug: &str) -> Client {
-    let admin = app.tenant(slug).await;
-    let member = admin.member("ada", &["user:read"]).await;
+async fn create_full_tenant(app: &TestApp, slug: &str) -> Client {
+    let admin = app.create_tenant(slug).await;
+    let member = admin.create_member("ada", &["user:read"]).await;
     let request = CreateUserRequest {
         email: format!("grace@{slug}.test"),
         request_id: "once".into(),
@@ -63,7 +63,7 @@ async fn rows_of(owner: &mut PgConnection, table: &str, tenant: &str) -> Vec<Val
 }
 
 /// Asserts that the row cannot be inserted. Returns the SQLSTATE.
-async fn insert(
+async fn insert_error(
     owner: &mut PgConnection,
     app: &mut PgConnection,
     table: &str,
@@ -82,13 +82,13 @@ async fn insert(
     let statement = format!(
         "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)"
     );
-    let done = sqlx::query(AssertSqlSafe(statement)).bind(row).execute(app).await;
-    state(&done.expect_err("a row in another tenant"))
+    let result = sqlx::query(AssertSqlSafe(statement)).bind(row).execute(app).await;
+    sqlstate(&result.expect_err("a row in another tenant"))
 }
 
-/// Asserts that nothing changed: no row was visible, or the privilege is missing.
+/// Asserts that a statement changed nothing: no row was visible, or the privilege is missing.
 #[track_caller]
-fn untouched(result: Result<u64, String>, what: &str) {
+fn assert_nothing_changed(result: Result<u64, String>, what: &str) {
     match result {
         Ok(rows) => assert_eq!(rows, 0, "{what}"),
         Err(code) => assert_eq!(code, "42501", "{what}"),
@@ -98,36 +98,40 @@ fn untouched(result: Result<u64, String>, what: &str) {
 /// E04: row-level security protects the rows of other tenants.
 #[tokio::test]
 async fn another_tenants_rows_cannot_be_read_changed_or_created() {
-    let (database, tenants) = full_tenants(["a", "b"]).await;
+    let (database, tenants) = create_full_tenants(["a", "b"]).await;
     let (a, b) = (&tenants[0], &tenants[1]);
     let mut owner = Cluster::get().connect_owner(&database).await;
-    let mut conn = app_role(&database).await;
-    work_in(&mut conn, a).await;
+    let mut conn = app_role_connection(&database).await;
+    set_session_tenant(&mut conn, a).await;
 
     for table in tenant_tables(&mut owner).await {
-        let own = rows_of(&mut owner, &table, a).await.len();
-        let others = rows_of(&mut owner, &table, b).await;
-        assert!(own > 0 && !others.is_empty(), "{table} is not covered: add rows above");
+        let own_rows = rows_of(&mut owner, &table, a).await.len();
+        let other_rows = rows_of(&mut owner, &table, b).await;
+        assert!(own_rows > 0 && !other_rows.is_empty(), "{table} is empty: add rows in this file");
 
-        let seen = count(&mut conn, format!("select count(*) from {table}")).await;
-        assert_eq!(usize::try_from(seen), Ok(own), "{table}");
-        for of_b in [
+        let visible_rows = count(&mut conn, format!("select count(*) from {table}")).await;
+        assert_eq!(usize::try_from(visible_rows), Ok(own_rows), "{table}");
+        for statement in [
             format!("update {table} set tenant_id = tenant_id where tenant_id = '{b}'"),
             format!("delete from {table} where tenant_id = '{b}'"),
         ] {
-            untouched(run(&mut conn, of_b.clone()).await, &of_b);
+            assert_nothing_changed(run(&mut conn, statement.clone()).await, &statement);
         }
         let give_away = format!("update {table} set tenant_id = '{b}'");
         assert_eq!(run(&mut conn, give_away).await, Err("42501".into()), "{table}");
-        assert_eq!(insert(&mut owner, &mut conn, &table, &others[0]).await, "42501", "{table}");
-        assert_eq!(rows_of(&mut owner, &table, b).await, others, "{table}");
+        assert_eq!(
+            insert_error(&mut owner, &mut conn, &table, &other_rows[0]).await,
+            "42501",
+            "{table}"
+        );
+        assert_eq!(rows_of(&mut owner, &table, b).await, other_rows, "{table}");
     }
 }
 
 /// E03: a transaction without a tenant sees no row.
 #[tokio::test]
 async fn without_a_tenant_no_row_is_visible() {
-    let (database, tenants) = full_tenants(["a"]).await;
+    let (database, tenants) = create_full_tenants(["a"]).await;
     let a = &tenants[0];
     let mut owner = Cluster::get().connect_owner(&database).await;
     let tables = tenant_tables(&mut owner).await;
@@ -141,21 +145,25 @@ async fn without_a_tenant_no_row_is_visible() {
         Some("00000000-0000-0000-0000-000000000001".into()),
     ];
     for setting in not_a_tenant {
-        let mut conn = app_role(&database).await;
+        let mut conn = app_role_connection(&database).await;
         if let Some(setting) = &setting {
-            work_in(&mut conn, setting).await;
+            set_session_tenant(&mut conn, setting).await;
         }
         for table in &tables {
             let rows = rows_of(&mut owner, table, a).await;
             let what = format!("{table} with {setting:?}");
-            let seen = count(&mut conn, format!("select count(*) from {table}")).await;
-            assert_eq!(seen, 0, "{what}");
-            untouched(run(&mut conn, format!("delete from {table}")).await, &what);
-            untouched(
+            let visible_rows = count(&mut conn, format!("select count(*) from {table}")).await;
+            assert_eq!(visible_rows, 0, "{what}");
+            assert_nothing_changed(run(&mut conn, format!("delete from {table}")).await, &what);
+            assert_nothing_changed(
                 run(&mut conn, format!("update {table} set tenant_id = tenant_id")).await,
                 &what,
             );
-            assert_eq!(insert(&mut owner, &mut conn, table, &rows[0]).await, "42501", "{what}");
+            assert_eq!(
+                insert_error(&mut owner, &mut conn, table, &rows[0]).await,
+                "42501",
+                "{what}"
+            );
             assert_eq!(rows_of(&mut owner, table, a).await, rows, "{what}");
         }
     }
@@ -164,7 +172,7 @@ async fn without_a_tenant_no_row_is_visible() {
 /// E14: the planner's statistics do not reveal rows of other tenants.
 #[tokio::test]
 async fn statistics_reveal_no_rows() {
-    let (database, tenants) = full_tenants(["a"]).await;
+    let (database, tenants) = create_full_tenants(["a"]).await;
     let mut owner = Cluster::get().connect_owner(&database).await;
     run(&mut owner, "analyze".into()).await.expect("analyzed");
     let query = || {
@@ -173,7 +181,7 @@ async fn statistics_reveal_no_rows() {
             .to_owned()
     };
     assert!(count(&mut owner, query()).await > 0);
-    let mut conn = app_role(&database).await;
-    work_in(&mut conn, &tenants[0]).await;
+    let mut conn = app_role_connection(&database).await;
+    set_session_tenant(&mut conn, &tenants[0]).await;
     assert_eq!(count(&mut conn, query()).await, 0);
 }

@@ -26,24 +26,25 @@ async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
 
 /// Runs a statement. Returns the number of changed rows, or the SQLSTATE of the error.
 async fn run(conn: &mut PgConnection, statement: String) -> Result<u64, String> {
-    let done = sqlx::query(AssertSqlSafe(statement)).execute(conn).await;
-    done.map(|done| done.rows_affected()).map_err(|error| state(&error))
+    let result = sqlx::query(AssertSqlSafe(statement)).execute(conn).await;
+    result.map(|done| done.rows_affected()).map_err(|error| sqlstate(&error))
 }
 
+/// The result of a counting query.
 async fn count(conn: &mut PgConnection, query: String) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(conn).await.expect("a count")
 }
 
-fn state(error: &sqlx::Error) -> String {
+fn sqlstate(error: &sqlx::Error) -> String {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.expect("an answer of Postgres").into_owned()
+    code.expect("an error of Postgres").into_owned()
 }
 
 /// Sets the tenant for the whole session, which the service never does.
-async fn work_in(conn: &mut PgConnection, tenant: &str) {
+async fn set_session_tenant(conn: &mut PgConnection, tenant: &str) {
     sqlx::query("select set_config('tenantry.tenant', $1, false)")
         .bind(tenant)
         .execute(conn)
         .await
-        .expect("set");
+        .expect("the tenant is set");
 }

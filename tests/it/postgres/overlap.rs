@@ -8,24 +8,24 @@ use tenantry::proto::v1::{
 use super::tenant_tables;
 use crate::harness::{Client, PASSWORD, TestApp, mask};
 
-/// Typical calls, all of which must succeed.
-async fn work(acme: &Client, name: &str) {
+/// Makes typical calls. All of them must succeed.
+async fn make_calls(acme: &Client, name: &str) {
     let anonymous = Client::anonymous(acme.channel.clone());
-    let member = acme.member(name, &["doc:read"]).await;
+    let member = acme.create_member(name, &["doc:read"]).await;
     let request = RefreshRequest {
         refresh_token: member.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
     };
-    let next = member.auth().refresh(request).await.expect("refreshes").into_inner();
-    let member = member.with_token(&next.access_token);
-    member.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
-    let check = |user: &str| CheckRequest {
+    let refreshed = member.auth().refresh(request).await.expect("refreshes").into_inner();
+    let member = member.with_token(&refreshed.access_token);
+    member.auth().who_am_i(WhoAmIRequest {}).await.expect("the token is valid");
+    let check_request = |user: &str| CheckRequest {
         user_id: user.into(),
         permission: "doc:read".into(),
         explain: true,
         ..CheckRequest::default()
     };
-    assert!(acme.decide(check(&member.user_id)).await.allowed);
+    assert!(acme.decide(check_request(&member.user_id)).await.allowed);
     let update = UpdateUserRequest {
         user_id: member.user_id.clone(),
         display_name: Some(name.into()),
@@ -63,26 +63,26 @@ async fn expand(owner: &mut PgConnection, table: &str) {
     panic!("no lock on {table} in 50 attempts");
 }
 
-/// Statements that were prepared before also continue to work ("cached plan must not change
-/// result type").
+/// No call fails with "cached plan must not change result type", although its statements were
+/// prepared before the change.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_growing_schema_fails_no_call() {
+async fn no_call_fails_while_the_schema_is_extended() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    work(&acme, "before").await;
-    let mut owner = app.owner().await;
+    let acme = app.create_tenant("acme").await;
+    make_calls(&acme, "before").await;
+    let mut owner = app.owner_connection().await;
     let tables = tenant_tables(&mut owner).await;
     assert!(tables.len() > 10, "{tables:?}");
-    let grow = async {
+    let extend_schema = async {
         for table in &tables {
             expand(&mut owner, table).await;
         }
     };
-    let serve = async {
+    let call_server = async {
         for n in 0..5 {
-            work(&acme, &format!("while-{n}")).await;
+            make_calls(&acme, &format!("while-{n}")).await;
         }
     };
-    tokio::join!(grow, serve);
-    work(&acme, "after").await;
+    tokio::join!(extend_schema, call_server);
+    make_calls(&acme, "after").await;
 }

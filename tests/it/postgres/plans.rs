@@ -2,15 +2,15 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{run, work_in};
+use super::{run, set_session_tenant};
 use crate::harness::TestApp;
 
 /// E15: row-level security does not prevent the use of indexes.
 #[tokio::test]
-async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
+async fn frequent_queries_use_an_index_that_begins_with_the_tenant() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner().await;
-    for fill in [
+    let mut owner = app.owner_connection().await;
+    for statement in [
         "insert into tenants (tenant_id, name, slug)
          select gen_random_uuid(), 'Tenant', 't-' || n from generate_series(1, 3000) n",
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
@@ -25,8 +25,8 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
         "insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
          select u.tenant_id, gen_random_uuid(), user_id, role_id from users u
          join roles r on r.tenant_id = u.tenant_id and r.name = 'r-1'",
-        // Written in one statement, because the server seals events that it finds unsealed.
-        "with made as (
+        // One statement inserts both, because the server adds events that are not in the chain.
+        "with new_events as (
              insert into audit_events
                  (tenant_id, event_id, kind, actor_id, target_id, request_id, created_at)
              select u.tenant_id, gen_random_uuid(), 'kind-' || n, user_id, user_id, '',
@@ -35,24 +35,24 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
              returning tenant_id, event_id
          )
          insert into audit_chain select tenant_id, row_number() over (partition by tenant_id),
-             event_id, sha256('') from made",
+             event_id, sha256('') from new_events",
         "analyze",
     ] {
-        run(&mut owner, fill.into()).await.expect(fill);
+        run(&mut owner, statement.into()).await.expect(statement);
     }
-    // The first user, so that the page after it is full.
+    // The first user, so that the page after this user is full.
     let query = "select tenant_id::text, user_id::text from users order by 1, 2 limit 1";
     let (tenant, user): (String, String) =
         sqlx::query_as(query).fetch_one(&mut owner).await.expect("a user");
-    let pool = app.app_role().await;
+    let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
-    work_in(&mut conn, &tenant).await;
+    set_session_tenant(&mut conn, &tenant).await;
 
     for query in [
         "select * from tenants where tenant_id = '$t'",
         "select * from users where tenant_id = '$t' and email_index = sha256('7')",
         "select * from users where tenant_id = '$t' and user_id > '$u' order by user_id limit 50",
-        // An index is used even when the query does not name the tenant.
+        // An index is used even when the query has no condition on the tenant.
         "select * from users where user_id = '$u'",
         "select * from sessions where tenant_id = '$t' and session_id = '$u' and user_id = '$u'",
         "select * from sessions where tenant_id = '$t' and user_id = '$u' and session_id > '$u'
@@ -78,7 +78,7 @@ async fn hot_queries_use_an_index_that_begins_with_the_tenant() {
             sqlx::query_scalar(explain).fetch_all(&mut *conn).await.expect("a plan");
         let plan = plan.join("\n");
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{query}\n{plan}");
-        // The setting is read once, not for each row.
+        // Postgres reads the tenant setting once, not for each row.
         assert!(plan.contains("InitPlan"), "{query}\n{plan}");
         // A page must not sort all rows of the tenant.
         assert!(!plan.contains("Sort"), "{query}\n{plan}");

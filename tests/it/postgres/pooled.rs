@@ -13,7 +13,8 @@ fn one_connection(app: &TestApp) -> Db {
     Db::connect(&Cluster::get().app_url(&app.database).into(), 1).expect("a pool")
 }
 
-async fn tenant_left(db: &Db) -> Option<String> {
+/// The tenant setting of the connection, outside of a transaction.
+async fn tenant_setting(db: &Db) -> Option<String> {
     let query = "select nullif(current_setting('tenantry.tenant', true), '')";
     sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("a setting")
 }
@@ -22,37 +23,38 @@ async fn tenant_left(db: &Db) -> Option<String> {
 #[tokio::test]
 async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     let app = TestApp::spawn().await;
-    let tenant = TenantId(app.tenant("a").await.tenant_id.parse().expect("an id"));
+    let tenant = TenantId(app.create_tenant("a").await.tenant_id.parse().expect("an id"));
     let db = one_connection(&app);
 
     let tx = db.begin(tenant).await.expect("begun");
     tx.commit().await.expect("committed");
-    assert_eq!(tenant_left(&db).await, None);
+    assert_eq!(tenant_setting(&db).await, None);
 
     drop(db.begin(tenant).await.expect("begun"));
-    assert_eq!(tenant_left(&db).await, None);
+    assert_eq!(tenant_setting(&db).await, None);
 
     let mut tx = db.begin(tenant).await.expect("begun");
     sqlx::query("select 1 / 0").execute(tx.conn()).await.expect_err("a broken transaction");
     drop(tx);
-    assert_eq!(tenant_left(&db).await, None);
+    assert_eq!(tenant_setting(&db).await, None);
 
     let mut tx = db.begin(tenant).await.expect("begun");
     sqlx::query("savepoint before").execute(tx.conn()).await.expect("a savepoint");
-    tx.switch_tenant(TenantId::new()).await.expect("entered");
+    tx.switch_tenant(TenantId::new()).await.expect("the tenant is switched");
     sqlx::query("rollback to savepoint before").execute(tx.conn()).await.expect("rolled back");
     let query = "select current_tenant()";
-    let now: uuid::Uuid = sqlx::query_scalar(query).fetch_one(tx.conn()).await.expect("a tenant");
-    assert_eq!(now, tenant.0);
+    let tenant_after_rollback: uuid::Uuid =
+        sqlx::query_scalar(query).fetch_one(tx.conn()).await.expect("a tenant");
+    assert_eq!(tenant_after_rollback, tenant.0);
     tx.commit().await.expect("committed");
-    assert_eq!(tenant_left(&db).await, None);
+    assert_eq!(tenant_setting(&db).await, None);
 }
 
 /// E06: a tenant setting never reaches another transaction.
 #[tokio::test]
 async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;
-    let a = app.tenant("a").await;
+    let a = app.create_tenant("a").await;
     let db = one_connection(&app);
     let (tenant, user, nil) = (&a.tenant_id, &a.user_id, uuid::Uuid::nil());
     for call in [
@@ -69,8 +71,8 @@ async fn functions_that_set_the_tenant_reset_it() {
         ),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
-        sqlx::query(query).fetch_all(db.pool()).await.expect("an answer");
-        assert_eq!(tenant_left(&db).await, None, "{call}");
+        sqlx::query(query).fetch_all(db.pool()).await.expect("the function runs");
+        assert_eq!(tenant_setting(&db).await, None, "{call}");
     }
 }
 
@@ -78,12 +80,12 @@ async fn functions_that_set_the_tenant_reset_it() {
 #[tokio::test]
 async fn many_callers_on_few_connections_see_only_their_own_tenant() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let members = Arc::new([a, b]);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let admins = Arc::new([a, b]);
     let calls = (0..200).map(|n| {
-        let members = members.clone();
+        let admins = admins.clone();
         async move {
-            let caller = &members[n % 2];
+            let caller = &admins[n % 2];
             let users = caller.users().list_users(ListUsersRequest::default()).await;
             let users = users.expect("users").into_inner().users;
             let emails: Vec<_> = users.into_iter().map(|user| user.email).collect();

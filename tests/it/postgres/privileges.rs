@@ -7,17 +7,18 @@ use tenantry::{
     server::{self, Listeners},
 };
 
-use crate::harness::{Cluster, TestApp, within};
+use crate::harness::{Cluster, TestApp, within_seconds};
 
-/// The error with which a server with this DATABASE_URL refuses to start.
-async fn refusal(database: &str, url: String) -> String {
+/// Starts a server with this DATABASE_URL. Returns the error with which the start fails.
+async fn start_error(database: &str, url: String) -> String {
     let mut values = TestApp::values(database);
     values.set("DATABASE_URL", url);
     let config = Config::check(&values).expect("settings");
-    let listeners = Listeners::bind(&config.server).await.expect("ports");
+    let listeners = Listeners::bind(&config.server).await.expect("the listeners are bound");
     let app = App::build(config).expect("the app builds");
-    let served = within(10, Box::pin(server::serve(app, listeners, std::future::pending()))).await;
-    served.expect_err("it should not start").to_string()
+    let served =
+        within_seconds(10, Box::pin(server::serve(app, listeners, std::future::pending()))).await;
+    served.expect_err("the start should fail").to_string()
 }
 
 /// E02: no role of the service bypasses row-level security.
@@ -26,10 +27,10 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
     let mut owner = cluster.connect_owner(&database).await;
-    let as_owner = refusal(&database, cluster.owner_url(&database)).await;
-    assert!(as_owner.contains("row-level security does not bind"), "{as_owner}");
+    let error = start_error(&database, cluster.owner_url(&database)).await;
+    assert!(error.contains("can bypass row-level security"), "{error}");
 
-    for power in [
+    for create_role in [
         "create role it_power login superuser",
         "create role it_power login bypassrls",
         "create role it_power login; grant postgres to it_power",
@@ -39,10 +40,10 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
         "create role it_power login; grant tenantry_lookup to it_power",
         "create role it_power login; alter table changes owner to it_power",
     ] {
-        raw_sql(AssertSqlSafe(power)).execute(&mut owner).await.expect(power);
+        raw_sql(AssertSqlSafe(create_role)).execute(&mut owner).await.expect(create_role);
         let url = cluster.app_url(&database).replace("tenantry_app@", "it_power@");
-        let message = refusal(&database, url).await;
-        assert!(message.contains("row-level security does not bind"), "{power}: {message}");
+        let error = start_error(&database, url).await;
+        assert!(error.contains("can bypass row-level security"), "{create_role}: {error}");
         let clean_up = "reassign owned by it_power to postgres; drop role it_power;
                         drop role if exists it_between";
         raw_sql(clean_up).execute(&mut owner).await.expect("cleaned up");

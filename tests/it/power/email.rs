@@ -1,10 +1,9 @@
-//! A user's change of the own email requires more than an access token, and the old address gets
-//! a notice.
+//! To change its own email, a user needs more than an access token. The old address gets a notice.
 
 use tenantry::proto::v1::{UpdateUserRequest, UpdateUserResponse};
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, MailServer, PASSWORD, TestApp, refused};
+use crate::harness::{Client, MailServer, PASSWORD, TestApp, assert_refused};
 
 async fn change_own_email(
     client: &Client,
@@ -24,29 +23,29 @@ async fn change_own_email(
 async fn age_sessions(app: &TestApp, minutes: i32) {
     sqlx::query("update sessions set created_at = created_at - make_interval(mins => $1)")
         .bind(minutes)
-        .execute(&mut app.owner().await)
+        .execute(&mut app.owner_connection().await)
         .await
-        .expect("moved");
+        .expect("the sessions are older");
 }
 
 /// N11: the same with and without the permission `user:update`.
 #[tokio::test]
 async fn a_stolen_access_token_cannot_change_the_email() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
     age_sessions(&app, 5).await;
 
     for client in [&acme, &ada] {
         let refusal = change_own_email(client, "mine@acme.test", None).await;
-        refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
+        assert_refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
         let unchanged_reply =
             change_own_email(client, &client.email, None).await.expect("nothing changes");
         assert_eq!(unchanged_reply.into_inner().user.expect("the user").email, client.email);
         let refusal = change_own_email(client, "mine@acme.test", Some("wrong")).await;
-        refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        assert_refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    assert_eq!(app.audited(&acme.tenant_id, "email_change_failed").await, 2);
+    assert_eq!(app.audit_event_count(&acme.tenant_id, "email_change_failed").await, 2);
     for (client, email) in [(&acme, "boss@acme.test"), (&ada, "new@acme.test")] {
         change_own_email(client, email, Some(PASSWORD)).await.expect("with the password");
         app.anonymous().login("acme", email, PASSWORD).await;
@@ -57,8 +56,8 @@ async fn a_stolen_access_token_cannot_change_the_email() {
 #[tokio::test]
 async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
     age_sessions(&app, 4).await;
     change_own_email(&ada, "fresh@acme.test", None).await.expect("within five minutes");
     age_sessions(&app, 1).await;
@@ -69,43 +68,45 @@ async fn a_recent_sign_in_allows_the_change_but_a_refresh_does_not() {
     let pair = app.anonymous().auth().refresh(request).await.expect("refreshed").into_inner();
     let refusal =
         change_own_email(&ada.with_token(&pair.access_token), "late@acme.test", None).await;
-    refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
+    assert_refused(refusal, Code::PermissionDenied, "SIGN_IN_NOT_FRESH");
     let new_session = app.anonymous().login("acme", "fresh@acme.test", PASSWORD).await;
-    change_own_email(&new_session, "again@acme.test", None).await.expect("signed in anew");
+    change_own_email(&new_session, "again@acme.test", None).await.expect("the sign-in is recent");
     // Even after a recent sign-in, a password in the request must be correct. A user without a
     // password can only use a recent sign-in.
     let refusal = change_own_email(&new_session, "more@acme.test", Some("wrong")).await;
-    refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// N11: wrong passwords in Login and in `UpdateUser` have one common limit.
+/// N11: wrong passwords in `Login` and in `UpdateUser` have one common limit.
 #[tokio::test]
 async fn wrong_passwords_count_as_failed_sign_ins() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
     for _ in 0..10 {
         let refusal = change_own_email(&ada, "mine@acme.test", Some("wrong")).await;
-        refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        assert_refused(refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    let mut limited = change_own_email(&ada, "mine@acme.test", Some("wrong")).await;
-    if limited.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) {
-        limited = change_own_email(&ada, "mine@acme.test", Some(PASSWORD)).await;
+    let mut reply = change_own_email(&ada, "mine@acme.test", Some("wrong")).await;
+    // One of the ten failures may be missing in the count, for example after a timeout of Redis.
+    if reply.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated) {
+        reply = change_own_email(&ada, "mine@acme.test", Some(PASSWORD)).await;
     }
-    refused(limited, Code::ResourceExhausted, "RATE_LIMITED");
+    assert_refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N11: the owner of the old address is informed of the change.
+/// N11: the owner of the old address learns of the change. The notice contains no text of the
+/// tenant.
 #[tokio::test]
-async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant() {
+async fn the_old_address_gets_a_notice_of_every_change() {
     let server = MailServer::start().await;
     let url = server.url.clone();
     let app = TestApp::with(|values| values.set("MAIL_URL", url)).await;
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
 
     change_own_email(&ada, "new@acme.test", Some(PASSWORD)).await.expect("changed");
-    let mail = server.nth(1).await;
+    let mail = server.wait_for_mail(1).await;
     assert_eq!(mail.to, ada.email);
     assert!(mail.text.contains("was changed") && mail.text.contains(&ada.user_id), "{}", mail.text);
     for unwanted in ["The acme company", "acme company", "new@acme.test"] {
@@ -116,9 +117,9 @@ async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant(
         email: Some("newer@acme.test".into()),
         ..UpdateUserRequest::default()
     };
-    acme.users().update_user(request.clone()).await.expect("changed by another");
-    assert_eq!(server.nth(2).await.to, "new@acme.test");
-    acme.users().update_user(request).await.expect("the same");
+    acme.users().update_user(request.clone()).await.expect("the administrator changes the email");
+    assert_eq!(server.wait_for_mail(2).await.to, "new@acme.test");
+    acme.users().update_user(request).await.expect("nothing changes");
     let renamed = UpdateUserRequest {
         user_id: ada.user_id.clone(),
         display_name: Some("Ada".into()),
@@ -126,5 +127,5 @@ async fn the_old_address_is_notified_of_every_change_without_text_of_the_tenant(
     };
     acme.users().update_user(renamed).await.expect("renamed");
     change_own_email(&acme, "boss@acme.test", Some(PASSWORD)).await.expect("changed");
-    assert_eq!(server.nth(3).await.to, acme.email, "no other mail was sent");
+    assert_eq!(server.wait_for_mail(3).await.to, acme.email, "no other mail was sent");
 }

@@ -7,7 +7,7 @@ use tenantry::{
 use time::Duration;
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, refused};
+use crate::harness::{Client, TestApp, assert_refused};
 
 async fn create(
     client: &Client,
@@ -22,70 +22,78 @@ async fn create(
     client.service_accounts().create_api_key(request).await
 }
 
-fn ends(made: Response<CreateApiKeyResponse>) -> i64 {
-    made.into_inner().api_key.expect("a key").expire_time.expect("an end").seconds
+/// The expiry of a created key, in Unix seconds.
+fn expiry(response: Response<CreateApiKeyResponse>) -> i64 {
+    response.into_inner().api_key.expect("a key").expire_time.expect("an expiry").seconds
 }
 
-/// N11: the same with and without the permission `api_key:create`.
+/// N11: not even with the permission `api_key:create`.
 #[tokio::test]
 async fn a_service_account_cannot_create_a_key_for_itself() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let account = acme.create_service_account("maker", &["api_key:create"]).await;
     let secret = acme.create_api_key(&account).await.secret;
-    let itself = app.anonymous().exchange(&secret).await;
-    refused(create(&itself, &account, None).await, Code::PermissionDenied, "OWN_API_KEY");
+    let account_client = app.anonymous().exchange(&secret).await;
+    assert_refused(
+        create(&account_client, &account, None).await,
+        Code::PermissionDenied,
+        "OWN_API_KEY",
+    );
 }
 
 /// N11: a service account cannot use a second account to extend its own expiry.
 #[tokio::test]
-async fn a_key_created_with_a_key_ends_with_it() {
+async fn a_key_that_a_service_account_creates_expires_with_the_accounts_own_key() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let maker = acme.create_service_account("maker", &["api_key:create"]).await;
     let other = acme.create_service_account("other", &[]).await;
-    acme.assign(&other, &acme.role_named("maker").await).await;
+    acme.assign(&other, &acme.role_id("maker").await).await;
     let first = create(&acme, &maker, Some(2)).await.expect("a key").into_inner();
-    let end = first.api_key.expect("a key").expire_time.expect("an end").seconds;
-    let itself = app.anonymous().exchange(&first.secret).await;
+    let first_expiry = first.api_key.expect("a key").expire_time.expect("an expiry").seconds;
+    let account_client = app.anonymous().exchange(&first.secret).await;
 
-    let refusal = create(&itself, &other, Some(3)).await;
-    refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-    assert!(ends(create(&itself, &other, Some(1)).await.expect("sooner")) < end);
+    let refusal = create(&account_client, &other, Some(3)).await;
+    assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    assert!(
+        expiry(create(&account_client, &other, Some(1)).await.expect("an earlier expiry"))
+            < first_expiry
+    );
     assert_eq!(
-        ends(create(&itself, &other, None).await.expect("with the latest possible end")),
-        end
+        expiry(create(&account_client, &other, None).await.expect("the latest possible expiry")),
+        first_expiry
     );
 }
 
 /// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
-async fn a_key_ends_no_later_than_its_creators_rights() {
+async fn a_key_expires_no_later_than_its_creators_rights() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let user = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&user, &acme.system_role("org_admin").await).await;
-    let temporary = app.sign_in_as(&user, &acme).await;
+    let temporary = app.create_session(&user, &acme).await;
     let in_an_hour = clock::now().unix_timestamp() + 3600;
-    // The limit also holds for an account without roles.
-    for (name, permissions) in [("empty", &[][..]), ("sends", &["invoice:send"][..])] {
+    // The limit also applies to an account without roles.
+    for (name, permissions) in [("empty", &[][..]), ("sending", &["invoice:send"][..])] {
         let account = acme.create_service_account(name, permissions).await;
         let refusal = create(&temporary, &account, Some(1)).await;
-        refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-        assert!(ends(create(&temporary, &account, None).await.expect("a key")) <= in_an_hour);
+        assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+        assert!(expiry(create(&temporary, &account, None).await.expect("a key")) <= in_an_hour);
     }
     // A grant of the account that expires before the creator's grant sets no limit.
-    let may_make = acme.create_role("makes", RoleLevel::Member, &["api_key:create"]).await;
-    let sends = acme.create_role("sends on", RoleLevel::Member, &["invoice:send"]).await;
+    let key_creator = acme.create_role("key creator", RoleLevel::Member, &["api_key:create"]).await;
+    let sender = acme.create_role("sender", RoleLevel::Member, &["invoice:send"]).await;
     let user = acme.create_user_without_password("maker@acme.test").await;
-    acme.assign(&user, &may_make).await;
-    acme.assign_for_an_hour(&user, &sends).await;
+    acme.assign(&user, &key_creator).await;
+    acme.assign_for_an_hour(&user, &sender).await;
     let brief = acme.create_service_account("brief", &[]).await;
-    acme.assign_for_an_hour(&brief, &sends).await;
-    let sooner = "update role_assignments set expires_at = expires_at - interval '1 minute'
+    acme.assign_for_an_hour(&brief, &sender).await;
+    let shorten = "update role_assignments set expires_at = expires_at - interval '1 minute'
                   where user_id = $1::uuid";
-    let mut owner = app.owner().await;
-    sqlx::query(sooner).bind(&brief).execute(&mut owner).await.expect("moved");
-    let maker = app.sign_in_as(&user, &acme).await;
-    assert!(ends(create(&maker, &brief, Some(30)).await.expect("a key")) > in_an_hour);
+    let mut owner = app.owner_connection().await;
+    sqlx::query(shorten).bind(&brief).execute(&mut owner).await.expect("the expiry is moved");
+    let maker = app.create_session(&user, &acme).await;
+    assert!(expiry(create(&maker, &brief, Some(30)).await.expect("a key")) > in_an_hour);
 }

@@ -17,10 +17,11 @@ use tenantry::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Method, TestApp, reason, refused, struct_of};
+use crate::harness::{Client, Method, TestApp, assert_refused, reason, struct_of};
 
-fn with_power() -> Vec<MethodPolicy> {
-    let policies = Policies::load().expect("the table");
+/// The methods whose policy has a `power` over others.
+fn methods_with_power() -> Vec<MethodPolicy> {
+    let policies = Policies::load().expect("the policies load");
     policies
         .iter()
         .filter(|method| method.power.is_some_and(|power| power != Power::Nothing))
@@ -35,54 +36,55 @@ fn permissions(method: &MethodPolicy) -> Vec<String> {
     }
 }
 
-/// Objects of a call: a user, a service account with a key, a role of both, and a role without
-/// holders.
+/// Objects of a call: a user, a service account with a key, a role that both hold, and a role that
+/// nobody holds.
 struct Target {
     user: String,
     session: String,
     account: String,
     key: String,
-    held: String,
-    unheld: String,
+    held_role: String,
+    unheld_role: String,
     level: RoleLevel,
     permissions: Vec<String>,
 }
 
 impl Target {
     async fn new(admin: &Client, name: &str, level: RoleLevel, permissions: &[&str]) -> Self {
-        let held = admin.create_role(&format!("{name} held"), level, permissions).await;
-        let unheld = admin.create_role(&format!("{name} unheld"), level, permissions).await;
+        let held_role = admin.create_role(&format!("{name} held"), level, permissions).await;
+        let unheld_role = admin.create_role(&format!("{name} unheld"), level, permissions).await;
         let user = admin.create_user_without_password(&format!("{name}@acme.test")).await;
         let account = admin.create_service_account(name, &[]).await;
         let key = admin.create_api_key(&account).await.api_key.expect("a key").id;
-        admin.assign(&user, &held).await;
-        admin.assign(&account, &held).await;
+        admin.assign(&user, &held_role).await;
+        admin.assign(&account, &held_role).await;
         Self {
             user,
             session: String::new(),
             account,
             key,
-            held,
-            unheld,
+            held_role,
+            unheld_role,
             level,
             permissions: permissions.iter().map(|text| (*text).to_owned()).collect(),
         }
     }
 
-    async fn signed_in(mut self, app: &TestApp, like: &Client) -> Self {
-        let itself = app.sign_in_as(&self.user, like).await;
-        let me = itself.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
+    /// Signs in the user. The session is a copy of that of `template`.
+    async fn with_session(mut self, app: &TestApp, template: &Client) -> Self {
+        let user = app.create_session(&self.user, template).await;
+        let me = user.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
         self.session = me.into_inner().session_id;
         self
     }
 
     /// A request of a method that gives, takes or uses all rights of the target.
-    fn act(&self, method: &str) -> Vec<u8> {
-        let (user_id, role_id) = (self.user.clone(), self.held.clone());
-        let more = [self.permissions.clone(), vec!["more:added".to_owned()]].concat();
+    fn request(&self, method: &str) -> Vec<u8> {
+        let (user_id, role_id) = (self.user.clone(), self.held_role.clone());
+        let added = [self.permissions.clone(), vec!["more:added".to_owned()]].concat();
         match method {
             "AssignRole" => {
-                let role_id = self.unheld.clone();
+                let role_id = self.unheld_role.clone();
                 AssignRoleRequest { user_id, role_id, ..Default::default() }.encode_to_vec()
             }
             "UnassignRole" => {
@@ -95,10 +97,10 @@ impl Target {
                 ..Default::default()
             }
             .encode_to_vec(),
-            "UpdateRole" => UpdateRoleRequest { role_id, permissions: more, ..Default::default() }
+            "UpdateRole" => UpdateRoleRequest { role_id, permissions: added, ..Default::default() }
                 .encode_to_vec(),
             "DeleteRole" => {
-                let role_id = self.unheld.clone();
+                let role_id = self.unheld_role.clone();
                 DeleteRoleRequest { role_id, ..Default::default() }.encode_to_vec()
             }
             "UpdateUser" => {
@@ -130,48 +132,49 @@ impl Target {
                 ..Default::default()
             }
             .encode_to_vec(),
-            other => panic!("{other} has power over others, but no act in this file"),
+            other => panic!("{other} has power over others, but no request in this file"),
         }
     }
 }
 
 /// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
-async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() {
+async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let methods = with_power();
+    let acme = app.create_tenant("acme").await;
+    let methods = methods_with_power();
     assert!(methods.len() >= 15, "{}", methods.len());
-    let more = Target::new(&acme, "more", RoleLevel::Viewer, &["secret:read"]).await;
-    let more = more.signed_in(&app, &acme).await;
-    let above = Target::new(&acme, "above", RoleLevel::Manager, &[]).await;
-    let above = above.signed_in(&app, &acme).await;
-    for (at, method) in methods.iter().enumerate() {
+    let with_more_permissions =
+        Target::new(&acme, "more", RoleLevel::Viewer, &["secret:read"]).await;
+    let with_more_permissions = with_more_permissions.with_session(&app, &acme).await;
+    let with_higher_level = Target::new(&acme, "above", RoleLevel::Manager, &[]).await;
+    let with_higher_level = with_higher_level.with_session(&app, &acme).await;
+    for (number, method) in methods.iter().enumerate() {
         let name = method.path.rsplit('/').next().expect("a name");
-        let weak = acme.create_user_without_password(&format!("weak{at}@acme.test")).await;
-        let needed = permissions(method);
-        let needed: Vec<_> = needed.iter().map(String::as_str).collect();
-        let role = acme.create_role(&format!("weak{at}"), RoleLevel::Member, &needed).await;
-        acme.assign(&weak, &role).await;
-        let weak = app.sign_in_as(&weak, &acme).await;
+        let weak_user = acme.create_user_without_password(&format!("weak{number}@acme.test")).await;
+        let required = permissions(method);
+        let required: Vec<_> = required.iter().map(String::as_str).collect();
+        let role = acme.create_role(&format!("weak{number}"), RoleLevel::Member, &required).await;
+        acme.assign(&weak_user, &role).await;
+        let weak_client = app.create_session(&weak_user, &acme).await;
 
         let before = app.rows_of(&acme.tenant_id).await;
-        for target in [&more, &above] {
-            let reply = Method::call_path(&weak, &method.path, target.act(name)).await;
+        for target in [&with_more_permissions, &with_higher_level] {
+            let reply = Method::call_path(&weak_client, &method.path, target.request(name)).await;
             let status = reply.expect_err(&method.path);
             assert_eq!(status.code(), Code::PermissionDenied, "{}: {status:?}", method.path);
             let reason = reason(&status);
-            let expected = ["GRANT_NOT_HELD", "LEVEL_TOO_HIGH"];
-            assert!(expected.contains(&reason.as_str()), "{}: {reason}", method.path);
+            let reasons = ["GRANT_NOT_HELD", "LEVEL_TOO_HIGH"];
+            assert!(reasons.contains(&reason.as_str()), "{}: {reason}", method.path);
         }
         assert_eq!(app.rows_of(&acme.tenant_id).await, before, "{}", method.path);
     }
-    for (at, method) in methods.iter().enumerate() {
+    for (number, method) in methods.iter().enumerate() {
         let name = method.path.rsplit('/').next().expect("a name");
-        let target = format!("target{at}");
-        let target = Target::new(&acme, &target, RoleLevel::Member, &["secret:read"]).await;
-        let target = target.signed_in(&app, &acme).await;
-        let reply = Method::call_path(&acme, &method.path, target.act(name)).await;
+        let target_name = format!("target{number}");
+        let target = Target::new(&acme, &target_name, RoleLevel::Member, &["secret:read"]).await;
+        let target = target.with_session(&app, &acme).await;
+        let reply = Method::call_path(&acme, &method.path, target.request(name)).await;
         assert!(reply.is_ok(), "{}: {reply:?}", method.path);
         if name == "UpdateUser" {
             acme.users()
@@ -184,26 +187,26 @@ async fn a_caller_that_holds_less_has_no_power_and_one_that_holds_as_much_has() 
 
 /// N11: a caller cannot give or use more rights than it has.
 #[tokio::test]
-async fn acts_that_give_or_use_rights_must_end_with_the_callers_own() {
+async fn rights_that_a_caller_gives_or_uses_must_end_with_its_own_rights() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let temporary = acme.create_user_without_password("temporary@acme.test").await;
     acme.assign_for_an_hour(&temporary, &acme.system_role("org_admin").await).await;
-    let temporary = app.sign_in_as(&temporary, &acme).await;
+    let temporary = app.create_session(&temporary, &acme).await;
     let target = Target::new(&acme, "target", RoleLevel::Member, &["secret:read"]).await;
 
-    let lasting = [Some(Power::Gives), Some(Power::Uses)];
-    for method in with_power().into_iter().filter(|method| lasting.contains(&method.power)) {
+    let powers = [Some(Power::Gives), Some(Power::Uses)];
+    for method in methods_with_power().into_iter().filter(|method| powers.contains(&method.power)) {
         let name = method.path.rsplit('/').next().expect("a name");
         // A role without holders gives nobody a right.
         if name == "CreateRole" {
             continue;
         }
         let before = app.rows_of(&acme.tenant_id).await;
-        let reply = Method::call_path(&temporary, &method.path, target.act(name)).await;
+        let reply = Method::call_path(&temporary, &method.path, target.request(name)).await;
         println!("{name}");
-        let status = refused(reply, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-        assert!(status.message().contains("Z at the latest"), "{}", status.message());
+        let status = assert_refused(reply, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+        assert!(status.message().contains("expires at"), "{}", status.message());
         assert_eq!(app.rows_of(&acme.tenant_id).await, before, "{name}");
     }
 }

@@ -1,8 +1,8 @@
-//! Power over others: giving, taking or using what another subject holds (N11).
+//! The rule for power over others: giving, taking or using the rights of another subject (N11).
 
 mod email;
-mod ends;
+mod expiry;
 mod keys;
-mod meanwhile;
+mod lock_waits;
 mod methods;
 mod over_users;

@@ -1,4 +1,4 @@
-//! Encrypted personal data and the lookup indexes of this data in the tables.
+//! Encrypted personal data in the tables, and the keyed hashes by which an email is found.
 
 use sqlx::AssertSqlSafe;
 use tenantry::proto::v1::{
@@ -8,78 +8,87 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{PASSWORD, TestApp, fill, refused};
+use crate::harness::{PASSWORD, TestApp, assert_refused, fill};
 
-async fn one(app: &TestApp, query: String) -> String {
-    let owner = &mut app.owner().await;
-    let found: Option<String> =
+/// The value that a query returns in its one row and column. NULL becomes an empty text.
+async fn query_value(app: &TestApp, query: String) -> String {
+    let owner = &mut app.owner_connection().await;
+    let value: Option<String> =
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(owner).await.expect("a row");
-    found.unwrap_or_default()
+    value.unwrap_or_default()
 }
 
-/// K06: the same email has a different index in each tenant, and each tenant finds the email with
-/// its own index.
+/// K06: the same email has a different blind index in each tenant, and each tenant finds the email
+/// with its own index.
 #[tokio::test]
 async fn each_tenant_has_its_own_index_of_an_email() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let mut indexes = Vec::new();
     for tenant in [&a, &b] {
         let user = tenant.create_user_without_password("Ada@x.test").await;
         indexes.push(
-            one(&app, format!("select email_index::text from users where user_id = '{user}'"))
-                .await,
+            query_value(
+                &app,
+                format!("select email_index::text from users where user_id = '{user}'"),
+            )
+            .await,
         );
         for spelling in ["ada@X.test", "ADA@x.TEST"] {
             let lookup = LookupUserRequest { email: spelling.into() };
-            let found = tenant.users().lookup_user(lookup).await.expect("found").into_inner();
-            assert_eq!(found.user.expect("a user").id, user, "{spelling}");
+            let reply = tenant.users().lookup_user(lookup).await.expect("found").into_inner();
+            assert_eq!(reply.user.expect("a user").id, user, "{spelling}");
         }
     }
     assert_ne!(indexes[0], indexes[1]);
 }
 
-/// A value sealed for one row does not open in another. So write access to the database cannot
-/// give one user another's email, or one session another's address.
+/// A value that is sealed for one row cannot be opened in another row. So write access to the
+/// database cannot give one user another user's email, or one session another session's address.
 #[tokio::test]
-async fn a_sealed_value_moved_to_another_row_does_not_open() {
+async fn a_sealed_value_moved_to_another_row_cannot_be_opened() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let (ada, bob) = (
         acme.create_user_without_password("ada@x.test").await,
         acme.create_user_without_password("bob@x.test").await,
     );
-    let moved = format!(
-        "with gone as (update users set profile = (
+    let copy_profile = format!(
+        "with changed as (update users set profile = (
              select profile from users where user_id = '{bob}') where user_id = '{ada}' returning 1)
-         select 'moved' from gone"
+         select 'changed' from changed"
     );
-    one(&app, moved).await;
+    query_value(&app, copy_profile).await;
     let reply = acme.users().get_user(GetUserRequest { user_id: ada }).await;
-    refused(reply, Code::DataLoss, "DATA_UNREADABLE");
-    let bob = acme.users().get_user(GetUserRequest { user_id: bob }).await.expect("as it was");
+    assert_refused(reply, Code::DataLoss, "DATA_UNREADABLE");
+    let bob = acme
+        .users()
+        .get_user(GetUserRequest { user_id: bob })
+        .await
+        .expect("the user is unchanged");
     assert_eq!(bob.into_inner().user.expect("a user").email, "bob@x.test");
 }
 
-/// Deleting a tenant destroys its data key, so the addresses in its remaining audit trail
+/// Deleting a tenant destroys its data key, so the addresses in its remaining audit events
 /// cannot be opened. Other tenants keep their keys.
 #[tokio::test]
 async fn after_the_deletion_of_a_tenant_its_sealed_data_cannot_be_opened() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let keys =
+    let platform_admin = app.platform_admin().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let count_keys =
         |tenant: &str| format!("select count(*)::text from data_keys where tenant_id = '{tenant}'");
-    assert_eq!(one(&app, keys(&a.tenant_id)).await, "1");
+    assert_eq!(query_value(&app, count_keys(&a.tenant_id)).await, "1");
     let delete = DeleteTenantRequest { tenant: "a".into(), ..DeleteTenantRequest::default() };
-    root.tenants().delete_tenant(delete).await.expect("deleted");
-    assert_eq!(one(&app, keys(&a.tenant_id)).await, "0");
-    assert_eq!(one(&app, keys(&b.tenant_id)).await, "1");
-    let left = "select count(*)::text from audit_events where tenant_id = '$' and ip is not null";
+    platform_admin.tenants().delete_tenant(delete).await.expect("deleted");
+    assert_eq!(query_value(&app, count_keys(&a.tenant_id)).await, "0");
+    assert_eq!(query_value(&app, count_keys(&b.tenant_id)).await, "1");
+    let count_addresses =
+        "select count(*)::text from audit_events where tenant_id = '$' and ip is not null";
     assert_ne!(
-        one(&app, left.replace('$', &a.tenant_id)).await,
+        query_value(&app, count_addresses.replace('$', &a.tenant_id)).await,
         "0",
-        "sealed addresses remain in the trail"
+        "the audit trail still has sealed addresses"
     );
 
     // A sign-in to the deleted tenant is refused like any other failure, and recorded.
@@ -90,20 +99,23 @@ async fn after_the_deletion_of_a_tenant_its_sealed_data_cannot_be_opened() {
         ..LoginRequest::default()
     };
     let result = app.anonymous().auth().login(login).await;
-    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    let second_tenant = app.tenant("a").await;
+    assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let second_tenant = app.create_tenant("a").await;
     assert_ne!(second_tenant.tenant_id, a.tenant_id);
-    assert_eq!(one(&app, keys(&second_tenant.tenant_id)).await, "1");
+    assert_eq!(query_value(&app, count_keys(&second_tenant.tenant_id)).await, "1");
 }
 
-/// Two servers that start at the same time on an empty database use the same keys.
+/// Two servers that start at the same time on an empty database use the same common data key.
 #[tokio::test]
-async fn servers_that_start_together_calculate_the_same_email_index() {
+async fn servers_that_start_together_calculate_the_same_hash_of_an_email() {
     let database = crate::harness::Cluster::get().new_database().await;
-    let any = |values: &mut tenantry::config::Values| values.set("TENANTLESS_SIGN_IN", "any");
-    let (first_server, second_server) =
-        tokio::join!(TestApp::on(&database, any), TestApp::on(&database, any));
-    let acme = first_server.tenant("acme").await;
+    let accept_any_email =
+        |values: &mut tenantry::config::Values| values.set("TENANTLESS_SIGN_IN", "any");
+    let (first_server, second_server) = tokio::join!(
+        TestApp::on_database(&database, accept_any_email),
+        TestApp::on_database(&database, accept_any_email)
+    );
+    let acme = first_server.create_tenant("acme").await;
     let login = LoginRequest {
         email: acme.email.clone(),
         password: PASSWORD.into(),
@@ -117,10 +129,11 @@ async fn servers_that_start_together_calculate_the_same_email_index() {
 #[tokio::test]
 async fn a_filter_on_a_sealed_field_finds_each_match_once() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let early = acme.create_user_without_password("needle-1@x.test").await;
+    let acme = app.create_tenant("acme").await;
+    let first_match = acme.create_user_without_password("needle-1@x.test").await;
+    // More users between the matches than one statement reads (1000).
     fill(&[&acme], 1010).await;
-    let late = acme.create_user_without_password("needle-2@x.test").await;
+    let last_match = acme.create_user_without_password("needle-2@x.test").await;
 
     for page_size in [1, 2, 50] {
         let mut request = ListUsersRequest {
@@ -128,42 +141,45 @@ async fn a_filter_on_a_sealed_field_finds_each_match_once() {
             page_size,
             ..ListUsersRequest::default()
         };
-        let mut found = Vec::new();
+        let mut user_ids = Vec::new();
         loop {
             let page = acme.users().list_users(request.clone()).await.expect("a page").into_inner();
             assert!(page.users.len() <= usize::try_from(page_size).expect("a size"));
-            found.extend(page.users.into_iter().map(|user| user.id));
+            user_ids.extend(page.users.into_iter().map(|user| user.id));
             request.page_token = page.next_page_token;
             if request.page_token.is_empty() {
                 break;
             }
         }
-        assert_eq!(found, [early.as_str(), late.as_str()], "pages of {page_size}");
+        assert_eq!(user_ids, [first_match.as_str(), last_match.as_str()], "pages of {page_size}");
     }
 }
 
-/// N25: a value sealed for an older version of its row, or for another lookup index, does not
-/// open. A list shows all other rows.
+/// N25: a value that is sealed for an older version of its row, or for another keyed hash, cannot
+/// be opened. A list shows all other rows.
 #[tokio::test]
-async fn an_altered_row_is_detected_and_fails_no_list() {
+async fn an_altered_row_is_detected_and_does_not_make_a_list_fail() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let mut users = Vec::new();
     for name in ["ada", "bob", "eve", "joe"] {
         users.push(acme.create_user_without_password(&format!("{name}@x.test")).await);
     }
-    let [ada, bob, eve, joe] = &users[..] else { panic!("four") };
-    let old = one(&app, format!("select profile::text from users where user_id = '{ada}'")).await;
+    let [ada, bob, eve, joe] = &users[..] else { panic!("four users") };
+    let old_profile =
+        query_value(&app, format!("select profile::text from users where user_id = '{ada}'")).await;
     let renamed = UpdateUserRequest {
         user_id: ada.clone(),
         display_name: Some("Ada".into()),
         ..UpdateUserRequest::default()
     };
     acme.users().update_user(renamed).await.expect("renamed");
-    one(
+    // Ada gets an older profile, and Bob another index. Eve gets the lookup hash of Joe.
+    query_value(
         &app,
         format!(
-            "with back as (update users set profile = '{old}' where user_id = '{ada}' returning 1),
+            "with back as (update users set profile = '{old_profile}'
+                 where user_id = '{ada}' returning 1),
              swapped as (
                  update users a set email_index = sha256(a.email_index) from users b
                  where a.user_id = '{bob}' and b.user_id = '{eve}' returning 1)
@@ -171,7 +187,7 @@ async fn an_altered_row_is_detected_and_fails_no_list() {
         ),
     )
     .await;
-    one(
+    query_value(
         &app,
         format!(
             "with swapped as (
@@ -184,7 +200,7 @@ async fn an_altered_row_is_detected_and_fails_no_list() {
 
     let list = acme.users().list_users(ListUsersRequest::default()).await.expect("a page");
     let list = list.into_inner().users;
-    assert_eq!(list.len(), 5);
+    assert_eq!(list.len(), 5, "four users and the administrator");
     for user in &list {
         let altered = [ada, bob, eve].contains(&&user.id);
         assert_eq!(user.unreadable, altered, "{user:?}");
@@ -192,30 +208,35 @@ async fn an_altered_row_is_detected_and_fails_no_list() {
     }
     for user in [ada, bob, eve] {
         let reply = acme.users().get_user(GetUserRequest { user_id: user.clone() }).await;
-        refused(reply, Code::DataLoss, "DATA_UNREADABLE");
+        assert_refused(reply, Code::DataLoss, "DATA_UNREADABLE");
         let delete = DeleteUserRequest { user_id: user.clone(), ..DeleteUserRequest::default() };
         acme.users().delete_user(delete).await.expect("deleted");
     }
-    acme.users().get_user(GetUserRequest { user_id: joe.clone() }).await.expect("as it was");
-    let counted = r#"tenantry_unreadable_values_total{table="users"}"#;
-    assert!(app.metric(counted).await > Some(5.0));
+    acme.users()
+        .get_user(GetUserRequest { user_id: joe.clone() })
+        .await
+        .expect("the user is unchanged");
+    // Three values in the list, and three in `GetUser`.
+    let unreadable_values = r#"tenantry_unreadable_values_total{table="users"}"#;
+    assert!(app.metric(unreadable_values).await > Some(5.0));
 }
 
-/// N25: write access to the database cannot make a user be found by another's email.
+/// N25: after a change of the keyed hashes in the database, no user is found by another user's
+/// email.
 #[tokio::test]
-async fn a_moved_email_index_signs_nobody_in() {
+async fn users_with_swapped_email_hashes_cannot_sign_in() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let (ada, eve) = (acme.member("ada", &[]).await, acme.member("eve", &[]).await);
+    let acme = app.create_tenant("acme").await;
+    let (ada, eve) = (acme.create_member("ada", &[]).await, acme.create_member("eve", &[]).await);
     let swap = format!(
         "update users a set email_index = b.email_index, email_lookup = b.email_lookup
          from users b where (a.user_id, b.user_id) in
              (('{0}', '{1}'), ('{1}', '{0}'))",
         ada.user_id, eve.user_id
     );
-    let owner = &mut app.owner().await;
-    let relax = "alter table users drop constraint users_email_key";
-    for statement in [relax, &swap] {
+    let owner = &mut app.owner_connection().await;
+    let drop_constraint = "alter table users drop constraint users_email_key";
+    for statement in [drop_constraint, &swap] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut *owner).await.expect(statement);
     }
     for user in [&ada, &eve] {
@@ -227,11 +248,11 @@ async fn a_moved_email_index_signs_nobody_in() {
                 ..LoginRequest::default()
             };
             let reply = app.anonymous().auth().login(login).await;
-            refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+            assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
         }
         let lookup = LookupUserRequest { email: user.email.clone() };
         let reply = acme.users().lookup_user(lookup).await;
-        refused(reply, Code::DataLoss, "DATA_UNREADABLE");
+        assert_refused(reply, Code::DataLoss, "DATA_UNREADABLE");
     }
 }
 
@@ -239,24 +260,25 @@ async fn a_moved_email_index_signs_nobody_in() {
 #[tokio::test]
 async fn lists_show_sessions_and_events_with_altered_sealed_values() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let other = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    let altered = &other.tokens.session_id;
+    let altered_session = &other.tokens.session_id;
     let alter = format!(
-        "with s as (update sessions set client = '' where session_id = '{altered}' returning 1),
+        "with s as (update sessions set client = ''
+             where session_id = '{altered_session}' returning 1),
          e as (update audit_events set ip = '' where kind = 'signed_in' returning 1)
          select 'altered'"
     );
-    one(&app, alter).await;
+    query_value(&app, alter).await;
     let sessions = acme.sessions().list_sessions(ListSessionsRequest::default()).await;
     let sessions = sessions.expect("a page").into_inner().sessions;
     assert!(sessions.len() > 1);
     for session in sessions {
-        assert_eq!(session.unreadable, session.id == *altered, "{session:?}");
+        assert_eq!(session.unreadable, session.id == *altered_session, "{session:?}");
     }
-    let get = GetSessionRequest { session_id: altered.clone() };
-    refused(acme.sessions().get_session(get).await, Code::DataLoss, "DATA_UNREADABLE");
-    let revoke = RevokeSessionRequest { session_id: altered.clone() };
+    let get = GetSessionRequest { session_id: altered_session.clone() };
+    assert_refused(acme.sessions().get_session(get).await, Code::DataLoss, "DATA_UNREADABLE");
+    let revoke = RevokeSessionRequest { session_id: altered_session.clone() };
     acme.sessions().revoke_session(revoke).await.expect("revoked");
     let events = acme.audit().list_events(ListEventsRequest::default()).await;
     let events = events.expect("a page").into_inner().events;

@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Cluster, TestApp, mask, redis, refused};
+use crate::harness::{Client, Cluster, TestApp, assert_refused, mask, redis};
 
 /// These texts appear nowhere else.
 const EMAIL: &str = "Zebedee.Quux@canary-7f3a.test";
@@ -20,7 +20,7 @@ const ADDRESS: &str = "2001:db8:7e57:ca4a::77";
 const PASSWORD: &str = "quux canary battery 7f3a";
 const NEW_PASSWORD: &str = "quux canary battery 9c1e";
 
-/// Uses the service as a user does. Returns the texts that must not be found.
+/// Uses the service as a user does. Returns the texts that no file may contain.
 async fn use_service(app: &TestApp) -> Vec<String> {
     let visitor = app.anonymous().with("x-forwarded-for", ADDRESS).with("user-agent", AGENT);
     let request = RegisterRequest {
@@ -33,7 +33,7 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     };
     let registered = visitor.auth().register(request.clone()).await.expect("registered");
     let again = visitor.auth().register(request).await.expect("registered");
-    assert_eq!(registered.into_inner().user, again.into_inner().user, "the first result");
+    assert_eq!(registered.into_inner().user, again.into_inner().user, "the first response");
     let login = LoginRequest {
         email: EMAIL.to_uppercase(),
         password: PASSWORD.into(),
@@ -42,10 +42,10 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     };
     let wrong = LoginRequest { password: NEW_PASSWORD.into(), ..login.clone() };
     let result = visitor.auth().login(wrong).await;
-    refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let tokens = visitor.auth().login(login).await.expect("signed in").into_inner();
     let user = visitor.with_token(&tokens.access_token);
-    read_back(&user).await;
+    assert_read_back(&user).await;
 
     let request = CreateUserRequest {
         email: OTHER_EMAIL.into(),
@@ -53,10 +53,15 @@ async fn use_service(app: &TestApp) -> Vec<String> {
         request_id: "once".into(),
         ..CreateUserRequest::default()
     };
-    let other = user.users().create_user(request.clone()).await.expect("made").into_inner();
-    user.users().create_user(request).await.expect("made before");
-    let taken = CreateUserRequest { email: EMAIL.into(), ..CreateUserRequest::default() };
-    refused(user.users().create_user(taken).await, Code::AlreadyExists, "EMAIL_TAKEN");
+    let other = user.users().create_user(request.clone()).await.expect("created").into_inner();
+    user.users().create_user(request).await.expect("the first response");
+    let request_with_used_email =
+        CreateUserRequest { email: EMAIL.into(), ..CreateUserRequest::default() };
+    assert_refused(
+        user.users().create_user(request_with_used_email).await,
+        Code::AlreadyExists,
+        "EMAIL_TAKEN",
+    );
     let renamed = UpdateUserRequest {
         user_id: other.user.expect("a user").id,
         display_name: Some(format!("{NAME} the Second")),
@@ -67,7 +72,7 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     let account = user.create_service_account("worker", &[]).await;
     let secret = user.create_api_key(&account).await.secret;
     visitor.exchange(&secret).await;
-    let random = secret.trim_start_matches("tenantry_")[22..].to_owned();
+    let random_part = secret.trim_start_matches("tenantry_")[22..].to_owned();
     let change = ChangePasswordRequest {
         current_password: PASSWORD.into(),
         new_password: NEW_PASSWORD.into(),
@@ -76,23 +81,23 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     let refresh =
         RefreshRequest { refresh_token: tokens.refresh_token.clone(), request_id: String::new() };
     let next = visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
-    refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
 
     let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
     let tokens = [&tokens.access_token, &tokens.refresh_token, &next.access_token];
     let mut canaries: Vec<_> = tokens.map(|token| signature(token)).to_vec();
     canaries.extend([EMAIL, OTHER_EMAIL, NAME, DEVICE, AGENT, ADDRESS].map(str::to_owned));
-    canaries.extend([secret, random]);
+    canaries.extend([secret, random_part]);
     canaries.extend([EMAIL.to_lowercase(), PASSWORD.into(), NEW_PASSWORD.into()]);
     canaries
 }
 
 /// Asserts that the service returns the written values to the user.
-async fn read_back(user: &Client) {
+async fn assert_read_back(user: &Client) {
     let lookup = LookupUserRequest { email: EMAIL.to_lowercase() };
-    let found = user.users().lookup_user(lookup).await.expect("found").into_inner();
-    let found = found.user.expect("a user");
-    assert_eq!((found.email.as_str(), found.display_name.as_str()), (EMAIL, NAME));
+    let reply = user.users().lookup_user(lookup).await.expect("found").into_inner();
+    let found_user = reply.user.expect("a user");
+    assert_eq!((found_user.email.as_str(), found_user.display_name.as_str()), (EMAIL, NAME));
     let sessions = user.sessions().list_sessions(ListSessionsRequest::default()).await;
     let session = sessions.expect("sessions").into_inner().sessions.remove(0);
     assert_eq!((session.device_name.as_str(), session.ip.as_str()), (DEVICE, ADDRESS));
@@ -104,19 +109,19 @@ async fn read_back(user: &Client) {
 }
 
 /// All files of Postgres with data of this database: its tables and indexes, the write-ahead
-/// log since `wal`, and the server log.
-async fn files(app: &TestApp, wal: &str) -> Vec<PathBuf> {
+/// log since the position `wal_start`, and the server log.
+async fn postgres_files(app: &TestApp, wal_start: &str) -> Vec<PathBuf> {
     let mut owner = Cluster::get().connect_owner(&app.database).await;
-    sqlx::raw_sql("checkpoint").execute(&mut owner).await.expect("on disk");
+    sqlx::raw_sql("checkpoint").execute(&mut owner).await.expect("all pages are on disk");
     let (dir, base, from, to): (String, String, String, String) = sqlx::query_as(
         "select current_setting('data_directory'),
                 'base/' || (select oid from pg_database where datname = current_database()),
                 pg_walfile_name($1::pg_lsn), pg_walfile_name(pg_current_wal_lsn())",
     )
-    .bind(wal)
+    .bind(wal_start)
     .fetch_one(&mut owner)
     .await
-    .expect("places");
+    .expect("paths");
     let dir = PathBuf::from(dir);
     let list = |dir: PathBuf| fs::read_dir(dir).expect("files").map(|file| file.expect("a file"));
     let wal = list(dir.join("pg_wal")).filter(|file| {
@@ -128,13 +133,14 @@ async fn files(app: &TestApp, wal: &str) -> Vec<PathBuf> {
     files
 }
 
-async fn wal_now(app: &TestApp) -> String {
+/// The current position in the write-ahead log.
+async fn wal_position(app: &TestApp) -> String {
     let mut owner = Cluster::get().connect_owner(&app.database).await;
     let query = "select pg_current_wal_lsn()::text";
     sqlx::query_scalar(query).fetch_one(&mut owner).await.expect("a position")
 }
 
-fn has(content: &[u8], canary: &str) -> bool {
+fn contains(content: &[u8], canary: &str) -> bool {
     content.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
@@ -143,39 +149,40 @@ fn has(content: &[u8], canary: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disks_contain_no_readable_personal_data() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
-    let wal = wal_now(&app).await;
+    let wal_start = wal_position(&app).await;
     let mut canaries = use_service(&app).await;
-    app.audit_settled().await;
-    // A slug is not secret. The search must find the slug, which proves that the search works.
+    app.wait_until_audit_settled().await;
+    // A slug is not secret. The search must find the slug; otherwise the search does not work.
     canaries.push("canaries".into());
 
-    let mut found = Vec::new();
-    for path in files(&app, &wal).await {
+    let mut matches = Vec::new();
+    for path in postgres_files(&app, &wal_start).await {
         let content = fs::read(&path).unwrap_or_default();
         let file = path.display();
-        found.extend(
+        matches.extend(
             canaries
                 .iter()
-                .filter(|canary| has(&content, canary))
+                .filter(|canary| contains(&content, canary))
                 .map(|c| format!("{c} in {file}")),
         );
     }
-    assert!(found.len() >= 2, "the search finds nothing");
-    found.retain(|line| !line.starts_with("canaries "));
-    assert!(found.is_empty(), "{found:#?}");
+    // The slug is at least in a table and in the write-ahead log.
+    assert!(matches.len() >= 2, "the search does not find the slug");
+    matches.retain(|line| !line.starts_with("canaries "));
+    assert!(matches.is_empty(), "{matches:#?}");
 
-    let all = everything_in_redis().await;
-    // The audit trail contains slugs of tenants.
+    let redis_file = save_redis().await;
+    // The audit events in Redis contain slugs of tenants.
     for canary in canaries.iter().filter(|canary| *canary != "canaries") {
-        assert!(!has(&all, canary), "{canary} in Redis");
+        assert!(!contains(&redis_file, canary), "{canary} in Redis");
     }
 }
 
-/// Redis's keys and values, as it writes them to its file.
-async fn everything_in_redis() -> Vec<u8> {
+/// Makes Redis write all keys and values to its file. Returns the content of the file.
+async fn save_redis() -> Vec<u8> {
     redis("config set rdbcompression no").await;
     redis("save").await;
     let dir = redis("config get dir").await;
     let dir = dir.lines().find(|line| line.starts_with('/')).expect("a folder").to_owned();
-    fs::read(PathBuf::from(dir).join("dump.rdb")).expect("its file")
+    fs::read(PathBuf::from(dir).join("dump.rdb")).expect("the file of Redis")
 }

@@ -6,141 +6,161 @@ use sqlx::AssertSqlSafe;
 use tempfile::{TempDir, tempdir};
 use tenantry::proto::v1::GetUserRequest;
 
-use super::{is_readable, wrapped_by};
+use super::{assert_readable, wrapping_keys};
 use crate::{
-    commands::{Ran, run},
-    harness::{Cluster, Proxy, TestApp, Then, until},
+    commands::{CommandOutput, run},
+    harness::{Cluster, Fault, Proxy, TestApp, wait_until},
 };
 
-/// A server with its own master key, and the path of the key's file.
-async fn with_key() -> (TestApp, TempDir, String) {
+/// Starts a server with a separate master key. Returns the folder and the path of the key's file.
+async fn spawn_with_key() -> (TestApp, TempDir, String) {
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys").display().to_string();
-    let made = run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &path)]).await;
-    assert!(made.ok && made.out.contains("made the master key"), "{made:?}");
+    let output = run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &path)]).await;
+    assert!(output.ok && output.out.contains("made the master key"), "{output:?}");
     let app = TestApp::with(|values| values.set("MASTER_KEY_PATH", path.as_str())).await;
     (app, dir, path)
 }
 
-async fn master_key(command: &str, url: &str, path: &str) -> Ran {
+async fn master_key(command: &str, url: &str, path: &str) -> CommandOutput {
     run(&["master-key", command], &[("DATABASE_URL", url), ("MASTER_KEY_PATH", path)]).await
 }
 
-fn ids(path: &str) -> Vec<String> {
+/// Ids of the keys in a file, the newest key first.
+fn key_ids(path: &str) -> Vec<String> {
     let text = fs::read_to_string(path).expect("a file");
     text.lines().map(|line| line.split(' ').next().expect("an id").to_owned()).collect()
 }
 
 #[tokio::test]
-async fn an_existing_key_is_kept_and_only_its_owner_can_read_it() {
+async fn an_existing_key_is_not_replaced_and_only_the_owner_of_the_file_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys");
-    let shown = path.display().to_string();
-    let settings = [("MASTER_KEY_PATH", shown.as_str())];
+    let path_text = path.display().to_string();
+    let settings = [("MASTER_KEY_PATH", path_text.as_str())];
     assert!(run(&["master-key", "generate"], &settings).await.ok);
     let first = fs::read(&path).expect("a key");
-    let again = run(&["master-key", "generate"], &settings).await;
-    assert!(again.ok && again.out.contains("already"), "{again:?}");
+    let second_run = run(&["master-key", "generate"], &settings).await;
+    assert!(second_run.ok && second_run.out.contains("already"), "{second_run:?}");
     assert_eq!(fs::read(&path).expect("a key"), first);
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
-    assert!(!again.out.contains(std::str::from_utf8(&first[9..]).expect("text").trim()));
-    let none = run(&["master-key", "generate"], &[]).await;
-    assert!(!none.ok && none.err.contains("MASTER_KEY_PATH must be set"), "{none:?}");
+    // The key follows an id of eight characters and a space.
+    assert!(!second_run.out.contains(std::str::from_utf8(&first[9..]).expect("text").trim()));
+    let output = run(&["master-key", "generate"], &[]).await;
+    assert!(!output.ok && output.err.contains("MASTER_KEY_PATH must be set"), "{output:?}");
 }
 
-/// A rotation while servers run. Servers read the new file when they need a new key.
+/// A rotation while servers run. A server reads the file again when it needs a new key.
 #[tokio::test]
 async fn a_rotation_wraps_every_data_key_again_without_interruption() {
-    let (app, _dir, path) = with_key().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let old = wrapped_by(&app).await;
-    assert_eq!(old, [format!("file:{}", ids(&path)[0])]);
+    let (app, _dir, path) = spawn_with_key().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let old_keys = wrapping_keys(&app).await;
+    assert_eq!(old_keys, [format!("file:{}", key_ids(&path)[0])]);
 
     let url = Cluster::get().app_url(&app.database);
-    let ran = master_key("rotate", &url, &path).await;
-    assert!(ran.ok && ran.out.contains("3 were wrapped anew"), "{ran:?}");
-    assert_eq!(ids(&path).len(), 2);
-    let new = format!("file:{}", ids(&path)[0]);
-    assert_eq!(wrapped_by(&app).await, [new.as_str()]);
-    assert_ne!(old, [new.as_str()]);
-    let listed = master_key("list", &url, &path).await;
-    assert_eq!(listed.out.split_whitespace().collect::<Vec<_>>(), [new.as_str(), "3"]);
+    let output = master_key("rotate", &url, &path).await;
+    // The data keys of a and b, and the common data key.
+    assert!(output.ok && output.out.contains("3 were wrapped anew"), "{output:?}");
+    assert_eq!(key_ids(&path).len(), 2);
+    let new_key = format!("file:{}", key_ids(&path)[0]);
+    assert_eq!(wrapping_keys(&app).await, [new_key.as_str()]);
+    assert_ne!(old_keys, [new_key.as_str()]);
+    let list_output = master_key("list", &url, &path).await;
+    assert_eq!(list_output.out.split_whitespace().collect::<Vec<_>>(), [new_key.as_str(), "3"]);
 
     // After every server has read the new file, the old key can be removed.
     let reloads = "tenantry_master_key_reloads_total{outcome=\"ok\"}";
-    until(10, || async { app.metric(reloads).await == Some(1.0) }).await;
+    wait_until(10, || async { app.metric(reloads).await == Some(1.0) }).await;
     let text = fs::read_to_string(&path).expect("a file");
     fs::write(&path, text.lines().next().expect("a key")).expect("written");
-    let fresh =
-        TestApp::on(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str())).await;
-    for server in [&app, &fresh] {
+    let new_app =
+        TestApp::on_database(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str()))
+            .await;
+    for server in [&app, &new_app] {
         for tenant in [&a, &b] {
-            is_readable(server, tenant).await;
+            assert_readable(server, tenant).await;
         }
     }
-    // Later tenants use the new key.
-    is_readable(&fresh, &app.tenant("c").await).await;
+    // Tenants that are created later use the new key.
+    assert_readable(&new_app, &app.create_tenant("c").await).await;
 }
 
-/// A rotation cut off at any statement is completed by the next run, which creates no further
-/// key.
+/// A rotation that is cut off at any statement is completed by the next run. The next run creates
+/// no second new key.
 #[tokio::test]
 async fn an_interrupted_rotation_is_completed_by_the_next_run() {
-    let (app, _dir, path) = with_key().await;
-    let tenants = [app.tenant("a").await, app.tenant("b").await, app.tenant("c").await];
+    let (app, _dir, path) = spawn_with_key().await;
+    let tenants =
+        [app.create_tenant("a").await, app.create_tenant("b").await, app.create_tenant("c").await];
     let url = Cluster::get().app_url(&app.database);
-    for at in 1.. {
+    for statement in 1.. {
         let proxy = Proxy::postgres().await;
-        proxy.at_statement(at, if at % 2 == 0 { Then::Cut } else { Then::CutReplies });
-        let cut = master_key("rotate", &proxy.postgres_url(&app.database), &path).await;
-        let keys = ids(&path);
+        proxy.fault_at_statement(
+            statement,
+            if statement % 2 == 0 { Fault::Cut } else { Fault::CutReplies },
+        );
+        let interrupted = master_key("rotate", &proxy.postgres_url(&app.database), &path).await;
+        let keys = key_ids(&path);
         for tenant in &tenants {
-            is_readable(&app, tenant).await;
+            assert_readable(&app, tenant).await;
         }
         if !proxy.has_fired() {
-            assert!(cut.ok && at > 10, "{at}: {cut:?}");
+            assert!(interrupted.ok && statement > 10, "{statement}: {interrupted:?}");
             break;
         }
-        let ran = master_key("rotate", &url, &path).await;
-        assert!(ran.ok, "{at}: {ran:?}");
-        let began = wrapped_by(&app).await == [format!("file:{}", keys[0])];
-        assert!(began || ids(&path).len() == keys.len() + 1, "{at}: {ran:?}");
-        assert_eq!(wrapped_by(&app).await, [format!("file:{}", ids(&path)[0])], "{at}");
+        let output = master_key("rotate", &url, &path).await;
+        assert!(output.ok, "{statement}: {output:?}");
+        // If the first run created a key, the second run used this key. Otherwise, the second run
+        // created a key.
+        let used_first_key = wrapping_keys(&app).await == [format!("file:{}", keys[0])];
+        assert!(
+            used_first_key || key_ids(&path).len() == keys.len() + 1,
+            "{statement}: {output:?}"
+        );
+        assert_eq!(
+            wrapping_keys(&app).await,
+            [format!("file:{}", key_ids(&path)[0])],
+            "{statement}"
+        );
     }
-    let fresh =
-        TestApp::on(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str())).await;
+    let new_app =
+        TestApp::on_database(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str()))
+            .await;
     for tenant in &tenants {
-        is_readable(&fresh, tenant).await;
+        assert_readable(&new_app, tenant).await;
     }
 }
 
-/// Concurrent rotations lose no key that wraps a data key.
+/// After concurrent rotations, the file has every key that wraps a data key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_rotations_lose_no_key() {
-    let (app, _dir, path) = with_key().await;
-    let acme = app.tenant("acme").await;
+    let (app, _dir, path) = spawn_with_key().await;
+    let acme = app.create_tenant("acme").await;
     let url = Cluster::get().app_url(&app.database);
     let rotations = (0..4).map(|_| master_key("rotate", &url, &path));
-    let ran = futures::future::join_all(rotations).await;
-    assert!(ran.iter().all(|ran| ran.ok), "{ran:?}");
-    assert!((2..=5).contains(&ids(&path).len()));
-    let ran = master_key("rewrap", &url, &path).await;
-    assert!(ran.ok, "{ran:?}");
-    let fresh =
-        TestApp::on(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str())).await;
-    is_readable(&fresh, &acme).await;
-    assert_eq!(wrapped_by(&app).await, [format!("file:{}", ids(&path)[0])]);
+    let outputs = futures::future::join_all(rotations).await;
+    assert!(outputs.iter().all(|output| output.ok), "{outputs:?}");
+    // The first key, and one to four new keys.
+    assert!((2..=5).contains(&key_ids(&path).len()));
+    let output = master_key("rewrap", &url, &path).await;
+    assert!(output.ok, "{output:?}");
+    let new_app =
+        TestApp::on_database(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str()))
+            .await;
+    assert_readable(&new_app, &acme).await;
+    assert_eq!(wrapping_keys(&app).await, [format!("file:{}", key_ids(&path)[0])]);
 }
 
 /// Without the master key, or with a wrong one, nothing starts and nothing is written.
 #[tokio::test]
 async fn without_the_right_master_key_nothing_starts() {
-    let (app, dir, path) = with_key().await;
-    app.tenant("acme").await;
-    let before = wrapped_by(&app).await;
+    let (app, dir, path) = spawn_with_key().await;
+    app.create_tenant("acme").await;
+    let before = wrapping_keys(&app).await;
     let url = Cluster::get().app_url(&app.database);
-    let id = ids(&path)[0].clone();
+    let id = key_ids(&path)[0].clone();
     let other = dir.path().join("other.keys");
     let other = other.display().to_string();
     assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other)]).await.ok);
@@ -150,23 +170,24 @@ async fn without_the_right_master_key_nothing_starts() {
     let (_, key) = text.split_once(' ').expect("a key");
     fs::write(&forged, format!("{id} {key}")).expect("written");
 
-    for (path, wanted) in [
+    for (path, expected_error) in [
         ("off", format!("wrapped by {id}, which MASTER_KEY_PATH does not have")),
         (&other, format!("wrapped by {id}, which MASTER_KEY_PATH does not have")),
         (&forged, format!("the master key {id} does not open it")),
         ("/nowhere", "can't read /nowhere".into()),
     ] {
         for command in [&["seed"][..], &["master-key", "rewrap"]] {
-            let ran = run(command, &[("DATABASE_URL", &url), ("MASTER_KEY_PATH", path)]).await;
-            assert!(!ran.ok && ran.err.contains(&wanted), "{command:?} {ran:?}");
+            let output = run(command, &[("DATABASE_URL", &url), ("MASTER_KEY_PATH", path)]).await;
+            assert!(!output.ok && output.err.contains(&expected_error), "{command:?} {output:?}");
         }
-        let served = serve(&app, Path::new(path)).await;
-        assert!(served.contains(&wanted), "{served}");
+        let error = serve_error(&app, Path::new(path)).await;
+        assert!(error.contains(&expected_error), "{error}");
     }
-    assert_eq!(wrapped_by(&app).await, before);
+    assert_eq!(wrapping_keys(&app).await, before);
 }
 
-async fn serve(app: &TestApp, path: &Path) -> String {
+/// Runs `serve` with this master key. Returns the error with which the start fails.
+async fn serve_error(app: &TestApp, path: &Path) -> String {
     let values = TestApp::values(&app.database);
     let mut settings: Vec<(&str, &str)> = tenantry::config::SETTINGS
         .iter()
@@ -175,45 +196,51 @@ async fn serve(app: &TestApp, path: &Path) -> String {
         .collect();
     let path = path.display().to_string();
     settings.push(("MASTER_KEY_PATH", &path));
-    let ran = run(&["serve"], &settings).await;
-    assert!(!ran.ok, "{ran:?}");
-    ran.err
+    let output = run(&["serve"], &settings).await;
+    assert!(!output.ok, "{output:?}");
+    output.err
 }
 
 /// A database created without a master key can get one later.
 #[tokio::test]
 async fn unwrapped_data_keys_can_be_wrapped_later() {
     let app = TestApp::with(|values| values.set("MASTER_KEY_PATH", "off")).await;
-    let acme = app.tenant("acme").await;
-    assert_eq!(wrapped_by(&app).await, ["none"]);
+    let acme = app.create_tenant("acme").await;
+    assert_eq!(wrapping_keys(&app).await, ["none"]);
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("master.keys").display().to_string();
     assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &path)]).await.ok);
-    let with_key =
-        TestApp::on(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str())).await;
-    is_readable(&with_key, &acme).await;
+    let app_with_key =
+        TestApp::on_database(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str()))
+            .await;
+    assert_readable(&app_with_key, &acme).await;
     let url = Cluster::get().app_url(&app.database);
-    let ran = master_key("rewrap", &url, &path).await;
-    assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
-    assert_eq!(wrapped_by(&app).await, [format!("file:{}", ids(&path)[0])]);
-    is_readable(&with_key, &acme).await;
+    let output = master_key("rewrap", &url, &path).await;
+    // The data key of acme, and the common data key.
+    assert!(output.ok && output.out.contains("2 were wrapped anew"), "{output:?}");
+    assert_eq!(wrapping_keys(&app).await, [format!("file:{}", key_ids(&path)[0])]);
+    assert_readable(&app_with_key, &acme).await;
 }
 
-/// A data key is bound to its tenant: it does not open in another tenant's row.
+/// A data key is bound to its tenant: it cannot be unwrapped in another tenant's row.
 #[tokio::test]
-async fn a_data_key_moved_to_another_tenant_does_not_open() {
-    let (app, _dir, path) = with_key().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+async fn a_data_key_moved_to_another_tenant_cannot_be_unwrapped() {
+    let (app, _dir, path) = spawn_with_key().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let swap = format!(
         "update data_keys set wrapped = (select wrapped from data_keys where tenant_id = '{}')
          where tenant_id = '{}'",
         b.tenant_id, a.tenant_id
     );
-    sqlx::raw_sql(AssertSqlSafe(swap)).execute(&mut app.owner().await).await.expect("moved");
-    let fresh =
-        TestApp::on(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str())).await;
-    is_readable(&fresh, &b).await;
+    sqlx::raw_sql(AssertSqlSafe(swap))
+        .execute(&mut app.owner_connection().await)
+        .await
+        .expect("moved");
+    let new_app =
+        TestApp::on_database(&app.database, |values| values.set("MASTER_KEY_PATH", path.as_str()))
+            .await;
+    assert_readable(&new_app, &b).await;
     let user = GetUserRequest { user_id: a.user_id.clone() };
-    let reply = a.on(&fresh.channel).users().get_user(user).await;
-    crate::harness::refused(reply, tonic::Code::Unavailable, "STORE_UNAVAILABLE");
+    let reply = a.on(&new_app.channel).users().get_user(user).await;
+    crate::harness::assert_refused(reply, tonic::Code::Unavailable, "STORE_UNAVAILABLE");
 }

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use super::{is_readable, wrapped_by};
+use super::{assert_readable, wrapping_keys};
 use crate::{
-    commands::{Ran, run},
-    harness::{Cluster, KeyService, MASTER, TestApp, refused},
+    commands::{CommandOutput, run},
+    harness::{Cluster, KeyService, MASTER_KEY_NAME, TestApp, assert_refused},
 };
 
 /// Settings of a server with all keys in the key service.
@@ -20,11 +20,16 @@ fn keys_in_service(service: &KeyService) -> impl Fn(&mut Values) {
     move |values| {
         service.set(values);
         values.set("MASTER_KEY_PATH", "off");
-        values.set("MASTER_TRANSIT_KEY", MASTER);
+        values.set("MASTER_TRANSIT_KEY", MASTER_KEY_NAME);
     }
 }
 
-async fn master_key(app: &TestApp, service: &KeyService, command: &str, file: &str) -> Ran {
+async fn master_key(
+    app: &TestApp,
+    service: &KeyService,
+    command: &str,
+    file: &str,
+) -> CommandOutput {
     let url = Cluster::get().app_url(&app.database);
     let service_settings = service.master_settings();
     let mut settings = vec![("DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", file)];
@@ -36,26 +41,24 @@ async fn master_key(app: &TestApp, service: &KeyService, command: &str, file: &s
 async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::with(keys_in_service(&service)).await;
-    let acme = app.tenant("acme").await;
-    is_readable(&app, &acme).await;
-    assert_eq!(wrapped_by(&app).await, ["transit:tenantry-master:v1"]);
+    let acme = app.create_tenant("acme").await;
+    assert_readable(&app, &acme).await;
+    assert_eq!(wrapping_keys(&app).await, ["transit:tenantry-master:v1"]);
 
-    let refused = master_key(&app, &service, "rotate", "off").await;
-    assert!(
-        !refused.ok && refused.err.contains("rotate tenantry-master in the key"),
-        "{refused:?}"
-    );
-    service.rotate(MASTER, OffsetDateTime::now_utc());
-    is_readable(&app, &app.tenant("later").await).await;
-    let both = ["transit:tenantry-master:v1", "transit:tenantry-master:v2"];
-    assert_eq!(wrapped_by(&app).await, both);
-    let ran = master_key(&app, &service, "rewrap", "off").await;
-    assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
-    assert_eq!(wrapped_by(&app).await, both[1..]);
+    let output = master_key(&app, &service, "rotate", "off").await;
+    assert!(!output.ok && output.err.contains("rotate tenantry-master in the key"), "{output:?}");
+    service.rotate(MASTER_KEY_NAME, OffsetDateTime::now_utc());
+    assert_readable(&app, &app.create_tenant("later").await).await;
+    let both_versions = ["transit:tenantry-master:v1", "transit:tenantry-master:v2"];
+    assert_eq!(wrapping_keys(&app).await, both_versions);
+    let output = master_key(&app, &service, "rewrap", "off").await;
+    // The data key of acme, and the common data key.
+    assert!(output.ok && output.out.contains("2 were wrapped anew"), "{output:?}");
+    assert_eq!(wrapping_keys(&app).await, both_versions[1..]);
 
-    service.retire_before(MASTER, 2);
-    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
-    is_readable(&fresh, &acme).await;
+    service.retire_before(MASTER_KEY_NAME, 2);
+    let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
+    assert_readable(&new_app, &acme).await;
 }
 
 /// Moves the master key from a file to a key service while servers run.
@@ -63,48 +66,49 @@ async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
 async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     let service = KeyService::start("ed25519").await;
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let file = app.master_key();
-    let both = TestApp::on(&app.database, |values| {
+    let app_with_both_keys = TestApp::on_database(&app.database, |values| {
         service.set(values);
-        values.set("MASTER_TRANSIT_KEY", MASTER);
+        values.set("MASTER_TRANSIT_KEY", MASTER_KEY_NAME);
     })
     .await;
-    let acme = both.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
-    let ran = master_key(&app, &service, "rewrap", &file).await;
-    assert!(ran.ok && ran.out.contains("2 were wrapped anew"), "{ran:?}");
-    let service_app = TestApp::on(&app.database, keys_in_service(&service)).await;
-    is_readable(&service_app, &acme).await;
-    is_readable(&both, &acme).await;
+    let acme =
+        app_with_both_keys.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
+    let output = master_key(&app, &service, "rewrap", &file).await;
+    assert!(output.ok && output.out.contains("2 were wrapped anew"), "{output:?}");
+    let service_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
+    assert_readable(&service_app, &acme).await;
+    assert_readable(&app_with_both_keys, &acme).await;
 }
 
-/// R31: while the key service is unavailable, calls of tenants with cached data keys succeed, calls
-/// of other tenants get UNAVAILABLE, and no unreadable data is written.
+/// R31: while the key service is unavailable, calls of tenants with cached data keys (`warm`)
+/// succeed, calls of other tenants (`cold`) get UNAVAILABLE, and no unreadable data is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(keys_in_service(&service)).await;
-    let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
-    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
-    is_readable(&fresh, &warm).await;
+    let (warm, cold) = (app.create_tenant("warm").await, app.create_tenant("cold").await);
+    let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
+    assert_readable(&new_app, &warm).await;
     service.stop();
 
-    let ask = |client: &crate::harness::Client| {
+    let get_user = |client: &crate::harness::Client| {
         let user_id = client.user_id.clone();
-        let mut users = client.on(&fresh.channel).users();
+        let mut users = client.on(&new_app.channel).users();
         async move { users.get_user(GetUserRequest { user_id }).await }
     };
-    ask(&warm).await.expect("its key is in memory");
-    refused(ask(&cold).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    get_user(&warm).await.expect("the data key is in memory");
+    assert_refused(get_user(&cold).await, Code::Unavailable, "STORE_UNAVAILABLE");
     let before = app.row_counts().await;
     let request =
         tenantry::proto::v1::CreateUserRequest { email: "new@x.test".into(), ..Default::default() };
-    let result = cold.on(&fresh.channel).users().create_user(request).await;
-    refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
+    let result = cold.on(&new_app.channel).users().create_user(request).await;
+    assert_refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
     assert_eq!(app.row_counts().await, before);
 
     service.restart().await;
-    is_readable(&fresh, &cold).await;
+    assert_readable(&new_app, &cold).await;
 }
 
 /// N26: no transaction stays open while the key service hangs.
@@ -112,41 +116,43 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
 async fn no_transaction_waits_for_a_hanging_key_service() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(keys_in_service(&service)).await;
-    let (warm, cold) = (app.tenant("warm").await, app.tenant("cold").await);
-    let fresh = TestApp::on(&app.database, keys_in_service(&service)).await;
-    is_readable(&fresh, &warm).await;
+    let (warm, cold) = (app.create_tenant("warm").await, app.create_tenant("cold").await);
+    let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
+    assert_readable(&new_app, &warm).await;
     service.stop();
-    let hanging = loop {
-        if let Ok(hanging) = TcpListener::bind(service.addr).await {
-            break hanging;
+    // A listener that accepts connections and never responds, at the address of the key service.
+    let silent_listener = loop {
+        if let Ok(listener) = TcpListener::bind(service.addr).await {
+            break listener;
         }
         tokio::task::yield_now().await;
     };
     let request = CreateUserRequest { email: "new@x.test".into(), ..CreateUserRequest::default() };
-    let mut users = cold.on(&fresh.channel).users();
-    let mut owner = app.owner().await;
-    let look = async {
-        let asked = hanging.accept().await.expect("it is asked");
-        let open = "select count(*) from pg_stat_activity
+    let mut users = cold.on(&new_app.channel).users();
+    let mut owner = app.owner_connection().await;
+    let check_transactions = async {
+        let connection = silent_listener.accept().await.expect("the server connects");
+        let count_open = "select count(*) from pg_stat_activity
                     where datname = current_database() and usename = 'tenantry_app'
                       and state like 'idle in transaction%'";
-        let open: i64 = sqlx::query_scalar(open).fetch_one(&mut owner).await.expect("a count");
+        let open: i64 =
+            sqlx::query_scalar(count_open).fetch_one(&mut owner).await.expect("a count");
         assert_eq!(open, 0);
-        drop((asked, hanging));
+        drop((connection, silent_listener));
     };
-    let (reply, ()) = tokio::join!(users.create_user(request), look);
-    refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+    let (reply, ()) = tokio::join!(users.create_user(request), check_transactions);
+    assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     service.restart().await;
-    is_readable(&fresh, &cold).await;
+    assert_readable(&new_app, &cold).await;
 }
 
 #[tokio::test]
-async fn a_key_name_without_a_key_service_is_refused() {
+async fn the_name_of_a_master_key_without_a_key_service_is_refused() {
     let dir = tempdir().expect("a folder");
     let path = dir.path().join("x").display().to_string();
     let settings = [("MASTER_KEY_PATH", path.as_str()), ("MASTER_TRANSIT_KEY", "k")];
-    let ran = run(&["master-key", "generate"], &settings).await;
+    let output = run(&["master-key", "generate"], &settings).await;
     let expected = "MASTER_TRANSIT_KEY is of no use without TRANSIT_URL";
-    assert!(!ran.ok && ran.err.contains(expected), "{ran:?}");
+    assert!(!output.ok && output.err.contains(expected), "{output:?}");
     assert!(!dir.path().join("x").exists());
 }

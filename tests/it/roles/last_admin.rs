@@ -5,14 +5,14 @@ use std::ops::Range;
 use serde_json::json;
 use sqlx::PgConnection;
 use tenantry::{
-    privacy::{Cipher, SealContext, bound_row},
+    privacy::{Cipher, SealContext, bound_row_bytes},
     proto::v1::{
         DeleteUserRequest, DisableUserRequest, RoleLevel, UnassignRoleRequest, UpdateRoleRequest,
     },
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, refused, rounds};
+use crate::harness::{Client, TestApp, assert_refused, rounds};
 
 #[derive(Clone, Copy, Debug)]
 enum Removal {
@@ -21,24 +21,29 @@ enum Removal {
     Delete,
 }
 
-const REMOVALS: [Removal; 3] = [Removal::Unassign, Removal::Disable, Removal::Delete];
+const ALL_REMOVALS: [Removal; 3] = [Removal::Unassign, Removal::Disable, Removal::Delete];
 
-/// Removes an administrator in one of three ways.
-async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Response<()>, Status> {
+/// Removes an administrator, or the administrator's role, in one of three ways.
+async fn remove(
+    client: &Client,
+    user: &str,
+    role: &str,
+    removal: Removal,
+) -> Result<Response<()>, Status> {
     let user_id = user.to_owned();
-    match how {
+    match removal {
         Removal::Unassign => {
             let role_id = role.to_owned();
             let request = UnassignRoleRequest { user_id, role_id, all_scopes: true, scope: None };
-            by.roles().unassign_role(request).await.map(|_| Response::new(()))
+            client.roles().unassign_role(request).await.map(|_| Response::new(()))
         }
         Removal::Disable => {
             let request = DisableUserRequest { user_id };
-            by.users().disable_user(request).await.map(|_| Response::new(()))
+            client.users().disable_user(request).await.map(|_| Response::new(()))
         }
         Removal::Delete => {
             let request = DeleteUserRequest { user_id, etag: String::new() };
-            by.users().delete_user(request).await.map(|_| Response::new(()))
+            client.users().delete_user(request).await.map(|_| Response::new(()))
         }
     }
 }
@@ -47,24 +52,24 @@ async fn remove(by: &Client, user: &str, role: &str, how: Removal) -> Result<Res
 #[tokio::test]
 async fn the_last_administrator_stays() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.system_role("org_admin").await;
 
-    for how in REMOVALS {
-        let result = remove(&acme, &acme.user_id, &role, how).await;
-        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    for removal in ALL_REMOVALS {
+        let result = remove(&acme, &acme.user_id, &role, removal).await;
+        assert_refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
-    assert!(acme.may(&acme.user_id, "any:thing").await);
+    assert!(acme.user_may(&acme.user_id, "any:thing").await);
 }
 
 /// F07: a tenant keeps an active administrator.
 #[tokio::test]
 async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.system_role("org_admin").await;
     let mut users = Vec::new();
-    for name in ["disabled", "for-a-time", "somewhere", "hollow"] {
+    for name in ["disabled", "temporary", "scoped", "powerless"] {
         users.push(acme.create_user_without_password(&format!("{name}@acme.test")).await);
     }
     acme.assign(&users[0], &role).await;
@@ -72,15 +77,17 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     acme.users().disable_user(request).await.expect("disabled");
     acme.assign_for_an_hour(&users[1], &role).await;
     acme.assign_within(&users[2], &role, json!({ "p": "x" })).await;
-    let hollow = acme.create_role("hollow", RoleLevel::OrgAdmin, &[]).await;
-    acme.assign(&users[3], &hollow).await;
+    let powerless_role = acme.create_role("powerless", RoleLevel::OrgAdmin, &[]).await;
+    acme.assign(&users[3], &powerless_role).await;
 
-    for how in REMOVALS {
-        let result = remove(&acme, &acme.user_id, &role, how).await;
-        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+    for removal in ALL_REMOVALS {
+        let result = remove(&acme, &acme.user_id, &role, removal).await;
+        assert_refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
     for user in &users[..3] {
-        remove(&acme, user, &role, Removal::Unassign).await.expect("the others can be removed");
+        remove(&acme, user, &role, Removal::Unassign)
+            .await
+            .expect("an administrator that does not count can be removed");
     }
 }
 
@@ -88,118 +95,133 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
 #[tokio::test]
 async fn an_administrator_with_a_successor_can_be_removed() {
     let app = TestApp::shared();
-    for (at, how) in REMOVALS.into_iter().enumerate() {
-        let acme = app.tenant(&format!("acme-{at}")).await;
+    for (n, removal) in ALL_REMOVALS.into_iter().enumerate() {
+        let acme = app.create_tenant(&format!("acme-{n}")).await;
         let role = acme.system_role("org_admin").await;
-        let heir = acme.create_user_without_password("heir@acme.test").await;
-        acme.assign(&heir, &role).await;
-        let heir = app.sign_in_as(&heir, &acme).await;
+        let successor_id = acme.create_user_without_password("successor@acme.test").await;
+        acme.assign(&successor_id, &role).await;
+        let successor = app.create_session(&successor_id, &acme).await;
 
-        remove(&acme, &acme.user_id, &role, how).await.expect("can be removed");
-        let result = remove(&heir, &heir.user_id, &role, how).await;
-        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+        remove(&acme, &acme.user_id, &role, removal)
+            .await
+            .expect("the first administrator can be removed");
+        let result = remove(&successor, &successor.user_id, &role, removal).await;
+        assert_refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
 }
 
 /// F07: a tenant keeps an active administrator.
 #[tokio::test]
-async fn the_administrators_role_cannot_be_emptied_or_lowered() {
+async fn the_administrators_role_cannot_lose_its_permissions_or_level() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let role = acme.system_role("org_admin").await;
-    let staff = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
-    let change = || UpdateRoleRequest { role_id: role.clone(), ..UpdateRoleRequest::default() };
+    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let update_request =
+        || UpdateRoleRequest { role_id: role.clone(), ..UpdateRoleRequest::default() };
 
     for request in [
-        UpdateRoleRequest { level: Some(RoleLevel::Member.into()), ..change() },
-        UpdateRoleRequest { permissions: vec!["doc:read".into()], ..change() },
+        UpdateRoleRequest { level: Some(RoleLevel::Member.into()), ..update_request() },
+        UpdateRoleRequest { permissions: vec!["doc:read".into()], ..update_request() },
     ] {
-        let result = staff.roles().update_role(request).await;
-        refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
+        let result = platform_admin_in_acme.roles().update_role(request).await;
+        assert_refused(result, Code::FailedPrecondition, "LAST_ORG_ADMIN");
     }
-    assert!(acme.may("", "any:thing").await);
+    assert!(acme.may("any:thing").await);
 }
 
 /// F08: concurrent calls cannot remove the last administrator.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_administrators_that_remove_each_other_at_once_leave_one() {
+async fn of_two_administrators_that_remove_each_other_concurrently_one_stays() {
     const TENANTS: usize = 4;
-    let each = rounds(250);
+    let rounds_per_tenant = rounds(250);
     let app = TestApp::spawn().await;
-    let replica = TestApp::on(&app.database, |_| {}).await;
+    let replica = TestApp::on_database(&app.database, |_| {}).await;
     let mut founders = Vec::new();
     for n in 0..TENANTS {
-        founders.push(app.tenant(&format!("acme-{n}")).await);
+        founders.push(app.create_tenant(&format!("acme-{n}")).await);
     }
-    let duels = founders.iter().enumerate().map(|(n, founder)| {
-        let rounds = n * each..(n + 1) * each;
-        duel(&app, &replica, founder, rounds)
+    let races = founders.iter().enumerate().map(|(n, founder)| {
+        let rounds = n * rounds_per_tenant..(n + 1) * rounds_per_tenant;
+        race(&app, &replica, founder, rounds)
     });
-    futures::future::join_all(duels).await;
+    futures::future::join_all(races).await;
 }
 
-/// Plays the rounds of one tenant. In each round both replicas get a call at the same time.
-async fn duel(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
+/// Runs the rounds of one tenant. In each round two administrators remove each other at the same
+/// time, on two replicas.
+async fn race(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
     let role = founder.system_role("org_admin").await;
     let cipher = app.cipher(&founder.tenant_id).await;
-    let mut owner = app.owner().await;
+    let mut owner = app.owner_connection().await;
     for round in rounds {
-        let (left, right) = (REMOVALS[round % 3], REMOVALS[round / 3 % 3]);
-        let pair = two_sole_administrators(&mut owner, &cipher, founder, &role, round).await;
-        let here = app.sign_in_as(&pair[0], founder).await;
-        let replica_client = app.sign_in_as(&pair[1], founder).await.on(&replica.channel);
+        let (first_removal, second_removal) =
+            (ALL_REMOVALS[round % 3], ALL_REMOVALS[round / 3 % 3]);
+        let admin_ids =
+            create_two_sole_administrators(&mut owner, &cipher, founder, &role, round).await;
+        let first_client = app.create_session(&admin_ids[0], founder).await;
+        let second_client = app.create_session(&admin_ids[1], founder).await.on(&replica.channel);
 
-        let (a, b) = tokio::join!(
-            remove(&here, &pair[1], &role, left),
-            remove(&replica_client, &pair[0], &role, right),
+        let (first_result, second_result) = tokio::join!(
+            remove(&first_client, &admin_ids[1], &role, first_removal),
+            remove(&second_client, &admin_ids[0], &role, second_removal),
         );
-        assert!(a.is_ok() != b.is_ok(), "{round}: {left:?} {right:?}: {a:?} {b:?}");
-        let admins = sqlx::query_scalar(ADMINS).bind(&founder.tenant_id).fetch_one(&mut owner);
-        let admins: i64 = admins.await.expect("a count");
-        assert_eq!(admins, 1, "{round}: {left:?} {right:?}");
+        assert!(
+            first_result.is_ok() != second_result.is_ok(),
+            "{round}: {first_removal:?} {second_removal:?}: {first_result:?} {second_result:?}"
+        );
+        let admin_count =
+            sqlx::query_scalar(COUNT_ADMINS).bind(&founder.tenant_id).fetch_one(&mut owner);
+        let admin_count: i64 = admin_count.await.expect("a count");
+        assert_eq!(admin_count, 1, "{round}: {first_removal:?} {second_removal:?}");
     }
 }
 
-const ADMINS: &str =
+const COUNT_ADMINS: &str =
     "select count(*) from role_assignments a join roles r using (tenant_id, role_id)
     join users u using (tenant_id, user_id)
     where tenant_id = $1::uuid and r.name = 'org_admin' and u.state = 'active'";
 
-/// Creates two administrators and removes all others, directly in the database.
-async fn two_sole_administrators(
+/// Removes all administrators and creates two new ones, directly in the database.
+async fn create_two_sole_administrators(
     owner: &mut PgConnection,
     cipher: &Cipher,
     founder: &Client,
     role: &str,
     round: usize,
 ) -> [String; 2] {
-    let mut pair = [String::new(), String::new()];
-    let remove_all = "delete from role_assignments where role_id = $1::uuid";
-    sqlx::query(remove_all).bind(role).execute(&mut *owner).await.expect("nobody is left");
-    for (side, id) in pair.iter_mut().enumerate() {
+    let mut ids = [String::new(), String::new()];
+    let delete_assignments = "delete from role_assignments where role_id = $1::uuid";
+    sqlx::query(delete_assignments)
+        .bind(role)
+        .execute(&mut *owner)
+        .await
+        .expect("the old administrators are removed");
+    for (side, id) in ids.iter_mut().enumerate() {
         *id = crate::harness::unknown_id();
-        let add =
+        let insert_admin =
             "with u as (insert into users (tenant_id, user_id, profile, email_index, email_lookup)
                        values ($1::uuid, $2::uuid, $3, $5, $5))
                    insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
                    values ($1::uuid, $2::uuid, $2::uuid, $4::uuid)";
-        sqlx::query(add)
+        sqlx::query(insert_admin)
             .bind(&founder.tenant_id)
             .bind(&*id)
-            .bind(profile(cipher, id, &format!("{round}-{side}@acme.test")))
+            .bind(sealed_profile(cipher, id, &format!("{round}-{side}@acme.test")))
             .bind(role)
             .bind(id.parse::<uuid::Uuid>().expect("a UUID").as_bytes().as_slice())
             .execute(&mut *owner)
             .await
-            .expect("an administrator");
+            .expect("an administrator is inserted");
     }
-    pair
+    ids
 }
 
-/// Sealed profile of a new user. The user's id serves as the lookup index of its email.
-fn profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
-    let user: uuid::Uuid = user.parse().expect("a UUID");
+/// The sealed profile of a new user. The bytes of the user's id serve as both blind indexes of the
+/// email.
+fn sealed_profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
+    let id: uuid::Uuid = user.parse().expect("a UUID");
     let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();
-    let row = bound_row(&user, &[&1_i64.to_be_bytes(), user.as_bytes(), user.as_bytes()]);
+    let row = bound_row_bytes(&id, &[&1_i64.to_be_bytes(), id.as_bytes(), id.as_bytes()]);
     cipher.seal(SealContext { table: "users", row: &row }, profile.as_bytes()).expect("sealed")
 }

@@ -1,4 +1,4 @@
-//! The Rust client, against the real server.
+//! Tests of the Rust client against the real server.
 
 mod guard;
 mod keys;
@@ -11,12 +11,12 @@ use tenantry_client::{Builder, Client};
 use crate::harness::TestApp;
 
 /// A builder for a client of the app's server.
-fn client(app: &TestApp) -> Builder {
+fn client_builder(app: &TestApp) -> Builder {
     Client::builder(format!("http://{}", app.addr))
 }
 
-/// Number of answers of a method with this code.
-async fn answered(app: &TestApp, method: &str, code: &str) -> Option<f64> {
+/// Number of calls of a method that ended with this code.
+async fn call_count(app: &TestApp, method: &str, code: &str) -> Option<f64> {
     let name = format!(
         "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\
          rpc_method=\"tenantry.v1.{method}\",rpc_response_status_code=\"{code}\"}}"

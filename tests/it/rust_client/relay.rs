@@ -9,74 +9,79 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Relays connections to a server, or closes each one.
+/// Relays connections to a server, or closes each connection.
 pub struct Relay {
     pub addr: SocketAddr,
-    target: watch::Sender<Way>,
-    ended: watch::Sender<usize>,
+    destination: watch::Sender<Destination>,
+    ended_count: watch::Sender<usize>,
     _task: JoinSet<()>,
 }
 
-/// Destination of connections.
+/// Where the relay sends the bytes of a connection.
 #[derive(Clone, Copy, Default)]
-enum Way {
+enum Destination {
     #[default]
-    Nowhere,
-    To(SocketAddr),
-    /// Requests arrive at the server, but its answers are lost.
-    OneWayTo(SocketAddr),
+    Closed,
+    Server(SocketAddr),
+    /// Requests arrive at the server, but the responses are lost.
+    ServerWithoutResponses(SocketAddr),
 }
 
 impl Relay {
-    /// A relay that closes every connection, until it gets a destination.
+    /// Starts a relay that closes every connection, until the relay gets a destination.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let (target, ended) = (watch::Sender::new(Way::default()), watch::Sender::new(0));
+        let (destination, ended_count) =
+            (watch::Sender::new(Destination::default()), watch::Sender::new(0));
         let mut task = JoinSet::new();
-        let (to, count) = (target.clone(), ended.clone());
+        let (shared_destination, shared_count) = (destination.clone(), ended_count.clone());
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (mut to, count) = (to.subscribe(), count.clone());
+                let (mut changes, count) = (shared_destination.subscribe(), shared_count.clone());
                 connections.spawn(async move {
-                    let way = *to.borrow_and_update();
+                    let destination = *changes.borrow_and_update();
                     tokio::select! {
-                        () = pass_on(client, way) => {}
-                        _ = to.changed() => {}
+                        () = relay_connection(client, destination) => {}
+                        _ = changes.changed() => {}
                     }
                     count.send_modify(|count| *count += 1);
                 });
             }
         });
-        Self { addr, target, ended, _task: task }
+        Self { addr, destination, ended_count, _task: task }
     }
 
     /// Number of connections that have ended.
-    pub fn ended(&self) -> usize {
-        *self.ended.borrow()
+    pub fn ended_connections(&self) -> usize {
+        *self.ended_count.borrow()
     }
 
     /// From now on, relays to this server. Existing connections end.
     pub fn relay_to(&self, server: SocketAddr) {
-        self.target.send_replace(Way::To(server));
+        self.destination.send_replace(Destination::Server(server));
     }
 
-    /// From now on, loses the answers of this server. Existing connections end.
-    pub fn loses_answers_of(&self, server: SocketAddr) {
-        self.target.send_replace(Way::OneWayTo(server));
+    /// From now on, relays to this server and loses the responses. Existing connections end.
+    pub fn lose_responses_of(&self, server: SocketAddr) {
+        self.destination.send_replace(Destination::ServerWithoutResponses(server));
     }
 }
 
-async fn pass_on(mut client: TcpStream, way: Way) {
-    let (Way::To(server) | Way::OneWayTo(server)) = way else { return };
+async fn relay_connection(mut client: TcpStream, destination: Destination) {
+    let (Destination::Server(server) | Destination::ServerWithoutResponses(server)) = destination
+    else {
+        return;
+    };
     let Ok(mut server) = TcpStream::connect(server).await else { return };
-    match way {
-        Way::OneWayTo(_) => {
-            let ((mut asks, _open), (mut answers, mut asked)) = (client.split(), server.split());
-            let mut nowhere = sink();
-            let lost = copy(&mut answers, &mut nowhere);
-            tokio::join!(copy(&mut asks, &mut asked), lost).0.ok();
+    match destination {
+        Destination::ServerWithoutResponses(_) => {
+            let ((mut from_client, _to_client), (mut from_server, mut to_server)) =
+                (client.split(), server.split());
+            let mut sink = sink();
+            let lost_responses = copy(&mut from_server, &mut sink);
+            tokio::join!(copy(&mut from_client, &mut to_server), lost_responses).0.ok();
         }
         _ => copy_bidirectional(&mut client, &mut server).await.map(drop).unwrap_or_default(),
     }

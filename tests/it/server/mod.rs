@@ -2,13 +2,11 @@
 
 mod abandoned;
 mod cancelled;
-mod cut_off;
 mod large_message;
 mod postgres_faults;
 mod redis_faults;
 mod request_id;
 mod slow_message;
-mod soak;
 mod stop;
 mod unread_log;
 mod wrong_clock;

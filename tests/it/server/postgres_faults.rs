@@ -9,15 +9,17 @@ use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-use crate::harness::{Client, PASSWORD, Proxy, TestApp, refused, until, within};
+use crate::harness::{
+    Client, PASSWORD, Proxy, TestApp, assert_refused, wait_until, within_seconds,
+};
 
-/// A server that reaches Postgres through a proxy that can fail.
-async fn behind_a_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
+/// Starts a server that reaches Postgres through a proxy that can fail.
+async fn start_server_behind_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
     let direct = TestApp::spawn().await;
-    let acme = direct.tenant("acme").await;
+    let acme = direct.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on(&direct.database, |values| {
+    let app = TestApp::on_database(&direct.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("REQUEST_TIMEOUT", request_timeout);
     })
@@ -26,24 +28,24 @@ async fn behind_a_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
     (app, proxy, acme)
 }
 
-/// One call of each kind that needs Postgres.
+/// Makes one call of each kind that needs Postgres.
 async fn call_each_kind(client: &Client) -> Vec<Result<(), Status>> {
-    let login = LoginRequest {
+    let login_request = LoginRequest {
         email: client.email.clone(),
         password: PASSWORD.into(),
         organization_slug: client.slug.clone(),
         ..LoginRequest::default()
     };
-    let refresh = RefreshRequest {
+    let refresh_request = RefreshRequest {
         refresh_token: client.tokens.refresh_token.clone(),
         request_id: "once".into(),
     };
-    let check = CheckRequest { permission: "user:read".into(), ..CheckRequest::default() };
+    let check_request = CheckRequest { permission: "user:read".into(), ..CheckRequest::default() };
     vec![
-        client.auth().login(login).await.map(drop),
-        client.auth().refresh(refresh).await.map(drop),
+        client.auth().login(login_request).await.map(drop),
+        client.auth().refresh(refresh_request).await.map(drop),
         client.auth().who_am_i(WhoAmIRequest {}).await.map(drop),
-        client.permissions().check(check).await.map(drop),
+        client.permissions().check(check_request).await.map(drop),
         client.users().list_users(ListUsersRequest::default()).await.map(drop),
     ]
 }
@@ -57,46 +59,50 @@ async fn is_serving(app: &TestApp) -> bool {
 /// I01: without Postgres, calls return UNAVAILABLE with a retry delay.
 #[tokio::test]
 async fn calls_are_unavailable_until_postgres_is_back() {
-    let (app, proxy, acme) = behind_a_proxy("30s").await;
-    until(10, || is_serving(&app)).await;
+    let (app, proxy, acme) = start_server_behind_proxy("30s").await;
+    wait_until(10, || is_serving(&app)).await;
     proxy.cut();
-    for reply in within(20, call_each_kind(&acme)).await {
+    for reply in within_seconds(20, call_each_kind(&acme)).await {
         let status =
-            refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
+            assert_refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
         assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
     }
-    until(10, || async { !is_serving(&app).await }).await;
+    wait_until(10, || async { !is_serving(&app).await }).await;
     proxy.pass();
-    until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
-    until(10, || is_serving(&app)).await;
+    wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
+    wait_until(10, || is_serving(&app)).await;
 }
 
 /// I01, I03: while Postgres hangs, calls return DEADLINE_EXCEEDED.
 #[tokio::test]
 async fn calls_time_out_while_postgres_hangs() {
-    let (app, proxy, acme) = behind_a_proxy("1s").await;
-    until(10, || is_serving(&app)).await;
+    let (app, proxy, acme) = start_server_behind_proxy("1s").await;
+    wait_until(10, || is_serving(&app)).await;
     proxy.hold();
-    for reply in within(20, call_each_kind(&acme)).await {
-        refused(reply.map(tonic::Response::new), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    for reply in within_seconds(20, call_each_kind(&acme)).await {
+        assert_refused(
+            reply.map(tonic::Response::new),
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+        );
     }
-    until(10, || async { !is_serving(&app).await }).await;
+    wait_until(10, || async { !is_serving(&app).await }).await;
     proxy.pass();
-    until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
-    until(10, || is_serving(&app)).await;
+    wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
+    wait_until(10, || is_serving(&app)).await;
 }
 
 /// I10: the server replaces connections that Postgres terminated.
 #[tokio::test]
-async fn connections_that_postgres_ends_are_replaced() {
+async fn connections_that_postgres_terminates_are_replaced() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let mut owner = app.owner().await;
+    let acme = app.create_tenant("acme").await;
+    let mut owner = app.owner_connection().await;
     for _ in 0..5 {
-        let end = "select pg_terminate_backend(pid) from pg_stat_activity
+        let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
                    where datname = current_database() and usename = 'tenantry_app'";
-        sqlx::query(end).execute(&mut owner).await.expect("ended");
-        until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
+        sqlx::query(terminate).execute(&mut owner).await.expect("the connections are terminated");
+        wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
     }
 }
 
@@ -104,47 +110,58 @@ async fn connections_that_postgres_ends_are_replaced() {
 #[tokio::test]
 async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let mut owner = app.owner().await;
-    let failing_trigger = "create function disk_full() returns trigger language plpgsql as $$ begin
+    let acme = app.create_tenant("acme").await;
+    let mut owner = app.owner_connection().await;
+    let failing_triggers = "create function disk_full() returns trigger language plpgsql as $$ begin
             raise exception 'could not extend file: No space left on device'
             using errcode = 'disk_full';
         end $$;
         create trigger disk_full before insert or update on roles execute function disk_full();
         create trigger disk_full before insert or update on sessions execute function disk_full();
         create trigger disk_full before insert or update on role_assignments execute function disk_full()";
-    sqlx::raw_sql(failing_trigger).execute(&mut owner).await.expect("the trigger is created");
-    let before = app.row_counts().await;
+    sqlx::raw_sql(failing_triggers).execute(&mut owner).await.expect("the triggers are created");
+    let counts_before = app.row_counts().await;
 
-    let role = || CreateRoleRequest {
+    let role_request = || CreateRoleRequest {
         name: "late".into(),
         level: RoleLevel::Member.into(),
         ..CreateRoleRequest::default()
     };
-    let login = || LoginRequest {
+    let login_request = || LoginRequest {
         email: acme.email.clone(),
         password: PASSWORD.into(),
         organization_slug: "acme".into(),
         ..LoginRequest::default()
     };
-    let refresh = || RefreshRequest {
+    let refresh_request = || RefreshRequest {
         refresh_token: acme.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
     };
-    let status =
-        refused(acme.roles().create_role(role()).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    let status = assert_refused(
+        acme.roles().create_role(role_request()).await,
+        Code::Unavailable,
+        "STORE_UNAVAILABLE",
+    );
     assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
     assert!(!status.message().contains("space"), "{status:?}");
-    refused(acme.auth().login(login()).await, Code::Unavailable, "STORE_UNAVAILABLE");
-    refused(acme.auth().refresh(refresh()).await, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert!(acme.may("", "doc:read").await, "reads are answered");
-    assert_eq!(app.row_counts().await, before);
+    assert_refused(
+        acme.auth().login(login_request()).await,
+        Code::Unavailable,
+        "STORE_UNAVAILABLE",
+    );
+    assert_refused(
+        acme.auth().refresh(refresh_request()).await,
+        Code::Unavailable,
+        "STORE_UNAVAILABLE",
+    );
+    assert!(acme.may("doc:read").await, "a read succeeds");
+    assert_eq!(app.row_counts().await, counts_before);
 
     sqlx::raw_sql("drop function disk_full() cascade")
         .execute(&mut owner)
         .await
-        .expect("the trigger is dropped");
-    acme.roles().create_role(role()).await.expect("made");
-    acme.auth().login(login()).await.expect("signed in");
-    acme.auth().refresh(refresh()).await.expect("the token was not spent");
+        .expect("the triggers are dropped");
+    acme.roles().create_role(role_request()).await.expect("created");
+    acme.auth().login(login_request()).await.expect("signed in");
+    acme.auth().refresh(refresh_request()).await.expect("the token was not spent");
 }

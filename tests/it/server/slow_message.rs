@@ -14,7 +14,7 @@ use crate::harness::{Client, TestApp};
 /// A Check whose metadata was sent and whose message was not sent yet.
 struct CheckWithoutMessage {
     message: SendStream<Bytes>,
-    answer: ResponseFuture,
+    response: ResponseFuture,
 }
 
 /// Sends the metadata of a Check, and returns after the server has received the metadata.
@@ -30,14 +30,16 @@ async fn send_metadata(app: &TestApp, client: &Client) -> CheckWithoutMessage {
             .expect("a request")
     };
     let check = request("tenantry.v1.PermissionService/Check");
-    let (answer, message) = requests.send_request(check, false).expect("sent");
+    let (response, message) = requests.send_request(check, false).expect("sent");
     // A reply to a later call on the same connection shows that the metadata of the first call
     // has arrived.
-    let after = request("grpc.health.v1.Health/Check");
-    let (after, mut health_message) = requests.send_request(after, false).expect("sent");
+    let health_check = request("grpc.health.v1.Health/Check");
+    let (health_response, mut health_message) =
+        requests.send_request(health_check, false).expect("sent");
+    // An empty gRPC message: only its prefix of five bytes.
     health_message.send_data(Bytes::from_static(&[0; 5]), true).expect("sent");
-    after.await.expect("an answer");
-    CheckWithoutMessage { message, answer }
+    health_response.await.expect("a response");
+    CheckWithoutMessage { message, response }
 }
 
 impl CheckWithoutMessage {
@@ -46,13 +48,14 @@ impl CheckWithoutMessage {
         let message = CheckRequest { permission: permission.into(), ..CheckRequest::default() };
         let message = message.encode_to_vec();
         let length = u8::try_from(message.len()).expect("a message below 256 bytes");
-        let framed = [&[0, 0, 0, 0, length], message.as_slice()].concat();
-        self.message.send_data(framed.into(), true).expect("sent");
-        let answer = self.answer.await.expect("an answer");
-        if let Some(status) = Status::from_header_map(answer.headers()) {
+        // The prefix of a gRPC message: not compressed, and the length.
+        let framed_message = [&[0, 0, 0, 0, length], message.as_slice()].concat();
+        self.message.send_data(framed_message.into(), true).expect("sent");
+        let response = self.response.await.expect("a response");
+        if let Some(status) = Status::from_header_map(response.headers()) {
             return Err(status);
         }
-        let mut body = answer.into_body();
+        let mut body = response.into_body();
         let data = body.data().await.expect("data").expect("data");
         Ok(CheckResponse::decode(&data[5..]).expect("a decision"))
     }
@@ -61,11 +64,11 @@ impl CheckWithoutMessage {
 #[tokio::test]
 async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&ada.user_id, &reader).await;
-    assert!(ada.may("", "doc:read").await, "allowed, and now cached");
+    assert!(ada.may("doc:read").await, "allowed, and now cached");
 
     let (check_before, check_after) =
         (send_metadata(&app, &ada).await, send_metadata(&app, &ada).await);
@@ -77,13 +80,13 @@ async fn a_role_unassigned_before_the_message_arrives_does_not_count() {
 #[tokio::test]
 async fn a_session_revoked_before_the_message_arrives_is_refused() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &["doc:read"]).await;
-    assert!(ada.may("", "doc:read").await, "allowed, and now cached");
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &["doc:read"]).await;
+    assert!(ada.may("doc:read").await, "allowed, and now cached");
 
     let check = send_metadata(&app, &ada).await;
     let request = RevokeAllSessionsRequest { user_id: ada.user_id.clone() };
     acme.sessions().revoke_all_sessions(request).await.expect("revoked");
-    let refused = check.send_message("doc:read").await.expect_err("the session is revoked");
-    assert_eq!(refused.code(), Code::Unauthenticated);
+    let status = check.send_message("doc:read").await.expect_err("the session is revoked");
+    assert_eq!(status.code(), Code::Unauthenticated);
 }

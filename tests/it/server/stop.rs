@@ -3,23 +3,23 @@
 use tenantry::proto::v1::{CreateRoleRequest, GetJwksRequest, ListRolesRequest, RoleLevel};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::harness::{Proxy, TestApp, Then, until, within};
+use crate::harness::{Fault, Proxy, TestApp, wait_until, within_seconds};
 
 /// J01: a shutdown completes accepted calls and refuses new calls.
 #[tokio::test]
-async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
+async fn a_shutdown_completes_a_call_in_progress_and_refuses_new_calls() {
     let direct = TestApp::spawn().await;
-    let acme = direct.tenant("acme").await;
+    let acme = direct.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on(&direct.database, |values| {
+    let app = TestApp::on_database(&direct.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("SHUTDOWN_GRACE", "20s");
     })
     .await;
     let (addr, acme) = (app.addr, acme.on(&app.channel));
 
-    proxy.when_sent("insert into roles", Then::Hold);
+    proxy.fault_when_sent("insert into roles", Fault::Hold);
     let call = async {
         let request = CreateRoleRequest {
             name: "accepted".into(),
@@ -29,21 +29,23 @@ async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
         acme.roles().create_role(request).await
     };
     let stop = async {
-        proxy.until_held().await;
+        proxy.wait_until_held().await;
         app.stop().await;
     };
     let refusals = async {
-        proxy.until_held().await;
-        until(10, || async { TcpStream::connect(addr).await.is_err() }).await;
+        proxy.wait_until_held().await;
+        wait_until(10, || async { TcpStream::connect(addr).await.is_err() }).await;
         let is_refused = || async { acme.auth().get_jwks(GetJwksRequest {}).await.is_err() };
-        Box::pin(until(10, is_refused)).await;
+        Box::pin(wait_until(10, is_refused)).await;
         proxy.pass();
     };
-    let (reply, (), ()) = within(20, async { tokio::join!(call, stop, refusals) }).await;
-    reply.expect("it was accepted");
+    let (reply, (), ()) = within_seconds(20, async { tokio::join!(call, stop, refusals) }).await;
+    reply.expect("the accepted call succeeds");
     let query = "select count(*) from roles where name = 'accepted'";
-    let count: i64 =
-        sqlx::query_scalar(query).fetch_one(&mut direct.owner().await).await.expect("a count");
+    let count: i64 = sqlx::query_scalar(query)
+        .fetch_one(&mut direct.owner_connection().await)
+        .await
+        .expect("a count");
     assert_eq!(count, 1);
 }
 
@@ -51,34 +53,37 @@ async fn a_call_in_progress_finishes_and_new_ones_are_refused() {
 #[tokio::test]
 async fn open_connections_do_not_delay_a_shutdown() {
     let app = TestApp::spawn().await;
-    app.tenant("acme").await;
-    let silent = TcpStream::connect(app.addr).await.expect("connected");
-    let mut half_open = TcpStream::connect(app.addr).await.expect("connected");
-    half_open.write_all(b"PRI * HTTP/2.0\r\n").await.expect("sent");
-    let mut unresponsive = TcpStream::connect(app.addr).await.expect("connected");
+    app.create_tenant("acme").await;
+    let idle_stream = TcpStream::connect(app.addr).await.expect("connected");
+    let mut half_open_stream = TcpStream::connect(app.addr).await.expect("connected");
+    // A part of the HTTP/2 preface.
+    half_open_stream.write_all(b"PRI * HTTP/2.0\r\n").await.expect("sent");
+    let mut unresponsive_stream = TcpStream::connect(app.addr).await.expect("connected");
+    // The whole preface, with an empty SETTINGS frame.
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    unresponsive.write_all(preface).await.expect("sent");
-    within(10, app.stop()).await;
-    drop((silent, half_open, unresponsive));
+    unresponsive_stream.write_all(preface).await.expect("sent");
+    within_seconds(10, app.stop()).await;
+    drop((idle_stream, half_open_stream, unresponsive_stream));
 }
 
 /// J02: a call that never gets a reply from Postgres does not delay a shutdown.
 #[tokio::test]
 async fn a_hanging_call_does_not_delay_a_shutdown() {
     let direct = TestApp::spawn().await;
-    let acme = direct.tenant("acme").await;
+    let acme = direct.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+    let app =
+        TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = acme.on(&app.channel);
-    proxy.when_sent("from roles", Then::Hold);
+    proxy.fault_when_sent("from roles", Fault::Hold);
     let mut roles = acme.roles();
     let stop = async {
-        proxy.until_held().await;
+        proxy.wait_until_held().await;
         app.stop().await;
     };
     tokio::select! {
-        reply = roles.list_roles(ListRolesRequest::default()) => panic!("it was held: {reply:?}"),
-        () = within(15, stop) => {}
+        reply = roles.list_roles(ListRolesRequest::default()) => panic!("not held: {reply:?}"),
+        () = within_seconds(15, stop) => {}
     }
 }

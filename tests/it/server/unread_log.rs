@@ -10,7 +10,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Cluster, TestApp, refused, within};
+use crate::harness::{Client, Cluster, TestApp, assert_refused, within_seconds};
 
 /// Value of a counter on the `/metrics` page.
 async fn counter_value(http: &str, name: &str) -> u64 {
@@ -25,28 +25,29 @@ async fn counter_value(http: &str, name: &str) -> u64 {
 
 /// N24: calls continue when standard error is a full pipe.
 #[tokio::test]
-async fn calls_continue_while_nobody_reads_the_log() {
+async fn calls_continue_while_no_process_reads_the_log() {
     let database = Cluster::get().new_database().await;
     let values = TestApp::values(&database);
     let settings =
         SETTINGS.iter().filter_map(|setting| Some((setting.name, values.get(setting.name)?)));
-    let free_port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let http = free_port.local_addr().expect("an address").to_string();
-    drop(free_port);
+    // A free port for the server: the listener closes again.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let http = listener.local_addr().expect("an address").to_string();
+    drop(listener);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command
         .arg("serve")
         .env_clear()
         .envs(settings)
-        // Many log lines for each call.
+        // With these settings each call writes many log lines.
         .envs([("LOG_FORMAT", "json"), ("LOG_LEVEL", "debug"), ("HTTP_ADDR", http.as_str())])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let mut process = command.spawn().expect("it starts");
+    let mut process = command.spawn().expect("the process starts");
     let mut log = BufReader::new(process.stderr.take().expect("a pipe")).lines();
-    let address = within(60, async {
+    let address = within_seconds(60, async {
         loop {
             let line = log.next_line().await.expect("a readable log").expect("a line of the log");
             let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
@@ -60,21 +61,21 @@ async fn calls_continue_while_nobody_reads_the_log() {
     // From here on the test does not read the pipe. The pipe stays open.
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
     let client = Client::anonymous(channel.expect("a URL").connect_lazy());
-    let dropped = "tenantry_log_lines_dropped_total";
-    within(60, async {
-        while counter_value(&http, dropped).await == 0 {
+    let dropped_lines = "tenantry_log_lines_dropped_total";
+    within_seconds(60, async {
+        while counter_value(&http, dropped_lines).await == 0 {
             for _ in 0..50 {
                 let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
-                refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
+                assert_refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
             }
         }
     })
     .await;
 
-    // The server must also stop.
-    let pid = process.id().expect("it runs").to_string();
+    // The server must also be able to stop.
+    let pid = process.id().expect("the process runs").to_string();
     Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-    let exit_status = within(30, process.wait()).await.expect("a status");
+    let exit_status = within_seconds(30, process.wait()).await.expect("a status");
     assert!(exit_status.success(), "{exit_status}");
     drop(log);
 }

@@ -3,37 +3,43 @@
 use tenantry::proto::v1::{CheckRequest, RefreshRequest, WhoAmIRequest};
 use tonic::{Code, transport::Channel};
 
-use crate::harness::{Client, PASSWORD, Serving, TestApp, refused, until};
+use crate::harness::{Client, PASSWORD, ServerProcess, TestApp, assert_refused, wait_until};
 
+/// Whether the replica behind `channel` accepts a token.
 async fn accepts(channel: &Channel, client: &Client, token: &str) -> bool {
     let caller = client.on(channel).with_token(token);
     match caller.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(_) => true,
         reply => {
-            refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+            assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
             false
         }
     }
 }
 
-/// Compares the answers of two replicas to each other's tokens and sessions. `theirs` is a token
-/// of the replica with the wrong clock, and `ours` a token of the replica with the correct clock.
-async fn compare_replicas(wrong_by: &str, theirs_is_accepted: bool, ours_is_accepted: bool) {
+/// Starts a replica with a correct clock and a replica with a wrong clock, and compares how they
+/// treat each other's tokens and sessions. `correct_accepts` is whether the correct replica accepts
+/// the tokens of the wrong replica; `wrong_accepts` is the reverse.
+async fn compare_replicas(wrong_by: &str, correct_accepts: bool, wrong_accepts: bool) {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let wrong = Serving::with_clock(&app.database, wrong_by).await;
-    let wrong_client = Client::anonymous(wrong.channel.clone());
+    let acme = app.create_tenant("acme").await;
+    let wrong_replica = ServerProcess::with_clock(&app.database, wrong_by).await;
+    let anonymous = Client::anonymous(wrong_replica.channel.clone());
 
     // R24: the leeway is exactly 30 seconds.
-    let theirs = wrong_client.login("acme", &acme.email, PASSWORD).await;
-    let token = &theirs.tokens.access_token;
-    assert!(accepts(&wrong.channel, &theirs, token).await, "a replica accepts its own token");
-    assert_eq!(accepts(&app.channel, &theirs, token).await, theirs_is_accepted);
+    let wrong_client = anonymous.login("acme", &acme.email, PASSWORD).await;
+    let token = &wrong_client.tokens.access_token;
+    assert!(
+        accepts(&wrong_replica.channel, &wrong_client, token).await,
+        "a replica accepts its own token"
+    );
+    assert_eq!(accepts(&app.channel, &wrong_client, token).await, correct_accepts);
     let token = &acme.tokens.access_token;
-    assert_eq!(accepts(&wrong.channel, &acme, token).await, ours_is_accepted);
+    assert_eq!(accepts(&wrong_replica.channel, &acme, token).await, wrong_accepts);
 
     // The times of a refreshed token come from Postgres's clock, on every replica.
-    let accepting_client = acme.on(if ours_is_accepted { &wrong.channel } else { &app.channel });
+    let accepting_client =
+        acme.on(if wrong_accepts { &wrong_replica.channel } else { &app.channel });
     let refresh_request = RefreshRequest {
         refresh_token: acme.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
@@ -48,26 +54,26 @@ async fn compare_replicas(wrong_by: &str, theirs_is_accepted: bool, ours_is_acce
 
     // A session that ends on one replica also ends on the other.
     let reply = accepting_client.auth().refresh(refresh_request).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    for channel in [&app.channel, &wrong.channel] {
-        until(5, || async { !accepts(channel, &acme, &new_tokens.access_token).await }).await;
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    for channel in [&app.channel, &wrong_replica.channel] {
+        wait_until(5, || async { !accepts(channel, &acme, &new_tokens.access_token).await }).await;
     }
-    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
-    let decision = theirs.on(&wrong.channel).permissions().check(question).await;
-    assert!(decision.expect("decided").into_inner().allowed);
+    let request = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let decision = wrong_client.on(&wrong_replica.channel).permissions().check(request).await;
+    assert!(decision.expect("a decision").into_inner().allowed);
 
-    let log = wrong.stop().await;
+    let log = wrong_replica.stop().await;
     assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
 }
 
-/// J07: tokens from a clock that is 90 s fast.
+/// J07: a clock that is 90 s fast.
 #[tokio::test]
-async fn a_fast_clock_makes_tokens_that_only_its_own_replica_accepts() {
+async fn tokens_of_a_replica_with_a_fast_clock_are_accepted_only_there() {
     compare_replicas("+90s", false, true).await;
 }
 
 /// J07: a clock that is 90 s slow.
 #[tokio::test]
-async fn a_slow_clock_refuses_tokens_from_its_future() {
+async fn a_replica_with_a_slow_clock_refuses_tokens_from_its_future() {
     compare_replicas("-90s", true, false).await;
 }

@@ -1,4 +1,4 @@
-//! Assertions that an account signs with its own key (RFC 7523).
+//! Assertions that a service account signs with its own key (RFC 7523).
 
 use std::sync::LazyLock;
 
@@ -11,42 +11,42 @@ use tenantry::{
 };
 use tonic::Code;
 
-use super::by_assertion;
-use crate::harness::{Client, Cluster, TestApp, refused, unknown_id};
+use super::assertion_request;
+use crate::harness::{Client, Cluster, TestApp, assert_refused, unknown_id};
 
-/// A key pair of an account.
-struct Own {
+/// A key pair of a service account.
+struct AccountKey {
     algorithm: Algorithm,
-    public: String,
-    private: EncodingKey,
+    public_pem: String,
+    private_key: EncodingKey,
 }
 
-impl Own {
+impl AccountKey {
     fn ec() -> Self {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
-        let private = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
-        Self { algorithm: Algorithm::ES256, public: public_pem(&pair), private }
+        let private_key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
+        Self { algorithm: Algorithm::ES256, public_pem: encode_public_key(&pair), private_key }
     }
 
     fn ed() -> Self {
         let pair = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
-        let private = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).expect("a key");
-        Self { algorithm: Algorithm::EdDSA, public: public_pem(&pair), private }
+        let private_key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).expect("a key");
+        Self { algorithm: Algorithm::EdDSA, public_pem: encode_public_key(&pair), private_key }
     }
 
     /// The keys of the test cluster, because generating RSA keys is slow.
     fn rsa() -> Self {
         let keys = &Cluster::get().keys;
-        let private = std::fs::read(&keys.refresh_private).expect("a file");
+        let private_pem = std::fs::read(&keys.refresh_private).expect("a file");
         Self {
             algorithm: Algorithm::RS256,
-            public: std::fs::read_to_string(&keys.refresh_public).expect("a file"),
-            private: EncodingKey::from_rsa_pem(&private).expect("a key"),
+            public_pem: std::fs::read_to_string(&keys.refresh_public).expect("a file"),
+            private_key: EncodingKey::from_rsa_pem(&private_pem).expect("a key"),
         }
     }
 }
 
-fn public_pem(pair: &KeyPair) -> String {
+fn encode_public_key(pair: &KeyPair) -> String {
     pem::encode(&pem::Pem::new("PUBLIC KEY", pair.subject_public_key_info()))
 }
 
@@ -54,30 +54,30 @@ fn public_pem(pair: &KeyPair) -> String {
 struct Account {
     id: String,
     key_id: String,
-    own: Own,
-    /// A client without a token that names the tenant.
-    nobody: Client,
+    key: AccountKey,
+    /// A client without a token. Its metadata contains the tenant.
+    anonymous: Client,
 }
 
 impl Account {
-    async fn with(app: &TestApp, acme: &Client, name: &str, own: Own) -> Self {
+    async fn create(app: &TestApp, acme: &Client, name: &str, key: AccountKey) -> Self {
         let id = acme.create_service_account(name, &[]).await;
         let request = CreateApiKeyRequest {
             service_account_id: id.clone(),
-            credential: Some(Credential::PublicKey(own.public.clone())),
+            credential: Some(Credential::PublicKey(key.public_pem.clone())),
             ..CreateApiKeyRequest::default()
         };
-        let made = acme.service_accounts().create_api_key(request).await.expect("a key");
-        let made = made.into_inner();
-        assert_eq!(made.secret, "");
-        let key = made.api_key.expect("a key");
-        assert_eq!(key.public_key, own.public);
-        let nobody = app.anonymous().with("x-tenant-id", &acme.tenant_id);
-        Self { id, key_id: key.id, own, nobody }
+        let reply = acme.service_accounts().create_api_key(request).await.expect("a key");
+        let response = reply.into_inner();
+        assert_eq!(response.secret, "");
+        let api_key = response.api_key.expect("a key");
+        assert_eq!(api_key.public_key, key.public_pem);
+        let anonymous = app.anonymous().with("x-tenant-id", &acme.tenant_id);
+        Self { id, key_id: api_key.id, key, anonymous }
     }
 
     fn header(&self) -> Header {
-        Header { kid: Some(self.key_id.clone()), ..Header::new(self.own.algorithm) }
+        Header { kid: Some(self.key_id.clone()), ..Header::new(self.key.algorithm) }
     }
 
     fn claims(&self) -> Value {
@@ -89,52 +89,60 @@ impl Account {
     }
 
     fn sign(&self, header: &Header, claims: &Value) -> String {
-        jsonwebtoken::encode(header, claims, &self.own.private).expect("an assertion")
+        jsonwebtoken::encode(header, claims, &self.key.private_key).expect("an assertion")
     }
 
-    async fn refused(&self, what: &str, jwt: String) {
+    /// Asserts that an exchange of this assertion is refused.
+    async fn assert_refused(&self, what: &str, jwt: String) {
         println!("{what}");
-        let reply = self.nobody.auth().exchange_api_key(by_assertion(jwt)).await;
-        refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        let reply = self.anonymous.auth().exchange_api_key(assertion_request(jwt)).await;
+        assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
 
 #[tokio::test]
 async fn an_assertion_with_any_kind_of_key_works_once() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    for (name, own) in [("ec", Own::ec()), ("ed", Own::ed()), ("rsa", Own::rsa())] {
-        let account = Account::with(&app, &acme, name, own).await;
+    let acme = app.create_tenant("acme").await;
+    for (name, key) in
+        [("ec", AccountKey::ec()), ("ed", AccountKey::ed()), ("rsa", AccountKey::rsa())]
+    {
+        let account = Account::create(&app, &acme, name, key).await;
         let jwt = account.sign(&account.header(), &account.claims());
-        let reply = account.nobody.auth().exchange_api_key(by_assertion(jwt.clone())).await;
+        let reply = account.anonymous.auth().exchange_api_key(assertion_request(jwt.clone())).await;
         let token = reply.expect("a token").into_inner().access_token;
-        let itself = app.anonymous().with_token(&token);
-        let me = itself.auth().who_am_i(WhoAmIRequest {}).await.expect("itself").into_inner();
+        let account_client = app.anonymous().with_token(&token);
+        let me = account_client
+            .auth()
+            .who_am_i(WhoAmIRequest {})
+            .await
+            .expect("a response")
+            .into_inner();
         assert_eq!(me.service_account.expect("the account").id, account.id);
         assert_eq!(me.session_id, account.key_id);
-        account.refused("again", jwt).await;
+        account.assert_refused("a repeated assertion", jwt).await;
     }
-    assert_eq!(app.audited(&acme.tenant_id, "sign_in_failed").await, 3);
+    assert_eq!(app.audit_event_count(&acme.tenant_id, "sign_in_failed").await, 3);
 }
 
 /// Of many concurrent calls with the same assertion, one gets a token.
 #[tokio::test]
-async fn an_assertion_works_once_even_when_sent_concurrently() {
+async fn an_assertion_that_is_sent_concurrently_works_once() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let account = Account::with(&app, &acme, "ec", Own::ec()).await;
+    let acme = app.create_tenant("acme").await;
+    let account = Account::create(&app, &acme, "ec", AccountKey::ec()).await;
     let jwt = account.sign(&account.header(), &account.claims());
-    let tried = (0..20).map(|_| {
-        let (mut auth, jwt) = (account.nobody.auth(), jwt.clone());
-        async move { auth.exchange_api_key(by_assertion(jwt)).await }
+    let calls = (0..20).map(|_| {
+        let (mut auth, jwt) = (account.anonymous.auth(), jwt.clone());
+        async move { auth.exchange_api_key(assertion_request(jwt)).await }
     });
-    let replies = futures::future::join_all(tried).await;
+    let replies = futures::future::join_all(calls).await;
     assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), 1);
 }
 
 #[tokio::test]
 async fn an_assertion_with_one_wrong_claim_is_refused() {
-    static BAD: LazyLock<Vec<(&str, Value)>> = LazyLock::new(|| {
+    static WRONG_CLAIMS: LazyLock<Vec<(&str, Value)>> = LazyLock::new(|| {
         let now = clock::now().unix_timestamp();
         vec![
             ("another audience", json!({ "aud": "somebody-else" })),
@@ -142,19 +150,19 @@ async fn an_assertion_with_one_wrong_claim_is_refused() {
             ("another issuer", json!({ "iss": unknown_id() })),
             ("another subject", json!({ "sub": unknown_id() })),
             ("no subject", json!({ "sub": null })),
-            ("no id", json!({ "jti": null })),
-            ("an empty id", json!({ "jti": "" })),
-            ("no end", json!({ "exp": null })),
+            ("no token id", json!({ "jti": null })),
+            ("an empty token id", json!({ "jti": "" })),
+            ("no expiry", json!({ "exp": null })),
             ("expired", json!({ "exp": now - 60 })),
-            ("too long", json!({ "exp": now + 600 })),
-            ("not yet", json!({ "nbf": now + 120 })),
-            ("a text for a time", json!({ "exp": "9999999999" })),
+            ("too long a lifetime", json!({ "exp": now + 600 })),
+            ("not valid yet", json!({ "nbf": now + 120 })),
+            ("a text instead of a time", json!({ "exp": "9999999999" })),
         ]
     });
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let account = Account::with(&app, &acme, "ec", Own::ec()).await;
-    for (what, changes) in BAD.iter() {
+    let acme = app.create_tenant("acme").await;
+    let account = Account::create(&app, &acme, "ec", AccountKey::ec()).await;
+    for (what, changes) in WRONG_CLAIMS.iter() {
         let mut claims = account.claims();
         let object = claims.as_object_mut().expect("an object");
         for (name, value) in changes.as_object().expect("an object") {
@@ -163,58 +171,86 @@ async fn an_assertion_with_one_wrong_claim_is_refused() {
                 value => object.insert(name.clone(), value.clone()),
             };
         }
-        account.refused(what, account.sign(&account.header(), &claims)).await;
+        account.assert_refused(what, account.sign(&account.header(), &claims)).await;
     }
-    let good = account.sign(&account.header(), &account.claims());
-    account.nobody.auth().exchange_api_key(by_assertion(good)).await.expect("the rest is right");
+    let valid_assertion = account.sign(&account.header(), &account.claims());
+    account
+        .anonymous
+        .auth()
+        .exchange_api_key(assertion_request(valid_assertion))
+        .await
+        .expect("the unchanged claims are valid");
 }
 
-/// A01, A02, A08 and A09 for assertions.
+/// A01, A02, A08, A09: an assertion is accepted only with a signature of the account's own key.
 #[tokio::test]
 async fn an_assertion_with_another_key_is_refused() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
-    let account = Account::with(&app, &acme, "ec", Own::ec()).await;
-    let second_replica = Account::with(&app, &acme, "twin", Own::ec()).await;
-    let foreign = Account::with(&app, &other, "ec", Own::ec()).await;
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    let account = Account::create(&app, &acme, "ec", AccountKey::ec()).await;
+    let other_account = Account::create(&app, &acme, "other", AccountKey::ec()).await;
+    let account_of_other_tenant = Account::create(&app, &other, "ec", AccountKey::ec()).await;
 
-    let by_twin = second_replica.sign(&account.header(), &account.claims());
-    account.refused("another's signature", by_twin).await;
-    let named_twin = Header { kid: Some(second_replica.key_id.clone()), ..account.header() };
-    account.refused("another's key", account.sign(&named_twin, &account.claims())).await;
-    account.refused("another's whole", second_replica.sign(&named_twin, &account.claims())).await;
-    account.refused("another tenant's", foreign.sign(&foreign.header(), &foreign.claims())).await;
-    let jwk = Jwk::from_encoding_key(&second_replica.own.private, Algorithm::ES256).expect("a key");
-    let brings = Header { jwk: Some(jwk), ..account.header() };
-    account.refused("a key of its own", second_replica.sign(&brings, &account.claims())).await;
+    let signed_by_other = other_account.sign(&account.header(), &account.claims());
+    account.assert_refused("another account's signature", signed_by_other).await;
+    let header_of_other = Header { kid: Some(other_account.key_id.clone()), ..account.header() };
+    account
+        .assert_refused(
+            "another account's key id",
+            account.sign(&header_of_other, &account.claims()),
+        )
+        .await;
+    account
+        .assert_refused(
+            "another account's key id and signature",
+            other_account.sign(&header_of_other, &account.claims()),
+        )
+        .await;
+    account
+        .assert_refused(
+            "an account of another tenant",
+            account_of_other_tenant
+                .sign(&account_of_other_tenant.header(), &account_of_other_tenant.claims()),
+        )
+        .await;
+    let jwk =
+        Jwk::from_encoding_key(&other_account.key.private_key, Algorithm::ES256).expect("a key");
+    let header_with_key = Header { jwk: Some(jwk), ..account.header() };
+    account
+        .assert_refused(
+            "a key in the header",
+            other_account.sign(&header_with_key, &account.claims()),
+        )
+        .await;
     for kid in [None, Some("../../dev/null".to_owned()), Some(unknown_id())] {
         let header = Header { kid, ..account.header() };
-        account.refused("an unknown key", account.sign(&header, &account.claims())).await;
+        account.assert_refused("an unknown key id", account.sign(&header, &account.claims())).await;
     }
     let header = Header { kid: Some(account.key_id.clone()), ..Header::new(Algorithm::HS256) };
-    let public = EncodingKey::from_secret(account.own.public.as_bytes());
-    let confused = jsonwebtoken::encode(&header, &account.claims(), &public).expect("a token");
-    account.refused("the public key as a secret", confused).await;
-    let good = account.sign(&account.header(), &account.claims());
-    let (_, rest) = good.split_once('.').expect("a header");
+    let public_key_as_secret = EncodingKey::from_secret(account.key.public_pem.as_bytes());
+    let signed_with_public_key =
+        jsonwebtoken::encode(&header, &account.claims(), &public_key_as_secret).expect("a token");
+    account.assert_refused("the public key as a secret", signed_with_public_key).await;
+    let valid_assertion = account.sign(&account.header(), &account.claims());
+    let (_, rest) = valid_assertion.split_once('.').expect("a header");
     let (claims, _) = rest.rsplit_once('.').expect("a signature");
-    let none = crate::harness::Forge::unsigned(
+    let unsigned_header = crate::harness::Forge::unsigned(
         &format!(r#"{{"alg":"none","kid":"{}"}}"#, account.key_id),
         "",
     );
-    account.refused("no signature", format!("{none}{claims}.")).await;
-    account.refused("no token", "x".into()).await;
+    account.assert_refused("no signature", format!("{unsigned_header}{claims}.")).await;
+    account.assert_refused("not a token", "x".into()).await;
 }
 
 #[tokio::test]
 async fn an_assertion_requires_a_tenant() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let account = Account::with(&app, &acme, "ec", Own::ec()).await;
-    let jwt = || account.sign(&account.header(), &account.claims());
-    let nowhere = app.anonymous().auth().exchange_api_key(by_assertion(jwt())).await;
-    refused(nowhere, Code::InvalidArgument, "TENANT_REQUIRED");
-    let unknown = app.anonymous().with("x-tenant-id", "nowhere");
-    let unknown = unknown.auth().exchange_api_key(by_assertion(jwt())).await;
-    refused(unknown, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let acme = app.create_tenant("acme").await;
+    let account = Account::create(&app, &acme, "ec", AccountKey::ec()).await;
+    let new_assertion = || account.sign(&account.header(), &account.claims());
+    let result = app.anonymous().auth().exchange_api_key(assertion_request(new_assertion())).await;
+    assert_refused(result, Code::InvalidArgument, "TENANT_REQUIRED");
+    let client = app.anonymous().with("x-tenant-id", "nowhere");
+    let result = client.auth().exchange_api_key(assertion_request(new_assertion())).await;
+    assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }

@@ -1,4 +1,4 @@
-//! A secret used instead of an access token, in tenants that accept it.
+//! The secret of an API key as a bearer token, in tenants that allow this.
 
 use tenantry::proto::v1::{
     CheckRequest, IntrospectTokenRequest, IntrospectTokenResponse, RevokeApiKeyRequest,
@@ -6,17 +6,17 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::by_secret;
+use super::secret_request;
 use crate::{
-    harness::{Client, Proxy, TestApp, refused, struct_of, until},
+    harness::{Client, Proxy, TestApp, assert_refused, struct_of, wait_until},
     limits::{address, at, limited},
 };
 
-/// Sets whether a tenant accepts API keys instead of tokens.
-async fn takes(admin: &Client, takes: bool) {
+/// Sets whether a tenant accepts the secrets of API keys as bearer tokens.
+async fn set_api_key_bearer(admin: &Client, allowed: bool) {
     let request = UpdateTenantRequest {
         tenant: admin.tenant_id.clone(),
-        settings: struct_of(serde_json::json!({ "api_key_bearer": takes })),
+        settings: struct_of(serde_json::json!({ "api_key_bearer": allowed })),
         ..UpdateTenantRequest::default()
     };
     admin.tenants().update_tenant(request).await.expect("changed");
@@ -26,7 +26,7 @@ async fn is_authenticated(client: &Client) -> bool {
     match client.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(_) => true,
         refusal => {
-            refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
+            assert_refused(refusal, Code::Unauthenticated, "TOKEN_INVALID");
             false
         }
     }
@@ -35,60 +35,60 @@ async fn is_authenticated(client: &Client) -> bool {
 #[tokio::test]
 async fn a_secret_works_as_a_token_only_while_the_tenant_allows_it_and_the_key_is_active() {
     let app = TestApp::spawn().await;
-    let second_replica = TestApp::on(&app.database, |_| {}).await;
-    let acme = app.tenant("acme").await;
+    let second_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let acme = app.create_tenant("acme").await;
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
-    let here = app.anonymous().with_token(&key.secret);
-    let replica_client = here.on(&second_replica.channel);
-    assert!(!is_authenticated(&here).await);
+    let client = app.anonymous().with_token(&key.secret);
+    let replica_client = client.on(&second_replica.channel);
+    assert!(!is_authenticated(&client).await);
 
-    takes(&acme, true).await;
-    until(1, || is_authenticated(&here)).await;
-    until(1, || is_authenticated(&replica_client)).await;
-    let question = CheckRequest { permission: "invoice:send".into(), ..Default::default() };
-    assert!(here.decide(question).await.allowed);
+    set_api_key_bearer(&acme, true).await;
+    wait_until(1, || is_authenticated(&client)).await;
+    wait_until(1, || is_authenticated(&replica_client)).await;
+    let request = CheckRequest { permission: "invoice:send".into(), ..Default::default() };
+    assert!(client.decide(request).await.allowed);
 
-    takes(&acme, false).await;
-    until(1, || async { !is_authenticated(&here).await }).await;
-    until(1, || async { !is_authenticated(&replica_client).await }).await;
-    takes(&acme, true).await;
-    until(1, || is_authenticated(&replica_client)).await;
+    set_api_key_bearer(&acme, false).await;
+    wait_until(1, || async { !is_authenticated(&client).await }).await;
+    wait_until(1, || async { !is_authenticated(&replica_client).await }).await;
+    set_api_key_bearer(&acme, true).await;
+    wait_until(1, || is_authenticated(&replica_client)).await;
 
-    let request = RevokeApiKeyRequest { api_key_id: key.api_key.expect("a key").id };
-    acme.service_accounts().revoke_api_key(request).await.expect("revoked");
-    assert!(!is_authenticated(&here).await);
-    until(1, || async { !is_authenticated(&replica_client).await }).await;
+    let revoke_request = RevokeApiKeyRequest { api_key_id: key.api_key.expect("a key").id };
+    acme.service_accounts().revoke_api_key(revoke_request).await.expect("revoked");
+    assert!(!is_authenticated(&client).await);
+    wait_until(1, || async { !is_authenticated(&replica_client).await }).await;
 }
 
-/// The server validates a cached secret without a query.
 #[tokio::test]
-async fn a_cached_secret_is_answered_from_memory() {
+async fn a_call_with_a_cached_secret_sends_no_statement() {
     let proxy = Proxy::postgres().await;
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    takes(&acme, true).await;
+    let acme = app.create_tenant("acme").await;
+    set_api_key_bearer(&acme, true).await;
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
     let url = proxy.postgres_url(&app.database);
-    let second_replica = TestApp::on(&app.database, |values| values.set("DATABASE_URL", url)).await;
+    let second_replica =
+        TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
     let replica_client = app.anonymous().with_token(&key.secret).on(&second_replica.channel);
-    let question = || CheckRequest { permission: "invoice:send".into(), ..Default::default() };
-    let is_warm = || async {
-        replica_client.decide(question()).await;
-        proxy.asked().is_empty()
+    let request = || CheckRequest { permission: "invoice:send".into(), ..Default::default() };
+    let is_cached = || async {
+        replica_client.decide(request()).await;
+        proxy.take_statements().is_empty()
     };
-    until(10, is_warm).await;
+    wait_until(10, is_cached).await;
     for _ in 0..10 {
-        assert!(replica_client.decide(question()).await.allowed);
+        assert!(replica_client.decide(request()).await.allowed);
     }
-    assert!(proxy.asked().is_empty());
+    assert!(proxy.take_statements().is_empty());
 }
 
 #[tokio::test]
 async fn a_secret_is_introspected_and_checked_like_a_token() {
     let app = TestApp::shared();
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
     let introspect = |client: &Client| {
@@ -98,24 +98,27 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
             reply.expect("an answer").into_inner()
         }
     };
-    let question = CheckRequest {
+    let check_request = CheckRequest {
         access_token: key.secret.clone(),
         permission: "invoice:send".into(),
         ..CheckRequest::default()
     };
     assert_eq!(introspect(&acme).await, IntrospectTokenResponse::default());
-    assert!(!acme.decide(question.clone()).await.allowed);
+    assert!(!acme.decide(check_request.clone()).await.allowed);
 
-    takes(&acme, true).await;
-    until(1, || async { introspect(&acme).await.active }).await;
-    let seen = introspect(&acme).await;
-    let shown = key.api_key.clone().expect("a key");
-    assert_eq!((seen.sub, seen.sid), (account, shown.id));
-    assert_eq!(seen.exp, shown.expire_time.expect("an end").seconds);
-    assert_eq!((seen.token_type.as_str(), seen.sub_type.as_str()), ("api_key", "service_account"));
-    assert_eq!(seen.roles, ["billing"]);
-    assert!(acme.decide(question).await.allowed);
-    for client in [&other, &acme.member("nobody", &[]).await] {
+    set_api_key_bearer(&acme, true).await;
+    wait_until(1, || async { introspect(&acme).await.active }).await;
+    let introspection = introspect(&acme).await;
+    let api_key = key.api_key.clone().expect("a key");
+    assert_eq!((introspection.sub, introspection.sid), (account, api_key.id));
+    assert_eq!(introspection.exp, api_key.expire_time.expect("an end").seconds);
+    assert_eq!(
+        (introspection.token_type.as_str(), introspection.sub_type.as_str()),
+        ("api_key", "service_account")
+    );
+    assert_eq!(introspection.roles, ["billing"]);
+    assert!(acme.decide(check_request).await.allowed);
+    for client in [&other, &acme.create_member("nobody", &[]).await] {
         assert_eq!(introspect(client).await, IntrospectTokenResponse::default());
     }
 }
@@ -123,28 +126,29 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
 /// Only Postgres knows whether a secret is valid, so lookups are limited. A cached secret needs
 /// no lookup and is not limited.
 #[tokio::test]
-async fn lookups_of_secrets_are_limited_but_cached_secrets_are_not() {
+async fn the_lookup_of_a_secret_is_limited_unless_the_secret_is_cached() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let anonymous = at(&app, &address());
-    let acme = app.tenant("acme").await;
-    takes(&acme, true).await;
+    let acme = app.create_tenant("acme").await;
+    set_api_key_bearer(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;
-    let (known, unknown) =
+    let (valid_key, invalid_key) =
         (acme.create_api_key(&account).await, acme.create_api_key(&account).await);
-    let user = anonymous.with_token(&known.secret);
-    assert!(is_authenticated(&user).await);
+    let account_client = anonymous.with_token(&valid_key.secret);
+    assert!(is_authenticated(&account_client).await);
     sqlx::query("update api_keys set secret_hash = sha256(secret_hash) where key_id = $1::uuid")
-        .bind(unknown.api_key.expect("a key").id)
-        .execute(&mut app.owner().await)
+        .bind(invalid_key.api_key.expect("a key").id)
+        .execute(&mut app.owner_connection().await)
         .await
-        .expect("forgotten");
-    let guesser = anonymous.with_token(&unknown.secret);
+        .expect("the hash is changed");
+    // The limit allows three lookups: the first was for the valid key.
+    let guesser = anonymous.with_token(&invalid_key.secret);
     assert!(!is_authenticated(&guesser).await);
     assert!(!is_authenticated(&guesser).await);
-    let more = guesser.auth().who_am_i(WhoAmIRequest {}).await;
-    refused(more, Code::ResourceExhausted, "RATE_LIMITED");
+    let result = guesser.auth().who_am_i(WhoAmIRequest {}).await;
+    assert_refused(result, Code::ResourceExhausted, "RATE_LIMITED");
     for _ in 0..5 {
-        assert!(is_authenticated(&user).await);
+        assert!(is_authenticated(&account_client).await);
     }
 }
 
@@ -153,17 +157,18 @@ async fn lookups_of_secrets_are_limited_but_cached_secrets_are_not() {
 async fn malformed_secrets_do_not_use_up_the_limit() {
     let app = limited("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
     let anonymous = at(&app, &address());
-    let acme = app.tenant("acme").await;
-    takes(&acme, true).await;
+    let acme = app.create_tenant("acme").await;
+    set_api_key_bearer(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;
     let secret = acme.create_api_key(&account).await.secret;
+    // A secret ends with a checksum.
     let (start, end) = secret.split_at(secret.len() - 4);
-    let mistyped = format!("{start}{}", if end == "AAAA" { "BBBB" } else { "AAAA" });
+    let mistyped_secret = format!("{start}{}", if end == "AAAA" { "BBBB" } else { "AAAA" });
     for _ in 0..30 {
-        for malformed in ["tenantry_x", &mistyped] {
-            assert!(!is_authenticated(&anonymous.with_token(malformed)).await);
-            let reply = anonymous.auth().exchange_api_key(by_secret(malformed)).await;
-            refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        for malformed_secret in ["tenantry_x", &mistyped_secret] {
+            assert!(!is_authenticated(&anonymous.with_token(malformed_secret)).await);
+            let reply = anonymous.auth().exchange_api_key(secret_request(malformed_secret)).await;
+            assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
         }
     }
     anonymous.exchange(&secret).await;
@@ -173,12 +178,12 @@ async fn malformed_secrets_do_not_use_up_the_limit() {
 #[tokio::test]
 async fn the_setting_must_be_a_boolean() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let request = UpdateTenantRequest {
         tenant: acme.tenant_id.clone(),
         settings: struct_of(serde_json::json!({ "api_key_bearer": "yes" })),
         ..UpdateTenantRequest::default()
     };
-    let wrong = acme.tenants().update_tenant(request).await;
-    refused(wrong, Code::InvalidArgument, "INVALID_FIELDS");
+    let result = acme.tenants().update_tenant(request).await;
+    assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
 }

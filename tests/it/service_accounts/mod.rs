@@ -9,13 +9,13 @@ mod keys;
 use tenantry::proto::v1::{ExchangeApiKeyRequest, exchange_api_key_request::Credential};
 
 /// A request with the secret of an API key.
-pub fn by_secret(secret: &str) -> ExchangeApiKeyRequest {
+pub fn secret_request(secret: &str) -> ExchangeApiKeyRequest {
     let credential = Some(Credential::ApiKey(secret.into()));
     ExchangeApiKeyRequest { credential, ..Default::default() }
 }
 
 /// A request with a signed assertion.
-pub fn by_assertion(jwt: String) -> ExchangeApiKeyRequest {
+pub fn assertion_request(jwt: String) -> ExchangeApiKeyRequest {
     let credential = Some(Credential::ClientAssertion(jwt));
     ExchangeApiKeyRequest { credential, ..Default::default() }
 }

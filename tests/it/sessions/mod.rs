@@ -1,4 +1,4 @@
 mod cache;
-mod effects;
-mod ends;
+mod end_on_all_replicas;
 mod revoke;
+mod state_and_times;

@@ -1,4 +1,4 @@
-//! Statements of the documentation about the code, checked against the files.
+//! Facts that the documentation states about the code, checked against the files.
 
 mod imports;
 mod release;
@@ -19,58 +19,61 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).expect("a file")
 }
 
-/// The files below a folder with this extension.
-fn files(dir: &Path, ending: &str, found: &mut Vec<String>) {
+/// Adds the files with this extension below a folder to `found`.
+fn collect_files(dir: &Path, extension: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            files(&path, ending, found);
-        } else if path.extension().is_some_and(|found| found == ending) {
+            collect_files(&path, extension, found);
+        } else if path.extension().is_some_and(|other| other == extension) {
             found.push(path.display().to_string());
         }
     }
 }
 
-fn source() -> PathBuf {
+fn source_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The files that are in an import cycle, or that import only from such files. Each file is listed
-/// with its imports among these files.
+/// The files that are in an import cycle, or that import from such files, directly or indirectly.
+/// Each file is listed with its imports among these files.
 fn import_cycles(src: &Path) -> Vec<String> {
     let imports = Imports::read(src);
-    let mut left = imports.edges();
+    let mut remaining = imports.edges();
     loop {
-        let before = left.len();
-        let files: BTreeSet<_> = left.keys().copied().collect();
-        left.retain(|_, imports| !imports.is_disjoint(&files));
-        if left.len() == before {
+        let count_before = remaining.len();
+        let files: BTreeSet<_> = remaining.keys().copied().collect();
+        remaining.retain(|_, imports| !imports.is_disjoint(&files));
+        if remaining.len() == count_before {
             break;
         }
     }
-    let shown = |path: &Path| path.strip_prefix(src).expect("below").display().to_string();
-    let files: BTreeSet<_> = left.keys().copied().collect();
-    left.iter()
+    let relative =
+        |path: &Path| path.strip_prefix(src).expect("a file below src").display().to_string();
+    let files: BTreeSet<_> = remaining.keys().copied().collect();
+    remaining
+        .iter()
         .map(|(file, imports)| {
-            let within: Vec<_> = imports.intersection(&files).map(|path| shown(path)).collect();
-            format!("{} -> {}", shown(file), within.join(", "))
+            let cyclic_imports: Vec<_> =
+                imports.intersection(&files).map(|path| relative(path)).collect();
+            format!("{} -> {}", relative(file), cyclic_imports.join(", "))
         })
         .collect()
 }
 
 #[test]
 fn imports_form_no_cycle() {
-    let import_cycles = import_cycles(&source());
+    let import_cycles = import_cycles(&source_folder());
     assert!(import_cycles.is_empty(), "{}", import_cycles.join("\n"));
 }
 
-/// One cycle goes through a re-exported name, and one cycle through a path in the code.
+/// The cycle goes through a re-exported name and through a path in the code.
 #[test]
 fn import_cycles_are_detected() {
     let dir = tempfile::tempdir().expect("a folder");
     let write = |path: &str, text: &str| {
         let path = dir.path().join(path);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
         fs::write(path, text).expect("written");
     };
     write("lib.rs", "mod a;\nmod b;\nmod c;\n");
@@ -84,7 +87,7 @@ fn import_cycles_are_detected() {
     assert_eq!(
         import_cycles(dir.path()),
         Vec::<String>::new(),
-        "importing a module is no use of it"
+        "the import of a module alone does not count"
     );
     write("c.rs", "pub struct C;\nfn c() -> crate::b::B { todo!() }\n");
     assert_eq!(
@@ -96,18 +99,18 @@ fn import_cycles_are_detected() {
 /// Stores work the same for all callers, so they need no proof from the gate.
 #[test]
 fn no_store_reaches_the_gate() {
-    let imports = Imports::read(&source());
+    let imports = Imports::read(&source_folder());
     let edges = imports.edges();
     let mut stores = 0;
     for store in edges.keys().filter(|path| path.ends_with("store.rs")) {
         stores += 1;
-        let (mut reached, mut next) = (BTreeSet::new(), vec![*store]);
-        while let Some(file) = next.pop() {
-            next.extend(edges[file].iter().copied().filter(|file| reached.insert(*file)));
+        let (mut reached, mut queue) = (BTreeSet::new(), vec![*store]);
+        while let Some(file) = queue.pop() {
+            queue.extend(edges[file].iter().copied().filter(|file| reached.insert(*file)));
         }
-        let gate = source().join("gate");
-        let of_gate: Vec<_> = reached.iter().filter(|file| file.starts_with(&gate)).collect();
-        assert!(of_gate.is_empty(), "{} reaches {of_gate:?}", store.display());
+        let gate = source_folder().join("gate");
+        let gate_files: Vec<_> = reached.iter().filter(|file| file.starts_with(&gate)).collect();
+        assert!(gate_files.is_empty(), "{} reaches {gate_files:?}", store.display());
     }
     assert!(stores > 8, "{stores}");
 }
@@ -116,10 +119,10 @@ fn no_store_reaches_the_gate() {
 /// which checks the size first.
 #[test]
 fn only_values_lua_reads_values_from_redis() {
-    let mut found = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "lua", &mut found);
-    assert!(found.len() > 5, "{found:?}");
-    for file in found.iter().filter(|file| !file.ends_with("/src/redis/values.lua")) {
+    let mut scripts = Vec::new();
+    collect_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "lua", &mut scripts);
+    assert!(scripts.len() > 5, "{scripts:?}");
+    for file in scripts.iter().filter(|file| !file.ends_with("/src/redis/values.lua")) {
         let text = fs::read_to_string(file).expect("a file");
         for command in ["'GET'", "'MGET'", "'GETEX'", "'HGET'", "'HMGET'", "'HGETALL'", "'LRANGE'"]
         {
@@ -134,8 +137,8 @@ fn every_rpc_has_a_comment_in_its_proto_file() {
         let service = method.0.parent_service();
         let proto = read(&format!("proto/{}", service.parent_file().name()));
         let line = format!("  rpc {}(", method.0.name());
-        let before = proto.split(&line).next().expect("the RPC");
-        let comment = before.trim_end().lines().last().expect("a line");
+        let text_before = proto.split(&line).next().expect("the RPC");
+        let comment = text_before.trim_end().lines().last().expect("a line");
         assert!(comment.trim_start().starts_with("//"), "{} has no comment", method.path());
     }
 }
@@ -144,18 +147,18 @@ fn every_rpc_has_a_comment_in_its_proto_file() {
 #[test]
 fn event_kinds_in_migrations_exist_in_the_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let mut found = Vec::new();
+    let mut kinds = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("a file");
         for insert in text.split("insert into audit_events").skip(1) {
             let kind = insert.split(';').next().and_then(|statement| statement.split('\'').nth(1));
-            found.push(kind.expect("the kind of the event").to_owned());
+            kinds.push(kind.expect("the kind of the event").to_owned());
         }
     }
-    assert!(!found.is_empty());
-    for kind in found {
-        let known = EventKind::ALL.iter().any(|known| known.as_str() == kind);
-        assert!(known, "{kind} is not in src/audit/kind.rs");
+    assert!(!kinds.is_empty());
+    for kind in kinds {
+        let is_known = EventKind::ALL.iter().any(|known| known.as_str() == kind);
+        assert!(is_known, "{kind} is not in src/audit/kind.rs");
     }
 }
 
@@ -164,7 +167,7 @@ fn event_kinds_in_migrations_exist_in_the_code() {
 fn every_bound_on_the_limits_page_exists() {
     let page = read("docs/limits.md");
     let settings = read("docs/reference/settings.md");
-    let mut seen = 0;
+    let mut count = 0;
     for row in page.lines().filter(|line| line.starts_with("| ") && line.ends_with(" |")) {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().expect("a cell");
         let Some(name) = cell.strip_prefix('`').and_then(|cell| cell.split('`').next()) else {
@@ -173,19 +176,19 @@ fn every_bound_on_the_limits_page_exists() {
         if name.chars().any(|c| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_') {
             continue;
         }
-        seen += 1;
+        count += 1;
         match cell.split_once("](../") {
             Some((_, file)) => {
                 let file = read(file.trim_end_matches(')'));
-                let is_there = ["const", "static"]
+                let is_defined = ["const", "static"]
                     .iter()
                     .any(|kind| file.contains(&format!("{kind} {name}: ")));
-                assert!(is_there, "{row}");
+                assert!(is_defined, "{row}");
             }
             None => assert!(settings.contains(&format!("| `{name}` |")), "{row}"),
         }
     }
-    assert!(seen > 40, "{seen}");
+    assert!(count > 40, "{count}");
 }
 
 /// N21: docs/limits.md lists every bound on stored data by its name.
@@ -193,12 +196,12 @@ fn every_bound_on_the_limits_page_exists() {
 fn every_bound_on_stored_data_is_on_the_limits_page() {
     let (source, page) = (read("src/api/bounds.rs"), read("docs/limits.md"));
     let bounds = source.split(": Bound =").skip(1);
-    let mut seen = 0;
+    let mut count = 0;
     for bound in bounds {
         let name = bound.split("name: \"").nth(1).and_then(|rest| rest.split('"').next());
         let name = name.expect("a name");
         assert!(page.contains(&format!("| `{name}` | ")), "{name}");
-        seen += 1;
+        count += 1;
     }
-    assert!(seen >= 6, "{seen}");
+    assert!(count >= 6, "{count}");
 }

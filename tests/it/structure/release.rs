@@ -1,4 +1,4 @@
-//! What the changelog says of releases.
+//! Facts about releases in the changelog.
 
 use super::read;
 
@@ -16,11 +16,12 @@ fn the_changelog_has_a_section_for_this_version() {
     assert_eq!(sections.get(1), Some(&env!("CARGO_PKG_VERSION")), "{sections:?}");
 }
 
-/// A commit can't contain its own hash: the newest release gets its line in the commit after
-/// it.
+/// A commit can't contain its own hash, so the next commit adds the hash. The newest release may
+/// have no hash yet.
 #[test]
 fn each_earlier_release_names_its_commit() {
     let changelog = read("CHANGELOG.md");
+    // Skips the introduction, the section `Unreleased` and the newest release.
     for section in changelog.split("\n## ").skip(3) {
         let is_hash = |hash: &str| hash.len() == 40 && hash.chars().all(|c| c.is_ascii_hexdigit());
         let commit = section.lines().find_map(|line| line.strip_prefix("Commit: "));

@@ -1,11 +1,11 @@
-//! The rules that SQL functions and Lua scripts decide are found from Rust.
+//! The module comments of Rust files name the SQL functions and Lua scripts that decide rules.
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{files, read, source};
+use super::{collect_files, read, source_folder};
 
-/// The rules that a file's module comment names: the function or script, and its file.
-fn named(text: &str) -> Vec<(String, String)> {
+/// The rules in the module comment of a file: the function or script, and the path of its file.
+fn rules_in(text: &str) -> Vec<(String, String)> {
     let comment: Vec<_> = text
         .lines()
         .map_while(|line| line.strip_prefix("//!"))
@@ -26,10 +26,14 @@ fn named(text: &str) -> Vec<(String, String)> {
 fn functions() -> BTreeMap<String, (String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    files(&root.join("migrations"), "sql", &mut paths);
+    collect_files(&root.join("migrations"), "sql", &mut paths);
     let mut found = BTreeMap::new();
     for path in paths {
-        let path = Path::new(&path).strip_prefix(root).expect("below").display().to_string();
+        let path = Path::new(&path)
+            .strip_prefix(root)
+            .expect("a file below the root")
+            .display()
+            .to_string();
         let text = read(&path);
         let mut comment = String::new();
         for line in text.lines() {
@@ -62,22 +66,22 @@ fn every_function_in_sql_says_what_it_decides_and_who_calls_it() {
 fn every_rule_in_sql_and_lua_is_named_in_rust() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    files(&source(), "rs", &mut sources);
+    collect_files(&source_folder(), "rs", &mut sources);
     let texts: Vec<_> =
         sources.iter().map(|path| std::fs::read_to_string(path).expect("a file")).collect();
-    let rules: Vec<_> = texts.iter().flat_map(|text| named(text)).collect();
+    let rules: Vec<_> = texts.iter().flat_map(|text| rules_in(text)).collect();
     let functions = functions();
     for (name, file) in &rules {
-        let is_there = match functions.get(name) {
+        let exists = match functions.get(name) {
             Some((created, _)) => created == file,
             None => file.ends_with(&format!("/{name}")) && root.join(file).is_file(),
         };
-        assert!(is_there, "{name} is not in {file}");
+        assert!(exists, "{name} is not in {file}");
     }
     // These are parts of other functions.
     let parts = ["canonical_number", "scope_is_readable"];
     let mut scripts = Vec::new();
-    files(&source(), "lua", &mut scripts);
+    collect_files(&source_folder(), "lua", &mut scripts);
     let scripts = scripts.iter().filter_map(|path| Path::new(path).file_name()?.to_str());
     let names = functions.keys().map(String::as_str).chain(scripts);
     for name in names.filter(|name| !parts.contains(name)) {

@@ -36,7 +36,7 @@ impl Collector {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr.expect("it listens"))
+        format!("http://{}", self.addr.expect("the collector listens"))
     }
 
     /// The spans of a trace. Waits for the span of the call itself, which is sent last.
@@ -48,7 +48,7 @@ impl Collector {
             if spans.iter().any(|span| span.kind() == SpanKind::Server) {
                 return spans;
             }
-            assert!(Instant::now() < deadline, "the trace {id} does not come");
+            assert!(Instant::now() < deadline, "the trace {id} does not arrive");
             time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -80,8 +80,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Value of a span's attribute, as text.
 pub fn attribute(span: &Span, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.as_ref()?.value.as_ref()? {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
         other => Some(format!("{other:?}")),
     }

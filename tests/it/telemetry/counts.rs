@@ -4,9 +4,10 @@ use tenantry::proto::v1::{CheckRequest, GetUserRequest, WhoAmIRequest};
 use tonic::Code;
 
 use super::collector::Collector;
-use crate::harness::{TestApp, refused, unknown_id};
+use crate::harness::{TestApp, assert_refused, unknown_id};
 
-fn calls(method: &str, code: &str) -> String {
+/// Name of the metric that counts the calls of a method with this code.
+fn call_count_metric(method: &str, code: &str) -> String {
     format!(
         "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\
          rpc_method=\"tenantry.v1.{method}\",rpc_response_status_code=\"{code}\"}}"
@@ -16,25 +17,29 @@ fn calls(method: &str, code: &str) -> String {
 #[tokio::test]
 async fn calls_are_counted_by_method_and_code() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let check = calls("PermissionService/Check", "OK");
-    assert_eq!(app.metric(&check).await, Some(0.0), "present from the start");
-    let question = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
+    let acme = app.create_tenant("acme").await;
+    let check_count = call_count_metric("PermissionService/Check", "OK");
+    assert_eq!(
+        app.metric(&check_count).await,
+        Some(0.0),
+        "the metric exists before the first call"
+    );
+    let request = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
     for _ in 0..3 {
-        acme.decide(question.clone()).await;
+        acme.decide(request.clone()).await;
     }
-    assert_eq!(app.metric(&check).await, Some(3.0));
-    let missing = GetUserRequest { user_id: unknown_id() };
-    refused(acme.users().get_user(missing).await, Code::NotFound, "NOT_FOUND");
-    assert_eq!(app.metric(&calls("UserService/GetUser", "NOT_FOUND")).await, Some(1.0));
+    assert_eq!(app.metric(&check_count).await, Some(3.0));
+    let request = GetUserRequest { user_id: unknown_id() };
+    assert_refused(acme.users().get_user(request).await, Code::NotFound, "NOT_FOUND");
+    assert_eq!(app.metric(&call_count_metric("UserService/GetUser", "NOT_FOUND")).await, Some(1.0));
 }
 
 /// K05: the number of series is bounded, whatever names callers send.
 #[tokio::test]
 async fn names_invented_by_callers_create_no_series() {
     let app = TestApp::spawn().await;
-    let series = || async { app.get("/metrics").await.1.lines().count() };
-    let call = |path: String| {
+    let series_count = || async { app.get("/metrics").await.1.lines().count() };
+    let call_path = |path: String| {
         let mut client = tonic::client::Grpc::new(app.channel.clone());
         async move {
             client.ready().await.expect("ready");
@@ -43,31 +48,32 @@ async fn names_invented_by_callers_create_no_series() {
             client.unary(tonic::Request::new(WhoAmIRequest {}), path, codec).await
         }
     };
-    let unknown = call("/tenantry.v1.UserService/First".to_owned()).await;
-    refused(unknown, Code::Unimplemented, "METHOD_UNKNOWN");
-    let before = series().await;
+    let result = call_path("/tenantry.v1.UserService/First".to_owned()).await;
+    assert_refused(result, Code::Unimplemented, "METHOD_UNKNOWN");
+    let count_before = series_count().await;
     for n in 0..100 {
-        let unknown = call(format!("/tenantry.v1.UserService/Made{n}")).await;
-        refused(unknown, Code::Unimplemented, "METHOD_UNKNOWN");
-        let named = app.anonymous().with("x-tenant-id", &format!("made-{n}"));
-        named.auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
+        let result = call_path(format!("/tenantry.v1.UserService/Made{n}")).await;
+        assert_refused(result, Code::Unimplemented, "METHOD_UNKNOWN");
+        let client = app.anonymous().with("x-tenant-id", &format!("made-{n}"));
+        client.auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
     }
-    let more = series().await - before;
+    let added = series_count().await - count_before;
     // The first refusal of WhoAmI adds its buckets, sum and count.
-    assert!(more < 20, "{more}");
+    assert!(added < 20, "{added}");
 }
 
 #[tokio::test]
 async fn store_calls_are_counted_by_operation_and_outcome() {
     let app = TestApp::spawn().await;
-    app.tenant("acme").await;
+    app.create_tenant("acme").await;
     let (_, page) = app.get("/metrics").await;
-    let counted = |system: &str, operation: &str| {
-        let expected = format!(
+    let operation_count = |system: &str, operation: &str| {
+        let prefix = format!(
             "db_client_operation_duration_seconds_count{{db_system_name=\"{system}\",\
              db_operation_name=\"{operation}\",error_type=\"\"}}"
         );
-        let line = page.lines().find_map(|line| line.strip_prefix(&expected)).expect("counted");
+        let line =
+            page.lines().find_map(|line| line.strip_prefix(&prefix)).expect("the metric exists");
         line.trim().parse::<f64>().expect("a number")
     };
     for (system, operation) in [
@@ -77,26 +83,31 @@ async fn store_calls_are_counted_by_operation_and_outcome() {
         ("postgresql", "SELECT"),
         ("redis", "EVALSHA"),
     ] {
-        assert!(counted(system, operation) >= 1.0, "{system} {operation}");
+        assert!(operation_count(system, operation) >= 1.0, "{system} {operation}");
     }
-    let used = app.metric("db_client_connection_count{db_client_connection_state=\"used\"}").await;
-    let idle = app.metric("db_client_connection_count{db_client_connection_state=\"idle\"}").await;
-    assert!(used.is_some() && idle.is_some_and(|idle| idle >= 1.0), "{used:?} {idle:?}");
-    assert!(app.metric("db_client_connection_max").await.is_some_and(|most| most >= 1.0));
+    let used_connections =
+        app.metric("db_client_connection_count{db_client_connection_state=\"used\"}").await;
+    let idle_connections =
+        app.metric("db_client_connection_count{db_client_connection_state=\"idle\"}").await;
+    assert!(
+        used_connections.is_some() && idle_connections.is_some_and(|count| count >= 1.0),
+        "{used_connections:?} {idle_connections:?}"
+    );
+    assert!(app.metric("db_client_connection_max").await.is_some_and(|max| max >= 1.0));
     assert_eq!(app.metric("tenantry_hashing_queue").await, Some(0.0));
-    assert!(app.metric("tenantry_hashing_queue_max").await.is_some_and(|most| most > 1.0));
+    assert!(app.metric("tenantry_hashing_queue_max").await.is_some_and(|max| max > 1.0));
 }
 
-/// An exemplar in a bucket of slow calls leads to the trace of one of them.
+/// An exemplar in a bucket of slow calls leads to the trace of a slow call.
 #[tokio::test]
 async fn histogram_buckets_have_exemplars_with_a_trace_id() {
     let collector = Collector::start().await;
     let app =
         TestApp::with(|values| values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())).await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let id = unknown_id().replace('-', "");
     let client = acme.with("traceparent", &format!("00-{id}-00f067aa0ba902b7-01"));
-    client.auth().who_am_i(WhoAmIRequest {}).await.expect("itself");
+    client.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
     let (_, page) = app.get("/metrics").await;
     let exemplar = format!("# {{trace_id=\"{id}\"}}");
     let line = page.lines().find(|line| line.contains(&exemplar)).expect("an exemplar");

@@ -22,20 +22,20 @@ const LABELS: &[&str] = &[
     "rpc_system_name",
 ];
 
-/// The metrics that a file names, without the suffixes of their samples.
-fn named_in(file: &str) -> BTreeSet<String> {
+/// Names of the metrics that a file mentions, without the suffixes of samples.
+fn metric_names(file: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = fs::read_to_string(path).expect("a file");
-    let name = Regex::new(r"\b(?:tenantry|rpc|db)_[a-z_]+\b").expect("a pattern");
-    let suffix = Regex::new("_(?:bucket|sum|count|total)$").expect("a pattern");
-    let names = name.find_iter(&text).map(|found| found.as_str());
+    let name_pattern = Regex::new(r"\b(?:tenantry|rpc|db)_[a-z_]+\b").expect("a pattern");
+    let suffix_pattern = Regex::new("_(?:bucket|sum|count|total)$").expect("a pattern");
+    let names = name_pattern.find_iter(&text).map(|found| found.as_str());
     let metrics = names.filter(|name| !LABELS.contains(name));
-    metrics.map(|name| suffix.replace(name, "").into_owned()).collect()
+    metrics.map(|name| suffix_pattern.replace(name, "").into_owned()).collect()
 }
 
 #[tokio::test]
 async fn every_metric_in_dashboards_alerts_and_docs_exists() {
-    let files = Files::of(&Authority::new());
+    let files = Files::create(&Authority::new());
     let app = TestApp::with(|values| {
         files.set(values);
         values.set("MAIL_URL", "smtp://localhost:1");
@@ -48,16 +48,16 @@ async fn every_metric_in_dashboards_alerts_and_docs_exists() {
         .map(|name| name.trim_end_matches("_count").to_owned())
         .collect();
     for file in ["deploy/grafana/tenantry.json", "deploy/prometheus/alerts.yml", DOCS] {
-        let named = named_in(file);
-        assert!(named.len() >= 8, "{file}: {named:?}");
-        let missing: Vec<_> = named.difference(&existing_metrics).collect();
+        let names = metric_names(file);
+        assert!(names.len() >= 8, "{file}: {names:?}");
+        let missing: Vec<_> = names.difference(&existing_metrics).collect();
         assert!(
             missing.is_empty(),
-            "{file} names {missing:?}; existing metrics are {existing_metrics:?}"
+            "{file} mentions {missing:?}; existing metrics are {existing_metrics:?}"
         );
     }
-    let named = named_in(DOCS);
-    let undocumented: Vec<_> = existing_metrics.difference(&named).collect();
+    let names = metric_names(DOCS);
+    let undocumented: Vec<_> = existing_metrics.difference(&names).collect();
     assert!(undocumented.is_empty(), "{DOCS} does not describe {undocumented:?}");
 }
 

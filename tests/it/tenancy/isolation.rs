@@ -1,4 +1,5 @@
-//! Another tenant's object gets the same answer as an unknown id, byte for byte.
+//! A call with the id of another tenant's object gets the same response, byte for byte, as a call
+//! with an unknown id.
 
 use prost_reflect::Value;
 use tenantry::proto::v1::{
@@ -7,66 +8,67 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Ids, TestApp, methods, refused};
+use crate::harness::{Client, Ids, TestApp, assert_refused, methods};
 
-async fn two_tenants(app: &TestApp) -> (Client, Ids, Client, Ids) {
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+async fn create_two_tenants(app: &TestApp) -> (Client, Ids, Client, Ids) {
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let a_role = a.create_role("ops", RoleLevel::Member, &["user:read"]).await;
     let b_role = b.create_role("ops", RoleLevel::Member, &["user:read"]).await;
-    let member = a.member("member", &[]).await;
+    let member = a.create_member("member", &[]).await;
     a.assign(&member.user_id, &a_role).await;
-    let (a_ids, b_ids) = (Ids::of(&member, &a_role), Ids::of(&b, &b_role));
+    let (a_ids, b_ids) = (Ids::of_client(&member, &a_role), Ids::of_client(&b, &b_role));
     (a, a_ids, b, b_ids)
 }
 
 /// D02: answers do not reveal the ids of other tenants.
 #[tokio::test]
-async fn another_tenants_ids_are_answered_like_unknown_ids() {
+async fn ids_of_another_tenant_get_the_same_response_as_unknown_ids() {
     let app = TestApp::spawn().await;
-    let (a, theirs, b, own) = two_tenants(&app).await;
-    let before = app.rows_of(&a.tenant_id).await;
+    let (a, ids_of_a, b, ids_of_b) = create_two_tenants(&app).await;
+    let rows_before = app.rows_of(&a.tenant_id).await;
 
-    let mut seen = 0;
+    let mut comparisons = 0;
     for method in methods() {
         for field in method.id_fields() {
-            // First only this id belongs to the other tenant, then all ids do.
+            // In the first pair one id belongs to the other tenant, in the second pair all ids do.
             let pairs = [
-                (own.with(field, &theirs), own.with(field, &Ids::random())),
-                (theirs.clone(), theirs.with(field, &Ids::random())),
+                (ids_of_b.with(field, &ids_of_a), ids_of_b.with(field, &Ids::random())),
+                (ids_of_a.clone(), ids_of_a.with(field, &Ids::random())),
             ];
-            for (theirs, nobodys) in pairs {
-                let (theirs, nobodys) = (method.sample(&theirs), method.sample(&nobodys));
-                let answers = (method.answer(&b, &theirs).await, method.answer(&b, &nobodys).await);
+            for (ids, unknown_ids) in pairs {
+                let (message, unknown_message) = (method.sample(&ids), method.sample(&unknown_ids));
+                let answers =
+                    (method.answer(&b, &message).await, method.answer(&b, &unknown_message).await);
                 assert_eq!(answers.0, answers.1, "{} {field}", method.path());
-                seen += 1;
+                comparisons += 1;
             }
         }
     }
-    assert!(seen > 50, "{seen}");
-    assert_eq!(app.rows_of(&a.tenant_id).await, before);
+    assert!(comparisons > 50, "{comparisons}");
+    assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
 }
 
-/// D02: the same holds for tenant slugs and tokens.
+/// D02: answers do not reveal the slugs and tokens of other tenants.
 #[tokio::test]
-async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
+async fn the_slug_and_tokens_of_another_tenant_get_the_same_response_as_unknown_ones() {
     let app = TestApp::spawn().await;
-    let (a, _, b, own) = two_tenants(&app).await;
-    let member_without_permission = b.member("nobody", &[]).await;
-    let before = app.rows_of(&a.tenant_id).await;
-    let lost = a.tokens.access_token.clone() + "x";
+    let (a, _, b, ids_of_b) = create_two_tenants(&app).await;
+    let member_without_permission = b.create_member("nobody", &[]).await;
+    let rows_before = app.rows_of(&a.tenant_id).await;
+    let unknown_token = a.tokens.access_token.clone() + "x";
 
     for method in methods() {
-        for (field, theirs, nobodys) in [
+        for (field, value, unknown_value) in [
             ("tenant", "a", "nowhere"),
-            ("token", a.tokens.access_token.as_str(), lost.as_str()),
-            ("token", a.tokens.refresh_token.as_str(), lost.as_str()),
-            ("access_token", a.tokens.access_token.as_str(), lost.as_str()),
+            ("token", a.tokens.access_token.as_str(), unknown_token.as_str()),
+            ("token", a.tokens.refresh_token.as_str(), unknown_token.as_str()),
+            ("access_token", a.tokens.access_token.as_str(), unknown_token.as_str()),
         ] {
             if method.0.input().get_field_by_name(field).is_none() {
                 continue;
             }
-            let ask = |value: &str| {
-                let mut message = method.sample(&own);
+            let message_with = |value: &str| {
+                let mut message = method.sample(&ids_of_b);
                 if field == "access_token" {
                     message.clear_field_by_name("user_id");
                 }
@@ -74,80 +76,84 @@ async fn another_tenants_slug_and_tokens_are_answered_like_unknown_ones() {
                 message
             };
             for client in [&b, &member_without_permission] {
-                let theirs = method.answer(client, &ask(theirs)).await;
-                let nobodys = method.answer(client, &ask(nobodys)).await;
-                assert_eq!(theirs, nobodys, "{} {field}", method.path());
+                let answer = method.answer(client, &message_with(value)).await;
+                let unknown_answer = method.answer(client, &message_with(unknown_value)).await;
+                assert_eq!(answer, unknown_answer, "{} {field}", method.path());
             }
         }
     }
-    assert_eq!(app.rows_of(&a.tenant_id).await, before);
+    assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
 }
 
 #[tokio::test]
 async fn another_tenants_emails_are_not_found() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let lookup = |email: &str| LookupUserRequest { email: email.into() };
-    let theirs = b.users().lookup_user(lookup(&a.email)).await;
-    let theirs = refused(theirs, Code::NotFound, "NOT_FOUND");
-    let nobodys = b.users().lookup_user(lookup("nobody@a.test")).await;
-    let nobodys = refused(nobodys, Code::NotFound, "NOT_FOUND");
-    assert_eq!(theirs.details(), nobodys.details());
-    // The same address belongs to a different user in each tenant.
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let lookup_request = |email: &str| LookupUserRequest { email: email.into() };
+    let reply = b.users().lookup_user(lookup_request(&a.email)).await;
+    let status = assert_refused(reply, Code::NotFound, "NOT_FOUND");
+    let reply = b.users().lookup_user(lookup_request("nobody@a.test")).await;
+    let unknown_status = assert_refused(reply, Code::NotFound, "NOT_FOUND");
+    assert_eq!(status.details(), unknown_status.details());
+    // Each tenant can have a different user with the same address.
     let id = b.create_user(&a.email).await;
-    let found = b.users().lookup_user(lookup(&a.email)).await.expect("found").into_inner();
-    assert_eq!(found.user.expect("a user").id, id);
+    let response =
+        b.users().lookup_user(lookup_request(&a.email)).await.expect("found").into_inner();
+    assert_eq!(response.user.expect("a user").id, id);
     assert_ne!(id, a.user_id);
 }
 
 /// D08: an object of another tenant gets the same answer as an unknown object.
 #[tokio::test]
-async fn nothing_refers_across_tenants() {
+async fn a_role_cannot_be_assigned_or_unassigned_across_tenants() {
     let app = TestApp::spawn().await;
-    let (_, theirs, b, own) = two_tenants(&app).await;
-    let before = app.row_counts().await;
-    for (user, role) in [(&theirs, &own), (&own, &theirs), (&theirs, &theirs)] {
+    let (_, ids_of_a, b, ids_of_b) = create_two_tenants(&app).await;
+    let counts_before = app.row_counts().await;
+    for (user_ids, role_ids) in
+        [(&ids_of_a, &ids_of_b), (&ids_of_b, &ids_of_a), (&ids_of_a, &ids_of_a)]
+    {
         let assign = AssignRoleRequest {
-            user_id: user.0["user_id"].clone(),
-            role_id: role.0["role_id"].clone(),
+            user_id: user_ids.0["user_id"].clone(),
+            role_id: role_ids.0["role_id"].clone(),
             ..AssignRoleRequest::default()
         };
-        refused(b.roles().assign_role(assign).await, Code::NotFound, "NOT_FOUND");
+        assert_refused(b.roles().assign_role(assign).await, Code::NotFound, "NOT_FOUND");
         let unassign = UnassignRoleRequest {
-            user_id: user.0["user_id"].clone(),
-            role_id: role.0["role_id"].clone(),
+            user_id: user_ids.0["user_id"].clone(),
+            role_id: role_ids.0["role_id"].clone(),
             ..UnassignRoleRequest::default()
         };
-        refused(b.roles().unassign_role(unassign).await, Code::NotFound, "NOT_FOUND");
+        assert_refused(b.roles().unassign_role(unassign).await, Code::NotFound, "NOT_FOUND");
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, counts_before);
 }
 
 /// D09: a batch reveals nothing about users of other tenants.
 #[tokio::test]
-async fn a_batch_decides_for_own_users_and_denies_all_others() {
+async fn a_batch_denies_all_users_of_other_tenants() {
     let app = TestApp::shared();
-    let (a, theirs, b, own) = two_tenants(&app).await;
-    let nobodys = Ids::random();
-    let item = |user_id: &str| BatchCheckItem {
+    let (a, ids_of_a, b, ids_of_b) = create_two_tenants(&app).await;
+    let unknown_ids = Ids::random();
+    let batch_item = |user_id: &str| BatchCheckItem {
         user_id: user_id.into(),
         permission: "user:read".into(),
         correlation_id: user_id.into(),
         ..BatchCheckItem::default()
     };
     let users = [
-        own.0["user_id"].as_str(),
-        theirs.0["user_id"].as_str(),
-        nobodys.0["user_id"].as_str(),
+        ids_of_b.0["user_id"].as_str(),
+        ids_of_a.0["user_id"].as_str(),
+        unknown_ids.0["user_id"].as_str(),
         a.user_id.as_str(),
-        own.0["user_id"].as_str(),
+        ids_of_b.0["user_id"].as_str(),
     ];
     let request =
-        BatchCheckRequest { items: users.map(item).to_vec(), ..BatchCheckRequest::default() };
+        BatchCheckRequest { items: users.map(batch_item).to_vec(), ..BatchCheckRequest::default() };
     let results = b.permissions().batch_check(request).await.expect("answers").into_inner().results;
     let decisions: Vec<_> = results.iter().map(|r| (r.allowed, r.reason())).collect();
-    let (yes, no) = ((true, DecisionReason::Granted), (false, DecisionReason::NotGranted));
-    assert_eq!(decisions, [yes, no, no, no, yes]);
+    let (granted, not_granted) =
+        ((true, DecisionReason::Granted), (false, DecisionReason::NotGranted));
+    assert_eq!(decisions, [granted, not_granted, not_granted, not_granted, granted]);
     assert!(results.iter().all(|result| result.error.is_none()));
     assert!(results.iter().map(|result| result.correlation_id.as_str()).eq(users));
 }

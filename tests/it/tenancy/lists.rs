@@ -8,10 +8,11 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, fill, refused};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, fill};
 
-/// All users in the lists of a client's tenant, page by page.
-async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, String)> {
+/// Lists all users that match a filter, page by page. Returns the tenant id and the id of each
+/// user.
+async fn list_users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, String)> {
     let mut users = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -35,77 +36,77 @@ async fn users(client: &Client, page_size: i32, filter: &str) -> Vec<(String, St
 #[tokio::test]
 async fn interleaved_users_of_two_tenants_are_listed_separately() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     fill(&[&a, &b], 1000).await;
 
     for client in [&a, &b] {
-        let owner = &mut app.owner().await;
-        let expected =
-            "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
-        let expected = sqlx::query_scalar::<_, String>(expected).bind(&client.tenant_id);
-        let expected = expected.fetch_all(owner).await.expect("ids");
-        assert_eq!(expected.len(), 1001);
+        let owner = &mut app.owner_connection().await;
+        let sql = "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
+        let query = sqlx::query_scalar::<_, String>(sql).bind(&client.tenant_id);
+        let expected = query.fetch_all(owner).await.expect("ids");
+        assert_eq!(expected.len(), 1001, "1000 users and the administrator");
         for page_size in [90, 1000] {
-            let listed = users(client, page_size, "").await;
+            let listed = list_users(client, page_size, "").await;
             assert!(listed.iter().all(|(tenant, _)| *tenant == client.tenant_id));
             assert!(listed.iter().map(|(_, id)| id).eq(&expected));
         }
-        let some = users(client, 7, "email = \"u10*\"").await;
-        assert_eq!(some.len(), 12);
+        let listed = list_users(client, 7, "email = \"u10*\"").await;
+        assert_eq!(listed.len(), 12, "u10, u100 to u109, and u1000");
     }
 }
 
 #[tokio::test]
 async fn a_page_token_is_refused_in_another_tenant() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     a.create_user("one@a.test").await;
     b.create_user("one@b.test").await;
-    let ask =
+    let list_request =
         |page_token: String| ListUsersRequest { page_size: 1, page_token, ..Default::default() };
-    let page = a.users().list_users(ask(String::new())).await.expect("a page").into_inner();
-    let reply = b.users().list_users(ask(page.next_page_token.clone())).await;
-    refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
-    a.users().list_users(ask(page.next_page_token)).await.expect("the next page");
+    let page =
+        a.users().list_users(list_request(String::new())).await.expect("a page").into_inner();
+    let reply = b.users().list_users(list_request(page.next_page_token.clone())).await;
+    assert_refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
+    a.users().list_users(list_request(page.next_page_token)).await.expect("the next page");
 }
 
 #[tokio::test]
-async fn roles_assignments_and_sessions_are_listed_separately() {
+async fn roles_assignments_and_sessions_of_two_tenants_are_listed_separately() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     for client in [&a, &b] {
-        client.member("m", &["user:read"]).await;
+        client.create_member("m", &["user:read"]).await;
         client.create_role("spare", RoleLevel::Member, &[]).await;
         app.anonymous().login(&client.slug, &client.email, PASSWORD).await;
     }
-    let mut tenants = BTreeSet::new();
+    let mut tenant_ids = BTreeSet::new();
     let roles = b.roles().list_roles(ListRolesRequest::default()).await.expect("roles");
     let roles = roles.into_inner().roles;
-    assert_eq!(roles.len(), 6);
-    tenants.extend(roles.into_iter().map(|role| role.tenant_id));
+    assert_eq!(roles.len(), 6, "four system roles, `m` and `spare`");
+    tenant_ids.extend(roles.into_iter().map(|role| role.tenant_id));
     let assignments = b.roles().list_role_assignments(ListRoleAssignmentsRequest::default()).await;
     let assignments = assignments.expect("assignments").into_inner().role_assignments;
-    assert_eq!(assignments.len(), 2);
-    tenants.extend(assignments.into_iter().map(|assignment| assignment.tenant_id));
+    assert_eq!(assignments.len(), 2, "of the administrator and of `m`");
+    tenant_ids.extend(assignments.into_iter().map(|assignment| assignment.tenant_id));
     let sessions = b.sessions().list_sessions(ListSessionsRequest::default()).await;
     let sessions = sessions.expect("sessions").into_inner().sessions;
-    assert_eq!(sessions.len(), 2);
-    tenants.extend(sessions.into_iter().map(|session| session.tenant_id));
-    assert_eq!(tenants, BTreeSet::from([b.tenant_id.clone()]));
+    assert_eq!(sessions.len(), 2, "of the administrator");
+    tenant_ids.extend(sessions.into_iter().map(|session| session.tenant_id));
+    assert_eq!(tenant_ids, BTreeSet::from([b.tenant_id.clone()]));
 
     let reply = b.tenants().list_tenants(ListTenantsRequest::default()).await;
-    refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
-async fn a_filters_wildcards_stay_within_the_tenant() {
+async fn a_wildcard_in_a_filter_matches_only_users_of_the_tenant() {
     let app = TestApp::shared();
-    let (_, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (_, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     for filter in ["email = *", "email = \"admin*\"", "state = ACTIVE AND email = \"*\""] {
-        let listed = users(&b, 100, filter).await;
+        let listed = list_users(&b, 100, filter).await;
         assert_eq!(listed, [(b.tenant_id.clone(), b.user_id.clone())], "{filter}");
     }
     for filter in ["email = \"%\"", "email = \"_dmin@b.test\"", "email = \"' or ''='\""] {
-        assert_eq!(users(&b, 100, filter).await, [], "{filter}");
+        assert_eq!(list_users(&b, 100, filter).await, [], "{filter}");
     }
 }

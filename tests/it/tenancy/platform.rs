@@ -9,131 +9,146 @@ use tenantry::{
 };
 use tonic::Code;
 
-use crate::harness::{Ids, TestApp, methods, refused};
+use crate::harness::{Ids, TestApp, assert_refused, methods};
 
 #[tokio::test]
-async fn staff_in_another_tenant_see_its_users_and_are_recorded() {
+async fn calls_of_platform_staff_in_another_tenant_are_recorded() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let untouched = app.rows_of(&b.tenant_id).await;
-    let users = root.with("x-tenant-id", "a").users().list_users(ListUsersRequest::default()).await;
+    let platform_admin = app.platform_admin().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let rows_before = app.rows_of(&b.tenant_id).await;
+    let users = platform_admin
+        .with("x-tenant-id", "a")
+        .users()
+        .list_users(ListUsersRequest::default())
+        .await;
     let users = users.expect("a list").into_inner().users;
     assert_eq!(users.iter().map(|user| user.id.as_str()).collect::<Vec<_>>(), [a.user_id.as_str()]);
 
-    let (actor, home, path): (String, String, String) = sqlx::query_as(
+    let (actor, actor_tenant, method): (String, String, String) = sqlx::query_as(
         "select actor_id::text, actor_tenant_id::text, detail ->> 'method' from audit_events
          where tenant_id = $1::text::uuid and kind = 'acted_across_tenants'",
     )
     .bind(&a.tenant_id)
-    .fetch_one(&mut app.owner().await)
+    .fetch_one(&mut app.owner_connection().await)
     .await
     .expect("one event");
-    assert_eq!((actor, home), (root.user_id.clone(), root.tenant_id.clone()));
-    assert_eq!(path, "/tenantry.v1.UserService/ListUsers");
-    assert_eq!(app.rows_of(&b.tenant_id).await, untouched);
+    assert_eq!(
+        (actor, actor_tenant),
+        (platform_admin.user_id.clone(), platform_admin.tenant_id.clone())
+    );
+    assert_eq!(method, "/tenantry.v1.UserService/ListUsers");
+    assert_eq!(app.rows_of(&b.tenant_id).await, rows_before);
 }
 
 #[tokio::test]
-async fn every_method_across_tenants_is_audited_even_when_it_fails() {
+async fn every_call_in_another_tenant_is_audited_even_if_the_call_fails() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let staff = root.with("x-organization-slug", "a");
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let platform_admin_in_a = platform_admin.with("x-organization-slug", "a");
     let policies = Policies::load().expect("the table");
     for method in methods() {
-        let before = app.audited(&a.tenant_id, "acted_across_tenants").await;
-        let guarded = policies.of(&method.path()) != Some(&Access::Public);
-        method.call(&staff, &method.sample(&Ids::random())).await.ok();
-        let after = app.audited(&a.tenant_id, "acted_across_tenants").await;
-        assert_eq!(after - before, i64::from(guarded), "{}", method.path());
+        let count_before = app.audit_event_count(&a.tenant_id, "acted_across_tenants").await;
+        let needs_token = policies.of(&method.path()) != Some(&Access::Public);
+        method.call(&platform_admin_in_a, &method.sample(&Ids::random())).await.ok();
+        let count_after = app.audit_event_count(&a.tenant_id, "acted_across_tenants").await;
+        assert_eq!(count_after - count_before, i64::from(needs_token), "{}", method.path());
     }
 }
 
 #[tokio::test]
-async fn a_tenant_named_in_the_request_is_audited_in_that_tenant() {
+async fn a_call_that_names_a_tenant_in_its_request_is_audited_in_that_tenant() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let get = GetTenantRequest { tenant: "a".into() };
-    root.tenants().get_tenant(get).await.expect("the tenant");
-    assert_eq!(app.audited(&a.tenant_id, "acted_across_tenants").await, 1);
-    let update = UpdateTenantRequest {
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let get_request = GetTenantRequest { tenant: "a".into() };
+    platform_admin.tenants().get_tenant(get_request).await.expect("the tenant");
+    assert_eq!(app.audit_event_count(&a.tenant_id, "acted_across_tenants").await, 1);
+    let update_request = UpdateTenantRequest {
         tenant: a.tenant_id.clone(),
         name: Some("Renamed".into()),
         ..UpdateTenantRequest::default()
     };
-    root.tenants().update_tenant(update).await.expect("renamed");
-    assert_eq!(app.audited(&a.tenant_id, "tenant_updated").await, 1);
-    let suspend = SuspendTenantRequest { tenant: "a".into() };
-    root.tenants().suspend_tenant(suspend).await.expect("suspended");
-    assert_eq!(app.audited(&a.tenant_id, "tenant_suspended").await, 1);
-    let delete = DeleteTenantRequest { tenant: "a".into(), ..DeleteTenantRequest::default() };
-    root.tenants().delete_tenant(delete).await.expect("deleted");
-    assert_eq!(app.audited(&a.tenant_id, "tenant_deleted").await, 1);
+    platform_admin.tenants().update_tenant(update_request).await.expect("renamed");
+    assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_updated").await, 1);
+    let suspend_request = SuspendTenantRequest { tenant: "a".into() };
+    platform_admin.tenants().suspend_tenant(suspend_request).await.expect("suspended");
+    assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_suspended").await, 1);
+    let delete_request =
+        DeleteTenantRequest { tenant: "a".into(), ..DeleteTenantRequest::default() };
+    platform_admin.tenants().delete_tenant(delete_request).await.expect("deleted");
+    assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_deleted").await, 1);
 }
 
 #[tokio::test]
-async fn staff_without_tenant_act_cannot_act_in_other_tenants() {
+async fn platform_staff_without_tenant_act_cannot_act_in_other_tenants() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let clerk = root.member("clerk", &["user:*", "tenant:read", "tenant:list"]).await;
-    let before = app.rows_of(&a.tenant_id).await;
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let clerk =
+        platform_admin.create_member("clerk", &["user:*", "tenant:read", "tenant:list"]).await;
+    let rows_before = app.rows_of(&a.tenant_id).await;
 
     let reply =
         clerk.with("x-tenant-id", "a").users().list_users(ListUsersRequest::default()).await;
-    refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
-    let get = GetTenantRequest { tenant: "a".into() };
-    refused(clerk.tenants().get_tenant(get).await, Code::NotFound, "NOT_FOUND");
-    assert_eq!(app.rows_of(&a.tenant_id).await, before);
+    assert_refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
+    let request = GetTenantRequest { tenant: "a".into() };
+    assert_refused(clerk.tenants().get_tenant(request).await, Code::NotFound, "NOT_FOUND");
+    assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
 
-    let all = clerk.tenants().list_tenants(ListTenantsRequest::default()).await;
-    assert_eq!(all.expect("all").into_inner().tenants.len(), 2);
+    // The list of all tenants does not need `tenant:act`.
+    let reply = clerk.tenants().list_tenants(ListTenantsRequest::default()).await;
+    assert_eq!(reply.expect("tenants").into_inner().tenants.len(), 2);
 }
 
 #[tokio::test]
 async fn only_the_platform_may_act_across_tenants() {
     let app = TestApp::spawn().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let named = b.member("named", &["tenant:act", "user:read", "tenant:read"]).await;
-    let before = app.rows_of(&a.tenant_id).await;
-    for client in [&b, &named] {
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let member_with_tenant_act =
+        b.create_member("ada", &["tenant:act", "user:read", "tenant:read"]).await;
+    let rows_before = app.rows_of(&a.tenant_id).await;
+    for client in [&b, &member_with_tenant_act] {
         let reply =
             client.with("x-tenant-id", "a").users().list_users(ListUsersRequest::default()).await;
-        refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
-        let get = GetTenantRequest { tenant: a.tenant_id.clone() };
-        refused(client.tenants().get_tenant(get).await, Code::NotFound, "NOT_FOUND");
+        assert_refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
+        let request = GetTenantRequest { tenant: a.tenant_id.clone() };
+        assert_refused(client.tenants().get_tenant(request).await, Code::NotFound, "NOT_FOUND");
     }
-    assert_eq!(app.rows_of(&a.tenant_id).await, before);
+    assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
 }
 
 #[tokio::test]
 async fn no_tenant_can_become_the_platform() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let rename = |slug: &str| UpdateTenantRequest {
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let slug_request = |slug: &str| UpdateTenantRequest {
         slug: Some(slug.into()),
         ..UpdateTenantRequest::default()
     };
-    let reply = a.tenants().update_tenant(rename("platform")).await;
-    refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
-    // A slug equal to another tenant's id would be taken for that tenant.
-    let reply = a.tenants().update_tenant(rename(&root.tenant_id)).await;
-    refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
-    let create = CreateTenantRequest {
+    let reply = a.tenants().update_tenant(slug_request("platform")).await;
+    assert_refused(reply, Code::AlreadyExists, "SLUG_TAKEN");
+    // If a slug were the id of another tenant, a request could not distinguish the two tenants.
+    let reply = a.tenants().update_tenant(slug_request(&platform_admin.tenant_id)).await;
+    assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+    let create_request = CreateTenantRequest {
         name: "Another".into(),
         slug: "platform".into(),
         ..CreateTenantRequest::default()
     };
-    refused(root.tenants().create_tenant(create).await, Code::AlreadyExists, "SLUG_TAKEN");
-    for tenant in ["platform", root.tenant_id.as_str()] {
+    assert_refused(
+        platform_admin.tenants().create_tenant(create_request).await,
+        Code::AlreadyExists,
+        "SLUG_TAKEN",
+    );
+    for tenant in ["platform", platform_admin.tenant_id.as_str()] {
         let request = SuspendTenantRequest { tenant: tenant.into() };
-        let reply = root.tenants().suspend_tenant(request).await;
-        refused(reply, Code::FailedPrecondition, "PLATFORM_TENANT");
+        let reply = platform_admin.tenants().suspend_tenant(request).await;
+        assert_refused(reply, Code::FailedPrecondition, "PLATFORM_TENANT");
         let request = DeleteTenantRequest { tenant: tenant.into(), ..Default::default() };
-        let reply = root.tenants().delete_tenant(request).await;
-        refused(reply, Code::FailedPrecondition, "PLATFORM_TENANT");
+        let reply = platform_admin.tenants().delete_tenant(request).await;
+        assert_refused(reply, Code::FailedPrecondition, "PLATFORM_TENANT");
     }
 }

@@ -1,5 +1,5 @@
-//! A suspended tenant: sign-ins and all calls are denied at once. Reactivation restores the earlier
-//! state.
+//! A suspension denies all sign-ins and calls of a tenant immediately. A reactivation restores the
+//! earlier state.
 
 use tenantry::{
     gate::{Access, Policies},
@@ -11,14 +11,14 @@ use tenantry::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, Ids, PASSWORD, TestApp, methods, refused};
+use crate::harness::{Client, Ids, PASSWORD, TestApp, assert_refused, methods};
 
-async fn suspend(root: &Client, tenant: &str) {
+async fn suspend(platform_admin: &Client, tenant: &str) {
     let request = SuspendTenantRequest { tenant: tenant.into() };
-    root.tenants().suspend_tenant(request).await.expect("it is suspended");
+    platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
 }
 
-fn login(client: &Client) -> LoginRequest {
+fn login_request(client: &Client) -> LoginRequest {
     LoginRequest {
         email: client.email.clone(),
         password: PASSWORD.into(),
@@ -27,60 +27,69 @@ fn login(client: &Client) -> LoginRequest {
     }
 }
 
-fn refresh(client: &Client) -> RefreshRequest {
+fn refresh_request(client: &Client) -> RefreshRequest {
     let refresh_token = client.tokens.refresh_token.clone();
     RefreshRequest { refresh_token, ..RefreshRequest::default() }
 }
 
 /// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
-async fn a_suspended_tenant_is_denied_every_method_on_every_replica() {
+async fn a_suspension_denies_every_method_on_every_replica() {
     let app = TestApp::spawn().await;
-    let other_replica = TestApp::on(&app.database, |_| {}).await;
-    let root = app.platform_admin().await;
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let other_replica = TestApp::on_database(&app.database, |_| {}).await;
+    let platform_admin = app.platform_admin().await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     // Puts the session into the cache of both replicas.
-    a.auth().who_am_i(WhoAmIRequest {}).await.expect("works");
-    a.on(&other_replica.channel).auth().who_am_i(WhoAmIRequest {}).await.expect("works");
-    suspend(&root, &a.tenant_id).await;
-    let before = app.rows_of(&a.tenant_id).await;
+    a.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
+    a.on(&other_replica.channel).auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
+    suspend(&platform_admin, &a.tenant_id).await;
+    let rows_before = app.rows_of(&a.tenant_id).await;
 
     let policies = Policies::load().expect("the table");
-    let guarded = |path: &str| policies.of(path) != Some(&Access::Public);
+    let needs_token = |path: &str| policies.of(path) != Some(&Access::Public);
     for client in [&a, &a.on(&other_replica.channel), &a.with("x-tenant-id", "a")] {
-        for method in methods().iter().filter(|method| guarded(&method.path())) {
+        for method in methods().iter().filter(|method| needs_token(&method.path())) {
             let reply = method.call(client, &method.sample(&Ids::random())).await;
-            assert!(reply.is_err(), "{} answers", method.path());
-            refused(reply, Code::PermissionDenied, "TENANT_SUSPENDED");
+            assert!(reply.is_err(), "{} accepts the call", method.path());
+            assert_refused(reply, Code::PermissionDenied, "TENANT_SUSPENDED");
         }
     }
     let mut anonymous = app.anonymous().auth();
-    refused(anonymous.refresh(refresh(&a)).await, Code::Unauthenticated, "TOKEN_INVALID");
-    assert_eq!(app.rows_of(&a.tenant_id).await, before);
-    refused(anonymous.login(login(&a)).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    assert_refused(
+        anonymous.refresh(refresh_request(&a)).await,
+        Code::Unauthenticated,
+        "TOKEN_INVALID",
+    );
+    assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
+    assert_refused(
+        anonymous.login(login_request(&a)).await,
+        Code::Unauthenticated,
+        "INVALID_CREDENTIALS",
+    );
 
-    b.auth().who_am_i(WhoAmIRequest {}).await.expect("the other tenant works");
-    anonymous.login(login(&b)).await.expect("the other tenant signs in");
+    b.auth().who_am_i(WhoAmIRequest {}).await.expect("the other tenant is not suspended");
+    anonymous.login(login_request(&b)).await.expect("users of the other tenant sign in");
 }
 
 /// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
 async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     let app = TestApp::shared();
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
     let mut anonymous = app.anonymous().auth();
-    let wrong = LoginRequest { password: "wrong password".into(), ..login(&a) };
-    let reply = anonymous.login(wrong).await;
-    let wrong = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    suspend(&root, &a.slug).await;
-    let by_slug = anonymous.login(login(&a)).await;
-    let by_email =
-        anonymous.login(LoginRequest { organization_slug: String::new(), ..login(&a) }).await;
-    for reply in [by_slug, by_email] {
-        let suspended = refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
-        assert_eq!(suspended.message(), wrong.message());
-        assert_eq!(suspended.details(), wrong.details());
+    let wrong_request = LoginRequest { password: "wrong password".into(), ..login_request(&a) };
+    let reply = anonymous.login(wrong_request).await;
+    let wrong_status = assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    suspend(&platform_admin, &a.slug).await;
+    let reply_by_slug = anonymous.login(login_request(&a)).await;
+    let reply_by_email = anonymous
+        .login(LoginRequest { organization_slug: String::new(), ..login_request(&a) })
+        .await;
+    for reply in [reply_by_slug, reply_by_email] {
+        let status = assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        assert_eq!(status.message(), wrong_status.message());
+        assert_eq!(status.details(), wrong_status.details());
     }
 }
 
@@ -88,72 +97,82 @@ async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
 #[tokio::test]
 async fn decisions_about_a_suspended_tenants_users_are_denials() {
     let app = TestApp::shared();
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let staff = root.with("x-tenant-id", &a.tenant_id);
-    let by_id = CheckRequest {
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let platform_admin_in_a = platform_admin.with("x-tenant-id", &a.tenant_id);
+    let check_by_id = CheckRequest {
         user_id: a.user_id.clone(),
         permission: "user:read".into(),
         ..CheckRequest::default()
     };
-    let by_token = CheckRequest {
+    let check_by_token = CheckRequest {
         permission: "user:read".into(),
         access_token: a.tokens.access_token.clone(),
         ..CheckRequest::default()
     };
-    for question in [&by_id, &by_token] {
-        let answer = staff.permissions().check(question.clone()).await.expect("an answer");
-        assert!(answer.into_inner().allowed);
+    for request in [&check_by_id, &check_by_token] {
+        let decision =
+            platform_admin_in_a.permissions().check(request.clone()).await.expect("an answer");
+        assert!(decision.into_inner().allowed);
     }
-    suspend(&root, &a.slug).await;
-    for question in [by_id, by_token] {
-        let answer = staff.permissions().check(question).await.expect("an answer").into_inner();
-        assert_eq!((answer.allowed, answer.reason()), (false, DecisionReason::NotGranted));
+    suspend(&platform_admin, &a.slug).await;
+    for request in [check_by_id, check_by_token] {
+        let decision =
+            platform_admin_in_a.permissions().check(request).await.expect("an answer").into_inner();
+        assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::NotGranted));
     }
     for token in [&a.tokens.access_token, &a.tokens.refresh_token] {
-        let ask = IntrospectTokenRequest { token: token.clone() };
-        let answer = staff.auth().introspect_token(ask).await.expect("an answer").into_inner();
-        assert!(!answer.active);
+        let request = IntrospectTokenRequest { token: token.clone() };
+        let introspection = platform_admin_in_a
+            .auth()
+            .introspect_token(request)
+            .await
+            .expect("an answer")
+            .into_inner();
+        assert!(!introspection.active);
     }
 }
 
 /// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
-async fn nobody_joins_a_suspended_tenant() {
+async fn no_user_can_register_in_a_suspended_tenant() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    let open = prost_types::Struct { fields: [("self_registration".into(), true.into())].into() };
-    let open = UpdateTenantRequest { settings: Some(open), ..UpdateTenantRequest::default() };
-    a.tenants().update_tenant(open).await.expect("opened");
-    let join = |email: &str| RegisterRequest {
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    let settings =
+        prost_types::Struct { fields: [("self_registration".into(), true.into())].into() };
+    let request =
+        UpdateTenantRequest { settings: Some(settings), ..UpdateTenantRequest::default() };
+    a.tenants().update_tenant(request).await.expect("self-registration is on");
+    let register_request = |email: &str| RegisterRequest {
         email: email.into(),
         password: PASSWORD.into(),
         organization_slug: "a".into(),
         ..RegisterRequest::default()
     };
     let mut anonymous = app.anonymous().auth();
-    anonymous.register(join("one@a.test")).await.expect("joins");
-    suspend(&root, "a").await;
-    let reply = anonymous.register(join("two@a.test")).await;
-    refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
+    anonymous.register(register_request("one@a.test")).await.expect("registered");
+    suspend(&platform_admin, "a").await;
+    let reply = anonymous.register(register_request("two@a.test")).await;
+    assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
 /// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
 #[tokio::test]
-async fn a_reactivated_tenant_continues_as_before() {
+async fn a_reactivated_tenant_works_as_before() {
     let app = TestApp::shared();
-    let root = app.platform_admin().await;
-    let a = app.tenant("a").await;
-    suspend(&root, &a.slug).await;
-    suspend(&root, &a.slug).await;
-    let again = ReactivateTenantRequest { tenant: a.slug.clone() };
-    root.tenants().reactivate_tenant(again).await.expect("it is active");
+    let platform_admin = app.platform_admin().await;
+    let a = app.create_tenant("a").await;
+    // The second suspension has no effect.
+    suspend(&platform_admin, &a.slug).await;
+    suspend(&platform_admin, &a.slug).await;
+    let request = ReactivateTenantRequest { tenant: a.slug.clone() };
+    platform_admin.tenants().reactivate_tenant(request).await.expect("reactivated");
 
-    a.auth().who_am_i(WhoAmIRequest {}).await.expect("its sessions live");
+    a.auth().who_am_i(WhoAmIRequest {}).await.expect("the sessions are live");
     let mut anonymous = app.anonymous().auth();
-    anonymous.refresh(refresh(&a)).await.expect("its refresh tokens are unspent");
-    anonymous.login(login(&a)).await.expect("its users sign in");
-    assert_eq!(app.audited(&a.tenant_id, "tenant_suspended").await, 1);
-    assert_eq!(app.audited(&a.tenant_id, "tenant_reactivated").await, 1);
+    anonymous.refresh(refresh_request(&a)).await.expect("the refresh tokens are unspent");
+    anonymous.login(login_request(&a)).await.expect("users sign in");
+    assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_suspended").await, 1);
+    assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_reactivated").await, 1);
 }

@@ -3,29 +3,29 @@
 use tenantry::proto::v1::{GetTenantRequest, GetTenantResponse};
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, refused, unknown_id};
+use crate::harness::{Client, TestApp, assert_refused, unknown_id};
 
 async fn get(client: &Client, tenant: &str) -> Result<Response<GetTenantResponse>, Status> {
     client.tenants().get_tenant(GetTenantRequest { tenant: tenant.into() }).await
 }
 
-async fn id_of(client: &Client, tenant: &str) -> String {
+async fn get_id(client: &Client, tenant: &str) -> String {
     get(client, tenant).await.expect("found").into_inner().tenant.expect("the tenant").id
 }
 
 #[tokio::test]
 async fn a_callers_own_tenant_is_found_by_id_slug_or_empty_name() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let reader = acme.member("reader", &["tenant:read"]).await;
+    let acme = app.create_tenant("acme").await;
+    let reader = acme.create_member("reader", &["tenant:read"]).await;
 
     for client in [&acme, &reader] {
         for name in ["", "acme", &acme.tenant_id, &acme.tenant_id.to_uppercase()] {
-            assert_eq!(id_of(client, name).await, acme.tenant_id);
+            assert_eq!(get_id(client, name).await, acme.tenant_id);
         }
     }
-    let member_without_permission = acme.member("nobody", &[]).await;
-    refused(
+    let member_without_permission = acme.create_member("nobody", &[]).await;
+    assert_refused(
         get(&member_without_permission, "").await,
         Code::PermissionDenied,
         "PERMISSION_MISSING",
@@ -35,33 +35,33 @@ async fn a_callers_own_tenant_is_found_by_id_slug_or_empty_name() {
 #[tokio::test]
 async fn another_tenant_looks_like_an_unknown_one() {
     let app = TestApp::spawn().await;
-    let (acme, other) = (app.tenant("acme").await, app.tenant("other").await);
+    let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     app.platform_admin().await;
 
-    let mut seen = Vec::new();
+    let mut refusals = Vec::new();
     for name in ["other", &other.tenant_id, "platform", "nowhere", &unknown_id()] {
-        let status = refused(get(&acme, name).await, Code::NotFound, "NOT_FOUND");
-        seen.push((status.message().to_owned(), status.details().to_vec()));
+        let status = assert_refused(get(&acme, name).await, Code::NotFound, "NOT_FOUND");
+        refusals.push((status.message().to_owned(), status.details().to_vec()));
     }
-    seen.dedup();
-    assert_eq!(seen.len(), 1);
+    refusals.dedup();
+    assert_eq!(refusals.len(), 1);
 }
 
 #[tokio::test]
-async fn platform_staff_may_read_any_tenant_and_are_recorded() {
+async fn reads_of_other_tenants_by_platform_staff_are_recorded() {
     let app = TestApp::spawn().await;
-    let acme = app.tenant("acme").await;
-    let staff = app.platform_admin().await;
+    let acme = app.create_tenant("acme").await;
+    let platform_admin = app.platform_admin().await;
 
-    assert_eq!(id_of(&staff, "").await, staff.tenant_id);
-    assert!(app.recorded("acted_across_tenants").await.is_empty());
-    assert_eq!(id_of(&staff, "acme").await, acme.tenant_id);
-    assert_eq!(id_of(&staff.with("x-tenant-id", "acme"), "").await, acme.tenant_id);
-    let events = app.recorded("acted_across_tenants").await;
+    assert_eq!(get_id(&platform_admin, "").await, platform_admin.tenant_id);
+    assert!(app.audit_events("acted_across_tenants").await.is_empty());
+    assert_eq!(get_id(&platform_admin, "acme").await, acme.tenant_id);
+    assert_eq!(get_id(&platform_admin.with("x-tenant-id", "acme"), "").await, acme.tenant_id);
+    let events = app.audit_events("acted_across_tenants").await;
     assert_eq!(events.len(), 2);
     for event in events {
         assert_eq!(event.tenant_id.to_string(), acme.tenant_id);
-        assert_eq!(event.actor_id.map(|id| id.to_string()), Some(staff.user_id.clone()));
+        assert_eq!(event.actor_id.map(|id| id.to_string()), Some(platform_admin.user_id.clone()));
     }
-    refused(get(&staff, "nowhere").await, Code::NotFound, "NOT_FOUND");
+    assert_refused(get(&platform_admin, "nowhere").await, Code::NotFound, "NOT_FOUND");
 }

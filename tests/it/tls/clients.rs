@@ -11,34 +11,33 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Authority, Files, ask, channel};
+use super::{Authority, Files, channel, check_health};
 use crate::{
     commands::run,
-    harness::{Client, TestApp, within},
+    harness::{Client, TestApp, within_seconds},
 };
 
 #[tokio::test]
 async fn calls_are_encrypted_and_plaintext_is_refused() {
     let authority = Authority::new();
-    let files = Files::of(&authority);
+    let files = Files::create(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
     let client = Client::anonymous(channel(&app, &authority, None));
     let acme = client.sign_up_tenant("acme").await;
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
 
-    ask(app.channel.clone()).await.expect_err("plaintext");
-    ask(channel(&app, &Authority::new(), None)).await.expect_err("another authority");
+    check_health(app.channel.clone()).await.expect_err("plaintext");
+    check_health(channel(&app, &Authority::new(), None)).await.expect_err("another authority");
     let http = app.http.to_string();
     let settings = [("TLS_CERT_PATH", "cert.pem"), ("HTTP_ADDR", http.as_str())];
-    let ran = run(&["healthcheck"], &settings).await;
-    assert!(ran.ok, "{ran:?}");
+    let output = run(&["healthcheck"], &settings).await;
+    assert!(output.ok, "{output:?}");
 }
 
-/// A client that does not negotiate HTTP/2 gets no usable connection.
 #[tokio::test]
 async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
     let authority = Authority::new();
-    let files = Files::of(&authority);
+    let files = Files::create(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
     for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
         let mut roots = RootCertStore::empty();
@@ -51,12 +50,12 @@ async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols;
-        let stream = TcpStream::connect(app.addr).await.expect("connects");
+        let stream = TcpStream::connect(app.addr).await.expect("connected");
         let name = "localhost".try_into().expect("a name");
         let tls = TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await;
         if let Ok(mut tls) = tls {
             let mut rest = Vec::new();
-            within(5, tls.read_to_end(&mut rest)).await.ok();
+            within_seconds(5, tls.read_to_end(&mut rest)).await.ok();
             assert!(rest.is_empty(), "{rest:?}");
         }
     }
@@ -64,14 +63,14 @@ async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
 
 #[tokio::test]
 async fn with_client_authorities_clients_need_a_certificate() {
-    let (authority, of_clients) = (Authority::new(), Authority::new());
-    let files = Files::of(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &of_clients)).await;
-    let own = of_clients.sign("billing.internal");
-    ask(channel(&app, &authority, Some(&own))).await.expect("an answer");
-    ask(channel(&app, &authority, None)).await.expect_err("no certificate");
-    let foreign = authority.sign("billing.internal");
-    ask(channel(&app, &authority, Some(&foreign)))
+    let (authority, client_authority) = (Authority::new(), Authority::new());
+    let files = Files::create(&authority);
+    let app = TestApp::with(|values| files.set_with_clients(values, &client_authority)).await;
+    let certificate = client_authority.sign("billing.internal");
+    check_health(channel(&app, &authority, Some(&certificate))).await.expect("an answer");
+    check_health(channel(&app, &authority, None)).await.expect_err("no certificate");
+    let other_certificate = authority.sign("billing.internal");
+    check_health(channel(&app, &authority, Some(&other_certificate)))
         .await
         .expect_err("a certificate of another authority");
 }
@@ -81,22 +80,23 @@ async fn with_client_authorities_clients_need_a_certificate() {
 #[tokio::test]
 async fn incomplete_handshakes_are_closed() {
     let authority = Authority::new();
-    let files = Files::of(&authority);
+    let files = Files::create(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
-    let mut stuck = Vec::new();
+    let mut streams = Vec::new();
     for _ in 0..50 {
-        let mut stream = TcpStream::connect(app.addr).await.expect("connects");
+        let mut stream = TcpStream::connect(app.addr).await.expect("connected");
         // The header of a record that announces 512 bytes (RFC 8446, section 5.1).
         stream.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("sent");
-        stuck.push(stream);
+        streams.push(stream);
     }
-    ask(channel(&app, &authority, None)).await.expect("an answer");
-    let began = Instant::now();
-    for stream in &mut stuck {
+    check_health(channel(&app, &authority, None)).await.expect("an answer");
+    let start = Instant::now();
+    for stream in &mut streams {
         let mut rest = Vec::new();
-        within(20, stream.read_to_end(&mut rest)).await.ok();
+        within_seconds(20, stream.read_to_end(&mut rest)).await.ok();
     }
-    assert!(began.elapsed() > Duration::from_secs(5), "closed before the timeout of the handshake");
-    let _one_more = TcpStream::connect(app.addr).await.expect("connects");
-    within(5, app.stop()).await;
+    assert!(start.elapsed() > Duration::from_secs(5), "closed before the timeout of the handshake");
+    // Another incomplete handshake does not delay the shutdown.
+    let _other_stream = TcpStream::connect(app.addr).await.expect("connected");
+    within_seconds(5, app.stop()).await;
 }

@@ -7,77 +7,86 @@ use tenantry::{
     config::{Config, Values},
 };
 
-use super::{Authority, Files, text};
+use super::{Authority, Files, path_text};
 use crate::harness::{Cluster, TestApp};
 
-async fn values() -> Values {
+async fn default_values() -> Values {
     TestApp::values(&Cluster::get().new_database().await)
 }
 
-fn mistake(values: &Values) -> String {
+fn config_error(values: &Values) -> String {
     Config::check(values).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 #[tokio::test]
 async fn plaintext_on_a_public_address_must_be_enabled() {
-    for (setting, enough) in [("GRPC_ADDR", "all"), ("HTTP_ADDR", "http")] {
+    for (setting, sufficient) in [("GRPC_ADDR", "all"), ("HTTP_ADDR", "http")] {
         for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
-            let mut values = values().await;
+            let mut values = default_values().await;
             values.set(setting, addr);
-            assert!(mistake(&values).contains(&format!("{setting} is not a loopback address")));
+            assert!(
+                config_error(&values).contains(&format!("{setting} is not a loopback address"))
+            );
             for plaintext in ["loopback", "http", "all"] {
                 values.set("PLAINTEXT", plaintext);
-                let served = mistake(&values).is_empty();
-                assert_eq!(served, plaintext == enough || plaintext == "all", "{setting} {addr}");
+                let is_valid = config_error(&values).is_empty();
+                assert_eq!(
+                    is_valid,
+                    plaintext == sufficient || plaintext == "all",
+                    "{setting} {addr}"
+                );
             }
             values.set("PLAINTEXT", "loopback");
-            let files = Files::of(&Authority::new());
+            let files = Files::create(&Authority::new());
             files.set(&mut values);
-            assert_eq!(mistake(&values).is_empty(), setting == "GRPC_ADDR");
+            assert_eq!(config_error(&values).is_empty(), setting == "GRPC_ADDR");
         }
     }
     for addr in ["127.0.0.1:0", "127.9.9.9:0", "[::1]:0"] {
-        let mut values = values().await;
+        let mut values = default_values().await;
         values.set("GRPC_ADDR", addr);
         values.set("HTTP_ADDR", addr);
-        assert_eq!(mistake(&values), "", "{addr}");
+        assert_eq!(config_error(&values), "", "{addr}");
     }
 }
 
 #[tokio::test]
 async fn incomplete_tls_settings_are_refused() {
-    for (set, wanted) in [
+    for (names, expected) in [
         (&["TLS_CERT_PATH"][..], "TLS_KEY_PATH must be set"),
         (&["TLS_KEY_PATH"], "TLS_CERT_PATH is not"),
         (&["TLS_CLIENT_CA_PATH"], "TLS_KEY_PATH must be set, with TLS_CERT_PATH"),
     ] {
-        let mut values = values().await;
-        for name in set {
+        let mut values = default_values().await;
+        for name in names {
             values.set(name, "file.pem");
         }
-        let mistake = mistake(&values);
-        assert!(mistake.contains(wanted), "{mistake}");
+        let error = config_error(&values);
+        assert!(error.contains(expected), "{error}");
     }
 }
 
 #[tokio::test]
-async fn mismatched_tls_files_stop_the_start() {
+async fn the_server_does_not_start_with_mismatched_tls_files() {
     let authority = Authority::new();
-    let other = authority.sign("localhost");
-    for (name, content, wanted) in [
+    let other_certificate = authority.sign("localhost");
+    for (name, content, expected) in [
         ("cert.pem", String::new(), "has no certificate"),
-        ("cert.pem", other.cert.clone(), "do not go together"),
-        ("key.pem", other.cert.clone(), "has no private key"),
+        ("cert.pem", other_certificate.cert.clone(), "do not go together"),
+        ("key.pem", other_certificate.cert.clone(), "has no private key"),
         ("key.pem", "secret".into(), "has no private key"),
-        ("clients.pem", other.key, "has no certificate"),
+        ("clients.pem", other_certificate.key, "has no certificate"),
     ] {
-        let files = Files::of(&authority);
-        let mut values = values().await;
+        let files = Files::create(&authority);
+        let mut values = default_values().await;
         files.set_with_clients(&mut values, &authority);
         fs::write(files.path(name), content).expect("written");
         let config = Config::check(&values).expect("settings");
         let error = App::build(config).err().map(|error| format!("{error:#}")).unwrap_or_default();
-        assert!(error.contains(wanted) && error.contains(&text(&files.path(name))), "{error}");
+        assert!(
+            error.contains(expected) && error.contains(&path_text(&files.path(name))),
+            "{error}"
+        );
         assert!(!error.contains("PRIVATE") && !error.contains("secret"), "{error}");
     }
 }

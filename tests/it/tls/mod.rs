@@ -1,4 +1,4 @@
-//! TLS: connections, client certificates, and certificates that change.
+//! TLS: connections, client certificates, and certificates that change while the server runs.
 
 mod clients;
 mod files;
@@ -24,12 +24,13 @@ use crate::harness::TestApp;
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-struct Signed {
+struct CertificateAndKey {
     cert: String,
     key: String,
 }
 
 impl Authority {
+    /// Creates an authority with a new key.
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -41,16 +42,17 @@ impl Authority {
         self.0.pem()
     }
 
-    fn sign(&self, name: &str) -> Signed {
+    /// Creates a certificate for this DNS name.
+    fn sign(&self, name: &str) -> CertificateAndKey {
         self.sign_all(&[name])
     }
 
-    fn sign_all(&self, names: &[&str]) -> Signed {
+    fn sign_all(&self, names: &[&str]) -> CertificateAndKey {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let params = CertificateParams::new(names).expect("names");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
-        Signed { cert: cert.pem(), key: key.serialize_pem() }
+        CertificateAndKey { cert: cert.pem(), key: key.serialize_pem() }
     }
 }
 
@@ -60,50 +62,53 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn of(authority: &Authority) -> Self {
+    /// Creates the files with a certificate for `localhost` that this authority signs.
+    pub fn create(authority: &Authority) -> Self {
         let files = Self { dir: tempfile::tempdir().expect("a folder") };
-        files.put(&authority.sign("localhost"));
+        files.write(&authority.sign("localhost"));
         files
     }
 
-    fn put(&self, signed: &Signed) {
-        fs::write(self.path("key.pem"), &signed.key).expect("written");
-        fs::write(self.path("cert.pem"), &signed.cert).expect("written");
+    fn write(&self, certificate: &CertificateAndKey) {
+        fs::write(self.path("key.pem"), &certificate.key).expect("written");
+        fs::write(self.path("cert.pem"), &certificate.cert).expect("written");
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// Sets the settings of a server that uses these files.
     pub fn set(&self, values: &mut Values) {
-        values.set("TLS_CERT_PATH", text(&self.path("cert.pem")));
-        values.set("TLS_KEY_PATH", text(&self.path("key.pem")));
+        values.set("TLS_CERT_PATH", path_text(&self.path("cert.pem")));
+        values.set("TLS_KEY_PATH", path_text(&self.path("key.pem")));
     }
 
-    /// Requires client certificates signed by this authority.
+    /// Like [`Files::set`], and requires client certificates that this authority signs.
     fn set_with_clients(&self, values: &mut Values, authority: &Authority) {
         self.set(values);
         fs::write(self.path("clients.pem"), authority.pem()).expect("written");
-        values.set("TLS_CLIENT_CA_PATH", text(&self.path("clients.pem")));
+        values.set("TLS_CLIENT_CA_PATH", path_text(&self.path("clients.pem")));
     }
 }
 
-fn text(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
 /// A new connection of a client that trusts `trusted`, with or without a client certificate.
-fn channel(app: &TestApp, trusted: &Authority, own: Option<&Signed>) -> Channel {
+fn channel(app: &TestApp, trusted: &Authority, certificate: Option<&CertificateAndKey>) -> Channel {
     let mut tls = ClientTlsConfig::new()
         .domain_name("localhost")
         .ca_certificate(Certificate::from_pem(trusted.pem()));
-    if let Some(own) = own {
-        tls = tls.identity(Identity::from_pem(&own.cert, &own.key));
+    if let Some(certificate) = certificate {
+        tls = tls.identity(Identity::from_pem(&certificate.cert, &certificate.key));
     }
     let endpoint = Endpoint::from_shared(format!("https://{}", app.addr)).expect("a URL");
     endpoint.tls_config(tls).expect("a configuration").connect_lazy()
 }
 
-async fn ask(channel: Channel) -> Result<(), Status> {
+/// Calls a method that needs no token.
+async fn check_health(channel: Channel) -> Result<(), Status> {
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(drop)
 }

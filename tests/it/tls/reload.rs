@@ -2,58 +2,69 @@
 
 use std::fs;
 
-use super::{Authority, Files, ask, channel};
-use crate::harness::{TestApp, until};
+use super::{Authority, Files, channel, check_health};
+use crate::harness::{TestApp, wait_until};
 
 #[tokio::test]
-async fn new_connections_get_the_new_certificate_and_old_connections_continue() {
-    let (old, new) = (Authority::new(), Authority::new());
-    let files = Files::of(&old);
+async fn a_new_certificate_is_used_for_new_connections_and_old_connections_continue() {
+    let (old_authority, new_authority) = (Authority::new(), Authority::new());
+    let files = Files::create(&old_authority);
     let app = TestApp::with(|values| files.set(values)).await;
-    let kept = channel(&app, &old, None);
-    ask(kept.clone()).await.expect("an answer");
+    let old_channel = channel(&app, &old_authority, None);
+    check_health(old_channel.clone()).await.expect("an answer");
 
-    files.put(&new.sign("localhost"));
-    until(10, || async { ask(channel(&app, &new, None)).await.is_ok() }).await;
-    ask(channel(&app, &old, None)).await.expect_err("the old certificate is still used");
-    ask(kept).await.expect("an answer");
-    let reloads = "tenantry_certificate_reloads_total{outcome=\"ok\"}";
-    assert_eq!(app.metric(reloads).await, Some(1.0));
+    files.write(&new_authority.sign("localhost"));
+    wait_until(10, || async { check_health(channel(&app, &new_authority, None)).await.is_ok() })
+        .await;
+    check_health(channel(&app, &old_authority, None))
+        .await
+        .expect_err("the old certificate is still used");
+    check_health(old_channel).await.expect("an answer");
+    let reloads_metric = "tenantry_certificate_reloads_total{outcome=\"ok\"}";
+    assert_eq!(app.metric(reloads_metric).await, Some(1.0));
 }
 
 #[tokio::test]
-async fn unusable_files_change_nothing() {
+async fn unusable_files_do_not_replace_the_certificate() {
     let authority = Authority::new();
-    let files = Files::of(&authority);
+    let files = Files::create(&authority);
     let app = TestApp::with(|values| files.set(values)).await;
-    for spoil in [
+    for break_file in [
         |files: &Files| fs::remove_file(files.path("cert.pem")).expect("removed"),
         |files: &Files| fs::write(files.path("cert.pem"), "").expect("written"),
         // A certificate that belongs to another key.
         |files: &Files| {
-            let other = Authority::new().sign("localhost");
-            fs::write(files.path("cert.pem"), other.cert).expect("written");
+            let other_certificate = Authority::new().sign("localhost");
+            fs::write(files.path("cert.pem"), other_certificate.cert).expect("written");
         },
     ] {
-        let failed = "tenantry_certificate_reloads_total{outcome=\"failed\"}";
-        let before = app.metric(failed).await.unwrap_or_default();
-        spoil(&files);
-        until(10, || async { app.metric(failed).await.unwrap_or_default() > before }).await;
-        ask(channel(&app, &authority, None)).await.expect("an answer");
-        files.put(&authority.sign("localhost"));
+        let failed_metric = "tenantry_certificate_reloads_total{outcome=\"failed\"}";
+        let count_before = app.metric(failed_metric).await.unwrap_or_default();
+        break_file(&files);
+        wait_until(10, || async {
+            app.metric(failed_metric).await.unwrap_or_default() > count_before
+        })
+        .await;
+        check_health(channel(&app, &authority, None)).await.expect("an answer");
+        files.write(&authority.sign("localhost"));
     }
 }
 
 #[tokio::test]
-async fn the_client_authorities_can_change_too() {
-    let (authority, old, new) = (Authority::new(), Authority::new(), Authority::new());
-    let files = Files::of(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &old)).await;
-    let (before, after) = (old.sign("billing"), new.sign("billing"));
-    ask(channel(&app, &authority, Some(&before))).await.expect("an answer");
-    fs::write(files.path("clients.pem"), new.pem()).expect("written");
-    until(10, || async { ask(channel(&app, &authority, Some(&after))).await.is_ok() }).await;
-    ask(channel(&app, &authority, Some(&before)))
+async fn new_client_authorities_replace_the_old_ones() {
+    let (authority, old_authority, new_authority) =
+        (Authority::new(), Authority::new(), Authority::new());
+    let files = Files::create(&authority);
+    let app = TestApp::with(|values| files.set_with_clients(values, &old_authority)).await;
+    let (old_certificate, new_certificate) =
+        (old_authority.sign("billing"), new_authority.sign("billing"));
+    check_health(channel(&app, &authority, Some(&old_certificate))).await.expect("an answer");
+    fs::write(files.path("clients.pem"), new_authority.pem()).expect("written");
+    wait_until(10, || async {
+        check_health(channel(&app, &authority, Some(&new_certificate))).await.is_ok()
+    })
+    .await;
+    check_health(channel(&app, &authority, Some(&old_certificate)))
         .await
         .expect_err("the old authority is still accepted");
 }

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{token_accepted, token_refused};
+use super::{assert_token_accepted, assert_token_refused};
 use crate::harness::{Forge, TestApp};
 
 /// A07: no required claim has a default.
 #[tokio::test]
 async fn each_required_claim_must_be_present() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;
     let (_, claims) = Forge::read(token);
@@ -18,22 +18,22 @@ async fn each_required_claim_must_be_present() {
 
     for name in names.iter().filter(|name| *name != "roles") {
         let without = forge.with_claims(token, &json!({ name: null }));
-        token_refused(&acme, &format!("without {name}"), &without).await;
+        assert_token_refused(&acme, &format!("without {name}"), &without).await;
     }
     // The claim `roles` is only informative.
     let without = forge.with_claims(token, &json!({ "roles": null }));
-    token_accepted(&acme, "without roles", &without).await;
+    assert_token_accepted(&acme, "without roles", &without).await;
 }
 
 /// A11: a claim of a wrong type is treated as missing.
 #[tokio::test]
 async fn claims_of_a_wrong_type_count_as_missing() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_string(&header).expect("JSON");
-    let times = [
+    let invalid_times = [
         r#""9999999999""#,
         "1e400",
         "-1e400",
@@ -53,19 +53,20 @@ async fn claims_of_a_wrong_type_count_as_missing() {
         "0x7fffffff",
         "9223372036854775808",
     ];
-    for value in times {
+    for value in invalid_times {
         let token = forge.sign_raw(&header, &with_raw(&claims, "exp", value));
-        token_refused(&acme, &format!("exp {value}"), &token).await;
+        assert_token_refused(&acme, &format!("exp {value}"), &token).await;
     }
-    let bad_starts = times.iter().filter(|value| **value != "-1");
-    for value in bad_starts {
+    // A time before the present, such as -1, is a valid `nbf`.
+    let invalid_starts = invalid_times.iter().filter(|value| **value != "-1");
+    for value in invalid_starts {
         let token = forge.sign_raw(&header, &with_raw(&claims, "nbf", value));
-        token_refused(&acme, &format!("nbf {value}"), &token).await;
+        assert_token_refused(&acme, &format!("nbf {value}"), &token).await;
     }
     for name in ["sub", "org", "sid"] {
         for value in ["null", "1", "[]", "{}", r#""""#, r#""x""#, r#"["x"]"#, "true"] {
             let token = forge.sign_raw(&header, &with_raw(&claims, name, value));
-            token_refused(&acme, &format!("{name} {value}"), &token).await;
+            assert_token_refused(&acme, &format!("{name} {value}"), &token).await;
         }
     }
     for (name, value) in [
@@ -76,37 +77,38 @@ async fn claims_of_a_wrong_type_count_as_missing() {
         ("roles", "{}"),
     ] {
         let token = forge.sign_raw(&header, &with_raw(&claims, name, value));
-        token_refused(&acme, &format!("{name} {value}"), &token).await;
+        assert_token_refused(&acme, &format!("{name} {value}"), &token).await;
     }
 }
 
 #[tokio::test]
-async fn claims_or_headers_that_are_no_object_are_refused() {
+async fn malformed_claims_and_headers_are_refused() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let forge = app.forge();
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_string(&header).expect("JSON");
-    let twice = {
+    // The claim `org` is there twice.
+    let two_orgs = {
         let text = claims.to_string();
         format!(r#"{{"org":"{}",{}"#, uuid::Uuid::now_v7(), &text[1..])
     };
-    let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
-    for text in ["", "null", "[]", "1", "{}", "{", "\u{0}", &twice, &deep] {
-        token_refused(&acme, &format!("claims {text:.40}"), &forge.sign_raw(&header, text)).await;
+    let deep_json = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+    for text in ["", "null", "[]", "1", "{}", "{", "\u{0}", &two_orgs, &deep_json] {
+        assert_token_refused(&acme, &format!("claims {text:.40}"), &forge.sign_raw(&header, text))
+            .await;
     }
-    for text in ["", "null", "[]", "{}", "{", &deep] {
+    for text in ["", "null", "[]", "{}", "{", &deep_json] {
         let token = forge.sign_raw(text, &claims.to_string());
-        token_refused(&acme, &format!("header {text:.40}"), &token).await;
+        assert_token_refused(&acme, &format!("header {text:.40}"), &token).await;
     }
 }
 
-/// Combines ids of a tenant, a user and a session that do not belong together.
 #[tokio::test]
 async fn a_token_with_ids_that_do_not_belong_together_is_refused() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    let other = a.member("other", &[]).await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    let other = a.create_member("other", &[]).await;
     let forge = app.forge();
     let nil = uuid::Uuid::nil();
     for changes in [
@@ -122,7 +124,7 @@ async fn a_token_with_ids_that_do_not_belong_together_is_refused() {
         json!({ "sid": nil }),
     ] {
         let token = forge.with_claims(&a.tokens.access_token, &changes);
-        token_refused(&a, &changes.to_string(), &token).await;
+        assert_token_refused(&a, &changes.to_string(), &token).await;
     }
 }
 

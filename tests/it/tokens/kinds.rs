@@ -7,8 +7,8 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::{token_accepted, token_refused};
-use crate::harness::{Client, Forge, TestApp, refused};
+use super::{assert_token_accepted, assert_token_refused};
+use crate::harness::{Client, Forge, TestApp, assert_refused};
 
 async fn refresh(client: &Client, token: &str) -> Result<(), tonic::Status> {
     let request = RefreshRequest { refresh_token: token.into(), ..RefreshRequest::default() };
@@ -21,69 +21,70 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
 
 /// A03: the kinds of tokens are not interchangeable.
 #[tokio::test]
-async fn a_refresh_token_is_not_accepted_as_an_access_token_and_stays_unspent() {
+async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let before = app.rows_of(&acme.tenant_id).await;
+    let acme = app.create_tenant("acme").await;
+    let rows_before = app.rows_of(&acme.tenant_id).await;
     let token = acme.tokens.refresh_token.as_str();
 
-    token_refused(&acme, "a refresh token", token).await;
-    let as_caller = acme.with_token(token);
-    let ask = IntrospectTokenRequest { token: acme.tokens.access_token.clone() };
-    let reply = as_caller.auth().introspect_token(ask).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    let ask = CheckRequest {
+    assert_token_refused(&acme, "a refresh token", token).await;
+    let client_with_refresh_token = acme.with_token(token);
+    let request = IntrospectTokenRequest { token: acme.tokens.access_token.clone() };
+    let reply = client_with_refresh_token.auth().introspect_token(request).await;
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let request = CheckRequest {
         permission: "user:read".into(),
         access_token: token.into(),
         ..CheckRequest::default()
     };
-    let decision = acme.permissions().check(ask).await.expect("an answer").into_inner();
+    let decision = acme.permissions().check(request).await.expect("an answer").into_inner();
     assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::TokenInvalid));
 
-    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
     refresh(&app.anonymous(), token).await.expect("the token is unspent");
 }
 
 /// A04: the kinds of tokens are not interchangeable.
 #[tokio::test]
-async fn an_access_token_cannot_refresh_and_counts_as_no_reuse() {
+async fn an_access_token_is_not_accepted_as_a_refresh_token() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let before = app.rows_of(&acme.tenant_id).await;
+    let acme = app.create_tenant("acme").await;
+    let rows_before = app.rows_of(&acme.tenant_id).await;
     let anonymous = app.anonymous();
 
     let request = RefreshRequest {
         refresh_token: acme.tokens.access_token.clone(),
         ..RefreshRequest::default()
     };
-    refused(anonymous.auth().refresh(request).await, Code::Unauthenticated, "TOKEN_INVALID");
+    assert_refused(anonymous.auth().refresh(request).await, Code::Unauthenticated, "TOKEN_INVALID");
 
-    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the session lives");
     refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token is unspent");
 }
 
-/// Key, `typ` and `aud` each distinguish the kinds of tokens. A mismatch of one of them is
-/// sufficient for a refusal.
+/// The key, `typ` and `aud` each distinguish the kinds of tokens: if one of them does not match,
+/// the token is refused.
 #[tokio::test]
 async fn key_type_and_audience_each_distinguish_the_kinds() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let forge = app.forge();
     let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
     let (refresh_header, refresh_claims) = Forge::read(&acme.tokens.refresh_token);
 
     // Signed by the other key, with either kid.
-    token_refused(&acme, "key", &sign(&forge.refresh, &access_header, &access_claims)).await;
+    assert_token_refused(&acme, "key", &sign(&forge.refresh, &access_header, &access_claims)).await;
     let mut header = access_header.clone();
     header.kid.clone_from(&refresh_header.kid);
-    token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims)).await;
+    assert_token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims))
+        .await;
     // First the matching key with the other type, then the matching key and type with the other
     // audience.
     header.clone_from(&access_header);
     header.typ.clone_from(&refresh_header.typ);
-    token_refused(&acme, "typ", &sign(&forge.access, &header, &access_claims)).await;
-    token_refused(&acme, "aud", &sign(&forge.access, &access_header, &refresh_claims)).await;
+    assert_token_refused(&acme, "typ", &sign(&forge.access, &header, &access_claims)).await;
+    assert_token_refused(&acme, "aud", &sign(&forge.access, &access_header, &refresh_claims)).await;
 
     // The same for refresh tokens.
     let anonymous = app.anonymous();
@@ -109,7 +110,7 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
 #[tokio::test]
 async fn issuer_audience_and_type_must_match_exactly() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     let forge = app.forge();
     let token = &acme.tokens.access_token;
     let (header, claims) = Forge::read(token);
@@ -131,18 +132,19 @@ async fn issuer_audience_and_type_must_match_exactly() {
         json!({ "iss": [issuer] }),
         json!({ "iss": "" }),
     ] {
-        token_refused(&acme, &changes.to_string(), &forge.with_claims(token, &changes)).await;
+        assert_token_refused(&acme, &changes.to_string(), &forge.with_claims(token, &changes))
+            .await;
     }
-    let typed = |typ: Option<&str>| {
+    let token_with_type = |typ: Option<&str>| {
         let mut header = header.clone();
         header.typ = typ.map(str::to_owned);
         forge.sign(&header, &claims)
     };
     for typ in [None, Some("JWT"), Some("rt+jwt"), Some(""), Some("at+jwt "), Some("xat+jwt")] {
-        token_refused(&acme, &format!("typ {typ:?}"), &typed(typ)).await;
+        assert_token_refused(&acme, &format!("typ {typ:?}"), &token_with_type(typ)).await;
     }
-    // A media type (RFC 9068, section 4), so it is case-insensitive.
+    // The type is a media type (RFC 9068, section 4), so upper and lower case are equal.
     for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+jwt"] {
-        token_accepted(&acme, typ, &typed(Some(typ))).await;
+        assert_token_accepted(&acme, typ, &token_with_type(Some(typ))).await;
     }
 }

@@ -12,17 +12,17 @@ mod transit;
 use tenantry::proto::v1::WhoAmIRequest;
 use tonic::Code;
 
-use crate::harness::{Client, refused};
+use crate::harness::{Client, assert_refused};
 
 /// Asserts that a token is refused with the same answer as every invalid token.
-async fn token_refused(client: &Client, what: &str, token: &str) {
+async fn assert_token_refused(client: &Client, what: &str, token: &str) {
     let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
     assert!(reply.is_err(), "{what} is accepted");
-    let status = refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let status = assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     assert_eq!(status.message(), "the access token is not in force", "{what}");
 }
 
-async fn token_accepted(client: &Client, what: &str, token: &str) {
+async fn assert_token_accepted(client: &Client, what: &str, token: &str) {
     let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
     assert!(reply.is_ok(), "{what}: {reply:?}");
 }

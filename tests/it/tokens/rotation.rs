@@ -13,13 +13,14 @@ use tenantry::{
 use time::OffsetDateTime;
 use tonic::Code;
 
-use super::{token_accepted, token_refused};
-use crate::harness::{Client, Forge, PASSWORD, TestApp, refused, until};
+use super::{assert_token_accepted, assert_token_refused};
+use crate::harness::{Client, Forge, PASSWORD, TestApp, assert_refused, wait_until};
 
-const LIVES: Lifetimes =
+const LIFETIMES: Lifetimes =
     Lifetimes { access: Duration::from_mins(15), refresh: Duration::from_hours(1) };
 
-fn keys(algorithm: KeyAlgorithm) -> TempDir {
+/// Creates keys in a new folder.
+fn create_keys(algorithm: KeyAlgorithm) -> TempDir {
     let dir = tempdir().expect("a folder");
     pem::ensure(dir.path(), algorithm).expect("keys");
     dir
@@ -37,12 +38,14 @@ fn use_keys(values: &mut Values, dir: &Path) {
     }
 }
 
-fn rotate(dir: &Path, ahead: Duration) {
-    let starts = OffsetDateTime::now_utc() + ahead;
-    assert!(pem::rotate(dir, None, starts, LIVES).expect("rotated"));
+/// Adds new keys that start to sign after `delay`.
+fn rotate(dir: &Path, delay: Duration) {
+    let start = OffsetDateTime::now_utc() + delay;
+    assert!(pem::rotate(dir, None, start, LIFETIMES).expect("rotated"));
 }
 
-async fn published(client: &Client) -> usize {
+/// Number of keys that the server publishes.
+async fn published_key_count(client: &Client) -> usize {
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys").into_inner().keys.len()
 }
 
@@ -54,102 +57,114 @@ async fn sign_in(app: &TestApp) -> Client {
     app.anonymous().login("acme", "admin@acme.test", PASSWORD).await
 }
 
+/// Refreshes the session of a client. Returns a client with the new tokens.
 async fn refresh(client: &Client) -> Client {
     let refresh_token = client.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, request_id: String::new() };
-    let pair = client.auth().refresh(request).await.expect("refreshed").into_inner();
-    let mut refreshed = client.with_token(&pair.access_token);
-    refreshed.tokens.refresh_token = pair.refresh_token;
-    refreshed.tokens.access_token = pair.access_token;
+    let response = client.auth().refresh(request).await.expect("refreshed").into_inner();
+    let mut refreshed = client.with_token(&response.access_token);
+    refreshed.tokens.refresh_token = response.refresh_token;
+    refreshed.tokens.access_token = response.access_token;
     refreshed
 }
 
 /// J03, J04: a key rotation does not interrupt service.
 #[tokio::test]
 async fn a_rotation_makes_no_token_fail_on_any_replica() {
-    let dir = keys(KeyAlgorithm::Es256);
-    let one = TestApp::with(|values| use_keys(values, dir.path())).await;
-    let other = TestApp::on(&one.database, |values| use_keys(values, dir.path())).await;
-    let before = one.tenant("acme").await;
-    let other_replica_client = before.on(&other.channel);
-    let old = kid(&before.tokens.access_token);
+    let dir = create_keys(KeyAlgorithm::Es256);
+    let first_replica = TestApp::with(|values| use_keys(values, dir.path())).await;
+    let second_replica =
+        TestApp::on_database(&first_replica.database, |values| use_keys(values, dir.path())).await;
+    let acme = first_replica.create_tenant("acme").await;
+    let acme_on_second = acme.on(&second_replica.channel);
+    let old_kid = kid(&acme.tokens.access_token);
 
     // Both replicas publish the new key before any replica signs with it.
     rotate(dir.path(), Duration::from_secs(6));
-    for client in [&before, &other_replica_client] {
-        until(5, || async { published(client).await == 2 }).await;
+    for client in [&acme, &acme_on_second] {
+        wait_until(5, || async { published_key_count(client).await == 2 }).await;
     }
-    assert_eq!(kid(&refresh(&before).await.tokens.access_token), old);
+    assert_eq!(kid(&refresh(&acme).await.tokens.access_token), old_kid);
 
-    let again = sign_in(&one).await;
-    until(15, || async {
-        let now = sign_in(&one).await;
-        token_accepted(&now.on(&other.channel), "the other replica", &now.tokens.access_token)
-            .await;
-        kid(&now.tokens.access_token) != old
+    let old_client = sign_in(&first_replica).await;
+    wait_until(15, || async {
+        let new_client = sign_in(&first_replica).await;
+        assert_token_accepted(
+            &new_client.on(&second_replica.channel),
+            "a token on the other replica",
+            &new_client.tokens.access_token,
+        )
+        .await;
+        kid(&new_client.tokens.access_token) != old_kid
     })
     .await;
-    for client in [&again, &again.on(&other.channel)] {
-        token_accepted(client, "a token from before", &client.tokens.access_token).await;
+    for client in [&old_client, &old_client.on(&second_replica.channel)] {
+        assert_token_accepted(client, "a token of the old key", &client.tokens.access_token).await;
     }
-    let renewed = refresh(&again.on(&other.channel)).await;
-    token_accepted(&renewed, "its successor", &renewed.tokens.access_token).await;
-    one.stop().await;
-    other.stop().await;
+    let refreshed_client = refresh(&old_client.on(&second_replica.channel)).await;
+    assert_token_accepted(
+        &refreshed_client,
+        "the refreshed token",
+        &refreshed_client.tokens.access_token,
+    )
+    .await;
+    first_replica.stop().await;
+    second_replica.stop().await;
 }
 
 #[tokio::test]
-async fn after_a_compromise_old_tokens_are_refused_at_once() {
-    let dir = keys(KeyAlgorithm::EdDsa);
+async fn old_tokens_are_refused_after_a_replacement_of_the_keys() {
+    let dir = create_keys(KeyAlgorithm::EdDsa);
     let app = TestApp::with(|values| use_keys(values, dir.path())).await;
-    let acme = app.tenant("acme").await;
-    token_accepted(&acme, "a token", &acme.tokens.access_token).await;
-    let old = kid(&acme.tokens.access_token);
+    let acme = app.create_tenant("acme").await;
+    assert_token_accepted(&acme, "a token", &acme.tokens.access_token).await;
+    let old_kid = kid(&acme.tokens.access_token);
 
     pem::replace(dir.path(), None).expect("replaced");
-    until(5, || async {
+    wait_until(5, || async {
         let keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
         let keys = keys.into_inner().keys;
-        !keys.is_empty() && keys.iter().all(|key| key.kid != old)
+        !keys.is_empty() && keys.iter().all(|key| key.kid != old_kid)
     })
     .await;
-    token_refused(&acme, "a token of a removed key", &acme.tokens.access_token).await;
+    assert_token_refused(&acme, "a token of the removed key", &acme.tokens.access_token).await;
     let refresh_token = acme.tokens.refresh_token.clone();
     let request = RefreshRequest { refresh_token, request_id: String::new() };
     let reply = app.anonymous().auth().refresh(request).await;
-    refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    let anew = sign_in(&app).await;
-    token_accepted(&anew, "a new token", &anew.tokens.access_token).await;
+    assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+    let new_client = sign_in(&app).await;
+    assert_token_accepted(&new_client, "a new token", &new_client.tokens.access_token).await;
 
-    // Secrets derived from the keys change with them.
-    let question = CheckRequest { permission: "a:b".into(), ..CheckRequest::default() };
-    let token = anew.decide(question.clone()).await.consistency_token;
-    let fresh = CheckRequest {
+    // The secrets that are derived from the keys have changed too. Consistency tokens still work.
+    let request = CheckRequest { permission: "a:b".into(), ..CheckRequest::default() };
+    let token = new_client.decide(request.clone()).await.consistency_token;
+    let fresh_request = CheckRequest {
         consistency: Consistency::AtLeastAsFresh.into(),
         consistency_token: token,
-        ..question
+        ..request
     };
-    anew.decide(fresh).await;
+    new_client.decide(fresh_request).await;
 }
 
 #[tokio::test]
 async fn unusable_files_leave_the_keys_unchanged() {
-    let dir = keys(KeyAlgorithm::Es256);
+    let dir = create_keys(KeyAlgorithm::Es256);
     let app = TestApp::with(|values| use_keys(values, dir.path())).await;
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
     let file = pem::paths(dir.path()).access_public;
-    let good = fs::read(&file).expect("a file");
-    fs::write(&file, "half a k").expect("written");
-    let failed = "tenantry_key_reloads_total{outcome=\"failed\"}";
-    until(10, || async { app.metric(failed).await.is_some_and(|times| times >= 1.0) }).await;
-    token_accepted(&acme, "a token", &acme.tokens.access_token).await;
-    let again = sign_in(&app).await;
-    token_accepted(&again, "a new token", &again.tokens.access_token).await;
+    let valid_content = fs::read(&file).expect("a file");
+    fs::write(&file, "not a key").expect("written");
+    let failed_metric = "tenantry_key_reloads_total{outcome=\"failed\"}";
+    wait_until(10, || async { app.metric(failed_metric).await.is_some_and(|count| count >= 1.0) })
+        .await;
+    assert_token_accepted(&acme, "a token", &acme.tokens.access_token).await;
+    let new_client = sign_in(&app).await;
+    assert_token_accepted(&new_client, "a new token", &new_client.tokens.access_token).await;
 
-    fs::write(&file, good).expect("written");
+    fs::write(&file, valid_content).expect("written");
     rotate(dir.path(), Duration::from_hours(1));
-    until(10, || async { published(&acme).await == 2 }).await;
+    wait_until(10, || async { published_key_count(&acme).await == 2 }).await;
 }
 
 /// Verifies tokens with only the published keys, as a third party does.
@@ -160,19 +175,19 @@ async fn tokens_of_every_algorithm_verify_with_the_published_keys() {
         (KeyAlgorithm::Es256, "ES256"),
         (KeyAlgorithm::EdDsa, "EdDSA"),
     ] {
-        let dir = keys(algorithm);
+        let dir = create_keys(algorithm);
         let app = TestApp::with(|values| use_keys(values, dir.path())).await;
-        let acme = app.tenant("acme").await;
+        let acme = app.create_tenant("acme").await;
         let token = &acme.tokens.access_token;
 
-        let (_, page) = app.get("/.well-known/jwks.json").await;
-        let keys: JwkSet = serde_json::from_str(&page).expect("a JWK set");
+        let (_, body) = app.get("/.well-known/jwks.json").await;
+        let keys: JwkSet = serde_json::from_str(&body).expect("a JWK set");
         let key = keys.find(&kid(token)).expect("the token's key");
         let (header, _) = Forge::read(token);
         assert_eq!(format!("{:?}", header.alg), name);
         let mut validation = Validation::new(header.alg);
         validation.set_audience(&["tenantry"]);
-        let decoding = DecodingKey::from_jwk(key).expect("a key");
-        jsonwebtoken::decode::<Value>(token, &decoding, &validation).expect("verifies");
+        let decoding_key = DecodingKey::from_jwk(key).expect("a key");
+        jsonwebtoken::decode::<Value>(token, &decoding_key, &validation).expect("verifies");
     }
 }

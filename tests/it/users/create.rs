@@ -1,4 +1,4 @@
-//! UserService: creating and finding users
+//! UserService: creation and search of users
 
 use tenantry::proto::v1::{
     CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest, User,
@@ -6,9 +6,9 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, PASSWORD, TestApp, refused, unknown_id};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unknown_id};
 
-pub fn user(email: &str) -> CreateUserRequest {
+pub fn create_request(email: &str) -> CreateUserRequest {
     CreateUserRequest {
         email: email.into(),
         display_name: "Ada Lovelace".into(),
@@ -17,33 +17,34 @@ pub fn user(email: &str) -> CreateUserRequest {
     }
 }
 
-async fn create(
+async fn try_create(
     client: &Client,
     request: CreateUserRequest,
 ) -> Result<Response<CreateUserResponse>, Status> {
     client.users().create_user(request).await
 }
 
-async fn created(client: &Client, request: CreateUserRequest) -> User {
-    create(client, request).await.expect("a user is made").into_inner().user.expect("the user")
+async fn create_user(client: &Client, request: CreateUserRequest) -> User {
+    try_create(client, request).await.expect("created").into_inner().user.expect("the user")
 }
 
 #[tokio::test]
-async fn a_user_is_created_as_requested_and_found_again() {
+async fn a_created_user_can_be_found_by_id_and_email() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
 
-    let made = created(&acme, user("Ada@Acme.test")).await;
-    assert_eq!((made.tenant_id.as_str(), made.email.as_str()), (&*acme.tenant_id, "Ada@Acme.test"));
-    assert_eq!((made.display_name.as_str(), made.state()), ("Ada Lovelace", UserState::Active));
-    assert!(!made.email_verified && !made.etag.is_empty());
-    let get = GetUserRequest { user_id: made.id.clone() };
-    let got = acme.users().get_user(get).await.expect("found").into_inner().user;
-    assert_eq!(got.as_ref(), Some(&made));
+    let user = create_user(&acme, create_request("Ada@Acme.test")).await;
+    assert_eq!((user.tenant_id.as_str(), user.email.as_str()), (&*acme.tenant_id, "Ada@Acme.test"));
+    assert_eq!((user.display_name.as_str(), user.state()), ("Ada Lovelace", UserState::Active));
+    assert!(!user.email_verified && !user.etag.is_empty());
+    let request = GetUserRequest { user_id: user.id.clone() };
+    let found_user = acme.users().get_user(request).await.expect("found").into_inner().user;
+    assert_eq!(found_user.as_ref(), Some(&user));
     for email in ["ada@acme.test", "ADA@ACME.TEST"] {
-        let lookup = LookupUserRequest { email: email.into() };
-        let found = acme.users().lookup_user(lookup).await.expect("found").into_inner().user;
-        assert_eq!(found, got);
+        let request = LookupUserRequest { email: email.into() };
+        let looked_up_user =
+            acme.users().lookup_user(request).await.expect("found").into_inner().user;
+        assert_eq!(looked_up_user, found_user);
     }
     acme.login(&acme.slug, "ada@ACME.test", PASSWORD).await;
 }
@@ -51,18 +52,18 @@ async fn a_user_is_created_as_requested_and_found_again() {
 #[tokio::test]
 async fn a_new_user_has_no_permissions() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
 
-    assert!(!ada.may("", "tenant:read").await);
+    assert!(!ada.may("tenant:read").await);
     let result = ada.users().list_users(tenantry::proto::v1::ListUsersRequest::default()).await;
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }
 
 #[tokio::test]
 async fn a_user_without_a_password_cannot_sign_in() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
+    let acme = app.create_tenant("acme").await;
     acme.create_user_without_password("ada@acme.test").await;
 
     for password in [PASSWORD, "x"] {
@@ -73,89 +74,105 @@ async fn a_user_without_a_password_cannot_sign_in() {
             ..LoginRequest::default()
         };
         let result = app.anonymous().auth().login(request).await;
-        refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
 
 #[tokio::test]
 async fn an_email_is_unique_in_its_tenant_in_any_case() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
-    created(&a, user("ada@both.test")).await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    create_user(&a, create_request("ada@both.test")).await;
 
-    for same in ["ada@both.test", "ADA@both.TEST", "Ada@Both.test"] {
-        refused(create(&a, user(same)).await, Code::AlreadyExists, "EMAIL_TAKEN");
+    for same_email in ["ada@both.test", "ADA@both.TEST", "Ada@Both.test"] {
+        assert_refused(
+            try_create(&a, create_request(same_email)).await,
+            Code::AlreadyExists,
+            "EMAIL_TAKEN",
+        );
     }
-    created(&b, user("ada@both.test")).await;
-    created(&a, user("ada+x@both.test")).await;
+    create_user(&b, create_request("ada@both.test")).await;
+    create_user(&a, create_request("ada+x@both.test")).await;
 }
 
 #[tokio::test]
 async fn twenty_concurrent_creations_with_one_email_create_one_user() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let without = |email: &str| CreateUserRequest { credential: None, ..user(email) };
+    let acme = app.create_tenant("acme").await;
+    let request_without_password =
+        |email: &str| CreateUserRequest { credential: None, ..create_request(email) };
 
-    let calls = (0..20).map(|at| {
-        let email = if at % 2 == 0 { "ada@acme.test" } else { "Ada@acme.test" };
-        create(&acme, without(email))
+    let calls = (0..20).map(|n| {
+        let email = if n % 2 == 0 { "ada@acme.test" } else { "Ada@acme.test" };
+        try_create(&acme, request_without_password(email))
     });
     let results = futures::future::join_all(calls).await;
-    let (made, not): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    assert_eq!(made.len(), 1);
-    for result in not {
-        refused(result, Code::AlreadyExists, "EMAIL_TAKEN");
+    let (created, refused_results): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!(created.len(), 1);
+    for result in refused_results {
+        assert_refused(result, Code::AlreadyExists, "EMAIL_TAKEN");
     }
 }
 
 #[tokio::test]
 async fn a_request_id_makes_a_retry_safe() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let once = || CreateUserRequest { request_id: "once".into(), ..user("ada@acme.test") };
+    let acme = app.create_tenant("acme").await;
+    let request =
+        || CreateUserRequest { request_id: "once".into(), ..create_request("ada@acme.test") };
 
-    let calls = (0..20).map(|_| created(&acme, CreateUserRequest { credential: None, ..once() }));
+    let calls =
+        (0..20).map(|_| create_user(&acme, CreateUserRequest { credential: None, ..request() }));
     let users = futures::future::join_all(calls).await;
     assert!(users.iter().all(|user| *user == users[0]));
-    let other = CreateUserRequest { display_name: "Bob".into(), ..once() };
-    refused(create(&acme, other).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let changed_request = CreateUserRequest { display_name: "Bob".into(), ..request() };
+    assert_refused(
+        try_create(&acme, changed_request).await,
+        Code::InvalidArgument,
+        "REQUEST_ID_REUSED",
+    );
 }
 
 #[tokio::test]
 async fn each_malformed_user_is_refused() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let long = format!("{}@acme.test", "a".repeat(250));
-    let password = |password: &str| CreateUserRequest {
+    let acme = app.create_tenant("acme").await;
+    let long_email = format!("{}@acme.test", "a".repeat(250));
+    let password_request = |password: &str| CreateUserRequest {
         credential: Some(Credential::Password(password.into())),
-        ..user("ada@acme.test")
+        ..create_request("ada@acme.test")
     };
-    let name = |name: &str| CreateUserRequest { display_name: name.into(), ..user("a@acme.test") };
+    let name_request = |name: &str| CreateUserRequest {
+        display_name: name.into(),
+        ..create_request("a@acme.test")
+    };
 
+    // A display name has at most 200 characters. A password has at least 8 characters and at most
+    // 1024 bytes.
     for request in [
-        user(""),
-        user("ada"),
-        user("ada@"),
-        user("@acme.test"),
-        user("ada@acme.test\n"),
-        user("ada\0@acme.test"),
-        user("a b@acme.test"),
-        user(&long),
-        name(&"x".repeat(201)),
-        name("Ada\0"),
-        password(""),
-        password("1234567"),
-        password(&"x".repeat(1025)),
+        create_request(""),
+        create_request("ada"),
+        create_request("ada@"),
+        create_request("@acme.test"),
+        create_request("ada@acme.test\n"),
+        create_request("ada\0@acme.test"),
+        create_request("a b@acme.test"),
+        create_request(&long_email),
+        name_request(&"x".repeat(201)),
+        name_request("Ada\0"),
+        password_request(""),
+        password_request("1234567"),
+        password_request(&"x".repeat(1025)),
     ] {
-        let shown = format!("{request:?}");
-        let result = create(&acme, request).await;
-        let status = result.expect_err(&shown);
-        assert_eq!(status.code(), Code::InvalidArgument, "{shown} {status:?}");
-        assert_eq!(crate::harness::reason(&status), "INVALID_FIELDS", "{shown}");
+        let request_text = format!("{request:?}");
+        let result = try_create(&acme, request).await;
+        let status = result.expect_err(&request_text);
+        assert_eq!(status.code(), Code::InvalidArgument, "{request_text} {status:?}");
+        assert_eq!(crate::harness::reason(&status), "INVALID_FIELDS", "{request_text}");
     }
-    for common in ["ada@acme.test", "acmeacme", "Sunshine"] {
-        let result = create(&acme, password(common)).await;
-        refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
+    for common_password in ["ada@acme.test", "acmeacme", "Sunshine"] {
+        let result = try_create(&acme, password_request(common_password)).await;
+        assert_refused(result, Code::InvalidArgument, "PASSWORD_TOO_COMMON");
     }
 }
 
@@ -163,34 +180,34 @@ async fn each_malformed_user_is_refused() {
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();
-    let (a, b) = (app.tenant("a").await, app.tenant("b").await);
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
 
-    let mut seen = Vec::new();
+    let mut refusals = Vec::new();
     for user_id in [a.user_id.clone(), unknown_id()] {
         let result = b.users().get_user(GetUserRequest { user_id }).await;
-        let status = refused(result, Code::NotFound, "NOT_FOUND");
-        seen.push((status.message().to_owned(), status.details().to_vec()));
+        let status = assert_refused(result, Code::NotFound, "NOT_FOUND");
+        refusals.push((status.message().to_owned(), status.details().to_vec()));
     }
     for email in [a.email.clone(), "nobody@b.test".into()] {
         let result = b.users().lookup_user(LookupUserRequest { email }).await;
-        let status = refused(result, Code::NotFound, "NOT_FOUND");
-        seen.push((status.message().to_owned(), status.details().to_vec()));
+        let status = assert_refused(result, Code::NotFound, "NOT_FOUND");
+        refusals.push((status.message().to_owned(), status.details().to_vec()));
     }
-    seen.dedup();
-    assert_eq!(seen.len(), 1);
+    refusals.dedup();
+    assert_eq!(refusals.len(), 1);
 }
 
 #[tokio::test]
-async fn a_caller_may_read_itself_and_needs_a_permission_for_others() {
+async fn a_caller_without_a_permission_may_read_only_itself() {
     let app = TestApp::shared();
-    let acme = app.tenant("acme").await;
-    let ada = acme.member("ada", &[]).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
 
-    let own = GetUserRequest { user_id: ada.user_id.clone() };
-    let found = ada.users().get_user(own).await.expect("itself").into_inner().user;
-    assert_eq!(found.expect("the user").email, ada.email);
+    let request = GetUserRequest { user_id: ada.user_id.clone() };
+    let user = ada.users().get_user(request).await.expect("a response").into_inner().user;
+    assert_eq!(user.expect("the user").email, ada.email);
     for user_id in [acme.user_id.clone(), unknown_id()] {
         let result = ada.users().get_user(GetUserRequest { user_id }).await;
-        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+        assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
     }
 }

@@ -48,7 +48,7 @@ func run(ctx context.Context, conn *grpc.ClientConn) error {
 	if err != nil {
 		return err
 	}
-	user, err := invite(ctx, session)
+	user, err := createUserWithRole(ctx, session)
 	if err != nil {
 		return err
 	}
@@ -59,17 +59,17 @@ func run(ctx context.Context, conn *grpc.ClientConn) error {
 		if err != nil {
 			return err
 		}
-		answer, err := permissions.Check(ctx, &pb.CheckRequest{
+		response, err := permissions.Check(ctx, &pb.CheckRequest{
 			UserId: user, Permission: "invoice:read", Scope: scope,
 		})
 		if err != nil {
 			return err
 		}
-		verdict := "denied"
-		if answer.GetAllowed() {
-			verdict = "allowed"
+		decision := "denied"
+		if response.GetAllowed() {
+			decision = "allowed"
 		}
-		fmt.Printf("invoice:read in %s: %s (%s)\n", region, verdict, answer.GetReason())
+		fmt.Printf("invoice:read in %s: %s (%s)\n", region, decision, response.GetReason())
 	}
 
 	_, err = pb.NewUserServiceClient(session).CreateUser(ctx, &pb.CreateUserRequest{Email: "grace"})
@@ -79,8 +79,8 @@ func run(ctx context.Context, conn *grpc.ClientConn) error {
 	return session.SignOut(ctx)
 }
 
-// invite creates a user with all invoice permissions in the regions eu and us.
-func invite(ctx context.Context, session *tenantry.Session) (string, error) {
+// createUserWithRole creates a user who has all invoice permissions in the regions eu and us.
+func createUserWithRole(ctx context.Context, session *tenantry.Session) (string, error) {
 	user, err := pb.NewUserServiceClient(session).CreateUser(ctx, &pb.CreateUserRequest{Email: "grace@acme.test"})
 	if err != nil {
 		return "", err

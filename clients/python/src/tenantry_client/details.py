@@ -6,9 +6,10 @@ from grpc_status import rpc_status
 
 
 def reason(error: grpc.RpcError) -> str:
-    """Returns the reason of a refused call, by its name in error_reason.proto.
+    """Returns the reason of a refused call: the name of a value in error_reason.proto.
 
-    It is empty if the error does not come from Tenantry. Rely on the reason, not on the message.
+    The reason is empty if the error does not come from Tenantry. Rely on the reason, not on
+    the message.
     """
     for info in _details(error, error_details_pb2.ErrorInfo):
         if info.domain == "tenantry":
@@ -25,10 +26,10 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
     }
 
 
-def _details(error, message):
+def _details(error, message_type):
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
-        if detail.Is(message.DESCRIPTOR):
-            unpacked = message()
+        if detail.Is(message_type.DESCRIPTOR):
+            unpacked = message_type()
             detail.Unpack(unpacked)
             yield unpacked

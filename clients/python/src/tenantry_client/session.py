@@ -20,27 +20,29 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     Pass ``session.channel`` to the generated stubs. The channel adds the access token and
     the tenant to each call, and gets the next token when the server refuses the current
-    one. It is safe for use by many threads.
+    token. It is safe for use by many threads.
     """
 
     def __init__(self, channel: grpc.Channel, tenant: str, email: str, password: str):
-        self._begin(channel, [("x-organization-slug", tenant)])
+        self._initialize(channel, [("x-organization-slug", tenant)])
         login = auth_service_pb2.LoginRequest(email=email, password=password)
-        self._keep(self._auth.Login(login, metadata=self._tenant, timeout=_TOKEN_TIMEOUT))
+        self._store_tokens(
+            self._auth.Login(login, metadata=self._tenant_metadata, timeout=_TOKEN_TIMEOUT)
+        )
 
     @classmethod
     def with_api_key(cls, channel: grpc.Channel, secret: str) -> Session:
         """Signs in a service account with the secret of one of its API keys."""
         session = cls.__new__(cls)
-        # The key contains the tenant, so no metadata names it.
-        session._begin(channel, [])
+        # The key contains the tenant, so no metadata for the tenant is needed.
+        session._initialize(channel, [])
         session._api_key = secret
-        session._take()
+        session._fetch_next_token()
         return session
 
-    def _begin(self, channel: grpc.Channel, tenant: list[tuple[str, str]]) -> None:
+    def _initialize(self, channel: grpc.Channel, tenant_metadata: list[tuple[str, str]]) -> None:
         self._auth = auth_service_pb2_grpc.AuthServiceStub(channel)
-        self._tenant = tenant
+        self._tenant_metadata = tenant_metadata
         self._api_key: str | None = None
         self._lock = threading.Lock()
         # The latest stream, and the token that it was opened with.
@@ -53,57 +55,59 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         stub.Logout(auth_service_pb2.LogoutRequest())
 
     def intercept_unary_unary(self, continuation, client_call_details, request):
-        """Makes a call. If it is UNAUTHENTICATED, repeats it once with the next token."""
-        used = self._access
-        call = continuation(self._as(client_call_details, used), request)
+        """Makes a call. If the call is UNAUTHENTICATED, repeats it once with the next token."""
+        used = self._access_token
+        call = continuation(self._with_token(client_call_details, used), request)
         if call.code() is not grpc.StatusCode.UNAUTHENTICATED:
             return call
-        return continuation(self._as(client_call_details, self._successor(used)), request)
+        token = self._fetch_token_after(used)
+        return continuation(self._with_token(client_call_details, token), request)
 
     def intercept_unary_stream(self, continuation, client_call_details, request):
-        """Opens a stream. If a stream ends, the caller must open it again.
+        """Opens a stream. If a stream ends, the program must open a new one.
 
-        After a stream that ended with UNAUTHENTICATED, the next token is used.
+        If the latest stream ended with UNAUTHENTICATED, the new stream uses the next token.
         """
         latest, token = self._stream
-        if latest is None or latest.is_active() or token != self._access:
-            token = self._access
+        if latest is None or latest.is_active() or token != self._access_token:
+            token = self._access_token
         elif latest.code() is grpc.StatusCode.UNAUTHENTICATED:
-            token = self._successor(token)
-        call = continuation(self._as(client_call_details, token), request)
+            token = self._fetch_token_after(token)
+        call = continuation(self._with_token(client_call_details, token), request)
         self._stream = (call, token)
         return call
 
-    def _successor(self, used: str) -> str:
-        # A refresh token works once, and a second use ends the session. A call that has
-        # waited for the lock finds the tokens that another call got.
+    def _fetch_token_after(self, used: str) -> str:
+        # A refresh token works once, and a second use ends the session. So a call that has
+        # waited for the lock uses the tokens that another call got.
         with self._lock:
-            if self._access == used:
+            if self._access_token == used:
                 try:
-                    self._take()
+                    self._fetch_next_token()
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:
                         raise
-                    self._take()
-            return self._access
+                    self._fetch_next_token()
+            return self._access_token
 
-    def _take(self) -> None:
+    def _fetch_next_token(self) -> None:
         if self._api_key is None:
-            self._keep(self._auth.Refresh(self._refresh, timeout=_TOKEN_TIMEOUT))
+            self._store_tokens(self._auth.Refresh(self._refresh_request, timeout=_TOKEN_TIMEOUT))
         else:
             request = auth_service_pb2.ExchangeApiKeyRequest(api_key=self._api_key)
-            self._access = self._auth.ExchangeApiKey(request, timeout=_TOKEN_TIMEOUT).access_token
+            response = self._auth.ExchangeApiKey(request, timeout=_TOKEN_TIMEOUT)
+            self._access_token = response.access_token
 
-    def _keep(self, tokens) -> None:
-        self._access = tokens.access_token
-        self._refresh = auth_service_pb2.RefreshRequest(
+    def _store_tokens(self, tokens) -> None:
+        self._access_token = tokens.access_token
+        self._refresh_request = auth_service_pb2.RefreshRequest(
             refresh_token=tokens.refresh_token, request_id=_request_id(tokens.refresh_token)
         )
 
-    def _as(self, details: grpc.ClientCallDetails, token: str) -> "_Details":
+    def _with_token(self, details: grpc.ClientCallDetails, token: str) -> "_CallDetails":
         bearer = ("authorization", f"Bearer {token}")
-        metadata = [*(details.metadata or ()), *self._tenant, bearer]
-        return _Details(
+        metadata = [*(details.metadata or ()), *self._tenant_metadata, bearer]
+        return _CallDetails(
             details.method,
             details.timeout,
             metadata,
@@ -116,8 +120,9 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 def _request_id(refresh_token: str) -> str:
     """Returns the hash of the refresh token.
 
-    With it, a refresh whose response was lost can be repeated and returns the same pair
-    of tokens, also for another process that has the same token.
+    A repeated refresh with the same id returns the same pair of tokens. So a refresh whose
+    response was lost can be repeated, and two processes with the same refresh token get
+    the same pair.
     """
     digest = hashlib.sha256(refresh_token.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
@@ -132,5 +137,5 @@ class _Fields(NamedTuple):
     compression: grpc.Compression | None
 
 
-class _Details(_Fields, grpc.ClientCallDetails):
+class _CallDetails(_Fields, grpc.ClientCallDetails):
     pass

@@ -17,11 +17,11 @@ public final class Details {
   private Details() {}
 
   /**
-   * Returns the reason of a refused call, by its name in error_reason.proto. It is empty if the
-   * error does not come from Tenantry. Rely on the reason, not on the message.
+   * Returns the reason of a refused call: the name of a value in error_reason.proto. The reason is
+   * empty if the error does not come from Tenantry. Rely on the reason, not on the message.
    */
   public static String reason(StatusRuntimeException error) {
-    return all(error, ErrorInfo.class)
+    return detailsOfType(error, ErrorInfo.class)
         .filter(info -> info.getDomain().equals("tenantry"))
         .map(ErrorInfo::getReason)
         .findFirst()
@@ -30,14 +30,15 @@ public final class Details {
 
   /** Returns the violations of a request's field rules, by the name of the field. */
   public static Map<String, String> violations(StatusRuntimeException error) {
-    return all(error, BadRequest.class)
+    return detailsOfType(error, BadRequest.class)
         .flatMap(bad -> bad.getFieldViolationsList().stream())
         .collect(
             Collectors.toMap(
                 FieldViolation::getField, FieldViolation::getDescription, (first, next) -> first));
   }
 
-  private static <M extends Message> Stream<M> all(StatusRuntimeException error, Class<M> type) {
+  private static <M extends Message> Stream<M> detailsOfType(
+      StatusRuntimeException error, Class<M> type) {
     return StatusProto.fromThrowable(error).getDetailsList().stream()
         .filter(detail -> detail.is(type))
         .map(detail -> unpack(detail, type));
@@ -47,7 +48,7 @@ public final class Details {
     try {
       return detail.unpack(type);
     } catch (InvalidProtocolBufferException error) {
-      throw new IllegalArgumentException("a malformed detail of an error", error);
+      throw new IllegalArgumentException("an error detail is malformed", error);
     }
   }
 }

@@ -50,19 +50,19 @@ public final class First {
                 .setOrganizationSlug(tenant)
                 .build());
     var session = Session.signIn(channel, tenant, email, password);
-    var user = invite(channel, session);
+    var user = createUserWithRole(channel, session);
 
     var permissions = session.as(PermissionServiceGrpc.newBlockingStub(channel));
     for (var region : List.of("eu", "asia")) {
-      var question =
+      var request =
           CheckRequest.newBuilder()
               .setUserId(user)
               .setPermission("invoice:read")
               .setScope(Struct.newBuilder().putFields("region", text(region)))
               .build();
-      var answer = session.call(() -> permissions.check(question));
-      var verdict = answer.getAllowed() ? "allowed" : "denied";
-      out.printf("invoice:read in %s: %s (%s)%n", region, verdict, answer.getReason());
+      var response = session.call(() -> permissions.check(request));
+      var decision = response.getAllowed() ? "allowed" : "denied";
+      out.printf("invoice:read in %s: %s (%s)%n", region, decision, response.getReason());
     }
 
     var users = session.as(UserServiceGrpc.newBlockingStub(channel));
@@ -78,8 +78,8 @@ public final class First {
     session.signOut();
   }
 
-  /** Creates a user with all invoice permissions in the regions eu and us. */
-  private static String invite(Channel channel, Session session) {
+  /** Creates a user who has all invoice permissions in the regions eu and us. */
+  private static String createUserWithRole(Channel channel, Session session) {
     var users = session.as(UserServiceGrpc.newBlockingStub(channel));
     var newUser = CreateUserRequest.newBuilder().setEmail("grace@acme.test").build();
     var user = session.call(() -> users.createUser(newUser)).getUser();

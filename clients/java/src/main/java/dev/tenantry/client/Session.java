@@ -26,7 +26,7 @@ import java.util.function.Supplier;
 /**
  * The sign-in of a user or of a service account. {@link #as} returns a stub that adds the access
  * token and the tenant to its calls. {@link #call} makes a call, and repeats it once with the next
- * token if the server refuses the current one. A session is safe for use by many threads.
+ * token if the server refuses the current token. A session is safe for use by many threads.
  */
 public final class Session extends CallCredentials {
   private static final Metadata.Key<String> AUTHORIZATION = key("authorization");
@@ -36,25 +36,25 @@ public final class Session extends CallCredentials {
   private static final Duration TOKEN_TIMEOUT = Duration.ofSeconds(10);
 
   private final Channel channel;
-  private final ClientInterceptor inTenant;
+  private final ClientInterceptor addTenant;
   private final AuthServiceBlockingStub auth;
 
   /** The secret of a service account's API key; null for a user. */
   private final String apiKey;
 
-  private volatile String access;
+  private volatile String accessToken;
 
   /**
-   * The request that gets a user's next pair of tokens. Because of its id it can be repeated until
-   * a response arrives.
+   * The request that gets a user's next pair of tokens. The request has an id, so it can be
+   * repeated until a response arrives.
    */
-  private RefreshRequest refresh;
+  private RefreshRequest refreshRequest;
 
   private Session(Channel channel, Metadata metadata, String apiKey) {
     this.channel = channel;
     this.apiKey = apiKey;
-    this.inTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
-    this.auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(inTenant);
+    this.addTenant = MetadataUtils.newAttachHeadersInterceptor(metadata);
+    this.auth = AuthServiceGrpc.newBlockingStub(channel).withInterceptors(addTenant);
   }
 
   /** Signs in a user to the tenant with this slug. */
@@ -64,25 +64,25 @@ public final class Session extends CallCredentials {
     var session = new Session(channel, metadata, null);
     var request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
     var login = session.auth.withDeadlineAfter(TOKEN_TIMEOUT).login(request);
-    session.keep(login.getAccessToken(), login.getRefreshToken());
+    session.storeTokens(login.getAccessToken(), login.getRefreshToken());
     return session;
   }
 
   /** Signs in a service account with the secret of one of its API keys. */
   public static Session withApiKey(Channel channel, String secret) {
     var session = new Session(channel, new Metadata(), secret);
-    session.takeNext();
+    session.fetchNextTokens();
     return session;
   }
 
-  /** Returns the stub with the session's access token and tenant in each call. */
+  /** Returns a stub that adds the session's access token and tenant to each call. */
   public <S extends AbstractStub<S>> S as(S stub) {
-    return stub.withInterceptors(inTenant).withCallCredentials(this);
+    return stub.withInterceptors(addTenant).withCallCredentials(this);
   }
 
-  /** Makes a call. If it is UNAUTHENTICATED, repeats it once with the next token. */
+  /** Makes a call. If the call is UNAUTHENTICATED, repeats it once with the next token. */
   public <T> T call(Supplier<T> call) {
-    var used = access;
+    var used = accessToken;
     try {
       return call.get();
     } catch (StatusRuntimeException error) {
@@ -90,7 +90,7 @@ public final class Session extends CallCredentials {
         throw error;
       }
     }
-    takeNext(used);
+    fetchTokensAfter(used);
     return call.get();
   }
 
@@ -103,53 +103,57 @@ public final class Session extends CallCredentials {
   @Override
   public void applyRequestMetadata(RequestInfo info, Executor executor, MetadataApplier applier) {
     var metadata = new Metadata();
-    metadata.put(AUTHORIZATION, "Bearer " + access);
+    metadata.put(AUTHORIZATION, "Bearer " + accessToken);
     applier.apply(metadata);
   }
 
   /**
-   * Gets the token after the used one, unless another call has done so: a refresh token works once,
-   * and a second use ends the session.
+   * Gets the token that follows the used token, unless another call has already got it: a refresh
+   * token works once, and a second use ends the session.
    */
-  private synchronized void takeNext(String used) {
-    if (!access.equals(used)) {
+  private synchronized void fetchTokensAfter(String used) {
+    if (!accessToken.equals(used)) {
       return;
     }
     try {
-      takeNext();
+      fetchNextTokens();
     } catch (StatusRuntimeException error) {
       if (error.getStatus().getCode() != Code.UNAVAILABLE) {
         throw error;
       }
-      takeNext();
+      fetchNextTokens();
     }
   }
 
-  private synchronized void takeNext() {
+  private synchronized void fetchNextTokens() {
     var stub = auth.withDeadlineAfter(TOKEN_TIMEOUT);
     if (apiKey != null) {
       var request = ExchangeApiKeyRequest.newBuilder().setApiKey(apiKey).build();
-      access = stub.exchangeApiKey(request).getAccessToken();
+      accessToken = stub.exchangeApiKey(request).getAccessToken();
       return;
     }
-    var next = stub.refresh(refresh);
-    keep(next.getAccessToken(), next.getRefreshToken());
+    var next = stub.refresh(refreshRequest);
+    storeTokens(next.getAccessToken(), next.getRefreshToken());
   }
 
   /** Stores the tokens for the next calls. */
-  synchronized void keep(String access, String refresh) {
-    this.access = access;
-    var id = requestId(refresh);
-    this.refresh = RefreshRequest.newBuilder().setRefreshToken(refresh).setRequestId(id).build();
+  synchronized void storeTokens(String accessToken, String refreshToken) {
+    this.accessToken = accessToken;
+    this.refreshRequest =
+        RefreshRequest.newBuilder()
+            .setRefreshToken(refreshToken)
+            .setRequestId(requestId(refreshToken))
+            .build();
   }
 
   /**
-   * Returns the hash of the refresh token. With it, a refresh whose response was lost can be
-   * repeated and returns the same pair of tokens, also for another process that has the same token.
+   * Returns the hash of the refresh token. A repeated refresh with the same id returns the same
+   * pair of tokens. So a refresh whose response was lost can be repeated, and two processes with
+   * the same refresh token get the same pair.
    */
-  static String requestId(String refresh) {
+  static String requestId(String refreshToken) {
     try {
-      var digest = MessageDigest.getInstance("SHA-256").digest(refresh.getBytes(UTF_8));
+      var digest = MessageDigest.getInstance("SHA-256").digest(refreshToken.getBytes(UTF_8));
       return Base64.getUrlEncoder().withoutPadding().encodeToString(digest);
     } catch (NoSuchAlgorithmException impossible) {
       // Every Java platform must support SHA-256.
@@ -159,7 +163,7 @@ public final class Session extends CallCredentials {
 
   /** Returns the refresh token for the next refresh. */
   synchronized String refreshToken() {
-    return refresh.getRefreshToken();
+    return refreshRequest.getRefreshToken();
   }
 
   private static Metadata.Key<String> key(String name) {

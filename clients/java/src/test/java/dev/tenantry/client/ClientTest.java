@@ -68,21 +68,21 @@ class ClientTest {
     var me = whoAmI();
     assertEquals(EMAIL, me.getUser().getEmail());
     assertEquals(slug, me.getTenant().getSlug());
-    var another = new Metadata();
-    another.put(Metadata.Key.of("x-tenant-id", Metadata.ASCII_STRING_MARSHALLER), "another");
+    var secondTenant = new Metadata();
+    secondTenant.put(Metadata.Key.of("x-tenant-id", Metadata.ASCII_STRING_MARSHALLER), "another");
     var stub =
         session
             .as(AuthServiceGrpc.newBlockingStub(channel))
-            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(another));
+            .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(secondTenant));
     var request = WhoAmIRequest.getDefaultInstance();
     var refused = assertThrows(StatusRuntimeException.class, () -> stub.whoAmI(request));
     assertEquals(Code.INVALID_ARGUMENT, refused.getStatus().getCode());
   }
 
   @Test
-  void manyCallsWithAnEndedTokenRefreshOnce() throws Exception {
-    var refresh = session.refreshToken();
-    session.keep("ended", refresh);
+  void manyCallsWithAnInvalidTokenRefreshOnce() throws Exception {
+    var refreshToken = session.refreshToken();
+    session.storeTokens("invalid", refreshToken);
     var threads = Executors.newFixedThreadPool(16);
     var calls = new ArrayList<Future<WhoAmIResponse>>();
     for (var i = 0; i < 16; i++) {
@@ -92,27 +92,27 @@ class ClientTest {
       assertEquals(EMAIL, call.get().getUser().getEmail());
     }
     threads.shutdown();
-    assertNotEquals(refresh, session.refreshToken());
+    assertNotEquals(refreshToken, session.refreshToken());
     // If a refresh token had been used twice, the session would have ended.
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
   }
 
   /** N20. */
   @Test
-  void twoProcessesThatHaveOneRefreshTokenGetTheSamePair() {
+  void twoProcessesWithTheSameRefreshTokenGetTheSameTokens() {
     var other = Session.signIn(channel, slug, EMAIL, PASSWORD);
-    var refresh = session.refreshToken();
-    session.keep("ended", refresh);
-    other.keep("ended", refresh);
+    var refreshToken = session.refreshToken();
+    session.storeTokens("invalid", refreshToken);
+    other.storeTokens("invalid", refreshToken);
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
-    var mine = session.refreshToken();
+    var nextRefreshToken = session.refreshToken();
     session = other;
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
-    assertEquals(mine, session.refreshToken());
+    assertEquals(nextRefreshToken, session.refreshToken());
   }
 
   @Test
-  void aServiceSignsInByItsKey() {
+  void aServiceAccountSignsInWithItsApiKey() {
     var accounts = session.as(ServiceAccountServiceGrpc.newBlockingStub(channel));
     var account =
         accounts
@@ -126,12 +126,12 @@ class ClientTest {
             .getSecret();
     session = Session.withApiKey(channel, secret);
     assertEquals(account, whoAmI().getServiceAccount().getId());
-    session.keep("ended", "");
+    session.storeTokens("invalid", "");
     assertEquals(account, whoAmI().getServiceAccount().getId());
   }
 
   @Test
-  void aSessionThatEndedIsUnauthenticated() {
+  void aCallOfAnEndedSessionIsUnauthenticated() {
     session.signOut();
     var refused = assertThrows(StatusRuntimeException.class, this::whoAmI);
     assertEquals(Code.UNAUTHENTICATED, refused.getStatus().getCode());
@@ -139,7 +139,7 @@ class ClientTest {
   }
 
   @Test
-  void errorsSayWhatIsWrong() {
+  void errorsContainAReasonAndTheViolations() {
     var users = session.as(UserServiceGrpc.newBlockingStub(channel));
     var request =
         CreateUserRequest.newBuilder().setEmail("grace").setRequestId("not an id").build();

@@ -1,0 +1,89 @@
+//! The server's connections to Postgres are cut before or after each statement of each write, as
+//! when the server process is killed.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    feed::tokens::{valid_request, write_methods},
+    harness::{Client, Fault, Proxy, TestApp},
+};
+
+/// Number of database connections of the server behind the proxy.
+const CONNECTIONS: u32 = 2;
+
+/// Methods whose sample call changes no row, because the requested state already exists.
+const METHODS_WITHOUT_CHANGE: [&str; 3] = ["EnableUser", "ReactivateTenant", "RevokeAllSessions"];
+
+/// The database before or after a call: all rows outside the audit trail, and the number of
+/// audit events.
+#[derive(PartialEq, Debug)]
+struct Snapshot {
+    rows: BTreeMap<String, String>,
+    counts: BTreeMap<String, i64>,
+    events: i64,
+}
+
+async fn snapshot(app: &TestApp, caller: &Client) -> Snapshot {
+    let (mut rows, mut counts) = (app.rows_of(&caller.tenant_id).await, app.row_counts().await);
+    rows.remove("audit_events");
+    let events = counts.remove("audit_events").expect("the count of audit_events");
+    Snapshot { rows, counts, events }
+}
+
+/// I08: a write that is cut off is stored completely or not at all, and an audit event exists
+/// exactly when there is a change.
+#[tokio::test]
+async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
+    let app = TestApp::spawn().await;
+    let platform_admin = app.platform_admin().await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&app.database);
+    let replica = TestApp::on_database(&app.database, |values| {
+        values.set("DATABASE_URL", url);
+        values.set("DATABASE_MAX_CONNECTIONS", CONNECTIONS.to_string());
+    })
+    .await;
+    for (n, method) in write_methods().iter().enumerate() {
+        let (caller, message) = valid_request(&app, method, n, &platform_admin).await;
+        let replica_client = caller.on(&replica.channel);
+        let mut failed_calls = 0;
+        'write: for statement in 1..50 {
+            for fault in [Fault::Cut, Fault::CutReplies] {
+                app.wait_until_audit_settled().await;
+                let snapshot_before = snapshot(&app, &caller).await;
+                proxy.fault_at_statement(statement, fault);
+                // A connection that the previous cut closed fails once, so the call is repeated.
+                let mut reply = method.call(&replica_client, &message).await;
+                for _ in 0..CONNECTIONS {
+                    if reply.is_err() && !proxy.has_fired() {
+                        reply = method.call(&replica_client, &message).await;
+                    }
+                }
+                let was_cut = proxy.has_fired();
+                proxy.pass();
+                let snapshot_after = snapshot(&app, &caller).await;
+                let changed = (&snapshot_before.rows, &snapshot_before.counts)
+                    != (&snapshot_after.rows, &snapshot_after.counts);
+                let name = method.path();
+                assert_eq!(
+                    snapshot_after.events > snapshot_before.events,
+                    changed,
+                    "{name}, {statement}"
+                );
+                let changes_nothing = METHODS_WITHOUT_CHANGE.contains(&method.0.name());
+                assert!(
+                    changed || reply.is_err() || changes_nothing,
+                    "{name}, {statement}: acknowledged but not stored"
+                );
+                failed_calls += usize::from(reply.is_err());
+                // After a cut, a success without a change means that the cut hit a statement of a
+                // background worker.
+                if changed || (reply.is_ok() && !was_cut) {
+                    break 'write;
+                }
+                assert!(was_cut || reply.is_ok(), "{name} fails without a cut: {reply:?}");
+            }
+        }
+        assert!(failed_calls > 2, "{}: {failed_calls}", method.path());
+    }
+}

@@ -1,0 +1,92 @@
+//! Snapshots of the database, to compare the rows before and after a call.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::{TestApp, wait_until};
+
+/// Kinds of audit events that record a refusal.
+const REFUSALS: &str = "'call_refused', 'refresh_refused', 'registration_refused'";
+
+impl TestApp {
+    /// All rows of a tenant as JSON, by table, audit trail and change feed included. Leaves out
+    /// audit events about refusals, and the audit chain, which is written later.
+    pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
+        let mut owner = self.reused_owner_connection().await;
+        let rows_of = |table: String| {
+            format!(
+                "select '{table}',
+                   coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
+                 from {table} t where tenant_id = $1::text::uuid
+                   and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
+        let rows: Vec<(String, String)> = query.fetch_all(&mut *owner).await.expect("rows");
+        rows.into_iter().collect()
+    }
+
+    /// Number of rows of each table. Leaves out the same rows as [`TestApp::rows_of`].
+    pub async fn row_counts(&self) -> BTreeMap<String, i64> {
+        self.assert_not_shared();
+        let mut owner = self.reused_owner_connection().await;
+        let count_of = |table: String| {
+            format!(
+                "select '{table}', count(*) from {table} t
+                 where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
+            )
+        };
+        let sql = tables(&mut owner).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
+        let counts: Vec<(String, i64)> = query.fetch_all(&mut *owner).await.expect("counts");
+        counts.into_iter().collect()
+    }
+
+    /// Waits until every transaction that began before the last change has ended. This includes
+    /// transactions in the databases of other tests, because a snapshot
+    /// covers all databases of the Postgres server.
+    pub async fn wait_until_changes_settled(&self) {
+        self.assert_not_shared();
+        let no_older_transaction = "select not exists (select from changes
+                    where xid >= pg_snapshot_xmin(pg_current_snapshot()))";
+        self.until_true(no_older_transaction).await;
+    }
+
+    /// Waits until every audit event is in the audit chain and was sent to Redis.
+    pub async fn wait_until_audit_settled(&self) {
+        self.assert_not_shared();
+        let queues_are_empty =
+            "select not exists (select from audit_queue) and not exists (select from audit_outbox)";
+        self.until_true(queues_are_empty).await;
+    }
+
+    /// Waits until this query returns true.
+    async fn until_true(&self, query: &'static str) {
+        let is_true = || async {
+            let mut owner = self.reused_owner_connection().await;
+            sqlx::query_scalar(query).fetch_one(&mut *owner).await.expect("true or false")
+        };
+        wait_until(20, is_true).await;
+    }
+
+    /// Number of a tenant's audit events of a kind.
+    pub async fn audit_event_count(&self, tenant_id: &str, kind: &str) -> i64 {
+        let sql =
+            "select count(*) from audit_events where tenant_id = $1::text::uuid and kind = $2";
+        let count = sqlx::query_scalar(sql).bind(tenant_id).bind(kind);
+        count.fetch_one(&mut *self.reused_owner_connection().await).await.expect("a count")
+    }
+}
+
+/// The tables whose rows are compared.
+async fn tables(owner: &mut PgConnection) -> Vec<String> {
+    let sql = "select relname::text from pg_class
+               where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
+                 and relname not in ('_sqlx_migrations', 'change_marks',
+                   'audit_chain', 'audit_queue', 'audit_outbox')";
+    let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(owner).await.expect("tables");
+    assert!(tables.len() > 5, "{tables:?}");
+    tables
+}
