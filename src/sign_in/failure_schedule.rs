@@ -114,7 +114,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(1);
 
-    /// FailureSchedule for comparisons that take at most 0.37 s.
+    /// A schedule for comparisons that take at most 0.37 s.
     fn turns(at_once: usize) -> FailureSchedule {
         FailureSchedule::new(TIME, WorstCase { time: Duration::from_millis(370), at_once })
     }

@@ -15,11 +15,7 @@ pub use page_token::{PageCaller, Pages};
 pub use position::Position;
 pub use request::ListRequest;
 
-use crate::{
-    concurrency::pace::Pace,
-    error::{Error, Result},
-    tokens::OpaqueTokens,
-};
+use crate::{concurrency::pace::Pace, error::Result, tokens::OpaqueTokens};
 
 /// The maximum size of a response with a page, in bytes. Clients accept 4 MiB by default.
 pub const MAX_REPLY_BYTES: usize = 3 << 20;

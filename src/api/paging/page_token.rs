@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use prost::Message;
 use tokio::time::Instant;
 
 use super::{DEFAULT_SIZE, ENVELOPE_BYTES, ListRequest, MAX_SIZE, Page, Position};
