@@ -8,13 +8,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clients test-docs bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run build test test-clients test-docs bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: services ## start Tenantry with a private Postgres and Redis; Ctrl-C stops all three
-	cargo build
+run: ## start Tenantry with a private Postgres and Redis; Ctrl-C stops all three
+	@$(MAKE) --no-print-directory --jobs=2 services build
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry" dev $(ARGS)
 
 # Most tests spend a part of their time waiting for Postgres, for Redis or for a timer. Eight tests at
@@ -58,6 +58,9 @@ sqlx-prepare: services ## check the queries against a database and record them i
 
 clean-dev: ## delete the development databases
 	scripts/clean-dev .tenantry
+
+build:
+	cargo build
 
 services:
 	@scripts/install-services

@@ -434,7 +434,10 @@ mod tests {
                     old_system_accepts(presented) || old_system_accepts(&nfkc)
                 );
                 if outcome == Comparison::OutdatedMatch {
-                    prop_assert!(*presented == password || nfkc == password);
+                    // bcrypt reads 72 bytes of the password, a NUL, the password again and so on.
+                    // So a password with a NUL may have the same hash as its part before the NUL.
+                    let is_ambiguous = password.contains('\0');
+                    prop_assert!(*presented == password || nfkc == password || is_ambiguous);
                 }
             }
             let is_covered = password.len() < 72 && !password.contains('\0');

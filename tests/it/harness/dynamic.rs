@@ -1,5 +1,7 @@
 //! Calls any method by its descriptor, so that existing tests also cover new RPCs.
 
+use std::sync::LazyLock;
+
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::{
@@ -20,9 +22,11 @@ pub type RawReply = Result<Response<Vec<u8>>, Status>;
 
 /// Every method of the API, from the API's descriptors.
 pub fn methods() -> Vec<Method> {
-    let pool = DescriptorPool::decode(tenantry::proto::DESCRIPTORS).expect("descriptors");
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        DescriptorPool::decode(tenantry::proto::DESCRIPTORS).expect("descriptors")
+    });
     let services: Vec<_> =
-        pool.services().filter(|s| s.parent_file().package_name() == "tenantry.v1").collect();
+        POOL.services().filter(|s| s.parent_file().package_name() == "tenantry.v1").collect();
     services.iter().flat_map(|s| s.methods().map(Method).collect::<Vec<_>>()).collect()
 }
 

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use memchr::memmem;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
@@ -256,7 +257,7 @@ async fn forward(
 }
 
 fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
-    bytes.windows(pattern.len()).any(|window| window == pattern)
+    memmem::find(bytes, pattern).is_some()
 }
 
 /// Starts the fault of [`Proxy::when_sent`] if the sent bytes contain the chosen bytes.
