@@ -31,7 +31,7 @@ async fn create_user(client: &Client, request: CreateUserRequest) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N04: a request id identifies one request of one caller.
+/// N04: the earlier result is not returned after the assignment has ended.
 #[tokio::test]
 async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
     let app = TestApp::shared();
@@ -55,7 +55,7 @@ async fn an_unassigned_role_can_be_assigned_again_with_the_same_request_id() {
     }
 }
 
-/// N04: a request id identifies one request of one caller.
+/// N04: the record of a request is deleted with the object that the request created.
 #[tokio::test]
 async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     let app = TestApp::spawn().await;
@@ -125,7 +125,7 @@ async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     }
 }
 
-/// N04: a request id identifies one request of one caller.
+/// N04.
 #[tokio::test]
 async fn records_are_deleted_with_their_caller() {
     let app = TestApp::spawn().await;
@@ -174,7 +174,7 @@ async fn a_secret_is_part_of_the_request() {
     assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
-/// N04: a request id identifies one request of one caller.
+/// N04: the same caller cannot use the id for another request.
 #[tokio::test]
 async fn two_callers_can_create_api_keys_with_the_same_request_id() {
     let app = TestApp::shared();
@@ -197,7 +197,7 @@ async fn two_callers_can_create_api_keys_with_the_same_request_id() {
     assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
-/// N04: a request id identifies one request of one caller.
+/// N04: a server that starts deletes the expired records.
 #[tokio::test]
 async fn a_record_expires_after_a_day() {
     let app = TestApp::spawn().await;

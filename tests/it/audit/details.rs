@@ -44,7 +44,7 @@ fn update_role_request(role_id: &str) -> UpdateRoleRequest {
     UpdateRoleRequest { role_id: role_id.into(), ..UpdateRoleRequest::default() }
 }
 
-/// N09: the detail of an event describes the change without personal data.
+/// N09: an unassignment is recorded with the same values.
 #[tokio::test]
 async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let app = TestApp::shared();
@@ -90,7 +90,8 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     assert_details_documented(&acme).await;
 }
 
-/// N09: the detail of an event describes the change without personal data.
+/// N09: fields that did not change are left out, and so are the values of settings that the service
+/// does not read.
 #[tokio::test]
 async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     let app = TestApp::spawn().await;
@@ -138,7 +139,7 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     assert_details_documented(&acme).await;
 }
 
-/// N09: the detail of an event describes the change without personal data.
+/// N09.
 #[tokio::test]
 async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     let app = TestApp::shared();
@@ -182,7 +183,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     assert_details_documented(&acme).await;
 }
 
-/// N09: the detail of an event describes the change without personal data.
+/// N09.
 #[tokio::test]
 async fn a_deletion_records_the_assignments_and_keys_that_it_deletes() {
     let app = TestApp::shared();

@@ -179,7 +179,7 @@ async fn a_weak_password_does_not_spend_the_token() {
     app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
 }
 
-/// Related to F07: of concurrent calls with the same token, exactly one succeeds.
+/// B17: the calls have the same token, and a token works once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_concurrent_resets_exactly_one_sets_its_password() {
     let (app, _mail_server, ada, token) = server_with_reset_token().await;
@@ -239,7 +239,7 @@ async fn register_tenants(app: &TestApp, email: &str, count: usize) -> Vec<Clien
 
 const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_reset",by="mailbox"}"#;
 
-/// N11: the limit applies even when many tenants have a user with the address.
+/// The limit applies even when many tenants have a user with the address.
 #[tokio::test]
 async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
     let mail_server = MailServer::start().await;
@@ -297,8 +297,8 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     wait_until(20, || async { count_mails() == 11 }).await;
 }
 
-/// N11: one tenant's queued requests block neither the requests of other tenants nor the notice of
-/// a changed email. The queue slot of a notice is reserved before the change.
+/// N11: a full queue of requests blocks no notice of a changed email. The queue slot of a notice is
+/// reserved before the change.
 #[tokio::test]
 async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     // A mail server that accepts connections but never answers.
@@ -355,7 +355,7 @@ async fn a_network_above_its_rate_is_refused() {
     assert_refused(reset(&app, "x", NEW_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N15: an attempt with an invented token counts for the rate limit of the tenant in the token.
+/// G02: an attempt counts for the rate limit of the tenant in the token.
 #[tokio::test]
 async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     let app = TestApp::with(|values| {

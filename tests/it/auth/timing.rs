@@ -83,7 +83,7 @@ async fn time_failed_sign_in(app: &TestApp, round: usize, slug: &str, email: &st
     duration
 }
 
-/// B07, R9: the causes of a failed sign-in have the same distribution of durations.
+/// B07: the causes of a failed sign-in have the same distribution of durations.
 #[tokio::test]
 async fn causes_of_failure_cannot_be_distinguished_by_time() {
     let app =

@@ -40,7 +40,7 @@ async fn end_waits(acme: &Client) {
     }
 }
 
-/// B10, R8: the wait applies to the network of the failures, and doubles with each failure.
+/// B10: the wait doubles with each further failure, up to an hour.
 #[tokio::test]
 async fn after_ten_failures_only_the_network_of_the_failures_waits() {
     let (app, acme) = spawn_with_acme().await;
@@ -87,7 +87,7 @@ async fn a_success_resets_the_failures() {
     }
 }
 
-/// R9: the limit does not reveal whether an account exists.
+/// B07: the limit does not reveal whether an account exists.
 #[tokio::test]
 async fn unknown_accounts_are_limited_like_existing_accounts() {
     let (app, _) = spawn_with_acme().await;
@@ -132,7 +132,7 @@ async fn concurrent_guesses_are_limited_like_sequential_guesses() {
     );
 }
 
-/// R8: a network with an earlier success has its own limit.
+/// B10: a network with an earlier success has its own limit.
 #[tokio::test]
 async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     let (app, acme) = spawn_with_acme().await;
@@ -323,7 +323,7 @@ async fn cancelled_guesses_are_counted_and_recorded() {
     );
 }
 
-/// N15: an unknown tenant has its own counter, like an existing tenant.
+/// B07: an unknown tenant has its own counter, like an existing tenant.
 #[tokio::test]
 async fn unknown_tenants_are_counted_separately() {
     let app = TestApp::with(|values| {

@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{count, run, set_session_tenant};
 use crate::harness::TestApp;
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// E10: every function sets its `search_path`, and not every role may call a lookup function.
 #[tokio::test]
 async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
@@ -62,7 +62,7 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
     }
 }
 
-/// E02: no role of the service bypasses row-level security.
+/// E02: the roles own no tables, belong to no other role and create no objects.
 #[tokio::test]
 async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
@@ -91,7 +91,7 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
     assert_eq!(count(&mut owner, may_log_in.into()).await, 0);
 }
 
-/// E10, E17: a function reaches no more rows than its purpose needs.
+/// E17: only the platform tenant can list tenants.
 #[tokio::test]
 async fn tenants_are_found_by_exact_name_and_never_listed() {
     let app = TestApp::spawn().await;
@@ -123,7 +123,7 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
     assert_eq!(count(&mut conn, list).await, 3, "a, b and the platform");
 }
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// E10.
 #[tokio::test]
 async fn temporary_tables_and_functions_do_not_replace_those_of_the_schema() {
     let app = TestApp::spawn().await;
@@ -155,7 +155,7 @@ async fn temporary_tables_and_functions_do_not_replace_those_of_the_schema() {
     }
 }
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// E10.
 #[tokio::test]
 async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;
@@ -173,8 +173,8 @@ async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     assert_eq!(count(&mut conn, query).await, 0);
 }
 
-/// E10, N15: only a caller with the keyed hash of an email learns which tenants have the email, and
-/// learns at most three of them.
+/// E10: the caller must have the keyed hash of the email.
+/// N15: tenants where the email is verified come first.
 #[tokio::test]
 async fn at_most_three_tenants_are_found_by_a_whole_email() {
     let app = TestApp::spawn().await;

@@ -50,7 +50,7 @@ async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     assert_eq!(tenant_setting(&db).await, None);
 }
 
-/// E06: a tenant setting never reaches another transaction.
+/// E06.
 #[tokio::test]
 async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;
@@ -76,7 +76,7 @@ async fn functions_that_set_the_tenant_reset_it() {
     }
 }
 
-/// E06: a tenant setting never reaches another transaction.
+/// E06: 200 calls of two tenants share two connections.
 #[tokio::test]
 async fn many_callers_on_few_connections_see_only_their_own_tenant() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;

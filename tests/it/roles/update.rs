@@ -94,7 +94,7 @@ async fn a_stale_etag_prevents_the_update() {
     update_role(&acme, rename_request("second", &renamed_role.etag)).await;
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: the caller must hold each permission that it adds or removes.
 #[tokio::test]
 async fn a_caller_cannot_raise_or_change_a_role_above_its_own_rights() {
     let app = TestApp::shared();
@@ -145,7 +145,8 @@ async fn only_platform_staff_change_system_roles() {
     assert_eq!(update_role(&platform_admin_in_acme, request).await.permissions, ["doc:read"]);
 }
 
-/// F03: system roles and the platform level are reserved for the platform.
+/// F03: a role that is not a system role cannot get the permission `*:*`.
+/// F04: the caller cannot give a role the level of the platform.
 #[tokio::test]
 async fn an_update_has_the_same_limits_as_a_creation() {
     let app = TestApp::shared();
@@ -182,7 +183,7 @@ async fn an_update_has_the_same_limits_as_a_creation() {
     assert_refused(try_update(&acme, rename_request).await, Code::AlreadyExists, "ROLE_NAME_TAKEN");
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D02.
 #[tokio::test]
 async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::shared();

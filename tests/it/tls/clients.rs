@@ -75,8 +75,8 @@ async fn with_client_authorities_clients_need_a_certificate() {
         .expect_err("a certificate of another authority");
 }
 
-/// G13, J02: a connection with an incomplete handshake is closed after a timeout, and delays
-/// neither other clients nor a shutdown.
+/// G13: the connection is closed after a timeout, and does not delay other clients.
+/// J02: the connection does not delay a shutdown.
 #[tokio::test]
 async fn incomplete_handshakes_are_closed() {
     let authority = Authority::new();

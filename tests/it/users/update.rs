@@ -126,7 +126,7 @@ async fn a_caller_with_only_a_token_changes_its_own_name_but_not_its_email() {
     assert_eq!(update_user(&acme, name_request(&ada.user_id, "Ada")).await.email, ada.email);
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: this applies to the name and to the email.
 #[tokio::test]
 async fn a_caller_cannot_change_a_user_of_a_higher_level() {
     let app = TestApp::shared();
@@ -174,7 +174,7 @@ async fn a_new_email_is_unique_and_not_verified() {
     assert!(!update_user(&acme, email_request(&ada, "ada@acme.test")).await.email_verified);
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D02.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();
