@@ -1,4 +1,5 @@
-//! Verifies the audit trail by recomputing each tenant's chain.
+//! Verifies the audit trail by recomputing each tenant's chain, when an operator runs
+//! `tenantry audit verify`. `chain.rs` decides which fields of an event the chain covers.
 //!
 //! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) lists all tenants with a trail, and
 //! only for the platform tenant.

@@ -42,6 +42,8 @@ pub struct Sources<'a> {
 pub struct Feed {
     state: Arc<State>,
     redis: Redis,
+    /// The channel of the wake-ups.
+    channel: Arc<str>,
 }
 
 /// Proof that the caches are fresh enough for decisions. Only [`Feed::fresh`] creates this value.
@@ -60,10 +62,12 @@ impl Feed {
         let wake_up = Arc::new(Notify::new());
         let state = Arc::new(State::new(wake_up.clone(), Progress::new(sealer)));
         let metrics = Metrics::register(registry, Lag(state.clone()));
-        wake::listen(subscriber, postgres.clone(), wake_up, metrics.subscribed.clone());
+        let channel = wake::channel(&postgres);
+        let subscribed = metrics.subscribed.clone();
+        wake::listen(subscriber, channel.clone(), postgres.clone(), wake_up, subscribed);
         tokio::spawn(trim::trim_until_closed(postgres.clone()));
         tokio::spawn(Follower::new(postgres, listeners, metrics).run(state.clone()));
-        Self { state, redis }
+        Self { state, redis, channel }
     }
 
     /// A proof that the caches are fresh enough for decisions now; `None` when they are not. Get
@@ -96,7 +100,7 @@ impl Feed {
     /// caches have applied the commit. If the wait exceeds one second, the caches are not used
     /// until the next successful read.
     pub async fn wait_for_commit(&self) {
-        wake::notify_replicas(&self.redis);
+        wake::notify_replicas(&self.redis, &self.channel);
         if !self.state.wait_for_new_read().await {
             self.state.expire();
         }

@@ -18,7 +18,11 @@ use crate::{
     redis::{self, Redis},
 };
 
-const CHANNEL: &str = "tenantry:changes";
+/// The Redis channel of the wake-ups for one database. Several deployments may use one Redis:
+/// without the name of the database, each commit would wake the replicas of all of them.
+pub(super) fn channel(postgres: &Postgres) -> Arc<str> {
+    format!("tenantry:changes:{}", postgres.database_name()).into()
+}
 
 /// Pause after a failed attempt to subscribe.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,12 +37,12 @@ const MIN_INTERVAL: Duration = Duration::from_millis(5);
 /// Number of consecutive failures after which a warning is logged.
 const FAILURES_BEFORE_WARNING: u32 = 3;
 
-/// Wakes all replicas. Does not wait for Redis.
-pub(super) fn notify_replicas(redis: &Redis) {
-    let redis = redis.clone();
+/// Wakes all replicas that listen on this channel. Does not wait for Redis.
+pub(super) fn notify_replicas(redis: &Redis, channel: &str) {
+    let (redis, channel) = (redis.clone(), channel.to_owned());
     tokio::spawn(async move {
         let result: Result<i64, _> =
-            redis.run("PUBLISH", redis.client().publish(CHANNEL, "")).await;
+            redis.run("PUBLISH", redis.client().publish(channel, "")).await;
         if let Err(error) = result {
             tracing::debug!(%error, "other replicas not woken: they poll");
         }
@@ -48,12 +52,13 @@ pub(super) fn notify_replicas(redis: &Redis) {
 /// Notifies `wake_up` at each message, until the client is closed.
 pub(super) fn listen(
     client: &SubscriberClient,
+    channel: Arc<str>,
     postgres: Postgres,
     wake_up: Arc<Notify>,
     subscribed: Gauge,
 ) {
     let mut messages = client.message_rx();
-    tokio::spawn(keep_subscribed(client.clone(), postgres, subscribed));
+    tokio::spawn(keep_subscribed(client.clone(), channel, postgres, subscribed));
     tokio::spawn(async move {
         loop {
             match messages.recv().await {
@@ -69,13 +74,18 @@ pub(super) fn listen(
 
 /// Subscribes after each new connection, and again at regular intervals in case the subscription
 /// was lost. A repeated subscription has no effect.
-async fn keep_subscribed(client: SubscriberClient, postgres: Postgres, subscribed: Gauge) {
+async fn keep_subscribed(
+    client: SubscriberClient,
+    channel: Arc<str>,
+    postgres: Postgres,
+    subscribed: Gauge,
+) {
     let mut connected = client.reconnect_rx();
     redis::keep_connected(client.clone());
     let (mut pause, mut failures) = (RETRY, 0);
     while !postgres.is_closed() {
         time::timeout(pause, connected.recv()).await.ok();
-        let result = client.subscribe(CHANNEL).await;
+        let result = client.subscribe(&*channel).await;
         subscribed.set(i64::from(result.is_ok()));
         match result {
             Ok(()) => {

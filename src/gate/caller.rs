@@ -1,4 +1,5 @@
 //! The visitors and callers that the gate admitted. Only the gate can create these values.
+//! `admit.rs` decides which tenant a call works in.
 
 use std::{sync::Arc, time::Instant};
 

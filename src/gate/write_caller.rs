@@ -18,7 +18,7 @@ use crate::{
         store,
     },
     proto::v1::ErrorReason,
-    roles::{guard, store::RoleRow},
+    roles::{store::RoleRow, system},
     tokens::SubjectType,
 };
 
@@ -251,7 +251,7 @@ impl WriteCaller {
     /// or would not be admitted now.
     pub async fn authorize_role(&self, tx: &mut TenantTx, role: RoleGrant<'_>) -> Result<&Caller> {
         let actor = self.read_actor(tx, self.caller.tenant, None).await?;
-        guard::may_change(role.is_system, actor.is_platform_admin())?;
+        system::check_may_change(role.is_system, actor.is_platform_admin())?;
         role.held_until(&Rights::of(&actor).await, &mut Pace::new()).await?;
         Ok(&self.caller)
     }
@@ -273,7 +273,7 @@ impl WriteCaller {
     ) -> Result<&Caller> {
         let tenant = self.caller.tenant;
         let actor = self.read_actor(tx, tenant, None).await?;
-        guard::may_change(before.is_system, actor.is_platform_admin())?;
+        system::check_may_change(before.is_system, actor.is_platform_admin())?;
         let (actor, mut pace) = (Rights::of(&actor).await, Pace::new());
         before.held_until(&actor, &mut pace).await?;
         after.held_until(&actor, &mut pace).await?;

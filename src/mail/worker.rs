@@ -1,5 +1,6 @@
 //! The worker that sends the mails of the outbox. The worker retries a mail with exponential
-//! backoff.
+//! backoff until the mail expires (`kind.rs` has the lifetimes) or fails permanently (`mailer.rs`
+//! decides which replies of the mail server are permanent failures).
 
 use std::{
     mem,

@@ -13,11 +13,12 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use super::{
+    algorithms::{Argon2id, Comparison},
+    import,
     metrics::Metrics,
     pepper::Peppers,
     presented::PresentedPassword,
     queue::{self, Bounds, JobInfo, NextJob, QueueFull, Ticket},
-    scheme::{Argon2id, Comparison},
     stored_hash::{self, StoredHash, UnreadableHash},
 };
 use crate::{
@@ -142,7 +143,7 @@ impl Hasher {
     #[must_use]
     pub fn worst_case(&self) -> WorstCase {
         let Shared { bounds, current_cost, .. } = self.shared();
-        let time = Duration::from_micros(stored_hash::MAX_IMPORT_CPU_COST.max(*current_cost));
+        let time = Duration::from_micros(import::MAX_IMPORT_CPU_COST.max(*current_cost));
         WorstCase { time, at_once: bounds.max_expensive_running }
     }
 

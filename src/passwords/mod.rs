@@ -1,20 +1,21 @@
 //! Passwords: the rules for new passwords, the hashing, and the stored hashes.
 
+mod algorithms;
 mod common;
 mod hasher;
+mod import;
 mod metrics;
 mod pepper;
 mod presented;
 mod queue;
 mod rules;
-mod scheme;
 mod stored_hash;
 
+pub use algorithms::Comparison;
 pub use hasher::{Hasher, QueueSlot, WorstCase};
+pub use import::check_import;
 pub use presented::PresentedPassword;
 pub use rules::{Context, PasswordPolicy};
-pub use scheme::Comparison;
-pub use stored_hash::check_import;
 
 use secrecy::SecretString;
 use unicode_normalization::UnicodeNormalization;

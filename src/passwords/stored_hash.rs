@@ -1,4 +1,5 @@
-//! Stored hashes: the accepted formats, and the cost of a comparison.
+//! Stored hashes: their formats, and the cost of a comparison. `import.rs` decides which hashes of
+//! other systems may be imported.
 
 use std::str::FromStr;
 
@@ -9,15 +10,11 @@ use argon2::{
 use bcrypt::{HashParts, Version as BcryptVersion};
 
 use super::pepper::Peppers;
-use crate::error::{Error, Result};
 
 /// Length of the hashes that this service computes, in bytes (RFC 9106, section 4).
 pub(super) const HASH_BYTES: usize = 32;
 
-/// Maximum cost (the work factor of bcrypt) of a bcrypt hash at import.
-const BCRYPT_IMPORT: u32 = 12;
-
-/// Maximum cost of a stored bcrypt hash. This cost is higher than [`BCRYPT_IMPORT`], because an
+/// Maximum cost of a stored bcrypt hash. This cost is higher than [`super::import::BCRYPT_IMPORT`], because an
 /// earlier version imported hashes of a higher cost.
 const BCRYPT_STORED: u32 = 14;
 
@@ -71,12 +68,9 @@ impl StoredHash {
     }
 }
 
-/// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
-pub(super) const MAX_IMPORT_CPU_COST: u64 = bcrypt_cpu_cost(BCRYPT_IMPORT);
-
 /// Estimated cost of bcrypt, in microseconds of CPU time. The factor was measured on a machine
 /// where argon2id takes one microsecond for each KiB and iteration.
-const fn bcrypt_cpu_cost(cost: u32) -> u64 {
+pub(super) const fn bcrypt_cpu_cost(cost: u32) -> u64 {
     90 << cost
 }
 
@@ -98,7 +92,7 @@ fn parse_argon2id(text: &str) -> Option<StoredHash> {
     is_supported.then_some(StoredHash::Argon2id { params, salt, hash })
 }
 
-fn parse_bcrypt(text: &str) -> Option<StoredHash> {
+pub(super) fn parse_bcrypt(text: &str) -> Option<StoredHash> {
     let version = match text.get(..4)? {
         "$2a$" => BcryptVersion::TwoA,
         "$2b$" => BcryptVersion::TwoB,
@@ -112,54 +106,12 @@ fn parse_bcrypt(text: &str) -> Option<StoredHash> {
     is_supported.then(|| StoredHash::Bcrypt { cost, text: text.to_owned() })
 }
 
-/// Checks a password hash that is imported for a user. The hash must be a valid bcrypt hash of an
-/// allowed cost.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for `field`.
-pub fn check_import(field: &'static str, hash: &str) -> Result<()> {
-    match parse_bcrypt(hash) {
-        Some(StoredHash::Bcrypt { cost, .. }) if cost <= BCRYPT_IMPORT => Ok(()),
-        Some(_) => Err(Error::field(field, format!("must have a cost of {BCRYPT_IMPORT} at most"))),
-        None => {
-            let text = "must be a bcrypt hash whose salt and hash are valid base64, \
-                        with all unused bits zero";
-            Err(Error::field(field, text))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn is_readable(text: &str) -> bool {
         StoredHash::parse(text, &Peppers::default()).is_ok()
-    }
-
-    #[test]
-    fn an_import_is_checked_by_the_parser_of_stored_hashes() {
-        let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt succeeds").to_string();
-        assert!(check_import("f", &good).is_ok());
-        let unused_salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
-        let unused_hash_bits = format!("{}{}", &good[..59], "/");
-        for bad in [
-            &unused_salt_bits,
-            &unused_hash_bits,
-            &good[..59],
-            &good.replace("$2b$", "$2x$"),
-            &good.replace("$04$", "$03$"),
-            &good.replace("$04$", "$13$"),
-            &good.replace("$04$", "$+4$"),
-            "",
-        ] {
-            assert!(check_import("f", bad).is_err(), "{bad}");
-        }
-        assert!(
-            is_readable(&good.replace("$04$", "$14$")),
-            "a hash of cost 14 was stored when the maximum cost at import was higher"
-        );
-        assert!(!is_readable(&good.replace("$04$", "$15$")));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The decision function. Its result depends only on its arguments and the clock, so a test can
+//! The decision function. [`Standing`] has the assignments of the subject, which `store.rs` reads.
+//! The result depends only on its arguments and the clock, so a test can
 //! compare the function with a model.
 
 use super::{Permission, Scope, Standing, UserStanding};

@@ -167,6 +167,13 @@ impl Postgres {
         Tx::begin(&self.pool, permit, tenant).await
     }
 
+    /// The name of the database that the pool connects to.
+    #[must_use]
+    pub fn database_name(&self) -> String {
+        let options = self.connections().connect_options();
+        options.get_database().unwrap_or_else(|| options.get_username()).to_owned()
+    }
+
     /// Whether the pool is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Each tenant's share of the pool's connections; see [`FairPermits`]. While the statements of one
+//! Each tenant's share of the pool's connections. [`FairPermits`] decides the size of the share. While the statements of one
 //! tenant wait for locks, the calls of other tenants still get connections.
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,5 @@
-//! Encryption of personal data with a tenant's data key, and blind indexes for lookups.
+//! Encryption of personal data with a tenant's data key, and blind indexes for lookups
+//! of encrypted values (`email.rs` has the index of emails).
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},

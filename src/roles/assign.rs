@@ -8,7 +8,7 @@ use super::{
     Roles,
     assignments::{self, AssignmentRow, AssignmentSelector, NewAssignment},
     audited,
-    guard::AdminGuard,
+    last_admin::AdminGuard,
     store,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use super::{
     Roles, audited,
-    guard::AdminGuard,
+    last_admin::AdminGuard,
     store::{self, NewRole, TotalsOfOtherRoles},
 };
 use crate::{

@@ -4,7 +4,7 @@ mod assign;
 mod assignments;
 pub mod audited;
 mod edit;
-pub mod guard;
+pub mod last_admin;
 mod read;
 mod rpc;
 pub mod store;

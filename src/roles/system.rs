@@ -1,11 +1,11 @@
-//! System roles: the roles that each new tenant gets.
+//! System roles: the roles that each new tenant gets. Only platform administrators change them.
 
 use super::store::{self, NewRole};
 use crate::{
     db::TenantTx,
     error::{Error, Result},
     ids::{RoleId, TenantId},
-    proto::v1::RoleLevel,
+    proto::v1::{ErrorReason, RoleLevel},
 };
 
 /// A system role.
@@ -70,4 +70,18 @@ pub async fn create(tx: &mut TenantTx, tenant: TenantId, roles: &[SystemRole]) -
         first_id = first_id.or(Some(new_role.id));
     }
     first_id.ok_or_else(|| Error::defect("a new tenant needs a role"))
+}
+
+/// Checks that the caller may create, change or delete this role.
+///
+/// # Errors
+/// Returns `PERMISSION_DENIED` for a system role, unless the caller is a platform administrator.
+pub fn check_may_change(is_system: bool, is_platform_admin: bool) -> Result<()> {
+    if is_system && !is_platform_admin {
+        return Err(Error::refused(
+            ErrorReason::SystemRole,
+            "only platform administrators may change system roles",
+        ));
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Reloads files that may change while the server runs.
+//! Reloads files that may change while the server runs: keys and TLS certificates.
 
 use std::{
     sync::{Arc, Weak},

@@ -1,4 +1,5 @@
-//! Serves connections from the first accept to a graceful shutdown.
+//! Serves connections from the first accept to a graceful shutdown. `cli/serve.rs` decides which
+//! signals stop the server.
 //!
 //! [`services`] lists the gRPC services. `cores` runs a single-threaded runtime per core and
 //! distributes connections to the runtimes. `connection` serves HTTP and passes each call to the

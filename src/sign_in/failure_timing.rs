@@ -1,10 +1,10 @@
-//! Delays the responses to failed sign-ins until a fixed time after the call began, the failure
-//! time, whatever the duration of the comparison.
+//! Delays the responses to failed sign-ins until the time that [`super::failure_schedule`] decides,
+//! whatever the duration of the comparison.
 //!
 //! The duration differs by the cause of the failure: the comparison with an imported hash may
 //! take ten times as long as with a hash of this server. The delay hides the difference. Concurrent
 //! sign-ins of a tenant or a network take turns in the order in which they begin
-//! ([`super::turns`]). If the comparison takes longer than planned, the response is delayed until
+//! ([`super::failure_schedule`]). If the comparison takes longer than planned, the response is delayed until
 //! the next multiple of the failure time.
 //!
 //! A delayed call occupies only its call slot. Sign-ins in progress are limited per tenant, per
@@ -23,7 +23,7 @@ use prometheus_client::{
 };
 use tokio::time::sleep_until;
 
-use super::turns::{Turn, Turns};
+use super::failure_schedule::{FailureSchedule, Turn};
 use crate::{
     concurrency::bounded::{BoundedPermit, BoundedPermits, TooMany},
     error::Result,
@@ -44,7 +44,7 @@ const TENANT_DIVISOR: usize = 8;
 
 /// Shared state of all sign-in attempts: limits, turns and metrics.
 pub struct FailureTiming {
-    turns: Turns,
+    turns: FailureSchedule,
     tenant_permits: Arc<BoundedPermits<TenantId>>,
     network_permits: Arc<BoundedPermits<Option<IpAddr>>>,
     late_failures: Counter,
@@ -84,7 +84,7 @@ impl FailureTiming {
     ) -> Arc<Self> {
         let permits = |divisor: usize| (max_requests / divisor).max(1);
         let timing = Self {
-            turns: Turns::new(time, worst_case),
+            turns: FailureSchedule::new(time, worst_case),
             tenant_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(TENANT_DIVISOR)),
             network_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(NETWORK_DIVISOR)),
             late_failures: Counter::default(),

@@ -3,13 +3,13 @@
 mod api_key;
 pub mod attempt;
 mod candidates;
+mod failure_schedule;
 mod failure_timing;
 mod introspect;
 mod login;
 mod logout;
 pub mod named_tenant;
 mod refresh;
-mod turns;
 mod who_am_i;
 
 use std::sync::Arc;

@@ -100,7 +100,8 @@ pub struct Claims {
     pub iat: i64,
     /// Start of the validity, in seconds since 1970.
     pub nbf: i64,
-    /// Expiry, in seconds since 1970.
+    /// Expiry, in seconds since 1970. `config/tokens.rs` has the lifetimes. No token outlasts its
+    /// session or its API key.
     pub exp: i64,
 }
 

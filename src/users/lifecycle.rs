@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     gate::WriteCaller,
     ids::SubjectId,
-    roles::{self, guard::AdminGuard},
+    roles::{self, last_admin::AdminGuard},
     sessions,
 };
 

@@ -1,4 +1,4 @@
-//! The request types of lists.
+//! The request types of lists, and the fields that a page token is bound to.
 
 use prost::Message;
 

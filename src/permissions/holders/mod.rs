@@ -1,4 +1,4 @@
-//! The holders of permissions and roles.
+//! Lists the subjects that have a permission or a role.
 
 mod store;
 

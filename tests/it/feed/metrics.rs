@@ -1,6 +1,6 @@
 //! Metrics of the feed.
 
-use crate::harness::{Proxy, TestApp, wait_until};
+use crate::harness::{PrivateRedis, Proxy, TestApp, wait_until};
 
 const READS: &str = r#"tenantry_feed_reads_total{outcome="ok"}"#;
 const FAILED_READS: &str = r#"tenantry_feed_reads_total{outcome="failed"}"#;
@@ -65,4 +65,19 @@ async fn a_replica_started_while_redis_is_unavailable_subscribes_later() {
         wait_until(20, || async { second_replica.metric(subscribed_metric).await == Some(0.0) })
             .await;
     }
+}
+
+/// Two deployments use one Redis. A commit in one of them wakes no replica of the other one.
+#[tokio::test]
+async fn wake_ups_reach_only_the_replicas_of_the_same_database() {
+    let redis = PrivateRedis::start().await;
+    let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
+    let other_app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
+    for app in [&app, &other_app] {
+        wait_until_positive(app, "tenantry_feed_subscribed").await;
+    }
+    let channels =
+        format!("tenantry:changes:{} tenantry:changes:{}", app.database, other_app.database);
+    let reply = redis.ask(&format!("PUBSUB NUMSUB {channels}")).await;
+    assert_eq!(reply.matches(":1\r\n").count(), 2, "{reply}");
 }

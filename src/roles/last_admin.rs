@@ -1,6 +1,5 @@
-//! Checks that do not depend on the caller's permissions: only platform administrators change
-//! system roles, and a tenant keeps at least one administrator. `power/rule.rs` has the rule that a
-//! caller gives and takes only permissions that the caller holds.
+//! A tenant keeps at least one administrator. Every change that could remove the last one uses
+//! [`AdminGuard`]: an edit or deletion of a role, an unassignment, and the end of a user.
 
 use super::store;
 use crate::{
@@ -12,20 +11,6 @@ use crate::{
 
 /// The lowest level of a tenant's administrator.
 const ADMIN_LEVEL: i16 = RoleLevel::OrgAdmin as i16;
-
-/// Checks that the caller may create, change or delete this role.
-///
-/// # Errors
-/// Returns `PERMISSION_DENIED` for a system role, unless the caller is a platform administrator.
-pub fn may_change(is_system: bool, is_platform_admin: bool) -> Result<()> {
-    if is_system && !is_platform_admin {
-        return Err(Error::refused(
-            ErrorReason::SystemRole,
-            "only platform administrators may change system roles",
-        ));
-    }
-    Ok(())
-}
 
 /// Checks that a change leaves the tenant an administrator: an active user who has a role of
 /// administrator level with the permission `*:*`, without a scope and without an expiry. The level

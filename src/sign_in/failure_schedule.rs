@@ -1,4 +1,4 @@
-//! Plans the times of the responses to failed sign-ins, as if each comparison were the most
+//! Decides when the responses to failed sign-ins are due, as if each comparison were the most
 //! expensive comparison.
 //!
 //! Expensive comparisons of the same tenant wait for each other, and so do expensive comparisons
@@ -22,7 +22,7 @@ use crate::{ids::TenantId, limits::WorkOwner, passwords::WorstCase};
 const MAX_FAILURE_TIMES: u32 = 4;
 
 /// The turns of all tenants and networks.
-pub(super) struct Turns {
+pub(super) struct FailureSchedule {
     /// The failure time: the shortest time until the response to a failure.
     failure_time: Duration,
     /// The length of the turn of one comparison: the failure time, divided by the number of
@@ -49,7 +49,7 @@ pub(super) struct Turn {
     pub due_after: Duration,
 }
 
-impl Turns {
+impl FailureSchedule {
     pub(super) fn new(time: Duration, worst_case: WorstCase) -> Self {
         let fitting_comparisons = |concurrent: u128| {
             let count = time.as_nanos() * concurrent / worst_case.time.as_nanos().max(1);
@@ -114,9 +114,9 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(1);
 
-    /// Turns for comparisons that take at most 0.37 s.
-    fn turns(at_once: usize) -> Turns {
-        Turns::new(TIME, WorstCase { time: Duration::from_millis(370), at_once })
+    /// A schedule for comparisons that take at most 0.37 s.
+    fn turns(at_once: usize) -> FailureSchedule {
+        FailureSchedule::new(TIME, WorstCase { time: Duration::from_millis(370), at_once })
     }
 
     /// An owner in the tenant and in the network 192.0.2.`network`.
@@ -124,7 +124,12 @@ mod tests {
         WorkOwner::new(tenant, Some([192, 0, 2, network].into()))
     }
 
-    fn due_seconds(turns: &Turns, owner: WorkOwner, began: Instant, count: usize) -> Vec<u64> {
+    fn due_seconds(
+        turns: &FailureSchedule,
+        owner: WorkOwner,
+        began: Instant,
+        count: usize,
+    ) -> Vec<u64> {
         (0..count).map(|_| turns.take(owner, began, 1).due_after.as_secs()).collect()
     }
 
@@ -178,7 +183,7 @@ mod tests {
     #[test]
     fn a_failure_is_due_after_one_failure_time_per_comparison_if_none_fits_into_it() {
         let worst_case = WorstCase { time: Duration::from_millis(370), at_once: 1 };
-        let turns = Turns::new(Duration::from_millis(1), worst_case);
+        let turns = FailureSchedule::new(Duration::from_millis(1), worst_case);
         let turn = turns.take(owner(TenantId::new(), 1), Instant::now(), 3);
         assert_eq!(turn.due_after, Duration::from_millis(3));
     }

@@ -1,4 +1,5 @@
-//! Hash algorithms: argon2id, and bcrypt for imported hashes.
+//! Hash algorithms: argon2id, and bcrypt for imported hashes. `import.rs` decides which hashes may
+//! be imported.
 
 use std::sync::Arc;
 
