@@ -26,7 +26,7 @@ async fn get_role(client: &Client, role_id: &str) -> Role {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fields() {
+async fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &["a:b"]).await;
@@ -63,6 +63,7 @@ async fn a_mask_may_contain_only_known_fields_that_are_set() {
     let acme = app.create_tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
+    // `name` and `level` are refused because they are in the mask but not set in the request.
     for paths in [["*"], ["system"], ["id"], ["tenant_id"], ["name"], ["level"], ["permissions.0"]]
     {
         let request = UpdateRoleRequest { update_mask: mask(&paths), ..update_request(&id) };
@@ -148,7 +149,7 @@ async fn only_platform_staff_change_system_roles() {
 /// F03: a role that is not a system role cannot get the permission `*:*`.
 /// F04: the caller cannot give a role the level of the platform.
 #[tokio::test]
-async fn an_update_has_the_same_limits_as_a_creation() {
+async fn an_update_is_validated_like_a_creation() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);

@@ -62,9 +62,9 @@ async fn another_users_session_looks_like_an_unknown_one() {
                     .sessions()
                     .revoke_session(revoke_request(&session))
                     .await
-                    .expect_err("revoke"),
-                other.sessions().get_session(get).await.expect_err("get"),
-                other.auth().logout(logout).await.expect_err("logout"),
+                    .expect_err("the revocation is refused"),
+                other.sessions().get_session(get).await.expect_err("the read is refused"),
+                other.auth().logout(logout).await.expect_err("the logout is refused"),
             ];
             refusals.map(|s| (s.code(), s.message().to_owned(), s.details().to_vec()))
         };

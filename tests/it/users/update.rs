@@ -29,7 +29,7 @@ async fn update_user(client: &Client, request: UpdateUserRequest) -> User {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fields() {
+async fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -47,6 +47,7 @@ async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fiel
         UpdateUserRequest { update_mask: mask(&["display_name"]), ..name_request(&ada, "") };
     assert_eq!(update_user(&acme, empty_request).await.display_name, "");
 
+    // `email` is refused because it is in the mask but not set in the request.
     for paths in [["state"], ["email_verified"], ["tenant_id"], ["email"], ["password"]] {
         let request = UpdateUserRequest { update_mask: mask(&paths), ..update_request(&ada) };
         assert_refused(try_update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
