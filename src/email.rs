@@ -13,8 +13,8 @@ pub fn normalized(email: &str) -> String {
 
 /// The blind index of an email that [`normalized`] has normalised.
 #[must_use]
-pub fn blind_index(cipher: &Cipher, key: &str) -> Index {
-    cipher.blind_index("email", key.as_bytes())
+pub fn blind_index(cipher: &Cipher, normalized_email: &str) -> Index {
+    cipher.blind_index("email", normalized_email.as_bytes())
 }
 
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn emails_that_differ_in_case_or_width_have_the_same_key() {
+    fn emails_that_differ_in_case_or_width_have_the_same_normalised_form() {
         assert_eq!(normalized("Ada@Example.ORG"), normalized("ada@example.org"));
         assert_eq!(normalized("ａｄａ@example.org"), "ada@example.org");
         assert_ne!(normalized("ada+a@example.org"), normalized("ada@example.org"));

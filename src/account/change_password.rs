@@ -44,7 +44,7 @@ impl Accounts {
         caller: &Caller,
         message: ChangePasswordRequest,
     ) -> Result<String> {
-        let (tenant, user) = (caller.home(), caller.user());
+        let (tenant, user) = (caller.own_tenant(), caller.user());
         let owner = WorkOwner::new(tenant, caller.origin().ip);
         let password = &PresentedPassword::new(&message.current_password);
         sign_in.reserve(owner, password, 1)?;
@@ -59,10 +59,10 @@ impl Accounts {
         let new_password = passwords::normalise(&message.new_password);
         let policy = self.password_policy;
         tenants::check_password(&tenant_row, policy, "new_password", &new_password, &row.email)?;
-        let email_key = email::normalized(&row.email);
+        let normalized_email = email::normalized(&row.email);
         let attempt = Attempt {
             caller,
-            email_key: &email_key,
+            normalized_email: &normalized_email,
             password,
             kept: stored_hash,
             failed: FAILURE_EVENT,
@@ -82,7 +82,7 @@ impl Accounts {
         verified_hash: &str,
         new_hash: &str,
     ) -> Result<String> {
-        let (tenant, user) = (caller.home(), caller.user());
+        let (tenant, user) = (caller.own_tenant(), caller.user());
         let mut tx = self.db.begin(tenant).await?;
         // The row lock excludes a concurrent transaction that disables the user.
         users::store::lock(&mut tx, tenant, user).await?;
@@ -102,6 +102,6 @@ impl Accounts {
                 .await?;
         let event = Event::new(EventKind::PasswordChanged).target(user.0);
         let event = event.detail("sessions_revoked", count);
-        self.cache.finish(tx, &caller.actor(), event, ended_sessions).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Accounts {
     pub db: Db,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     pub hasher: Hasher,
     /// Delays the response to a wrong current password to a fixed time.
     pub failure_timing: Arc<FailureTiming>,

@@ -85,7 +85,10 @@ impl Accounts {
             users::store::update(&mut tx, &row).await?;
             event = event.detail("email_verified", true);
         }
-        self.cache.finish(tx, &Actor::anonymous(origin), event, ended_sessions).await.map(Some)
+        self.session_cache
+            .finish(tx, &Actor::anonymous(origin), event, ended_sessions)
+            .await
+            .map(Some)
     }
 
     /// The tenant of a link, and the tenant whose limits the call counts against. If the tenant of
@@ -106,7 +109,7 @@ impl Accounts {
         let (tenant, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
-        audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
+        audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
         Ok(token_invalid())
     }
 }

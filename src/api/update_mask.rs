@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_changes_the_fields_in_the_mask_or_all_set_fields() {
+    fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
         let field_mask = FieldMask { paths: vec!["name".into()] };
         let mask = Mask::read(Some(&field_mask), &["name", "slug"])
             .expect("the mask contains only allowed fields");

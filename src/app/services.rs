@@ -18,12 +18,16 @@ use crate::{
     users::Users,
 };
 
-/// Maximum number of open streams of `WatchPermissions`, in total and per tenant.
+/// Maximum number of open streams of `WatchPermissions` on this replica.
 const PERMISSION_STREAMS: usize = 10_000;
+
+/// Maximum number of open streams of `WatchPermissions` of one tenant on this replica.
 const PERMISSION_STREAMS_OF_TENANT: usize = 5_000;
 
-/// Maximum number of open streams of `WatchEvents`, in total and per tenant.
+/// Maximum number of open streams of `WatchEvents` on this replica.
 const AUDIT_STREAMS: usize = 200;
+
+/// Maximum number of open streams of `WatchEvents` of one tenant on this replica.
 const AUDIT_STREAMS_OF_TENANT: usize = 20;
 
 /// The gRPC services.
@@ -40,36 +44,43 @@ pub struct ServiceHandlers {
 
 impl ServiceHandlers {
     pub(super) fn new(shared: &Shared, config: &Config) -> Self {
-        let Shared { db, pages, cache, .. } = shared;
-        let (db, pages, cache) = (|| db.clone(), || pages.clone(), || cache.clone());
+        let Shared { db, pages, session_cache, .. } = shared;
         Self {
             tenants: Tenants {
-                db: db(),
-                pages: pages(),
-                cache: cache(),
+                db: db.clone(),
+                pages: pages.clone(),
+                session_cache: session_cache.clone(),
                 password_policy: config.passwords.policy,
             },
             auth: Auth { sign_ins: sign_ins(shared, config), accounts: accounts(shared, config) },
-            sessions: Sessions { db: db(), pages: pages(), cache: cache() },
+            sessions: Sessions {
+                db: db.clone(),
+                pages: pages.clone(),
+                session_cache: session_cache.clone(),
+            },
             users: Users {
-                db: db(),
-                pages: pages(),
-                cache: cache(),
+                db: db.clone(),
+                pages: pages.clone(),
+                session_cache: session_cache.clone(),
                 hasher: shared.hasher.clone(),
                 failure_timing: shared.failure_timing.clone(),
                 limits: shared.limits.clone(),
                 mail_queue: shared.mail_queue.clone(),
                 password_policy: config.passwords.policy,
             },
-            roles: Roles { db: db(), pages: pages() },
-            service_accounts: ServiceAccounts { db: db(), pages: pages(), cache: cache() },
+            roles: Roles { db: db.clone(), pages: pages.clone() },
+            service_accounts: ServiceAccounts {
+                db: db.clone(),
+                pages: pages.clone(),
+                session_cache: session_cache.clone(),
+            },
             permissions: Permissions {
-                db: db(),
-                pages: pages(),
+                db: db.clone(),
+                pages: pages.clone(),
                 engine: shared.engine.clone(),
                 authenticator: shared.authenticator.clone(),
                 watch: Watch {
-                    db: db(),
+                    db: db.clone(),
                     feed: shared.feed.clone(),
                     watchers: shared.watchers.clone(),
                     streams: BoundedPermits::new(PERMISSION_STREAMS, PERMISSION_STREAMS_OF_TENANT),
@@ -77,8 +88,8 @@ impl ServiceHandlers {
                 refusals: shared.refusals.clone(),
             },
             events: Events {
-                db: db(),
-                pages: pages(),
+                db: db.clone(),
+                pages: pages.clone(),
                 chain_signal: shared.chain_signal.clone(),
                 streams: BoundedPermits::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
             },
@@ -89,7 +100,7 @@ impl ServiceHandlers {
 fn sign_ins(shared: &Shared, config: &Config) -> SignIns {
     SignIns {
         db: shared.db.clone(),
-        cache: shared.cache.clone(),
+        session_cache: shared.session_cache.clone(),
         authenticator: shared.authenticator.clone(),
         keyring: shared.keyring.clone(),
         hasher: shared.hasher.clone(),
@@ -105,7 +116,7 @@ fn sign_ins(shared: &Shared, config: &Config) -> SignIns {
 fn accounts(shared: &Shared, config: &Config) -> Accounts {
     Accounts {
         db: shared.db.clone(),
-        cache: shared.cache.clone(),
+        session_cache: shared.session_cache.clone(),
         hasher: shared.hasher.clone(),
         failure_timing: shared.failure_timing.clone(),
         limits: shared.limits.clone(),

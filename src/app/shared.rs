@@ -28,7 +28,7 @@ pub(super) struct Shared {
     pub pages: Pages,
     pub keyring: Arc<Keyring>,
     pub hasher: Hasher,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     pub engine: Engine,
     pub authenticator: Authenticator,
     pub feed: Feed,
@@ -88,14 +88,14 @@ impl Shared {
         let max_requests = config.server.max_requests;
         let failure_time = config.sign_in_failure_time;
         let failure_timing = FailureTiming::new(failure_time, worst_case, max_requests, registry);
-        let cache = SessionCache::new(redis.clone(), keys.entry_keys.clone());
+        let session_cache = SessionCache::new(redis.clone(), keys.entry_keys.clone());
         let engine = Engine::new(db.clone(), standing_cache, feed.clone());
         let authenticator = Authenticator {
             keyring: keys.keyring.clone(),
             tokens: verified_tokens,
             feed: feed.clone(),
             engine: engine.clone(),
-            cache: cache.clone(),
+            session_cache: session_cache.clone(),
             db: db.clone(),
         };
         Ok(Self {
@@ -103,7 +103,7 @@ impl Shared {
             pages: Pages::new(keys.page_tokens.clone()),
             keyring: keys.keyring.clone(),
             hasher,
-            cache,
+            session_cache,
             engine,
             authenticator,
             feed,

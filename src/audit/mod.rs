@@ -94,7 +94,7 @@ pub async fn finish(
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
-    record_in_share(db, tenant, tenant, actor, event).await
+    record_alone_in_share(db, tenant, tenant, actor, event).await
 }
 
 /// Like [`record_alone`], but takes the connection from the share of tenant `charged_tenant`, as
@@ -102,7 +102,7 @@ pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn record_in_share(
+pub async fn record_alone_in_share(
     db: &Db,
     charged_tenant: TenantId,
     tenant: TenantId,

@@ -91,7 +91,7 @@ impl Stream {
             if !self.chain_receiver.wait(timeout).await {
                 return Err(watch_interrupted());
             }
-            self.admission.renew().await?;
+            self.admission.recheck().await?;
             if self.pending.is_empty() && self.last_sent_at.elapsed() >= HEARTBEAT {
                 self.pending.push_back(Message { event: None, position: self.position });
             }

@@ -15,7 +15,7 @@ use crate::{
 pub struct Attempt<'a> {
     pub caller: &'a Caller,
     /// The caller's email, normalised by `email::normalized`.
-    pub email_key: &'a str,
+    pub normalized_email: &'a str,
     /// The password in the request.
     pub password: &'a PresentedPassword,
     /// The stored hash; `None` for a user without a password.
@@ -36,7 +36,8 @@ pub async fn verify(
     attempt: Attempt<'_>,
 ) -> Result<String> {
     let caller = attempt.caller;
-    let guess = limits.guess(caller.home(), attempt.email_key, caller.origin().ip).await?;
+    let guess =
+        limits.guess(caller.own_tenant(), attempt.normalized_email, caller.origin().ip).await?;
     let result = compare(db, slot, attempt).await;
     guess.end(result.as_ref().err()).await;
     result
@@ -44,7 +45,7 @@ pub async fn verify(
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
-    let comparison = slot.verify(caller.home(), password, stored_hash.as_deref()).await?;
+    let comparison = slot.verify(caller.own_tenant(), password, stored_hash.as_deref()).await?;
     match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),
         None => Err(refusal(db, caller, failure_event).await?),
@@ -57,6 +58,6 @@ async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
     let event = Event::new(failure_event).target(caller.user().0);
-    audit::record_alone(db, caller.home(), &caller.actor(), event).await?;
+    audit::record_alone(db, caller.own_tenant(), &caller.actor(), event).await?;
     Ok(invalid_credentials())
 }

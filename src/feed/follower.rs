@@ -58,8 +58,9 @@ impl Follower {
         while !self.postgres.is_closed() {
             let started_read = state.begin_read();
             let result = time::timeout(READ_TIMEOUT, self.read(&state)).await;
-            // A server that does not respond may be replaced by another server.
+            // A timeout may mean a failover: another server may answer the next read.
             self.server_may_differ |= result.is_err();
+            // A timeout is reported like a pool timeout: UNAVAILABLE.
             match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
                     self.metrics.record_read(changes, was_woken);
@@ -94,15 +95,17 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
-        // The snapshot must be recorded before any use of the data that this read returned.
+        // The snapshot is recorded first, because a token created from cached data must not be
+        // older than the data.
         state.progress.record_snapshot(xmax);
         match &self.last_read {
             // This is the first read. Entries that were cached before this read may be outdated.
             None => self.clear(state),
-            // A connection pooler can switch to another server without closing the connection.
             Some(last)
                 if first_row.missed
                     || self.server_may_differ
+                    // A connection pooler can switch to another server without closing the
+                    // connection, so there was no error.
                     || last.server_start != first_row.server =>
             {
                 tracing::warn!("changes may have been missed: the in-memory caches are reset");
@@ -154,9 +157,11 @@ fn snapshot_bounds(snapshot: &str) -> Result<(u64, u64)> {
     }
 }
 
-/// Whether the error means that the connection was lost. The server may have been restarted or
-/// replaced since then. Such a server may assign transaction ids a second time, because the
-/// transactions that had these ids before were not durable.
+/// Whether the error means that the connection was lost.
+///
+/// After a lost connection, the next connection may reach a restarted server or a standby after a
+/// failover. That server may assign transaction ids again that the snapshot already contains,
+/// because the transactions that had them were lost.
 fn is_connection_loss(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,

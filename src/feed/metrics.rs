@@ -67,7 +67,8 @@ impl Metrics {
         }
     }
 
-    /// Records that the caches were not fresh enough for decisions for a while.
+    /// Records that a read was late, so that for a time before its end the caches were not fresh
+    /// enough for decisions.
     pub(super) fn record_lapse(&self) {
         self.lapses.inc();
     }

@@ -35,7 +35,7 @@ impl Admission {
             path: path.to_owned(),
             headers: authorization,
             origin: caller.origin.clone(),
-            is_in_other_tenant: caller.tenant != caller.home,
+            is_in_other_tenant: caller.tenant != caller.own_tenant,
         }
     }
 
@@ -43,8 +43,10 @@ impl Admission {
     ///
     /// # Errors
     /// Returns UNAUTHENTICATED when the token has expired or its session has ended, and
-    /// `PERMISSION_DENIED` when the caller no longer holds a required permission.
-    pub async fn renew(&self) -> Result<()> {
+    /// `PERMISSION_DENIED` when the caller no longer holds a required permission. Also returns the
+    /// errors of authentication itself (rate limit, store unavailable), and the tenant-mismatch
+    /// error when the call works in another tenant and the caller may no longer work there.
+    pub async fn recheck(&self) -> Result<()> {
         let origin = self.origin.clone();
         self.authorizer.readmit(&self.path, &self.headers, origin, self.is_in_other_tenant).await
     }

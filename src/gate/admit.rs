@@ -220,7 +220,7 @@ impl Authorizer {
         }
         Ok(Caller {
             tenant: token.tenant,
-            home: token.tenant,
+            own_tenant: token.tenant,
             user: token.user,
             subject_type: token.subject_type,
             session: token.session,
@@ -232,8 +232,9 @@ impl Authorizer {
     /// Counts the call for the client's network and for the caller's tenant.
     async fn check_rate(&self, class: RateClass, caller: &Caller) -> Result<()> {
         let result = self.limits.count_for_network(class, caller.origin.ip).await;
-        result.inspect_err(|_| self.refusals.limited(caller.home, class.name(), "network"))?;
-        self.limits.count_for_tenant(class, caller.home).await
+        result
+            .inspect_err(|_| self.refusals.limited(caller.own_tenant, class.name(), "network"))?;
+        self.limits.count_for_tenant(class, caller.own_tenant).await
     }
 
     /// Moves the call into the tenant that the metadata names, if this is not the token's tenant.
@@ -244,7 +245,7 @@ impl Authorizer {
         tenant_key: String,
         path: &str,
     ) -> Result<()> {
-        if tenant_key == caller.home.to_string() {
+        if tenant_key == caller.own_tenant.to_string() {
             return Ok(());
         }
         let standing = &caller.standing;

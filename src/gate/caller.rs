@@ -88,7 +88,7 @@ impl Visitor {
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub(super) tenant: TenantId,
-    pub(super) home: TenantId,
+    pub(super) own_tenant: TenantId,
     pub(super) user: SubjectId,
     pub(super) subject_type: SubjectType,
     pub(super) session: SessionId,
@@ -106,14 +106,14 @@ impl Caller {
     /// The caller's own tenant. This tenant equals [`Self::tenant`], except for platform staff who
     /// work in another tenant.
     #[must_use]
-    pub fn home(&self) -> TenantId {
-        self.home
+    pub fn own_tenant(&self) -> TenantId {
+        self.own_tenant
     }
 
     /// The identity for which a page token is valid.
     #[must_use]
     pub fn page_caller(&self) -> PageCaller {
-        PageCaller { home: self.home, user: self.user, tenant: self.tenant }
+        PageCaller { own_tenant: self.own_tenant, user: self.user, tenant: self.tenant }
     }
 
     /// The id of the subject.
@@ -170,7 +170,7 @@ impl Caller {
     #[must_use]
     pub fn actor(&self) -> Actor {
         Actor {
-            tenant: Some(self.home),
+            tenant: Some(self.own_tenant),
             user: Some(self.user),
             session: Some(self.session),
             origin: self.origin.clone(),

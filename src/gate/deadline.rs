@@ -11,7 +11,7 @@ pub(super) fn time_limit(headers: &HeaderMap, server_limit: Duration) -> Duratio
     timeout.and_then(parse).map_or(server_limit, |timeout| timeout.min(server_limit))
 }
 
-/// Parses a `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, `Timeout`).
+/// Parses a `grpc-timeout`: up to eight digits and a unit ("gRPC over HTTP2", the rule "Timeout").
 fn parse(text: &str) -> Option<Duration> {
     const MAX_DIGITS: usize = 8;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

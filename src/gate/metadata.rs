@@ -156,7 +156,9 @@ mod tests {
         assert!(bearer(&headers(&[("authorization-bin", "YWJj")])).is_err());
     }
 
-    /// D03, D04, D05: the metadata names at most one tenant, once, as plain text.
+    /// D03: the two headers that name a tenant exclude each other.
+    /// D04: the value is plain text of 1 to 63 characters.
+    /// D05: each of the two headers is present at most once, with one name.
     #[test]
     fn metadata_names_at_most_one_tenant() {
         assert_eq!(tenant_key(&HeaderMap::new()).ok(), Some(None));

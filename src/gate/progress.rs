@@ -83,7 +83,7 @@ impl CallOwner {
     /// The owner of an admitted call.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
         match caller {
-            Some(caller) => Self::Subject(caller.home(), caller.user()),
+            Some(caller) => Self::Subject(caller.own_tenant(), caller.user()),
             None => Self::Network(ip.map(limits::network)),
         }
     }

@@ -66,8 +66,8 @@ impl WriteCaller {
         Self { caller, reach, access }
     }
 
-    /// The tenant that the call works in. This tenant differs from [`Self::home`] for platform
-    /// staff who work in another tenant.
+    /// The tenant that the call works in. This tenant differs from [`Self::own_tenant`] for
+    /// platform staff who work in another tenant.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.caller.tenant
@@ -75,8 +75,8 @@ impl WriteCaller {
 
     /// The caller's own tenant.
     #[must_use]
-    pub fn home(&self) -> TenantId {
-        self.caller.home
+    pub fn own_tenant(&self) -> TenantId {
+        self.caller.own_tenant
     }
 
     /// The caller's IP address; `None` when the connection has none.
@@ -300,7 +300,7 @@ impl WriteCaller {
     }
 
     fn is_in_own_tenant(&self) -> bool {
-        self.caller.tenant == self.caller.home
+        self.caller.tenant == self.caller.own_tenant
     }
 
     /// Reads the standings of the caller and of the target. Locks the row of the target first, so
@@ -326,7 +326,7 @@ impl WriteCaller {
         target: Option<SubjectId>,
     ) -> Result<Standing> {
         let standing = self.readmit(tx, tenant, target).await?;
-        if tenant != self.caller.home && !may_act_across(&standing) {
+        if tenant != self.caller.own_tenant && !may_act_across(&standing) {
             return Err(tenant_mismatch());
         }
         Ok(standing)
@@ -340,12 +340,12 @@ impl WriteCaller {
         tenant: TenantId,
         target: Option<SubjectId>,
     ) -> Result<Standing> {
-        let Caller { home, user, session, .. } = self.caller;
-        if tenant != home {
-            tx.switch_tenant(home).await?;
+        let Caller { own_tenant, user, session, .. } = self.caller;
+        if tenant != own_tenant {
+            tx.switch_tenant(own_tenant).await?;
         }
-        let (standing, is_live) = store::caller(tx, home, user, session).await?;
-        if tenant != home {
+        let (standing, is_live) = store::caller(tx, own_tenant, user, session).await?;
+        if tenant != own_tenant {
             tx.switch_tenant(tenant).await?;
         }
         if !is_live || !standing.is_active() {
@@ -365,9 +365,9 @@ impl WriteCaller {
 
     /// Reads the expiry of the API key with which the caller signed in.
     async fn own_key_expiry(&self, tx: &mut TenantTx) -> Result<End> {
-        let (tenant, home) = (self.caller.tenant, self.caller.home);
-        tx.switch_tenant(home).await?;
-        let expiry = store::key_ends(tx, home, ApiKeyId(self.caller.session.0)).await?;
+        let (tenant, own_tenant) = (self.caller.tenant, self.caller.own_tenant);
+        tx.switch_tenant(own_tenant).await?;
+        let expiry = store::key_ends(tx, own_tenant, ApiKeyId(self.caller.session.0)).await?;
         tx.switch_tenant(tenant).await?;
         Ok(expiry)
     }

@@ -70,11 +70,11 @@ impl Limits {
     pub async fn guess(
         &self,
         tenant: TenantId,
-        email_key: &str,
+        normalized_email: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
         let name = CounterNames::tenant(tenant);
-        let account = self.0.names.account(&name, email_key);
+        let account = self.0.names.account(&name, normalized_email);
         self.begin_guess(tenant, GuessCounter::new(&name, account, &self.network_name(ip)), None)
             .await
     }
@@ -86,13 +86,14 @@ impl Limits {
     pub async fn guess_without_tenant(
         &self,
         tenant: TenantId,
-        email_key: &str,
+        normalized_email: &str,
         ip: Option<IpAddr>,
     ) -> Result<Guess> {
         let name = CounterNames::tenant(tenant);
         let counter = |account| GuessCounter::new(&name, account, &self.network_name(ip));
-        let with_tenant = counter(self.0.names.account(&name, email_key));
-        let without_tenant = counter(self.0.names.account(&format!("{name} unnamed"), email_key));
+        let with_tenant = counter(self.0.names.account(&name, normalized_email));
+        let without_tenant =
+            counter(self.0.names.account(&format!("{name} unnamed"), normalized_email));
         self.begin_guess(tenant, without_tenant, Some(&with_tenant)).await
     }
 

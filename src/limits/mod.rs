@@ -127,29 +127,33 @@ impl Limits {
         self.0.names.placeholder_tenant_of_network(ip)
     }
 
-    /// Counts a mail to this account, whether the account exists or not. Also counts the mail for
-    /// the address, in all tenants together.
+    /// Counts a mail to this account and checks the rate, whether the account exists or not. Also
+    /// counts the mail for the address, in all tenants together.
     ///
     /// # Errors
     /// `RATE_LIMITED` after too many mails to the account or to the address. The response must not
     /// reveal this error to the client.
-    pub async fn count_mail(&self, tenant: TenantId, email_key: &str) -> Result<()> {
-        self.count_mail_to_account(tenant, email_key).await?;
+    pub async fn check_mail_rate(&self, tenant: TenantId, normalized_email: &str) -> Result<()> {
+        self.check_mail_rate_of_account(tenant, normalized_email).await?;
         // A refusal by this limit is not counted for the tenant's audit trail, because the refusal
         // would reveal mails to the address in other tenants.
-        self.count_call(Rates::mailbox(), &self.0.names.mailbox(email_key)).await
+        self.count_call(Rates::mailbox(), &self.0.names.mailbox(normalized_email)).await
     }
 
-    /// Counts a mail to this account only. This is enough if the owner has verified the address.
-    /// Mails to the same address in other tenants are not included, because the address may be
-    /// unverified there.
+    /// Counts a mail to this account only, and checks the rate. This is enough if the owner has
+    /// verified the address. Mails to the same address in other tenants are not included, because
+    /// the address may be unverified there.
     ///
     /// # Errors
     /// `RATE_LIMITED` after too many mails to the account. The response must not reveal this error
     /// to the client.
-    pub async fn count_mail_to_account(&self, tenant: TenantId, email_key: &str) -> Result<()> {
+    pub async fn check_mail_rate_of_account(
+        &self,
+        tenant: TenantId,
+        normalized_email: &str,
+    ) -> Result<()> {
         let name = CounterNames::tenant(tenant);
-        let account = self.0.names.account(&name, email_key);
+        let account = self.0.names.account(&name, normalized_email);
         self.count_call_of_tenant(tenant, Rates::account(), &format!("{name}/{account}")).await
     }
 

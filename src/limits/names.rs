@@ -61,13 +61,13 @@ impl CounterNames {
     }
 
     /// The name of a tenant's account, whether the tenant and the account exist or not.
-    pub(super) fn account(&self, tenant: &str, email_key: &str) -> String {
-        self.encoded_hmac(&[b"account", tenant.as_bytes(), email_key.as_bytes()])
+    pub(super) fn account(&self, tenant: &str, normalized_email: &str) -> String {
+        self.encoded_hmac(&[b"account", tenant.as_bytes(), normalized_email.as_bytes()])
     }
 
     /// The name of an email address, across all tenants.
-    pub(super) fn mailbox(&self, email_key: &str) -> String {
-        self.encoded_hmac(&[b"mailbox", email_key.as_bytes()])
+    pub(super) fn mailbox(&self, normalized_email: &str) -> String {
+        self.encoded_hmac(&[b"mailbox", normalized_email.as_bytes()])
     }
 
     fn encoded_hmac(&self, parts: &[&[u8]]) -> String {

@@ -6,18 +6,18 @@ use crate::{email, error::Result, ids::TenantId, limits::Limits};
 const SUBJECT: &str = "The email of your account was changed";
 
 impl EmailChanged {
-    /// Counts the notice against the limits of mails to the old address.
+    /// Counts the notice, and checks the rate of mails to the old address.
     ///
     /// # Errors
     /// `RATE_LIMITED` after too many notices to the address.
-    pub(super) async fn count(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
+    pub(super) async fn check_rate(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
         // Notices are counted separately from reset mails. Otherwise an attacker could use up the
         // limit with reset requests, which anybody can send.
         let account = format!("changed {}", email::normalized(&self.old_email));
         if self.was_verified {
-            limits.count_mail_to_account(tenant, &account).await
+            limits.check_mail_rate_of_account(tenant, &account).await
         } else {
-            limits.count_mail(tenant, &account).await
+            limits.check_mail_rate(tenant, &account).await
         }
     }
 

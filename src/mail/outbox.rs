@@ -83,7 +83,8 @@ pub(super) fn seal_context(id: &Uuid) -> SealContext<'_> {
 /// Queues a request. The steps are the same whether or not the tenant and the account exist.
 ///
 /// # Errors
-/// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
+/// `OVERLOADED` when too many requests wait, or when the share of connections is used up;
+/// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn queue_request(
     db: &Db,
     charged_tenant: TenantId,

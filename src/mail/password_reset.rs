@@ -23,11 +23,11 @@ use crate::{
     tenants, users,
 };
 
-/// The id of the mail for one tenant of a request. The id is the same each time that the request is
-/// handled, so the mail is queued only once.
-fn mail_id(request: Uuid, tenant: TenantId) -> Uuid {
+/// The id of the mail for one tenant of a reset request. The id is the same each time that the
+/// request is handled, so the mail is queued only once.
+fn mail_id(reset_request_id: Uuid, tenant: TenantId) -> Uuid {
     let mut bytes = [0; 16];
-    let hash = secret::hash(&[*request.as_bytes(), *tenant.0.as_bytes()].concat());
+    let hash = secret::hash(&[*reset_request_id.as_bytes(), *tenant.0.as_bytes()].concat());
     bytes.copy_from_slice(&hash[..16]);
     Uuid::new_v8(bytes)
 }
@@ -42,32 +42,42 @@ pub(super) struct ResetHandler {
 }
 
 impl ResetHandler {
-    /// Handles the request with this id. The connections count against the limits of
-    /// `charged_tenant`. If a request is handled again after a crash, no mail is queued twice.
+    /// Handles the request with this id. If a request is handled again after a crash, no mail is
+    /// queued twice.
+    ///
+    /// The lookup and the audit event use Postgres connections from the share of `charged_tenant`.
+    /// The transaction that queues the mail uses the share of its own tenant.
     ///
     /// # Errors
-    /// `OVERLOADED` when too many mails wait; UNAVAILABLE when Postgres is unavailable.
+    /// `OVERLOADED` when the outbox is full, or when the share of connections is used up;
+    /// UNAVAILABLE when Postgres is unavailable.
     pub(super) async fn handle(
         &self,
         charged_tenant: TenantId,
-        id: Uuid,
+        reset_request_id: Uuid,
         request: &ResetRequest,
     ) -> Result<()> {
-        let (email_key, origin) = (email::normalized(&request.email), request.origin());
-        for tenant in self.tenants(request.tenants, &email_key).await? {
-            let mail_id = mail_id(id, tenant);
-            self.handle_in_tenant(charged_tenant, tenant, mail_id, &email_key, &origin).await?;
+        let (normalized_email, origin) = (email::normalized(&request.email), request.origin());
+        for tenant in self.tenants(request.tenants, &normalized_email).await? {
+            let mail_id = mail_id(reset_request_id, tenant);
+            self.handle_in_tenant(charged_tenant, tenant, mail_id, &normalized_email, &origin)
+                .await?;
         }
         Ok(())
     }
 
     /// The tenants in which a request is handled.
-    async fn tenants(&self, requested: RequestedTenants, email_key: &str) -> Result<Vec<TenantId>> {
+    async fn tenants(
+        &self,
+        requested: RequestedTenants,
+        normalized_email: &str,
+    ) -> Result<Vec<TenantId>> {
         let only_verified_emails = match requested {
             RequestedTenants::One(tenant) => return Ok(vec![tenant]),
             RequestedTenants::ByEmail { only_verified_emails } => only_verified_emails,
         };
-        let tenants = tenants::find_by_email(&self.db, email_key, only_verified_emails).await?;
+        let tenants =
+            tenants::find_by_email(&self.db, normalized_email, only_verified_emails).await?;
         // The request is recorded even if no account has the email.
         Ok(if tenants.is_empty() { vec![TenantId::UNKNOWN] } else { tenants })
     }
@@ -77,10 +87,11 @@ impl ResetHandler {
         charged_tenant: TenantId,
         tenant: TenantId,
         mail_id: Uuid,
-        email_key: &str,
+        normalized_email: &str,
         origin: &Origin,
     ) -> Result<()> {
-        let candidate = password::candidate(&self.db, charged_tenant, tenant, email_key).await?;
+        let candidate =
+            password::candidate(&self.db, charged_tenant, tenant, normalized_email).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = Event::new(EventKind::PasswordResetRequested);
         if let Some(user) = user {
@@ -89,13 +100,15 @@ impl ResetHandler {
         let actor = Actor::anonymous(origin);
         let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
         let Some(user) = active_user else {
-            return audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await;
+            return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
+                .await;
         };
-        if self.limits.count_mail(tenant, email_key).await.is_err() {
+        if self.limits.check_mail_rate(tenant, normalized_email).await.is_err() {
             tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
-            return audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await;
+            return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
+                .await;
         }
-        self.queue(tenant, user, mail_id, email_key, &actor, event).await
+        self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
     }
 
     /// Queues the mail, stores the link and records the request, in one transaction.
@@ -104,17 +117,18 @@ impl ResetHandler {
         tenant: TenantId,
         user: SubjectId,
         mail_id: Uuid,
-        email_key: &str,
+        normalized_email: &str,
         actor: &Actor,
         event: Event,
     ) -> Result<()> {
         let (link, token) = Link::new(Purpose::PasswordReset, tenant, user)?;
         let mut tx = self.db.begin(tenant).await?;
-        // A change of the address waits for this row lock and then invalidates the link, or this
-        // transaction waits for the change and then reads the new address.
+        // If this transaction locks the row first, a concurrent change of the email waits, and its
+        // trigger then invalidates the link. If the change is first, the row has the new email, and
+        // no mail is queued.
         let row = users::store::lock(&mut tx, tenant, user).await?;
         audit::record(&mut tx, actor, event).await?;
-        if email::normalized(&row.email) == email_key {
+        if email::normalized(&row.email) == normalized_email {
             let slug = tenants::store::get(&mut tx, tenant).await?.slug;
             let content = Mail {
                 to: row.email,
@@ -123,7 +137,8 @@ impl ResetHandler {
             };
             let cipher = tx.cipher(tenant)?;
             if !outbox::queue(&mut tx, &cipher, mail_id, Kind::PasswordReset, &content).await? {
-                // The mail was queued before. The rollback removes the second event.
+                // An earlier run already queued this mail. Dropping `tx` rolls back, so the event
+                // is not recorded twice.
                 return Ok(());
             }
             store::set_link(&mut tx, &link).await?;
@@ -131,19 +146,19 @@ impl ResetHandler {
         tx.commit_without_waiting().await
     }
 
-    /// The text of the mail. The text names the tenant by its slug. The text does not contain the
-    /// tenant's name, which is free text of the person who registered the tenant: the address may
-    /// belong to anybody.
+    /// The text of the mail, with the tenant's slug. The text does not contain the tenant's name.
+    /// Anybody can register a tenant with any text as its name, and could then send mails with this
+    /// text to a stranger's address.
     fn text(&self, tenant_slug: &str, token: &SecretString) -> String {
         let token = token.expose_secret();
-        let link = match &self.page_url {
+        let url_or_token = match &self.page_url {
             Some(url) => url.replace(TOKEN_PLACEHOLDER, token),
             None => token.to_owned(),
         };
         let minutes = Purpose::PasswordReset.lifetime().as_secs() / 60;
         format!(
             "Somebody has asked for a new password for your account at {tenant_slug}.\n\n\
-             If it was you, choose a new password here:\n\n{link}\n\n\
+             If it was you, choose a new password here:\n\n{url_or_token}\n\n\
              This works once, and for {minutes} minutes. If it was not you, ignore this mail: \
              nothing has changed.\n"
         )

@@ -128,7 +128,8 @@ impl MailQueue {
     /// `charged_tenant`.
     ///
     /// # Errors
-    /// `OVERLOADED` when too many requests wait; UNAVAILABLE when Postgres is unavailable.
+    /// `OVERLOADED` when too many requests wait, or when the share of connections is used up;
+    /// UNAVAILABLE when Postgres is unavailable.
     pub async fn queue_reset_request(
         &self,
         charged_tenant: TenantId,
@@ -276,7 +277,7 @@ impl Worker {
         } else {
             let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
             let is_first = row.attempts == 1;
-            if is_first && notice.count(&self.limits, row.tenant).await.is_err() {
+            if is_first && notice.check_rate(&self.limits, row.tenant).await.is_err() {
                 let (tenant, user) = (row.tenant, notice.user);
                 tracing::info!(%tenant, %user, "a notice was not sent because of the rate limit");
                 return Ok(None);

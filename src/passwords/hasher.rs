@@ -446,7 +446,8 @@ mod tests {
         }
     }
 
-    /// N12: a job computes no hash if the call was cancelled while the job waited.
+    /// N12: a job computes no hash if the call was cancelled while the job waited. The job's place
+    /// in the queue is free again.
     #[tokio::test]
     async fn a_waiting_job_is_removed_when_its_call_is_cancelled() {
         let hasher = hasher(1);

@@ -36,11 +36,12 @@ const ROLE_READ_PERMISSION: &str = "role:read";
 impl Permissions {
     /// Decides, and explains the decision. If `session` is given and is not live, returns
     /// `TokenInvalid` without an explanation, so that the caller learns nothing about the subject
-    /// of an invalid token.
-    pub(super) async fn explain(
+    /// of an invalid token. Returns `NotGranted` without an explanation when the tenant does not
+    /// exist.
+    pub(super) async fn decide_and_explain(
         &self,
         caller: &Caller,
-        user: SubjectId,
+        subject: SubjectId,
         session: Option<SessionId>,
         permission: &Permission<'_>,
         requested: &Scope,
@@ -51,20 +52,29 @@ impl Permissions {
         let max_roles =
             if caller.standing().holds(ROLE_READ_PERMISSION) { MAX_NEAR_MISSES } else { 0 };
         let max_roles = i64::try_from(max_roles).unwrap_or_default();
-        let (tenant, covering) = (caller.tenant(), permission.covering_texts());
-        let rows =
-            store::explanation_rows(&self.db, tenant, user, session, &covering, max_roles).await?;
+        let tenant = caller.tenant();
+        let covering_permissions = permission.covering_permissions();
+        let rows = store::explanation_rows(
+            &self.db,
+            tenant,
+            subject,
+            session,
+            &covering_permissions,
+            max_roles,
+        )
+        .await?;
         let Some(rows) = rows else { return Ok((DecisionReason::NotGranted, None)) };
         self.engine.feed.record_snapshot(rows.xmax);
         if session.is_some() && !rows.session_live {
             return Ok((DecisionReason::TokenInvalid, None));
         }
-        let (reason, explanation) = explain(rows, tenant, permission, requested).await;
+        let (reason, explanation) = decide_from_rows(rows, tenant, permission, requested).await;
         Ok((reason, Some(explanation)))
     }
 }
 
-async fn explain(
+/// Decides from the rows, and explains the decision with the same rows.
+async fn decide_from_rows(
     rows: ExplanationRows,
     tenant: TenantId,
     permission: &Permission<'_>,
@@ -73,18 +83,18 @@ async fn explain(
     let subject_state = subject_state(&rows).into();
     // Read the clock once: all assignments are compared with the same time.
     let now = clock::now().unix_timestamp();
-    let (tenant_active, user) = (rows.tenant_active, rows.user);
+    let (tenant_active, user_standing) = (rows.tenant_active, rows.user);
     let mut grouped = GroupedAssignments::default();
     let mut pace = Pace::new();
     for row in rows.assignments {
         grouped.add(row.parse_scope(tenant), now, requested);
         pace.pause().await;
     }
-    // One assignment is enough for the decision: an assignment that applies, or else one whose
-    // scope does not match.
+    // One assignment is enough for the decision: an assignment that applies, or else an assignment
+    // whose scope does not match.
     let out_of_scope = grouped.out_of_scope.first().map(|(_, row)| row);
     let deciding_assignment = grouped.applying.as_ref().or(out_of_scope);
-    let standing = standing_with(tenant_active, user, deciding_assignment);
+    let standing = standing_for_decision(tenant_active, user_standing, deciding_assignment);
     let reason = decide(Some(&standing), permission, requested);
     if reason == DecisionReason::Granted {
         let granted_by = grouped.applying.map(to_explained_assignment);
@@ -114,8 +124,8 @@ struct GroupedAssignments {
 }
 
 impl GroupedAssignments {
-    /// Adds an assignment to its group. `row` is `None` when the scope can't be read; such an
-    /// assignment does not apply.
+    /// Adds an assignment to its group. `row` is `None` when the scope can't be parsed. Then the
+    /// assignment does not apply and is in no group.
     fn add(&mut self, row: Option<AssignmentRow>, now: i64, requested: &Scope) {
         let Some(row) = row else { return };
         if row.expires_at.is_some_and(|expiry| expiry <= now) {
@@ -130,7 +140,7 @@ impl GroupedAssignments {
     }
 }
 
-/// The first [`MAX_NEAR_MISSES`] rows, ordered by a key.
+/// Sorts the rows, nearest first (smallest key), and keeps at most [`MAX_NEAR_MISSES`].
 fn near_misses<T, K: Ord>(mut rows: Vec<T>, key: impl FnMut(&T) -> K) -> impl Iterator<Item = T> {
     rows.sort_by_key(key);
     rows.into_iter().take(MAX_NEAR_MISSES)
@@ -145,8 +155,9 @@ fn subject_state(rows: &ExplanationRows) -> SubjectState {
     }
 }
 
-/// The part of the standing that the decision depends on.
-fn standing_with(
+/// Builds a standing that contains only the deciding assignment. The fields that [`decide`] does
+/// not read have dummy values.
+fn standing_for_decision(
     tenant_active: bool,
     user: UserStanding,
     assignment: Option<&AssignmentRow>,

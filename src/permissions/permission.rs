@@ -53,15 +53,15 @@ impl<'a> Permission<'a> {
     /// The resource and the action of each permission that covers this permission, from the most
     /// specific to `*:*`.
     #[must_use]
-    pub fn covering(&self) -> [(&'a str, &'a str); 4] {
+    pub fn covering_parts(&self) -> [(&'a str, &'a str); 4] {
         let Self { resource, action, .. } = *self;
         [(resource, action), (resource, "*"), ("*", action), ("*", "*")]
     }
 
     /// The permissions that cover this permission, from the most specific to `*:*`.
     #[must_use]
-    pub fn covering_texts(&self) -> [String; 4] {
-        self.covering().map(|(resource, action)| format!("{resource}:{action}"))
+    pub fn covering_permissions(&self) -> [String; 4] {
+        self.covering_parts().map(|(resource, action)| format!("{resource}:{action}"))
     }
 
     /// Whether a holder of this permission also holds `other`. Both may have wildcards. A `*`
@@ -127,15 +127,15 @@ mod tests {
         assert!(!covers("users:read", "users:*") && !covers("users:*", "*:*"));
     }
 
-    /// F03: [`Permission::covering`] and [`Permission::covers`] agree.
+    /// F03: [`Permission::covering_permissions`] and [`Permission::covers`] agree.
     #[test]
-    fn covering_texts_are_exactly_the_permissions_that_cover() {
+    fn covering_permissions_and_covers_agree() {
         let parts = ["a", "b", "a.b", "*"];
         let requested = Permission::parse("a:b").expect("the permission is valid");
         for held in parts.iter().flat_map(|r| parts.map(|action| format!("{r}:{action}"))) {
             let parsed = Permission::parse(&held).expect("the permission is valid");
             let covers = parsed.covers(&requested);
-            assert_eq!(requested.covering_texts().contains(&held), covers, "{held}");
+            assert_eq!(requested.covering_permissions().contains(&held), covers, "{held}");
         }
     }
 }

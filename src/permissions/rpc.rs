@@ -121,9 +121,14 @@ impl Permissions {
         };
         if request.explain {
             let session = subject.token.map(|authenticated| authenticated.token.session);
-            let explanation =
-                self.explain(subject.caller, subject.user, session, &permission, &requested);
-            return Box::pin(explanation).await;
+            let decision = self.decide_and_explain(
+                subject.caller,
+                subject.user,
+                session,
+                &permission,
+                &requested,
+            );
+            return Box::pin(decision).await;
         }
         let reason = self.decide_only(subject, &permission, &requested, consistency).await?;
         Ok((reason, None))

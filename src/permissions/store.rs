@@ -299,8 +299,8 @@ pub struct MissingRoleRow {
 }
 
 /// Reads the rows that explain a decision, in one round trip. Returns `None` when the tenant does
-/// not exist. `covering` has all permissions that cover the requested permission. `max_roles` is
-/// the maximum number of missing roles.
+/// not exist. `covering_permissions` has all permissions that cover the requested permission.
+/// `max_roles` is the maximum number of missing roles.
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
@@ -309,7 +309,7 @@ pub async fn explanation_rows(
     tenant: TenantId,
     user: SubjectId,
     session: Option<SessionId>,
-    covering: &[String],
+    covering_permissions: &[String],
     max_roles: i64,
 ) -> Result<Option<ExplanationRows>> {
     let row = sqlx::query!(
@@ -324,7 +324,7 @@ pub async fn explanation_rows(
         tenant.0,
         user.0,
         session.map(|id| id.0),
-        covering,
+        covering_permissions,
         max_roles,
     )
     .fetch_optional(db.statement_in_share(tenant).await?);

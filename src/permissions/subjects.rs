@@ -35,10 +35,11 @@ impl Permissions {
         if let Some(read) = page.next_read(ROWS_PER_READ) {
             let max_examined = read.limit.max(ASSIGNMENTS_PER_PAGE);
             let mut tx = self.db.begin_without_cipher(tenant).await?;
-            let covering = permission.covering_texts();
+            let covering_permissions = permission.covering_permissions();
             let after = read.after_id();
             let holders =
-                holders::next_batch(&mut tx, tenant, &covering, after, max_examined).await?;
+                holders::next_batch(&mut tx, tenant, &covering_permissions, after, max_examined)
+                    .await?;
             let to_subject = |row: HolderRow| Ok(to_subject(tenant, row, &requested));
             page.add_rows(holders, |row| Position::by_id(row.user_id), to_subject).await?;
         }

@@ -117,7 +117,7 @@ impl Stream {
             // While the feed is not fresh, the check is left out, because each stream would need a
             // query. If that lasts too long, the hub ends the streams.
             if self.feed.is_fresh() {
-                self.admission.renew().await?;
+                self.admission.recheck().await?;
             }
             match message {
                 Ok(Ok(message)) if message.for_clients || self.lost_messages => {

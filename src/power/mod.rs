@@ -1,9 +1,11 @@
-//! Power over others: the permissions that a caller must hold to give, take or use the permissions
-//! of another subject.
+//! Prevents privilege escalation: a caller gives rights, takes rights, or gets a way to sign in as
+//! another subject, only if the caller holds at least the same level and permissions. To give
+//! rights or to get a way to sign in, the caller must also hold them for at least as long.
 //!
 //! [`rule`] is the rule, without any I/O. [`store`] reads the input of the rule in the transaction
-//! of the operation. [`crate::gate::WriteCaller`] applies the rule: a handler of a method whose policy
-//! has a `power` gets its caller only from a `WriteCaller`.
+//! of the operation. [`crate::gate::WriteCaller`] applies the rule: a handler of a method that
+//! requires a permission and writes (its policy sets `power`) gets its caller only from a
+//! `WriteCaller`.
 
 pub mod rule;
 pub mod store;

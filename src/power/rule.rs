@@ -100,8 +100,8 @@ impl<'a> Rights<'a> {
     /// Returns `PERMISSION_DENIED` when the actor does not hold the permission now.
     pub fn permission(&self, text: &str) -> Result<End> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
-        let covering = permission.covering();
-        let ends = covering.iter().filter_map(|key| self.permissions.get(key));
+        let covering_parts = permission.covering_parts();
+        let ends = covering_parts.iter().filter_map(|key| self.permissions.get(key));
         ends.max().copied().ok_or_else(not_held)
     }
 }

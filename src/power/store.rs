@@ -45,11 +45,12 @@ pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: SubjectId) -
 /// Returns `NOT_FOUND` when the tenant does not exist.
 pub async fn caller(
     tx: &mut TenantTx,
-    home: TenantId,
+    own_tenant: TenantId,
     caller: SubjectId,
     session: SessionId,
 ) -> Result<(Standing, bool)> {
-    let standing = permissions::standing_in_transaction(tx, home, caller, Some(session)).await?;
+    let standing =
+        permissions::standing_in_transaction(tx, own_tenant, caller, Some(session)).await?;
     standing.ok_or_else(Error::not_found)
 }
 

@@ -185,7 +185,7 @@ mod tests {
         StructReader { field: "scope", is_stored }.number(value)
     }
 
-    /// N01
+    /// N01.
     #[test]
     fn a_number_is_stored_exactly_or_refused() {
         for exact in [0.0, 1.0, -1.0, 0.1, 0.418_172_151_370_759_47, f64::MIN_POSITIVE, 5e-324] {
@@ -210,7 +210,7 @@ mod tests {
         [("a".to_owned(), inner)].into_iter().collect()
     }
 
-    /// N02
+    /// N02: a deeper value in a request is refused, and a deeper stored value is shortened.
     #[test]
     fn depth_is_bounded_in_both_directions() {
         let objects = |depth| nested(depth, |inner| json!({ "a": inner }));
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// N01
+    /// N01: a stored value that cannot be read is no error.
     #[test]
     fn unreadable_json_is_none() {
         let read =

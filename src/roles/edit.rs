@@ -156,7 +156,7 @@ fn refuse_system_role_name(name: &str) -> Result<()> {
 /// Refuses the level `PLATFORM_ADMIN` outside the platform tenant, even for platform staff who work
 /// in another tenant.
 fn refuse_platform_level(caller: &Caller, level: i16) -> Result<()> {
-    let in_platform = caller.is_platform() && caller.tenant() == caller.home();
+    let in_platform = caller.is_platform() && caller.tenant() == caller.own_tenant();
     if level >= RoleLevel::PlatformAdmin as i16 && !in_platform {
         return Err(Error::field(
             "level",

@@ -67,6 +67,6 @@ impl ServiceAccounts {
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
         let event = roles::audited::with_deleted_assignments(event, &assignments);
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

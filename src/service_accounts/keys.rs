@@ -114,7 +114,7 @@ impl ServiceAccounts {
         };
         let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
         let event = event.detail("api_key_id", key.to_string());
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended).await
     }
 }
 

@@ -13,5 +13,5 @@ pub struct ServiceAccounts {
     pub db: Db,
     pub pages: Pages,
     /// The session cache. The revocation or deletion of keys invalidates its entries.
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
 }

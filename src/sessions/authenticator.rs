@@ -27,7 +27,7 @@ pub struct Authenticator {
     /// The change feed. It knows whether the in-memory caches are fresh enough to be used.
     pub feed: Feed,
     pub engine: Engine,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     pub db: Db,
 }
 
@@ -126,7 +126,7 @@ impl Authenticator {
         // An entry in Redis may be older than the time at which this replica began to follow the
         // feed. Then the replica may have missed the end of the session.
         if self.feed.has_followed_for(MAX_STALENESS) && cached_standing().is_some() {
-            match self.cache.lookup(tenant, session, user).await {
+            match self.session_cache.lookup(tenant, session, user).await {
                 // Read the standing again: the cache may have evicted it during the call to Redis.
                 Lookup::Live(until) => {
                     if let Some(standing) = cached_standing() {
@@ -141,7 +141,7 @@ impl Authenticator {
         let Some(state) = state.filter(|state| state.session_live) else { return Ok(None) };
         if let Some(ticket) = ticket.filter(|_| state.standing.is_active()) {
             let seconds_left = claims.exp - clock::now().unix_timestamp();
-            self.cache.fill(ticket, seconds_left).await;
+            self.session_cache.fill(ticket, seconds_left).await;
         }
         Ok(self.remember(digest, token, state.standing))
     }

@@ -23,5 +23,5 @@ pub use verified::{VerifiedToken, VerifiedTokens};
 pub struct Sessions {
     pub db: Db,
     pub pages: Pages,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
 }

@@ -28,7 +28,7 @@ impl Sessions {
             let event = Event::new(EventKind::SessionRevoked).target(session.0);
             event.detail("user_id", revoked.user.to_string())
         });
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended).await
     }
 
     /// Revokes all live sessions of `requested_user`, or of the caller when it is `None`. Returns
@@ -49,6 +49,6 @@ impl Sessions {
         let (count, ended) = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
         let event = (count > 0)
             .then(|| Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count));
-        Ok((count, self.cache.finish(tx, &caller.actor(), event, ended).await?))
+        Ok((count, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
     }
 }

@@ -69,7 +69,7 @@ impl SignIns {
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             let actor = Actor::anonymous(origin);
-            audit::record_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
+            audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (key.account_id, SessionId(key.key_id.0));

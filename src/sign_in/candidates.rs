@@ -44,24 +44,26 @@ impl SignIns {
         &self,
         named: &NamedTenant,
         charged_tenant: TenantId,
-        email_key: &str,
+        normalized_email: &str,
         origin: &Origin,
     ) -> Result<Accounts> {
         if matches!(named, NamedTenant::Absent) {
-            return self.accounts_by_email(email_key, origin).await;
+            return self.accounts_by_email(normalized_email, origin).await;
         }
         self.limits.count_for_tenant(RateClass::SignIn, charged_tenant).await?;
-        let guess = self.limits.guess(charged_tenant, email_key, origin.ip).await?;
+        let guess = self.limits.guess(charged_tenant, normalized_email, origin.ip).await?;
         let tenant = named.known().map(|tenant| tenant.id);
         Ok(Accounts { candidates: vec![Account { tenant, ..Account::default() }], guess })
     }
 
-    async fn accounts_by_email(&self, email_key: &str, origin: &Origin) -> Result<Accounts> {
+    async fn accounts_by_email(&self, normalized_email: &str, origin: &Origin) -> Result<Accounts> {
         let only_verified_emails = named_tenant::only_verified_emails(self.tenantless_sign_in)?;
-        let guess = self.limits.guess(TenantId::UNKNOWN, email_key, origin.ip).await?;
+        let guess = self.limits.guess(TenantId::UNKNOWN, normalized_email, origin.ip).await?;
         let mut candidates = Vec::new();
-        for tenant in tenants::find_by_email(&self.db, email_key, only_verified_emails).await? {
-            candidates.push(self.candidate_without_tenant(tenant, email_key, origin).await);
+        for tenant in
+            tenants::find_by_email(&self.db, normalized_email, only_verified_emails).await?
+        {
+            candidates.push(self.candidate_without_tenant(tenant, normalized_email, origin).await);
         }
         for _ in candidates.len()..CANDIDATES as usize {
             candidates.push(Account::default());
@@ -76,13 +78,13 @@ impl SignIns {
     async fn candidate_without_tenant(
         &self,
         tenant: TenantId,
-        email_key: &str,
+        normalized_email: &str,
         origin: &Origin,
     ) -> Account {
         if self.limits.count_for_unnamed_tenant(RateClass::SignIn, tenant).await.is_err() {
             return Account::default();
         }
-        match self.limits.guess_without_tenant(tenant, email_key, origin.ip).await {
+        match self.limits.guess_without_tenant(tenant, normalized_email, origin.ip).await {
             Ok(guess) => Account { tenant: Some(tenant), guess: Some(guess), user: None },
             Err(_) => Account::default(),
         }

@@ -65,7 +65,7 @@ impl SignIns {
         message: &LoginRequest,
         cancellation: &Cancellation,
     ) -> Result<UnsignedTokens> {
-        let email_key = email::normalized(&message.email);
+        let normalized_email = email::normalized(&message.email);
         let slug = &message.organization_slug;
         let tenant = self.tenant_to_sign_in(named, slug, origin).await?;
         let charged_tenant = named_tenant::charged_tenant(&self.limits, &tenant, origin.ip);
@@ -73,10 +73,11 @@ impl SignIns {
         let password = &PresentedPassword::new(&message.password);
         sign_in.reserve(owner, password, candidates::account_count(&tenant))?;
         let mut slot = self.hasher.take_slot(owner)?;
-        let mut accounts = self.find_accounts(&tenant, charged_tenant, &email_key, origin).await?;
+        let mut accounts =
+            self.find_accounts(&tenant, charged_tenant, &normalized_email, origin).await?;
         let input = AttemptInput {
             charged_tenant,
-            email_key: &email_key,
+            normalized_email: &normalized_email,
             password,
             device_name: &message.device_name,
             origin,
@@ -147,7 +148,7 @@ impl SignIns {
         for (account_index, account) in accounts.candidates.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
             let candidate =
-                password::candidate(&self.db, input.charged_tenant, tenant, input.email_key)
+                password::candidate(&self.db, input.charged_tenant, tenant, input.normalized_email)
                     .await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
             let active_candidate = candidate.filter(|candidate| candidate.active);
@@ -183,7 +184,7 @@ impl SignIns {
         // The session is cached because its first use follows soon. Look up the cache before
         // opening the session: if a concurrent change ends the session, the ticket becomes invalid
         // and nothing is cached.
-        let lookup = self.cache.lookup(tenant, session, user).await;
+        let lookup = self.session_cache.lookup(tenant, session, user).await;
         let new_session = NewSession {
             tenant,
             user,
@@ -199,7 +200,7 @@ impl SignIns {
             open::open(&self.db, &self.keyring, self.lifetimes, new_session).await?;
         if let (Some(unsigned_tokens), Lookup::Unknown(ticket)) = (&unsigned_tokens, lookup) {
             let lifetime = unsigned_tokens.access_expires_at - unsigned_tokens.issued_at;
-            self.cache.fill(ticket, lifetime.whole_seconds()).await;
+            self.session_cache.fill(ticket, lifetime.whole_seconds()).await;
         }
         Ok(unsigned_tokens)
     }
@@ -218,7 +219,8 @@ impl SignIns {
                 event = event.target(user.0);
             }
             let actor = Actor::anonymous(input.origin);
-            audit::record_in_share(&self.db, input.charged_tenant, tenant, &actor, event).await?;
+            audit::record_alone_in_share(&self.db, input.charged_tenant, tenant, &actor, event)
+                .await?;
         }
         Ok(())
     }
@@ -229,7 +231,7 @@ impl SignIns {
 struct AttemptInput<'a> {
     /// The tenant whose limits this sign-in counts against.
     charged_tenant: TenantId,
-    email_key: &'a str,
+    normalized_email: &'a str,
     password: &'a PresentedPassword,
     device_name: &'a str,
     origin: &'a Origin,

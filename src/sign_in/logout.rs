@@ -17,7 +17,7 @@ impl SignIns {
     /// # Errors
     /// `NOT_FOUND` when the caller has no such session.
     pub async fn logout(&self, caller: &Caller, requested_session: &str) -> Result<String> {
-        let (tenant, user) = (caller.home(), caller.user());
+        let (tenant, user) = (caller.own_tenant(), caller.user());
         let session = SessionId::parse_optional("session_id", requested_session)?
             .unwrap_or_else(|| caller.session());
         let mut tx = self.db.begin(tenant).await?;
@@ -26,6 +26,6 @@ impl SignIns {
         let (revoked, ended) = result.ok_or_else(Error::not_found)?;
         let event = Event::new(EventKind::SignedOut).target(session.0);
         let event = revoked.was_live.then_some(event);
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

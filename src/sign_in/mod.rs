@@ -31,7 +31,7 @@ pub use failure_timing::{FailureTiming, SignInAttempt};
 #[derive(Clone)]
 pub struct SignIns {
     pub db: Db,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     pub authenticator: Authenticator,
     pub keyring: Arc<Keyring>,
     pub hasher: Hasher,

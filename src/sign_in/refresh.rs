@@ -94,7 +94,7 @@ impl SignIns {
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a refresh token was reused");
             self.db.wait_for_caches().await;
-            self.cache.forget(EndedSessions::in_tenant(tenant)).await;
+            self.session_cache.forget(EndedSessions::in_tenant(tenant)).await;
         }
         if row.outcome == "ended" {
             self.record_refusal(claims, origin).await;

@@ -8,7 +8,7 @@ use crate::{
 
 impl SignIns {
     pub async fn who_am_i(&self, caller: &Caller) -> Result<WhoAmIResponse> {
-        let (tenant, subject) = (caller.home(), caller.user());
+        let (tenant, subject) = (caller.own_tenant(), caller.user());
         let standing = caller.standing();
         let mut tx = self.db.begin(tenant).await?;
         let (user, service_account) = match caller.subject_type() {

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-/// The name of a code (gRPC, `Status codes and their use`).
+/// The name of a code (gRPC, "Status codes and their use in gRPC").
 pub(super) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

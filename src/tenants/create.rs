@@ -26,7 +26,7 @@ impl Tenants {
         message: CreateTenantRequest,
     ) -> Result<CreateTenantResponse> {
         let key = Key {
-            tenant: write_caller.home(),
+            tenant: write_caller.own_tenant(),
             actor: Some(write_caller.user()),
             method: "CreateTenant",
             request_id: &message.request_id,
@@ -36,7 +36,7 @@ impl Tenants {
             message.settings.as_ref().map(|s| json::object("settings", s)).transpose()?;
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let tx = self.db.begin(write_caller.home()).await?;
+        let tx = self.db.begin(write_caller.own_tenant()).await?;
         idempotency::once(tx, &key, async |tx| {
             let opens_registration = settings.as_ref().is_some_and(settings::opens_registration);
             let caller = admit(tx, write_caller, opens_registration).await?;
@@ -55,7 +55,7 @@ impl Tenants {
                 audited::with_tenant(Event::new(EventKind::TenantCreated).target(id.0), &row);
             let consistency_token = audit::record_with_token(tx, &caller.actor(), event).await?;
             // The response is stored in the caller's tenant.
-            tx.switch_tenant(write_caller.home()).await?;
+            tx.switch_tenant(write_caller.own_tenant()).await?;
             Ok((id.0, CreateTenantResponse { tenant: Some(row.into()), consistency_token }))
         })
         .await
@@ -70,12 +70,12 @@ async fn admit<'a>(
     opens_registration: bool,
 ) -> Result<&'a Caller> {
     if !opens_registration {
-        return write_caller.authorize_write(tx, write_caller.home()).await;
+        return write_caller.authorize_write(tx, write_caller.own_tenant()).await;
     }
     let system::SystemRole { level, permissions, .. } = system::SELF_REGISTRATION_ROLE;
     let permissions: Vec<_> = permissions.iter().map(|p| (*p).to_owned()).collect();
     let role = RoleGrant { level: level as i16, permissions: &permissions, is_system: true };
-    write_caller.authorize_default_role(tx, write_caller.home(), Some(role)).await
+    write_caller.authorize_default_role(tx, write_caller.own_tenant(), Some(role)).await
 }
 
 /// The slug of a new tenant: the requested slug, or a slug derived from the name when no slug is

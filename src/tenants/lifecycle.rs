@@ -31,7 +31,7 @@ impl Tenants {
         if state == TenantState::Suspended {
             let (row, ended) = store::suspend(&mut tx, row).await?;
             let event = event_of(EventKind::TenantSuspended);
-            Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
+            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
         } else {
             let row = store::reactivate(&mut tx, row).await?;
             let event = event_of(EventKind::TenantReactivated);
@@ -54,7 +54,7 @@ impl Tenants {
         let event = audited::with_name(event, &row);
         audit::record(&mut tx, &caller.actor(), event).await?;
         let ended = store::delete(&mut tx, tenant.id).await?;
-        self.cache.finish(tx, &caller.actor(), None::<Event>, ended).await
+        self.session_cache.finish(tx, &caller.actor(), None::<Event>, ended).await
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{api::paging::Pages, db::Db, passwords::PasswordPolicy, sessions::Ses
 pub struct Tenants {
     pub db: Db,
     pub pages: Pages,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     /// The server's password policy. A tenant's settings can only make it stricter.
     pub password_policy: PasswordPolicy,
 }

@@ -47,7 +47,7 @@ impl Tenants {
         let mut page = self.pages.begin(caller.page_caller(), message)?;
         let state = filter.enum_value("state").map(|state: v1::TenantState| state.into());
         let slug = filter.like("slug");
-        let mut tx = self.db.begin(caller.home()).await?;
+        let mut tx = self.db.begin(caller.own_tenant()).await?;
         store::list(&mut tx, state, slug.as_deref(), &filter, &mut page).await?;
         let event = Event::across_tenants("/tenantry.v1.TenantService/ListTenants");
         audit::record(&mut tx, &caller.actor(), event).await?;

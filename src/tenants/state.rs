@@ -6,8 +6,8 @@ use crate::proto::v1;
 
 /// The state of a tenant.
 ///
-/// The column has a check constraint, so any other text is a defect: the statement that reads it
-/// fails with INTERNAL.
+/// The column has a check constraint, so any other text is a defect: the statement that reads the
+/// text fails with INTERNAL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_text_is_an_error() {
+    fn only_the_texts_of_as_str_are_parsed() {
         for state in [TenantState::Active, TenantState::Suspended] {
             let text = format!("\"{}\"", state.as_str());
             assert_eq!(serde_json::from_str::<TenantState>(&text).ok(), Some(state));

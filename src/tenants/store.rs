@@ -203,10 +203,10 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
 /// Returns UNAVAILABLE when Postgres is unavailable.
 pub async fn find_by_email(
     db: &Db,
-    email_key: &str,
+    normalized_email: &str,
     only_verified_emails: bool,
 ) -> Result<Vec<TenantId>> {
-    let email_lookup = email::blind_index(&*db.common_cipher()?, email_key);
+    let email_lookup = email::blind_index(&*db.common_cipher()?, normalized_email);
     let tenants = sqlx::query_scalar!(
         r#"select tenant_id as "tenant_id!: TenantId" from sign_in_tenants($1, $2)"#,
         email_lookup.as_slice(),

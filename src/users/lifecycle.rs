@@ -38,7 +38,7 @@ impl Users {
             admins.check_after_change(&mut tx).await?;
             let event = Event::new(EventKind::UserDisabled).target(user.0);
             let event = event.detail("sessions_revoked", count);
-            Ok((row, self.cache.finish(tx, &caller.actor(), event, ended).await?))
+            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
         } else {
             let row = store::enable(&mut tx, row).await?;
             let event = Event::new(EventKind::UserEnabled).target(user.0);
@@ -65,6 +65,6 @@ impl Users {
         let event = Event::new(EventKind::UserDeleted).target(user.0);
         let event = event.detail("sessions_revoked", count);
         let event = roles::audited::with_deleted_assignments(event, &assignments);
-        self.cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended).await
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 pub struct Users {
     pub db: Db,
     pub pages: Pages,
-    pub cache: SessionCache,
+    pub session_cache: SessionCache,
     pub hasher: Hasher,
     /// Delays the responses to calls with a wrong current password.
     pub failure_timing: Arc<FailureTiming>,

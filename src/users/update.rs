@@ -87,7 +87,7 @@ impl Users {
         caller: &Caller,
         password: &str,
     ) -> Result<String> {
-        let (tenant, user) = (caller.home(), caller.user());
+        let (tenant, user) = (caller.own_tenant(), caller.user());
         self.limits.count_for_network(RateClass::SignIn, caller.origin().ip).await?;
         self.limits.count_for_tenant(RateClass::SignIn, tenant).await?;
         let owner = WorkOwner::new(tenant, caller.origin().ip);
@@ -104,11 +104,11 @@ impl Users {
             let stored_hash = password::get(&mut tx, tenant, user).await?;
             // The connection returns to the pool before the password is hashed.
             drop(tx);
-            let (caller, email_key) = (&caller, &email::normalized(&row.email));
+            let (caller, normalized_email) = (&caller, &email::normalized(&row.email));
             let password = &password;
             let attempt = Attempt {
                 caller,
-                email_key,
+                normalized_email,
                 password,
                 kept: stored_hash,
                 failed: WRONG_PASSWORD_EVENT,
@@ -158,13 +158,13 @@ impl Users {
 
 /// Checks that the stored password hash is still the verified hash.
 async fn check_unchanged(tx: &mut TenantTx, caller: &Caller, verified_hash: &str) -> Result<()> {
-    let stored_hash = password::get(tx, caller.home(), caller.user()).await?;
+    let stored_hash = password::get(tx, caller.own_tenant(), caller.user()).await?;
     if stored_hash.as_deref() == Some(verified_hash) { Ok(()) } else { Err(invalid_credentials()) }
 }
 
 /// Checks that the caller's session was opened within [`MAX_SIGN_IN_AGE`].
 async fn check_recent_sign_in(tx: &mut TenantTx, caller: &Caller) -> Result<()> {
-    let (tenant, user, session) = (caller.home(), caller.user(), caller.session());
+    let (tenant, user, session) = (caller.own_tenant(), caller.user(), caller.session());
     if sessions::store::was_opened_within(tx, tenant, session, user, MAX_SIGN_IN_AGE).await? {
         return Ok(());
     }

@@ -43,7 +43,7 @@ async fn create_and_delete_objects(anonymous: &Client, name: &str) {
             admin.users().delete_user(request).await.expect("deleted");
         }
         admin.auth().logout(LogoutRequest::default()).await.expect("signed out");
-        admin.auth().who_am_i(WhoAmIRequest {}).await.expect_err("signed out");
+        admin.auth().who_am_i(WhoAmIRequest {}).await.expect_err("the session has ended");
     }
 }
 

@@ -118,7 +118,8 @@ fn fill_text_fields(message: &mut DynamicMessage) {
     }
 }
 
-/// K01, K02: no log contains a secret or personal data.
+/// K01: the same holds for password hashes, tokens, keys and the database URL.
+/// K02: no sent text adds a field to a log line.
 #[tokio::test]
 async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
     for level in ["info", "debug", "trace"] {

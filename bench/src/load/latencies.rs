@@ -44,9 +44,9 @@ impl Recorder {
 
 /// Latencies and refusals of the calls that all load cores send.
 pub struct Latencies {
-    /// Latencies of the good responses, in nanoseconds.
+    /// Latencies of the expected responses ([`Verdict::Good`]), in nanoseconds.
     good: Option<Histogram<u64>>,
-    /// Number of refused calls.
+    /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
     /// Length of the measurement.
     pub duration: Duration,
@@ -66,17 +66,17 @@ impl Latencies {
         }
     }
 
-    /// Number of good responses.
+    /// Number of expected responses.
     pub fn calls(&self) -> u64 {
         self.good.as_ref().map_or(0, Histogram::len)
     }
 
-    /// Good responses per second.
+    /// Expected responses per second.
     pub fn per_second(&self) -> f64 {
         crate::to_f64(self.calls()) / self.duration.as_secs_f64()
     }
 
-    /// Latency at this quantile of the good responses, in microseconds.
+    /// Latency at this quantile of the expected responses, in microseconds.
     pub fn micros_at(&self, quantile: f64) -> f64 {
         let nanos = self.good.as_ref().map_or(0, |good| good.value_at_quantile(quantile));
         crate::to_f64(nanos) / 1000.0

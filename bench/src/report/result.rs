@@ -52,6 +52,7 @@ impl ScenarioResult {
     /// A result without a target.
     pub fn without_target(name: &'static str) -> Self {
         Self {
+            // The report sets the scenario when the result is added.
             scenario: "",
             name,
             target: None,

@@ -1,4 +1,4 @@
-//! One measurement.
+//! One run: the measured values of one load in one round.
 
 use serde::Serialize;
 
@@ -27,18 +27,19 @@ pub struct Run {
     /// Number of users in the server's database, if it has one.
     pub users: Option<u64>,
     pub round: u64,
-    /// The load mode: `closed 8 × 32`, or `open 1000/s`.
+    /// The load mode. `closed 8 × 32`: a closed loop over 8 connections, with 32 calls in flight on
+    /// each connection. `open 1000/s`: an open loop with 1000 calls per second.
     #[serde(rename = "pace")]
     pub mode: String,
-    /// Number of good responses.
+    /// Number of expected responses ([`Verdict::Good`](crate::load::Verdict::Good)).
     pub calls: u64,
-    /// Number of refusals.
+    /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
     /// Length of the measurement, in seconds.
     pub seconds: f64,
-    /// Good responses per second.
+    /// Expected responses per second.
     pub per_second: f64,
-    /// Median latency, in microseconds.
+    /// Median latency, in microseconds. All latencies are of the expected responses only.
     pub p50: f64,
     /// 90th percentile, in microseconds.
     pub p90: f64,
@@ -52,15 +53,17 @@ pub struct Run {
     pub max: f64,
     /// Pairs of a quantile and its latency, in microseconds.
     pub distribution: Vec<(f64, f64)>,
-    /// Processor time of the server per response (good or refused), in microseconds. If several
-    /// loads ran concurrently, the processor time of all loads is divided by the responses of this
-    /// load.
+    /// Processor time of the server per call (expected or refused), in microseconds. Meaningful
+    /// only when no other load ran at the same time, because the processor time for all loads is
+    /// divided by the number of calls of this load.
     pub cpu_micros: f64,
-    /// The processor time of the server process divided by the elapsed time.
+    /// The processor time of the server process, for all loads, divided by the elapsed time: 1 is
+    /// one full core.
     pub server_cpu: f64,
-    /// Share of the time in which the server's core was busy, with any process.
+    /// Share of the time in which the server's core was busy with any process, from 0 to 1.
     pub server_core: f64,
-    /// Average share of the time in which a load core was busy.
+    /// Share of the time in which the cores of the load generator were busy, from 0 to 1. The
+    /// average of these cores.
     pub load_cores: f64,
     /// Whether the load generator, and not the server, limited a closed loop.
     pub client_bound: bool,
@@ -87,6 +90,7 @@ impl Run {
         let cpu_seconds = usage.server_process.as_secs_f64();
         let server_cpu = cpu_seconds / latencies.duration.as_secs_f64();
         Self {
+            // The report sets the scenario when the run is added.
             scenario: "",
             name: load.calls.name,
             users,
@@ -123,9 +127,9 @@ impl Run {
         self.mode.starts_with("open")
     }
 
-    /// Whether `other` is another round of the same measurement. The rates of open loops may differ
-    /// between rounds.
-    pub fn is_same_measurement(&self, other: &Self) -> bool {
+    /// Whether `other` differs only in the round: the scenario, the calls, the number of users and
+    /// the load mode are the same. The rates of open loops may differ between rounds.
+    pub fn differs_only_in_round(&self, other: &Self) -> bool {
         let key = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
         key(self) == key(other) && (self.is_open() || self.mode == other.mode)
     }

@@ -84,8 +84,8 @@ impl Report {
     pub(super) fn runs_by_measurement(&self) -> Vec<Vec<&Run>> {
         let mut groups: Vec<Vec<&Run>> = Vec::new();
         for run in &self.runs {
-            let has_same_measurement = |group: &&mut Vec<&Run>| run.is_same_measurement(group[0]);
-            match groups.iter_mut().find(has_same_measurement) {
+            let has_other_rounds = |group: &&mut Vec<&Run>| run.differs_only_in_round(group[0]);
+            match groups.iter_mut().find(has_other_rounds) {
                 Some(group) => group.push(run),
                 None => groups.push(vec![run]),
             }

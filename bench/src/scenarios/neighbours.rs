@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Time after which the noisy tenant cancels a call.
 const CANCEL_AFTER: Duration = Duration::from_millis(5);
 
-/// Number of client addresses of the flood of sign-ins (G02).
+/// Number of client addresses of the flood of sign-ins.
 const ADDRESSES: u32 = 1000;
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -129,8 +129,8 @@ fn measure_noisy_loads(
     Ok(())
 }
 
-/// Measures decisions during a flood of one tenant's sign-ins from very many addresses. The flood
-/// exceeds the tenant's rate limit (G02).
+/// G02: measures decisions during a flood of one tenant's sign-ins from very many addresses. The
+/// flood exceeds the tenant's rate limit.
 fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Result<()> {
     let settings = [("RATE_LIMIT_SIGN_IN", "20/1m,60/1m"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
     let server = bench.world.start_server(USERS, &settings)?;

@@ -87,7 +87,7 @@ func TestManyCallsWithAnInvalidTokenRefreshOnce(t *testing.T) {
 	}
 }
 
-// N20
+// N20: the request id of a refresh is the hash of the refresh token.
 func TestTwoProcessesWithTheSameRefreshTokenGetTheSameTokens(t *testing.T) {
 	first := signUp(t)
 	second := &Session{conn: first.conn, auth: first.auth, tenant: first.tenant}

@@ -73,7 +73,7 @@ def test_many_calls_with_an_invalid_token_refresh_once(session):
 
 
 def test_two_processes_with_the_same_refresh_token_get_the_same_tokens(session, channel, slug):
-    """N20"""
+    """N20: the request id of a refresh is the hash of the refresh token."""
     other = Session(channel, slug, "ada@acme.test", PASSWORD)
     refresh_token = session._refresh_request.refresh_token
     tokens = auth_service_pb2.LoginResponse(access_token="invalid", refresh_token=refresh_token)

@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// N20
+    /// N20.
     #[test]
     fn the_request_id_is_the_hash_of_the_refresh_token() {
         let id = request_id(&"abc".into());

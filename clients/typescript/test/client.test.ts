@@ -80,7 +80,7 @@ test("many calls with an invalid token refresh once", async () => {
   assert.equal((await whoAmI(session)).user?.email, email);
 });
 
-// N20
+// N20: the request id of a refresh is the hash of the refresh token.
 test("two processes with the same refresh token get the same tokens", async () => {
   const sent: { refreshToken: string; requestId: string }[] = [];
   const observer: Interceptor = (next) => (request) => {

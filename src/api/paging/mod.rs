@@ -189,10 +189,10 @@ mod tests {
         ))
     }
 
-    fn page_caller(home: u128, user: u128, tenant: u128) -> PageCaller {
+    fn page_caller(own_tenant: u128, user: u128, tenant: u128) -> PageCaller {
         let id = Uuid::from_u128;
         PageCaller {
-            home: TenantId(id(home)),
+            own_tenant: TenantId(id(own_tenant)),
             user: SubjectId(id(user)),
             tenant: TenantId(id(tenant)),
         }

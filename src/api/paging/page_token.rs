@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct PageCaller {
     /// The caller's own tenant.
-    pub home: TenantId,
+    pub own_tenant: TenantId,
     /// The caller's user id.
     pub user: SubjectId,
     /// The tenant that the request works in.
@@ -109,7 +109,7 @@ impl Pages {
 /// The bytes of the request for which a page token is valid.
 fn binding<R: ListRequest>(caller: PageCaller, request: &R) -> Vec<u8> {
     let mut binding = [R::REQUEST_TYPE.as_bytes(), &[0]].concat();
-    for id in [caller.home.0, caller.user.0, caller.tenant.0] {
+    for id in [caller.own_tenant.0, caller.user.0, caller.tenant.0] {
         binding.extend_from_slice(id.as_bytes());
     }
     binding.extend(request.without_page().encode_to_vec());

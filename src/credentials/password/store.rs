@@ -32,13 +32,13 @@ pub async fn candidate(
     db: &Db,
     charged_tenant: TenantId,
     tenant: TenantId,
-    email_key: &str,
+    normalized_email: &str,
 ) -> Result<Option<Candidate>> {
     let cipher = match db.cipher(tenant).await? {
         Some(cipher) => cipher,
         None => db.common_cipher()?,
     };
-    let email_index = email::blind_index(&cipher, email_key);
+    let email_index = email::blind_index(&cipher, normalized_email);
     let row = sqlx::query!(
         r#"
         select user_id as "user_id!: SubjectId", active as "active!", password_hash,

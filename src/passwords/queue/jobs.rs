@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// The number of a job. Later jobs have higher numbers.
+/// The number of a job. A job that is added later has a higher number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::passwords) struct Ticket(pub(super) u64);
 
@@ -46,19 +46,19 @@ impl<J> Jobs<J> {
         })
     }
 
-    /// The next job: whether the job is expensive, and its ticket. The job that has waited longest
-    /// is next. But if the last job (of the owner's tenant) was expensive, a waiting cheap job is
-    /// next. With `may_be_expensive` false, an expensive job is not next.
+    /// The next job of the owner: whether the job is expensive, and its ticket. The job that has
+    /// waited longest is next. But if the last job of the owner's tenant was expensive, a waiting
+    /// cheap job is next. With `may_run_expensive` false, no expensive job is next.
     pub(super) fn next(
         &self,
-        may_be_expensive: bool,
-        last_expensive: bool,
+        may_run_expensive: bool,
+        was_last_job_expensive: bool,
     ) -> Option<(bool, Ticket)> {
         let ticket = |jobs: &VecDeque<WaitingJob<J>>| jobs.front().map(|waiting| waiting.ticket);
         let cheap = ticket(&self.cheap).map(|ticket| (false, ticket));
-        let expensive = ticket(&self.expensive).filter(|_| may_be_expensive);
+        let expensive = ticket(&self.expensive).filter(|_| may_run_expensive);
         match (cheap, expensive.map(|ticket| (true, ticket))) {
-            (Some(cheap), Some(expensive)) if last_expensive || cheap.1 < expensive.1 => {
+            (Some(cheap), Some(expensive)) if was_last_job_expensive || cheap.1 < expensive.1 => {
                 Some(cheap)
             }
             (cheap, None) => cheap,

@@ -1,35 +1,44 @@
 //! The bounded queue of the hashing threads, fair between tenants and between networks. The threads
 //! are in `hasher.rs`.
 //!
+//! The *owner* of a job is a tenant together with a network: the tenant that the call works in, and
+//! the network that the call comes from.
+//!
 //! - **Slots.** An operation takes a slot before it hashes. A tenant gets a slot while the tenant
 //!   holds fewer slots than are free. A network gets a slot while the network holds fewer than
 //!   three times the number of free slots (dynamic thresholds, Choudhury and Hahne 1998). So one
-//!   tenant holds at most half of all slots. One network holds at most three quarters, for any
-//!   number of tenants. Other tenants and networks always find free slots. The jobs of one tenant
-//!   from one network hold at most twice the number of slots that are left to the tenant. So an
-//!   attacker who guesses passwords of a tenant's users leaves slots for the networks of the users.
-//! - **Expensive jobs** run on a part of the threads only. Jobs of other owners and cheap jobs
-//!   of the same tenant overtake expensive jobs. Expensive jobs have no separate limit of slots,
-//!   because the error of such a limit would reveal which user has an expensive hash.
-//! - **Turns.** Start-time fair queueing (Goyal 1996), by tenant and by network. The start of a
-//!   job is the later of two starts: the start of its tenant and the start of its network. The cost
-//!   of the job is added to both starts. So neither a tenant with many networks nor a network with
-//!   many tenants gets more than one share. Among jobs with the same start, the job whose tenant or
-//!   network has used less cost comes first. Idle time gives no credit.
+//!   tenant holds at most half of all slots. One network holds at most three quarters, however many
+//!   tenants it signs in to. Other tenants and networks always find free slots. The number of slots
+//!   that are *left to a tenant* is the number of free slots minus the number of slots that the
+//!   tenant holds. An owner holds at most twice the number of slots that are left to its tenant. So
+//!   an attacker who guesses passwords of a tenant's users leaves slots for the networks of the
+//!   users.
+//! - **Expensive jobs** run on a part of the threads only. When the maximum number of expensive
+//!   jobs runs, other jobs run before the waiting expensive jobs. After an expensive job of a
+//!   tenant, a cheap job of an owner of this tenant is before the owner's expensive jobs. Expensive
+//!   jobs have no separate limit of slots, because the error of such a limit would reveal which
+//!   user has an expensive hash.
+//! - **Turns.** Start-time fair queueing (Goyal 1996), by tenant and by network. The order of the
+//!   jobs follows their start tags. A start tag is a point in the virtual time, in units of cost. A
+//!   tenant and a network each have a start tag, and the start tag of a job is the higher of the
+//!   two. When the job starts, both start tags become the job's start tag plus the job's cost. So
+//!   neither a tenant with many networks nor a network with many tenants gets more than one share
+//!   of the thread time. Among jobs with equal start tags, the job with the lower other start tag
+//!   comes first. Idle time gives no credit.
 
 mod jobs;
-mod share;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::{collections::HashMap, net::IpAddr};
 
 pub(super) use jobs::Ticket;
-pub(super) use share::QueueFull;
+pub(super) use usage::QueueFull;
 
 use crate::{ids::TenantId, limits::WorkOwner};
 use jobs::{Jobs, WaitingJob};
-use share::{Share, Shares, SlotUsage};
+use usage::{SlotCounts, Usage, UsageMap};
 
 /// Limits of the queue, and the threshold of an expensive job.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +57,17 @@ pub(super) struct Queue<J> {
     used_slots: usize,
     /// Number of expensive jobs that run now.
     expensive_running: usize,
-    /// The virtual time of the fair queueing, in units of cost: the start of the last job that
+    /// The virtual time of the fair queueing, in units of cost: the start tag of the last job that
     /// [`Queue::next`] returned. The virtual time never decreases.
     virtual_time: u64,
     /// The ticket of the last job that was added.
     last_ticket: u64,
-    tenants: Shares<TenantId>,
-    networks: Shares<Option<IpAddr>>,
-    /// The shares of each tenant in each network.
-    owners: Shares<WorkOwner>,
+    /// The usage by each tenant.
+    tenants: UsageMap<TenantId>,
+    /// The usage by each network.
+    networks: UsageMap<Option<IpAddr>>,
+    /// The usage by each owner.
+    owners: UsageMap<WorkOwner>,
     /// The waiting jobs, by owner. Owners without waiting jobs have no entry.
     waiting: HashMap<WorkOwner, Jobs<J>>,
 }
@@ -83,31 +94,31 @@ impl<J> Queue<J> {
             expensive_running: 0,
             virtual_time: 0,
             last_ticket: 0,
-            tenants: Shares::default(),
-            networks: Shares::default(),
-            owners: Shares::default(),
+            tenants: UsageMap::default(),
+            networks: UsageMap::default(),
+            owners: UsageMap::default(),
             waiting: HashMap::new(),
         }
     }
 
     /// Checks whether the owner can take a slot.
     pub(super) fn check_slot(&self, owner: WorkOwner) -> Result<(), QueueFull> {
-        let (tenant, network) = self.shares(owner);
-        let usage = SlotUsage {
+        let (tenant, network) = self.tenant_and_network_usage(owner);
+        let counts = SlotCounts {
             free: self.bounds.slots.saturating_sub(self.used_slots),
             of_tenant: tenant.slots,
             of_network: network.slots,
             of_owner: self.owners.get(&owner).slots,
         };
-        usage.check_slot()
+        counts.check_slot()
     }
 
     /// Takes a slot, if [`Queue::check_slot`] allows it.
     pub(super) fn take_slot(&mut self, owner: WorkOwner) -> Result<(), QueueFull> {
         self.check_slot(owner)?;
         self.used_slots += 1;
-        for share in self.shares_mut(owner) {
-            share.slots += 1;
+        for usage in self.all_usages_mut(owner) {
+            usage.slots += 1;
         }
         Ok(())
     }
@@ -115,10 +126,10 @@ impl<J> Queue<J> {
     /// Makes a slot of the owner free again.
     pub(super) fn release_slot(&mut self, owner: WorkOwner) {
         self.used_slots = self.used_slots.saturating_sub(1);
-        for share in self.shares_mut(owner) {
-            share.slots = share.slots.saturating_sub(1);
+        for usage in self.all_usages_mut(owner) {
+            usage.slots = usage.slots.saturating_sub(1);
         }
-        self.remove_unused_shares();
+        self.remove_unused_entries();
     }
 
     /// Number of slots in use.
@@ -157,10 +168,10 @@ impl<J> Queue<J> {
         let JobInfo { owner, expensive } = info;
         let WaitingJob { cost, job, .. } = self.waiting.get_mut(&owner)?.pop(expensive)?;
         self.remove_empty_entry(owner);
-        self.virtual_time = rank.start;
-        for share in self.shares_mut(owner) {
-            share.start = rank.start.saturating_add(cost);
-            share.last_expensive = expensive;
+        self.virtual_time = rank.start_tag;
+        for usage in self.all_usages_mut(owner) {
+            usage.start_tag = rank.start_tag.saturating_add(cost);
+            usage.was_last_job_expensive = expensive;
         }
         self.expensive_running += usize::from(expensive);
         Some(NextJob { job, info })
@@ -174,40 +185,41 @@ impl<J> Queue<J> {
 
     /// The rank of an owner's next job; `None` when no waiting job of the owner may run now.
     fn rank_next_job(&self, owner: WorkOwner, jobs: &Jobs<J>) -> Option<(Rank, JobInfo)> {
-        let (tenant, network) = self.shares(owner);
-        let may_be_expensive = self.expensive_running < self.bounds.max_expensive_running;
-        let (expensive, ticket) = jobs.next(may_be_expensive, tenant.last_expensive)?;
-        // Idle time gives no credit: a start is never before the virtual time.
-        let [tenant_start, network_start] =
-            [tenant, network].map(|share| share.start.max(self.virtual_time));
+        let (tenant, network) = self.tenant_and_network_usage(owner);
+        let may_run_expensive = self.expensive_running < self.bounds.max_expensive_running;
+        let (expensive, ticket) = jobs.next(may_run_expensive, tenant.was_last_job_expensive)?;
+        // Idle time gives no credit: a start tag is never lower than the virtual time.
+        let [tenant_start_tag, network_start_tag] =
+            [tenant, network].map(|usage| usage.start_tag.max(self.virtual_time));
         let rank = Rank {
-            start: tenant_start.max(network_start),
-            expensive_again: expensive && tenant.last_expensive,
-            other_start: tenant_start.min(network_start),
+            start_tag: tenant_start_tag.max(network_start_tag),
+            expensive_again: expensive && tenant.was_last_job_expensive,
+            other_start_tag: tenant_start_tag.min(network_start_tag),
             ticket,
         };
         Some((rank, JobInfo { owner, expensive }))
     }
 
     fn count_job(&mut self, owner: WorkOwner) {
-        for share in self.shares_mut(owner) {
-            share.jobs += 1;
+        for usage in self.all_usages_mut(owner) {
+            usage.jobs += 1;
         }
     }
 
     fn uncount_job(&mut self, owner: WorkOwner) {
-        for share in self.shares_mut(owner) {
-            share.jobs = share.jobs.saturating_sub(1);
+        for usage in self.all_usages_mut(owner) {
+            usage.jobs = usage.jobs.saturating_sub(1);
         }
-        self.remove_unused_shares();
+        self.remove_unused_entries();
     }
 
-    /// The share of the owner's tenant, and the share of its network.
-    fn shares(&self, owner: WorkOwner) -> (Share, Share) {
+    /// The usage by the owner's tenant, and the usage by the owner's network.
+    fn tenant_and_network_usage(&self, owner: WorkOwner) -> (Usage, Usage) {
         (self.tenants.get(&owner.tenant), self.networks.get(&owner.network))
     }
 
-    fn shares_mut(&mut self, owner: WorkOwner) -> [&mut Share; 3] {
+    /// The usage by the owner's tenant, by the owner's network, and by the owner.
+    fn all_usages_mut(&mut self, owner: WorkOwner) -> [&mut Usage; 3] {
         [
             self.tenants.get_mut(owner.tenant),
             self.networks.get_mut(owner.network),
@@ -222,7 +234,7 @@ impl<J> Queue<J> {
         }
     }
 
-    fn remove_unused_shares(&mut self) {
+    fn remove_unused_entries(&mut self) {
         let max_entries = 2 * self.bounds.slots;
         self.tenants.remove_unused(self.virtual_time, max_entries);
         self.networks.remove_unused(self.virtual_time, max_entries);
@@ -234,11 +246,11 @@ impl<J> Queue<J> {
 /// differs decides.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// The later of the starts of tenant and network.
-    start: u64,
+    /// The start tag of the job: the higher one of the start tags of the tenant and the network.
+    start_tag: u64,
     /// Whether both this job and the tenant's last job are expensive.
     expensive_again: bool,
-    /// The earlier of the starts of tenant and network.
-    other_start: u64,
+    /// The lower one of the start tags of the tenant and the network.
+    other_start_tag: u64,
     ticket: Ticket,
 }

@@ -44,10 +44,10 @@ fn equal_shares_of_tenants_leave_a_slot_for_another_tenant() {
         {}
         // From one network, a tenant holds at most twice the slots that are left to the tenant:
         // slots = 2 * (free - slots), where free = SLOTS - tenants * slots.
-        let share = 2 * SLOTS / (2 * usize::from(tenants) + 3);
+        let expected_slots = 2 * SLOTS / (2 * usize::from(tenants) + 3);
         for number in 0..tenants {
             let slots = slots_of_tenant(&queue, number);
-            assert!(slots >= share && slots <= share + 1, "{slots} of {tenants}");
+            assert!(slots >= expected_slots && slots <= expected_slots + 1, "{slots} of {tenants}");
         }
         assert_eq!(queue.take_slot(own_network_owner(0)), Err(QueueFull::NetworkShare));
         assert_eq!(queue.take_slot(own_network_owner(99)), Ok(()), "another tenant gets a slot");
@@ -321,9 +321,9 @@ proptest! {
                     let (used_before, owner) = (queue.used_slots(), owner(tenant, network));
                     if queue.take_slot(owner).is_ok() {
                         *free_slots.entry((tenant, network)).or_default() += 1;
-                        let (tenant_share, network_share) = queue.shares(owner);
-                        prop_assert!(tenant_share.slots <= slots.div_ceil(2));
-                        prop_assert!(network_share.slots <= (3 * slots).div_ceil(4));
+                        let (tenant_usage, network_usage) = queue.tenant_and_network_usage(owner);
+                        prop_assert!(tenant_usage.slots <= slots.div_ceil(2));
+                        prop_assert!(network_usage.slots <= (3 * slots).div_ceil(4));
                     } else {
                         prop_assert_eq!(queue.used_slots(), used_before);
                     }

@@ -42,7 +42,7 @@ pub struct HeldRow {
 }
 
 /// The next subjects after `after`, in the order of their ids, with an assignment of a role that
-/// has one of the permissions `covering`.
+/// has one of `covering_permissions`.
 ///
 /// Examines only the next `max_examined` assignments, so the cost does not grow with the tenant.
 /// Reads fewer subjects when their scopes are large. If fewer than `max_examined` assignments were
@@ -50,7 +50,7 @@ pub struct HeldRow {
 pub async fn next_batch(
     tx: &mut TenantTx,
     tenant: TenantId,
-    covering: &[String],
+    covering_permissions: &[String],
     after: Uuid,
     max_examined: i64,
 ) -> Result<RowBatch<HolderRow>> {
@@ -92,7 +92,7 @@ pub async fn next_batch(
         order by s.subject_id
         "#,
         tenant.0,
-        covering,
+        covering_permissions,
         after,
         max_examined,
     )

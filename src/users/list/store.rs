@@ -68,8 +68,8 @@ pub(super) async fn next_rows(
     query: &UserQuery,
     read: &Read,
 ) -> Result<Vec<SealedUserRow>> {
-    let email_key = query.email.as_deref().map(email::normalized);
-    let email_index = email_key.map(|key| email::blind_index(cipher, &key).to_vec());
+    let normalized_email = query.email.as_deref().map(email::normalized);
+    let email_index = normalized_email.map(|text| email::blind_index(cipher, &text).to_vec());
     let Position { id: after_id, at: after_time } = read.after.unwrap_or(query.order.start());
     Ok(match query.order {
         Order::Created(Direction::Ascending) => users!(

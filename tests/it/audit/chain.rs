@@ -4,7 +4,7 @@
 use futures::future::join_all;
 use tenantry::{config::Values, proto::v1::RoleLevel};
 
-use super::events;
+use super::events_oldest_first;
 use crate::harness::{Client, Fault, Proxy, TestApp, wait_until};
 
 /// Number of events of a new tenant: `tenant_created`, `user_registered` and `signed_in`.
@@ -15,7 +15,7 @@ const INITIAL_EVENTS: i64 = 3;
 async fn assert_no_gaps(admin: &Client, app: &TestApp, added: i64) {
     app.wait_until_audit_settled().await;
     let mut positions: Vec<_> =
-        events(admin, "").await.iter().map(|event| event.position).collect();
+        events_oldest_first(admin, "").await.iter().map(|event| event.position).collect();
     positions.sort_unstable();
     let expected: Vec<_> = (1..=INITIAL_EVENTS + added).collect();
     assert_eq!(positions, expected);
@@ -65,7 +65,7 @@ async fn an_event_committed_late_gets_the_next_position() {
     let three_have_positions = |filter: &'static str| {
         let acme = acme.clone();
         async move {
-            let events = events(&acme, filter).await;
+            let events = events_oldest_first(&acme, filter).await;
             events.len() == 3 && events.iter().all(|event| event.position > 0)
         }
     };
@@ -73,7 +73,7 @@ async fn an_event_committed_late_gets_the_next_position() {
     late_transaction.commit().await.expect("committed");
     // The three roles and the late event.
     assert_no_gaps(&acme, &app, 4).await;
-    let all_events = events(&acme, "").await;
+    let all_events = events_oldest_first(&acme, "").await;
     let last = all_events.iter().max_by_key(|event| event.position).expect("events");
     assert_eq!(last.kind, "late");
 }
@@ -133,7 +133,8 @@ async fn a_hanging_sealer_delays_the_next_sealer_only_until_its_idle_timeout() {
     proxy.wait_until_held().await;
     let other_replica = TestApp::on_database(&database, |_| {}).await;
     let is_sealed = || async {
-        let events = events(&acme.on(&other_replica.channel), "kind = role_created").await;
+        let events =
+            events_oldest_first(&acme.on(&other_replica.channel), "kind = role_created").await;
         events.len() == 1 && events[0].position > 0
     };
     wait_until(30, is_sealed).await;

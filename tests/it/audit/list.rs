@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::{events, kinds};
+use super::{events_oldest_first, kinds};
 use crate::harness::{PASSWORD, TestApp, assert_refused, struct_of, unknown_id};
 
 #[tokio::test]
@@ -39,6 +39,7 @@ async fn an_administrator_reads_the_events_of_the_tenant_newest_first() {
     assert_eq!(role_created.actor_tenant_id, acme.tenant_id);
     assert_eq!(role_created.target_id, role);
     assert_eq!(role_created.session_id, acme.tokens.session_id);
+    // `request_id` of an event is the correlation id.
     assert_eq!(role_created.request_id, "create-ops");
     assert_eq!(role_created.ip, "127.0.0.1");
     let sign_in_failed = &response.events[1];
@@ -63,7 +64,8 @@ async fn each_event_is_on_exactly_one_page() {
         let page = acme.audit().list_events(request.clone()).await.expect("events").into_inner();
         assert!(page.events.len() <= 3);
         ids.extend(page.events.into_iter().map(|event| event.id));
-        // A later event comes before the first page, so it is on none of the next pages.
+        // Events are listed newest first, so an event that is created now does not appear on the
+        // following pages.
         acme.create_role(&format!("late-{}", ids.len()), RoleLevel::Member, &[]).await;
         if page.next_page_token.is_empty() {
             break;
@@ -88,19 +90,22 @@ async fn events_are_filtered_by_kind_actor_target_session_request_and_time() {
     let ada = acme.create_member("ada", &["role:create", "audit:read"]).await;
     let role = ada.with("x-request-id", "r-1").create_role("ops", RoleLevel::Viewer, &[]).await;
 
-    assert_eq!(kinds(&events(&acme, "kind = role_*").await).last(), Some(&"role_created"));
-    let of_ada = events(&acme, &format!("actor_id = {}", ada.user_id)).await;
+    assert_eq!(
+        kinds(&events_oldest_first(&acme, "kind = role_*").await).last(),
+        Some(&"role_created")
+    );
+    let of_ada = events_oldest_first(&acme, &format!("actor_id = {}", ada.user_id)).await;
     assert_eq!(kinds(&of_ada), ["signed_in", "role_created"]);
-    let of_role = events(&acme, &format!("target_id = \"{role}\"")).await;
+    let of_role = events_oldest_first(&acme, &format!("target_id = \"{role}\"")).await;
     assert_eq!(kinds(&of_role), ["role_created"]);
     let session = &ada.tokens.session_id;
-    let of_session = events(&acme, &format!("session_id = {session}")).await;
+    let of_session = events_oldest_first(&acme, &format!("session_id = {session}")).await;
     assert_eq!(kinds(&of_session), ["signed_in", "role_created"]);
-    assert_eq!(kinds(&events(&acme, "request_id = r-1").await), ["role_created"]);
+    assert_eq!(kinds(&events_oldest_first(&acme, "request_id = r-1").await), ["role_created"]);
     let two_conditions = format!("kind = signed_in AND actor_id = {}", ada.user_id);
-    assert_eq!(events(&acme, &two_conditions).await.len(), 1);
-    assert!(events(&acme, "kind = role%").await.is_empty());
-    assert!(events(&acme, &format!("actor_id = {}", unknown_id())).await.is_empty());
+    assert_eq!(events_oldest_first(&acme, &two_conditions).await.len(), 1);
+    assert!(events_oldest_first(&acme, "kind = role%").await.is_empty());
+    assert!(events_oldest_first(&acme, &format!("actor_id = {}", unknown_id())).await.is_empty());
 
     let create_time = of_role[0].create_time.expect("a time");
     let next_microsecond = Timestamp { nanos: create_time.nanos + 1000, ..create_time };
@@ -145,18 +150,18 @@ async fn invalid_filters_and_times_are_refused() {
 }
 
 #[tokio::test]
-async fn reading_a_trail_requires_audit_read_in_its_tenant() {
+async fn only_a_caller_with_the_permission_audit_read_reads_the_audit_trail_of_the_tenant() {
     let app = TestApp::spawn().await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let member_without_permission = acme.create_member("nobody", &["user:read"]).await;
     let reply = member_without_permission.audit().list_events(ListEventsRequest::default()).await;
     assert_refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     let auditor = acme.create_member("auditor", &["audit:read"]).await;
-    assert!(!events(&auditor, "").await.is_empty());
+    assert!(!events_oldest_first(&auditor, "").await.is_empty());
 
     // When platform staff read a tenant's trail, that trail records the call.
     let platform_admin_in_other = app.platform_admin().await.with("x-tenant-id", &other.tenant_id);
-    let events_of_other = events(&platform_admin_in_other, "").await;
+    let events_of_other = events_oldest_first(&platform_admin_in_other, "").await;
     assert!(events_of_other.iter().all(|event| event.tenant_id == other.tenant_id));
     let last = events_of_other.last().expect("an event");
     assert_eq!(last.kind, "acted_across_tenants");
@@ -184,7 +189,7 @@ async fn events_contain_no_personal_data_and_no_secrets() {
     let settings = struct_of(serde_json::json!({ "plan": "Secret plan" }));
     let request = UpdateTenantRequest { settings, ..UpdateTenantRequest::default() };
     acme.tenants().update_tenant(request).await.expect("updated");
-    let all_events = format!("{:?}", events(&acme, "").await);
+    let all_events = format!("{:?}", events_oldest_first(&acme, "").await);
     let token = ada.tokens.access_token.as_str();
     for word in [ada.email.as_str(), "Lovelace", PASSWORD, "Secret plan", token] {
         assert!(!all_events.contains(word), "{word}");

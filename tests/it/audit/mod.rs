@@ -4,17 +4,17 @@ mod chain;
 mod changes;
 mod details;
 mod list;
+mod redis_streams;
 mod refusals;
-mod stream;
 mod verify;
-mod watch;
+mod watch_events;
 
 use tenantry::proto::v1::{AuditEvent, ListEventsRequest};
 
 use crate::harness::Client;
 
-/// All events that match a filter, oldest first.
-async fn events(client: &Client, filter: &str) -> Vec<AuditEvent> {
+/// The newest 1000 events that match a filter, oldest first. `ListEvents` returns the newest first.
+async fn events_oldest_first(client: &Client, filter: &str) -> Vec<AuditEvent> {
     let request = ListEventsRequest {
         filter: filter.into(),
         page_size: 1000,

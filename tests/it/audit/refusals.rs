@@ -10,7 +10,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use super::{events, kinds};
+use super::{events_oldest_first, kinds};
 use crate::harness::{Fault, PASSWORD, Proxy, TestApp, assert_refused, unknown_id, wait_until};
 
 fn detail(event: &AuditEvent, name: &str) -> String {
@@ -69,7 +69,7 @@ async fn every_call_refused_for_missing_rights_is_recorded() {
     let batch = BatchCheckRequest { items, ..BatchCheckRequest::default() };
     member.permissions().batch_check(batch).await.expect("decisions");
 
-    let refusals = events(&acme, "kind = call_refused").await;
+    let refusals = events_oldest_first(&acme, "kind = call_refused").await;
     let recorded: Vec<_> =
         refusals.iter().map(|event| (detail(event, "method"), detail(event, "reason"))).collect();
     let path = |method: &str| format!("/tenantry.v1.{method}");
@@ -94,7 +94,7 @@ async fn every_call_refused_for_missing_rights_is_recorded() {
         assert_eq!(event.session_id, member.tokens.session_id);
         assert_eq!(event.ip, "127.0.0.1");
     }
-    assert!(events(&other, "kind = call_refused").await.is_empty());
+    assert!(events_oldest_first(&other, "kind = call_refused").await.is_empty());
 }
 
 /// A decision that denies a permission is a response, not a refusal.
@@ -104,7 +104,7 @@ async fn a_decision_that_denies_is_not_recorded_as_a_refusal() {
     let acme = app.create_tenant("acme").await;
     let member = acme.create_member("weak", &[]).await;
     assert!(!member.may("doc:read").await);
-    assert!(events(&acme, "kind = call_refused").await.is_empty());
+    assert!(events_oldest_first(&acme, "kind = call_refused").await.is_empty());
 }
 
 #[tokio::test]
@@ -126,10 +126,10 @@ async fn a_refused_registration_or_refresh_is_recorded_in_its_tenant() {
     };
     app.anonymous().auth().refresh(refresh).await.expect_err("the session has ended");
 
-    let refusals = events(&acme, "kind = registration_refused").await;
+    let refusals = events_oldest_first(&acme, "kind = registration_refused").await;
     assert_eq!(refusals.len(), 1);
     assert_eq!(detail(&refusals[0], "reason"), "REGISTRATION_CLOSED");
-    let refusals = events(&acme, "kind = refresh_refused").await;
+    let refusals = events_oldest_first(&acme, "kind = refresh_refused").await;
     assert_eq!(refusals.len(), 1);
     assert_eq!(refusals[0].target_id, ada.user_id);
     assert_eq!(refusals[0].session_id, ada.tokens.session_id);
@@ -144,14 +144,14 @@ async fn a_flood_of_refusals_is_recorded_as_a_count() {
         member.users().list_users(ListUsersRequest::default()).await.expect_err("refused");
     });
     join_all(calls).await;
-    assert_eq!(events(&acme, "kind = call_refused").await.len(), 20);
+    assert_eq!(events_oldest_first(&acme, "kind = call_refused").await.len(), 20);
 
     // Of the refusals of one subject in a minute, 20 are single events. The other 80 are recorded
     // as a count, once per minute and at shutdown.
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let counted = events(&acme.on(&app.channel), "kind = refusals_counted").await;
+    let counted = events_oldest_first(&acme.on(&app.channel), "kind = refusals_counted").await;
     assert_eq!(kinds(&counted), ["refusals_counted"]);
     assert_eq!(detail(&counted[0], "count"), "80");
     assert_eq!(counted[0].target_id, member.user_id);
@@ -180,7 +180,8 @@ async fn the_refusal_of_a_cancelled_call_is_recorded() {
         replica_client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     }
     proxy.pass();
-    wait_until(10, || async { events(&acme, "kind = call_refused").await.len() == 1 }).await;
+    wait_until(10, || async { events_oldest_first(&acme, "kind = call_refused").await.len() == 1 })
+        .await;
 }
 
 /// N09: all calls that a rate limit refuses in a minute are one event of the tenant. A tenant that
@@ -213,7 +214,7 @@ async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let counted = events(&acme.on(&app.channel), "kind = call_limited").await;
+    let counted = events_oldest_first(&acme.on(&app.channel), "kind = call_limited").await;
     assert_eq!(counted.len(), 1);
     assert_eq!(detail(&counted[0], "class"), "sign_in");
     assert_eq!(detail(&counted[0], "by"), "tenant");

@@ -56,7 +56,7 @@ async fn an_unaltered_trail_has_no_faults() {
     assert!(!verify(&app, &["--tenant", "nowhere"]).await.ok);
 }
 
-/// R33, K12: `audit verify` detects changes by a user with write access to the database.
+/// K12: `audit verify` detects changes by a user with write access to the database.
 #[tokio::test]
 async fn every_alteration_of_a_trail_is_found() {
     let app = TestApp::spawn().await;

@@ -48,7 +48,7 @@ async fn refreshing_does_not_prolong_a_session() {
     let second_server = TestApp::on_database(&app.database, |_| {}).await;
     let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
     let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
-    assert_eq!(listed.expect_err("expired").code(), tonic::Code::Unauthenticated);
+    assert_eq!(listed.expect_err("the session has expired").code(), tonic::Code::Unauthenticated);
 }
 
 /// C15: a refresh token expires after `JWT_REFRESH_EXPIRES_IN`.

@@ -37,7 +37,9 @@ async fn can_sign_in(app: &TestApp, slug: &str, password: &str) -> bool {
     }
 }
 
-/// B01, B02, B04: registration refuses weak passwords and creates no user.
+/// B01: a password with fewer than 8 characters is refused.
+/// B02: a password with more than 1024 bytes is refused.
+/// B04: a common password is refused, and so is a name of the user, the tenant or the service.
 #[tokio::test]
 async fn short_long_and_common_passwords_are_refused() {
     let app = TestApp::spawn().await;
@@ -89,7 +91,8 @@ async fn a_password_that_equals_the_name_of_the_tenant_is_refused_in_every_spell
     }
 }
 
-/// B01, B02: passwords of the minimum and the maximum length are accepted.
+/// B01: 8 characters are enough, whatever the characters are.
+/// B02: passwords of 64 characters and of 1024 bytes are accepted.
 #[tokio::test]
 async fn passwords_of_allowed_length_sign_in() {
     let app = TestApp::spawn().await;
@@ -193,7 +196,7 @@ async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
     assert_eq!((stored_hashes.len(), salts.len()), (6, 6));
 }
 
-/// R7: a sign-in with the right password hashes the password again with the new pepper.
+/// R07: a sign-in with the right password hashes the password again with the new pepper.
 #[tokio::test]
 async fn a_new_pepper_is_applied_when_a_user_signs_in() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -44,7 +44,8 @@ async fn stored_jti(app: &TestApp) -> String {
         .expect("one session")
 }
 
-/// C10, C12: a retry with the same request id returns the committed tokens.
+/// C10: the retry has the same request id.
+/// C12: the connection is lost after the commit and before the reply.
 #[tokio::test]
 async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
     let (app, proxy, acme) = server_behind_proxy().await;
@@ -110,7 +111,7 @@ async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
     assert_refresh_refused(&acme, &token).await;
 }
 
-/// C12, C13: a retry after a cancelled refresh succeeds.
+/// C12: the cancelled call and its retry give the session one new token.
 #[tokio::test]
 async fn a_cancelled_refresh_can_be_retried() {
     let (app, proxy, acme) = server_behind_proxy().await;

@@ -93,7 +93,8 @@ async fn joining_requires_a_known_active_tenant() {
     }
 }
 
-/// N11: users cannot join a tenant without a role for new members, even with self-registration.
+/// Self-registration cannot be enabled for such a tenant. A setting that was stored earlier has no
+/// effect.
 #[tokio::test]
 async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
     let app = TestApp::spawn().await;

@@ -11,8 +11,8 @@ use tenantry::proto::v1::{
 use tonic::{Code, Response, Status};
 
 use crate::harness::{
-    Client, Fault, MailServer, PASSWORD, Proxy, TestApp, assert_refused, mail_settings, unknown_id,
-    wait_until, within_seconds,
+    Client, Fault, MailServer, PASSWORD, Proxy, TestApp, assert_refused, mail_settings,
+    unique_text, unknown_id, wait_until, within_seconds,
 };
 
 const NEW_PASSWORD: &str = "quite another battery";
@@ -40,7 +40,7 @@ async fn server_with_reset_token() -> (TestApp, MailServer, Client, String) {
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     // The address is unique, because mails to one address are counted across all tenants.
-    let ada = acme.create_member(&format!("ada-{}", unknown_id()), &[]).await;
+    let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     request_reset(&app, "acme", &ada.email).await;
     let token = mail_server.wait_for_mail(1).await.link();
     (app, mail_server, ada, token)
@@ -179,7 +179,7 @@ async fn a_weak_password_does_not_spend_the_token() {
     app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
 }
 
-/// Related to F07: of concurrent calls with the same token, exactly one succeeds.
+/// B17: the calls have the same token, and a token works once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_concurrent_resets_exactly_one_sets_its_password() {
     let (app, _mail_server, ada, token) = server_with_reset_token().await;
@@ -239,12 +239,12 @@ async fn register_tenants(app: &TestApp, email: &str, count: usize) -> Vec<Clien
 
 const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_reset",by="mailbox"}"#;
 
-/// N11: the limit applies even when many tenants have a user with the address.
+/// The limit applies even when many tenants have a user with the address.
 #[tokio::test]
 async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
-    let email = format!("ada-{}@mailbox.test", unknown_id());
+    let email = format!("ada-{}@mailbox.test", unique_text());
     let tenants = register_tenants(&app, &email, 4).await;
     for tenant in &tenants {
         for _ in 0..3 {
@@ -259,7 +259,7 @@ async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
     // Notices of changed emails have their own limit, so each tenant's change sends one.
     for tenant in &tenants {
         tenant
-            .change_email(&tenant.user_id, &format!("{}@mailbox.test", unknown_id()))
+            .change_email(&tenant.user_id, &format!("{}@mailbox.test", unique_text()))
             .await
             .expect("changed");
     }
@@ -272,7 +272,7 @@ async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
 async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
-    let email = format!("ada-{}@mailbox.test", unknown_id());
+    let email = format!("ada-{}@mailbox.test", unique_text());
     let mut tenants = register_tenants(&app, &email, 5).await;
     let owner = tenants.pop().expect("a tenant");
     let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
@@ -281,7 +281,7 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
         .execute(&mut app.owner_connection().await)
         .await;
     result.expect("the update succeeds");
-    let new_address = || format!("{}@mailbox.test", unknown_id());
+    let new_address = || format!("{}@mailbox.test", unique_text());
     // Four tenants make 12 changes that send a notice to the address: 10 are sent, and 2 are over
     // the limit. Each change back to the address sends a notice to the new address.
     for tenant in &tenants {
@@ -297,8 +297,8 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     wait_until(20, || async { count_mails() == 11 }).await;
 }
 
-/// N11: one tenant's queued requests block neither the requests of other tenants nor the notice of
-/// a changed email. The queue slot of a notice is reserved before the change.
+/// N11: a full queue of requests blocks no notice of a changed email. The queue slot of a notice is
+/// reserved before the change.
 #[tokio::test]
 async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     // A mail server that accepts connections but never answers.
@@ -312,7 +312,7 @@ async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let mut members = Vec::new();
     for n in 0..8 {
-        members.push(acme.create_member(&format!("m{n}-{}", unknown_id()), &[]).await);
+        members.push(acme.create_member(&format!("m{n}-{}", unique_text()), &[]).await);
     }
     for member in &members {
         request_reset(&app, "acme", &member.email).await;
@@ -328,10 +328,10 @@ async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     let refusal = refusal.map_or(Ok(Response::new(())), Err);
     assert_refused(refusal, Code::ResourceExhausted, "OVERLOADED");
     request_reset(&app, "other", "nobody@other.test").await;
-    let email = format!("{}@acme.test", unknown_id());
+    let email = format!("{}@acme.test", unique_text());
     members[0].change_email(&members[0].user_id, &email).await.expect("changed");
     other
-        .change_email(&other.user_id, &format!("{}@other.test", unknown_id()))
+        .change_email(&other.user_id, &format!("{}@other.test", unique_text()))
         .await
         .expect("changed");
 }
@@ -355,7 +355,7 @@ async fn a_network_above_its_rate_is_refused() {
     assert_refused(reset(&app, "x", NEW_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
-/// N15: an attempt with an invented token counts for the rate limit of the tenant in the token.
+/// G02: an attempt counts for the rate limit of the tenant in the token.
 #[tokio::test]
 async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     let app = TestApp::with(|values| {

@@ -1,4 +1,4 @@
-//! Sign-in with an email address and without a tenant (N15).
+//! N15: sign-in with an email address and without a tenant.
 
 use tenantry::proto::v1::{
     CreateUserRequest, DisableUserRequest, LoginRequest, WhoAmIRequest,

@@ -9,7 +9,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unknown_id};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unique_text};
 
 /// Number of samples per cause. Below the number of failures after which an account is limited over
 /// all networks.
@@ -83,7 +83,7 @@ async fn time_failed_sign_in(app: &TestApp, round: usize, slug: &str, email: &st
     duration
 }
 
-/// B07, R9: the causes of a failed sign-in have the same distribution of durations.
+/// B07: the causes of a failed sign-in have the same distribution of durations.
 #[tokio::test]
 async fn causes_of_failure_cannot_be_distinguished_by_time() {
     let app =
@@ -95,7 +95,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
     acme.users().disable_user(request).await.expect("disabled");
     acme.create_user_without_password("invited@acme.test").await;
     // Failures with an unknown tenant are counted by email, across all unknown tenants.
-    let unknown_tenant_email = format!("{}@nowhere.test", unknown_id());
+    let unknown_tenant_email = format!("{}@nowhere.test", unique_text());
     let mut causes = [
         ("wrong password", "acme", "admin@acme.test"),
         ("no such user", "acme", "nobody@acme.test"),

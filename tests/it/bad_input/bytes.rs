@@ -68,7 +68,7 @@ async fn text_that_is_not_utf8_is_undecodable() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// G08: the size and depth of a request are bounded.
+/// G08: the decoder accepts at most 100 nested messages.
 #[tokio::test]
 async fn structs_nested_too_deep_to_decode_are_refused() {
     let app = TestApp::spawn().await;

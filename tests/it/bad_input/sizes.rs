@@ -6,7 +6,7 @@ use tonic::Code;
 use super::callers;
 use crate::harness::{Ids, TestApp, assert_documented_error, assert_refused, methods, reason};
 
-/// G08: the size and depth of a request are bounded.
+/// G08.
 #[tokio::test]
 async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
@@ -23,7 +23,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// G08: the size and depth of a request are bounded.
+/// G08: the limit is 1 MiB, and 64 KiB for a public method.
 #[tokio::test]
 async fn a_message_at_the_size_limit_is_accepted() {
     let app = TestApp::shared();
@@ -46,7 +46,7 @@ async fn a_message_at_the_size_limit_is_accepted() {
     }
 }
 
-/// G08: the size and depth of a request are bounded.
+/// G08: a list in a request has at most 1000 items.
 #[tokio::test]
 async fn lists_of_too_many_items_are_refused() {
     let app = TestApp::spawn().await;
@@ -68,7 +68,7 @@ async fn lists_of_too_many_items_are_refused() {
     assert!(lists >= 3, "{lists} lists");
 }
 
-/// G08: the size and depth of a request are bounded.
+/// G08: the size of one value and the total size are limited.
 #[tokio::test]
 async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
@@ -91,7 +91,8 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     assert_eq!(app.row_counts().await, before);
 }
 
-/// A19, G08: larger metadata never reaches the service, and the connection stays usable.
+/// A19: an access token of a megabyte never reaches the service.
+/// G08: the same applies to all other metadata of this size.
 #[tokio::test]
 async fn metadata_of_a_megabyte_is_refused_and_the_connection_stays_usable() {
     let app = TestApp::shared();

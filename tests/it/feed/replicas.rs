@@ -30,7 +30,8 @@ pub(super) async fn user_with_read_role(admin: &Client, name: &str) -> (String, 
     (user, role)
 }
 
-/// F11, F12: the staleness bound of one second does not depend on Redis.
+/// F11: another replica applies the change within this bound.
+/// F12: Redis may be unavailable, hang, or lose messages.
 #[tokio::test]
 async fn a_change_applies_within_a_second_in_every_state_of_redis() {
     let app = TestApp::spawn().await;
@@ -91,7 +92,7 @@ async fn a_changed_role_applies_to_all_its_holders() {
     }
 }
 
-/// I01, R31: a replica that cannot read the feed refuses decisions.
+/// I01: a replica that cannot read the feed refuses decisions.
 #[tokio::test]
 async fn a_replica_without_postgres_decides_nothing() {
     let proxy = Proxy::postgres().await;

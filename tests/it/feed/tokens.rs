@@ -40,7 +40,7 @@ async fn start_replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
     (app, second_replica, acme, replica_client, proxy)
 }
 
-/// F11, F12: with the token of a write, a decision of another replica includes the write.
+/// F11: the token removes the delay between replicas, in every method that decides.
 #[tokio::test]
 async fn with_the_token_of_a_write_another_replica_applies_the_write_immediately() {
     let (_app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;

@@ -120,7 +120,7 @@ async fn a_snapshot_from_the_future_is_reported_as_missed_changes() {
     assert!(read(&pool, Some("900000000:900000000:")).await.1);
 }
 
-/// I01, F12: a replica that missed a trimmed change does not use older cache entries.
+/// F12: older cache entries are not used, although the change never arrives.
 #[tokio::test]
 async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     let proxy = Proxy::postgres().await;

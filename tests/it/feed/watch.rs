@@ -263,7 +263,7 @@ async fn a_resumed_stream_whose_changes_were_trimmed_sets_all_subjects() {
     assert_eq!(reason(&status), "CONSISTENCY_TOKEN_INVALID");
 }
 
-/// E04: a stream contains no change of another tenant.
+/// D17: a stream contains no change of another tenant.
 #[tokio::test]
 async fn a_stream_reports_no_changes_of_other_tenants() {
     let app = TestApp::spawn().await;

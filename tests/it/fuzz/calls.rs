@@ -1,8 +1,11 @@
-//! N01 to N27: calls every RPC with valid and nearly valid messages, generated from the
-//! descriptors, on one server.
+//! Calls every RPC with valid and nearly valid messages, generated from the descriptors, on one
+//! server.
 //!
-//! No response is INTERNAL or UNKNOWN, and the server returns stored values unchanged. During the
-//! calls, the tenant's lists and another tenant's decisions work.
+//! G16: no response is INTERNAL or UNKNOWN.
+//! N01: the server returns stored values unchanged, and the tenant's lists work during the calls.
+//! N08: no reply is larger than 3 MiB.
+//! N21: another tenant's decisions work during the calls.
+//!
 //! `FUZZ_CALLS=200000 make test ARGS='--test it fuzz::calls'` makes more calls. `FUZZ_SEED`
 //! repeats the messages of an earlier run, which printed its seed.
 

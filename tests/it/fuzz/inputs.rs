@@ -1,4 +1,4 @@
-//! Nearly valid inputs: a stored corpus, and random changes of its inputs.
+//! Nearly valid inputs: a stored corpus, and random changes of the inputs in the corpus.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ impl Corpus {
         Self(serde_json::from_str(&text.expect("a corpus")).expect("a list of texts"))
     }
 
-    /// Adds an input that only a running server can produce.
-    pub fn with(mut self, seed: &str) -> Self {
+    /// Adds an input that only a running server can produce, such as a token.
+    pub fn with_seed(mut self, seed: &str) -> Self {
         self.0.push(seed.to_owned());
         self
     }
@@ -29,7 +29,7 @@ impl Corpus {
     /// Tries all stored inputs, then changed inputs. Reduces a failing input to the smallest
     /// failing input, and prints that input.
     #[expect(clippy::needless_pass_by_value, reason = "it is called with a closure")]
-    pub fn try_each(&self, try_one: impl AsyncFn(&str)) {
+    pub fn try_inputs_and_mutations(&self, try_one: impl AsyncFn(&str)) {
         block_in_place(|| {
             let try_one = |input: &str| Handle::current().block_on(try_one(input));
             self.0.iter().for_each(|input| try_one(input));

@@ -56,7 +56,8 @@ async fn headers_that_are_too_large_are_refused() {
     assert_eq!(response.status(), 431);
 }
 
-/// G13 for HTTP/1: headers or a body that never end, and a connection without calls.
+/// G13: an HTTP/1 connection is closed when its headers or its body never end, or when it has no
+/// calls.
 #[tokio::test]
 async fn silent_or_incomplete_connections_are_closed() {
     let app = spawn_with_grpc_web().await;

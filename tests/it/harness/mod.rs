@@ -77,6 +77,6 @@ pub use redis::{PrivateRedis, redis};
 pub use rounds::rounds;
 pub use sample::{Ids, assert_documented_error};
 pub use serving::ServerProcess;
-pub use shorthand::{fill, mask, struct_of, unknown_id};
+pub use shorthand::{fill, mask, struct_of, unique_text, unknown_id};
 pub use transit::{KeyService, MASTER_KEY_NAME};
 pub use wait::{wait_until, within_seconds};

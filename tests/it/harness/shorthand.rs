@@ -24,6 +24,11 @@ pub fn unknown_id() -> String {
     Uuid::now_v7().to_string()
 }
 
+/// A text that no other call of this function returns, 36 characters long.
+pub fn unique_text() -> String {
+    Uuid::now_v7().to_string()
+}
+
 /// A protobuf Struct, such as a scope, from JSON. `None` when the JSON is not an object.
 #[expect(clippy::needless_pass_by_value, reason = "it is called with json!")]
 pub fn struct_of(json: Value) -> Option<prost_types::Struct> {

@@ -33,7 +33,7 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
             ..LoginRequest::default()
         };
         let mut auth = acme.auth();
-        async move { auth.login(request).await.expect_err("no such account") }
+        async move { auth.login(request).await.expect_err("the account does not exist") }
     };
     let flood = join_all((0..1000).map(sign_in));
     let (refusals, allowed) = tokio::join!(flood, async {

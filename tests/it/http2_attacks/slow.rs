@@ -13,8 +13,7 @@ use super::{
 };
 use crate::harness::{ServerProcess, within_seconds};
 
-/// G11: clients that never read. The limit of open streams per connection limits the memory for
-/// such clients.
+/// G11: such a client never reads. The limit of open streams per connection limits its memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_with_a_zero_window_cost_little_memory() {
     let serving = ServerProcess::start(&[]).await;

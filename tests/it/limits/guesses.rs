@@ -11,7 +11,7 @@ use super::{
     trusting_local_proxy,
 };
 use crate::harness::{
-    Client, Fault, PASSWORD, Proxy, TestApp, assert_refused, redis, unknown_id, wait_until,
+    Client, Fault, PASSWORD, Proxy, TestApp, assert_refused, redis, unique_text, wait_until,
 };
 
 /// Number of failures of one network before its sign-ins must wait.
@@ -40,7 +40,7 @@ async fn end_waits(acme: &Client) {
     }
 }
 
-/// B10, R8: the wait applies to the network of the failures, and doubles with each failure.
+/// B10: the wait doubles with each further failure, up to an hour.
 #[tokio::test]
 async fn after_ten_failures_only_the_network_of_the_failures_waits() {
     let (app, acme) = spawn_with_acme().await;
@@ -87,13 +87,13 @@ async fn a_success_resets_the_failures() {
     }
 }
 
-/// R9: the limit does not reveal whether an account exists.
+/// B07: the limit does not reveal whether an account exists.
 #[tokio::test]
 async fn unknown_accounts_are_limited_like_existing_accounts() {
     let (app, _) = spawn_with_acme().await;
     for slug in ["acme", "nowhere"] {
         let client = at(&app, &address());
-        let [first_email, second_email] = [(); 2].map(|()| format!("{}@acme.test", unknown_id()));
+        let [first_email, second_email] = [(); 2].map(|()| format!("{}@acme.test", unique_text()));
         for _ in 0..FREE_FAILURES {
             assert_wrong_password(guess(&client, &first_email, slug).await);
         }
@@ -132,7 +132,7 @@ async fn concurrent_guesses_are_limited_like_sequential_guesses() {
     );
 }
 
-/// R8: a network with an earlier success has its own limit.
+/// B10: a network with an earlier success has its own limit.
 #[tokio::test]
 async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     let (app, acme) = spawn_with_acme().await;
@@ -148,7 +148,11 @@ async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     }
     assert_rate_limited(guess(&at(&app, &address()), &acme.email, "acme").await);
     assert_rate_limited(
-        at(&app, &address()).auth().login(correct_sign_in()).await.expect_err("an unknown network"),
+        at(&app, &address())
+            .auth()
+            .login(correct_sign_in())
+            .await
+            .expect_err("the sign-in from an unknown network is refused"),
     );
     assert_wrong_password(guess(&known_network, &acme.email, "acme").await);
     known_network.auth().login(correct_sign_in()).await.expect("signs in from the known network");
@@ -323,7 +327,7 @@ async fn cancelled_guesses_are_counted_and_recorded() {
     );
 }
 
-/// N15: an unknown tenant has its own counter, like an existing tenant.
+/// B07: an unknown tenant has its own counter, like an existing tenant.
 #[tokio::test]
 async fn unknown_tenants_are_counted_separately() {
     let app = TestApp::with(|values| {
@@ -332,7 +336,7 @@ async fn unknown_tenants_are_counted_separately() {
     })
     .await;
     let [first_tenant, second_tenant] =
-        [(); 2].map(|()| format!("nowhere-{}", &unknown_id()[24..]));
+        [(); 2].map(|()| format!("nowhere-{}", &unique_text()[24..]));
     let guess_at = async |slug: &str| guess(&at(&app, &address()), "who@x.test", slug).await;
     for _ in 0..5 {
         assert_wrong_password(guess_at(&first_tenant).await);
@@ -354,7 +358,7 @@ async fn guesses_are_counted_after_invalid_values_in_redis() {
         ("underway", "0.5"),
         ("underway", &long_number),
     ] {
-        let (client, email) = (at(&app, &address()), format!("{}@acme.test", unknown_id()));
+        let (client, email) = (at(&app, &address()), format!("{}@acme.test", unique_text()));
         let keys_before = guess_keys(&acme).await;
         assert_wrong_password(guess(&client, &email, "acme").await);
         let mut new_keys = guess_keys(&acme).await;

@@ -41,7 +41,7 @@ fn login_request(email: &str, slug: &str, password: &str) -> LoginRequest {
 /// Signs in with a wrong password. Returns the status.
 async fn guess(client: &Client, email: &str, slug: &str) -> Status {
     let request = login_request(email, slug, "not this one");
-    client.auth().login(request).await.expect_err("a wrong password")
+    client.auth().login(request).await.expect_err("the password is wrong")
 }
 
 /// Asserts that the call was refused because of a limit. Returns the time to wait.

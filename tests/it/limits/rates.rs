@@ -10,7 +10,7 @@ use super::{
     trusting_local_proxy,
 };
 use crate::harness::{
-    Client, PASSWORD, Proxy, TestApp, assert_refused, redis, unknown_id, wait_until,
+    Client, PASSWORD, Proxy, TestApp, assert_refused, redis, unique_text, wait_until,
 };
 
 /// Starts a server with this rate limit. The server trusts the `x-forwarded-for` header.
@@ -24,7 +24,7 @@ pub async fn limited(setting: &'static str, rate: &str) -> TestApp {
 
 /// Signs in with a wrong password to a new unknown account.
 async fn guess_at_new_account(client: &Client) -> tonic::Status {
-    guess(client, &format!("{}@x.test", unknown_id()), "nowhere").await
+    guess(client, &format!("{}@x.test", unique_text()), "nowhere").await
 }
 
 /// G01: the rate limit of sign-ins applies to each network separately.
@@ -149,7 +149,7 @@ async fn refreshes_and_introspections_are_limited_separately() {
     .await;
     let acme = app.create_tenant("acme").await.with("x-forwarded-for", &address());
     let introspect = || async {
-        let request = IntrospectTokenRequest { token: unknown_id() };
+        let request = IntrospectTokenRequest { token: unique_text() };
         acme.auth().introspect_token(request).await
     };
     for _ in 0..2 {
@@ -175,7 +175,7 @@ async fn redis_keys_are_short_and_expire_for_any_input() {
     let tag = format!("{{{}}}", acme.tenant_id);
     let client = at(&app, &address());
     for length in [1, 50, 200] {
-        let email = format!("{}@{}.test", unknown_id(), "x".repeat(length.min(60)));
+        let email = format!("{}@{}.test", unique_text(), "x".repeat(length.min(60)));
         assert_wrong_password(guess(&client, &email, "acme").await);
     }
     let key_list = redis(&format!("KEYS *{tag}*")).await;

@@ -39,8 +39,8 @@ async fn read_all_pages(
     }
 }
 
-/// N08: inserts rows of the largest sizes that the service ever accepted, directly into the tables.
-/// 40 rows of 100 kB are larger than a page may be.
+/// Inserts rows of the largest sizes that the service ever accepted, directly into the tables. 40
+/// rows of 100 kB are larger than a page may be.
 async fn insert_large_rows(app: &TestApp, acme: &Client, account: &str, role: &str) {
     let owner = &mut app.owner_connection().await;
     for statement in [

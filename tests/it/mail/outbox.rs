@@ -5,7 +5,7 @@ use tenantry::proto::v1::{DeleteTenantRequest, GetUserRequest, ResetPasswordRequ
 use tonic::Code;
 
 use crate::harness::{
-    Cluster, MailServer, Proxy, TestApp, assert_refused, mail_settings, unknown_id, wait_until,
+    Cluster, MailServer, Proxy, TestApp, assert_refused, mail_settings, unique_text, wait_until,
 };
 
 /// An address where nothing listens.
@@ -40,7 +40,7 @@ fn message_id(text: &str) -> &str {
 async fn a_waiting_mail_is_sent_after_a_restart() {
     let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let acme = app.create_tenant("acme").await;
-    let ada = acme.create_member(&format!("ada-{}", unknown_id()), &[]).await;
+    let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     app.request_reset("acme", &ada.email).await.expect("queued");
     until_tried(&app, "password_reset").await;
     let database = app.database.clone();
@@ -64,7 +64,7 @@ async fn a_mail_that_is_sent_twice_is_the_same_mail() {
     let mail_server = MailServer::start().await;
     let direct = TestApp::spawn().await;
     let acme = direct.create_tenant("acme").await;
-    let ada = acme.create_member(&format!("ada-{}", unknown_id()), &[]).await;
+    let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     let proxy = Proxy::postgres().await;
     let url = proxy.postgres_url(&direct.database);
     let app = TestApp::on_database(&direct.database, |values| {
@@ -99,9 +99,9 @@ async fn two_replicas_send_each_mail_once() {
     let acme = app.create_tenant("acme").await;
     let mut old_addresses = Vec::new();
     for n in 0..20 {
-        let email = format!("ada{n}-{}@acme.test", unknown_id());
+        let email = format!("ada{n}-{}@acme.test", unique_text());
         let user = acme.create_user_without_password(&email).await;
-        let new_address = format!("new{n}-{}@acme.test", unknown_id());
+        let new_address = format!("new{n}-{}@acme.test", unique_text());
         acme.change_email(&user, &new_address).await.expect("changed");
         old_addresses.push(email);
     }
@@ -168,7 +168,7 @@ async fn a_reset_request_that_meets_a_lock_timeout_is_retried() {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
-    let ada = acme.create_member(&format!("ada-{}", unknown_id()), &[]).await;
+    let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     let mut lock_holder = app.owner_connection().await;
     let mut transaction = sqlx::Connection::begin(&mut lock_holder).await.expect("begun");
     let lock = "select from users where user_id = $1::uuid for update";

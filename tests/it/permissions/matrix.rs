@@ -7,10 +7,10 @@ use crate::harness::{Client, TestApp};
 const ROLES: [(&str, &[&str]); 6] = [
     ("nothing", &[]),
     ("reader", &["doc:read", "bill:read"]),
-    ("doc-authorizer", &["doc:*"]),
+    ("doc-all-actions", &["doc:*"]),
     ("auditor", &["*:read"]),
     ("mixed", &["bill:write", "team.a:*", "*:list", "doc_x:read"]),
-    ("near-misses", &["docs:read", "do:read", "doc-x:*", "bill:reads"]),
+    ("similar-names", &["docs:read", "do:read", "doc-x:*", "bill:reads"]),
 ];
 const RESOURCES: [&str; 8] =
     ["doc", "docs", "doc_x", "doc-x", "bill", "team.a", "team", "permission"];
@@ -56,9 +56,9 @@ async fn decisions(client: &Client, user: &str) -> Vec<bool> {
     reply.into_inner().results.into_iter().map(|result| result.allowed).collect()
 }
 
-/// F01: `BatchCheck` agrees with the model, and denies users of another tenant.
+/// F01.
 #[tokio::test]
-async fn each_role_grants_the_permissions_of_the_model_only_in_its_own_tenant() {
+async fn batch_check_agrees_with_the_model_and_denies_users_of_another_tenant() {
     let app = TestApp::shared();
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let (users_a, users_b) = (create_users(&a).await, create_users(&b).await);

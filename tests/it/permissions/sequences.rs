@@ -410,7 +410,8 @@ async fn who_am_i(client: &Client) -> Option<(Vec<String>, Vec<String>)> {
     }
 }
 
-/// F01, F10: after each change, all responses of both replicas match the model.
+/// F01: every method that decides agrees with the model.
+/// F10: the replica that made the change includes it in the next response.
 #[tokio::test]
 async fn all_responses_match_the_model_after_each_change() {
     for seed in 1..=2 {

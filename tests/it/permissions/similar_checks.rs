@@ -107,7 +107,7 @@ impl World {
         let admin = &self.admins[first.tenant];
         let user = &self.users[first.tenant][first.user].id;
         let permission = format!("{}:{}", first.resource, first.action);
-        let name = crate::harness::unknown_id();
+        let name = crate::harness::unique_text();
         let role = admin.create_role(&name, RoleLevel::Member, &[&permission]).await;
         admin.assign_within(user, &role, Value::Object(first.scope.clone())).await;
         let second_is_granted = first.tenant == second.tenant

@@ -156,8 +156,8 @@ async fn the_schema_refuses_values_that_would_make_a_whole_read_fail() {
     }
 }
 
-/// N01, N02: unreadable settings are left out of a reply. Settings that are nested too deep are
-/// returned without the innermost values.
+/// N01: unreadable settings are left out of the reply.
+/// N02: settings that are nested too deep are returned without the innermost values.
 #[tokio::test]
 async fn unreadable_or_too_deep_settings_do_not_fail_a_reply() {
     let app = TestApp::spawn().await;

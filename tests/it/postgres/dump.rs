@@ -59,7 +59,7 @@ async fn restore(app: &TestApp) -> String {
     restored
 }
 
-/// E16: a backup contains all tenants, and the restored database has the same isolation.
+/// E16: every rule of the catalog holds in the restored database.
 #[tokio::test]
 async fn a_restored_database_is_isolated_like_the_original() {
     let app = TestApp::spawn().await;

@@ -1,34 +1,47 @@
-//! SQL functions: the lookup functions, which read rows of all tenants, and all others.
+//! SQL functions: the cross-tenant functions, which read or change rows of all tenants, and all
+//! other functions.
 
 use sqlx::AssertSqlSafe;
 
 use super::{count, run, set_session_tenant};
 use crate::harness::TestApp;
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// A function in the schema `public`.
+#[derive(Debug, sqlx::FromRow)]
+struct Function {
+    name: String,
+    /// Whether the function runs with the rights of its owner.
+    is_security_definer: bool,
+    search_path: Option<String>,
+    owner: String,
+    /// Whether every role may call the function.
+    is_public: bool,
+}
+
+/// E10: every function sets its `search_path`, and not every role may call a cross-tenant function.
 #[tokio::test]
-async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
+async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
     let mut owner = app.owner_connection().await;
-    // Name, whether the function runs with the rights of its owner, search_path, owner, and whether
-    // every role may call the function.
-    let functions: Vec<(String, bool, Option<String>, String, bool)> = sqlx::query_as(
-        "select proname::text, prosecdef,
-                (select c from unnest(proconfig) c where c like 'search_path=%'),
-                proowner::regrole::text,
+    let functions: Vec<Function> = sqlx::query_as(
+        "select proname::text as name, prosecdef as is_security_definer,
+                (select c from unnest(proconfig) c where c like 'search_path=%') as search_path,
+                proowner::regrole::text as owner,
                 exists (select from aclexplode(coalesce(proacl, acldefault('f', proowner)))
-                        where grantee = 0)
+                        where grantee = 0) as is_public
          from pg_proc where pronamespace = 'public'::regnamespace order by 1",
     )
     .fetch_all(&mut owner)
     .await
     .expect("functions");
     assert!(
-        functions.iter().all(|f| f.2.is_some()),
+        functions.iter().all(|function| function.search_path.is_some()),
         "a function sets no search_path: {functions:?}"
     );
-    let lookups: Vec<_> = functions.into_iter().filter(|f| f.1).collect();
-    let names: Vec<_> = lookups.iter().map(|f| f.0.as_str()).collect();
+    let cross_tenant_functions: Vec<_> =
+        functions.into_iter().filter(|function| function.is_security_definer).collect();
+    let names: Vec<_> =
+        cross_tenant_functions.iter().map(|function| function.name.as_str()).collect();
     let expected = [
         "audit_backlog",
         "audited_tenants",
@@ -56,13 +69,13 @@ async fn only_the_lookup_functions_run_with_more_rights_than_their_caller() {
         "trim_requests",
     ];
     assert_eq!(names, expected);
-    for (name, _, _, owner, is_public) in &lookups {
+    for Function { name, owner, is_public, .. } in &cross_tenant_functions {
         assert_eq!(owner, "tenantry_lookup", "{name}");
         assert!(!is_public, "{name}");
     }
 }
 
-/// E02: no role of the service bypasses row-level security.
+/// E02: the roles own no tables, belong to no other role and create no objects.
 #[tokio::test]
 async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
@@ -81,19 +94,20 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
             assert_eq!(count(&mut owner, query.replace('$', role)).await, 0, "{role}: {query}");
         }
     }
-    let writable_tables = "select count(*) from pg_class where relnamespace = 'public'::regnamespace
-                  and relkind in ('r', 'p') and relname not in ('change_marks', 'audit_chain', 'audit_outbox',
+    let writable_tables_query = "select count(*) from pg_class
+                  where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+                  and relname not in ('change_marks', 'audit_chain', 'audit_outbox',
                       'data_keys', 'mail_outbox')
                   and has_any_column_privilege('tenantry_lookup', oid, 'INSERT, UPDATE')";
-    assert_eq!(count(&mut owner, writable_tables.into()).await, 0);
-    let may_log_in =
+    assert_eq!(count(&mut owner, writable_tables_query.into()).await, 0);
+    let login_query =
         "select count(*) from pg_roles where rolname = 'tenantry_lookup' and rolcanlogin";
-    assert_eq!(count(&mut owner, may_log_in.into()).await, 0);
+    assert_eq!(count(&mut owner, login_query.into()).await, 0);
 }
 
-/// E10, E17: a function reaches no more rows than its purpose needs.
+/// E17.
 #[tokio::test]
-async fn tenants_are_found_by_exact_name_and_never_listed() {
+async fn find_tenant_needs_the_exact_slug_and_only_the_platform_tenant_lists_tenants() {
     let app = TestApp::spawn().await;
     let (a, _b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     app.platform_admin().await;
@@ -108,46 +122,47 @@ async fn tenants_are_found_by_exact_name_and_never_listed() {
             assert_eq!(found_tenants, 0, "{name:?}");
         }
         let nil = "00000000-0000-0000-0000-000000000000";
-        let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
-        assert_eq!(count(&mut conn, list).await, 0);
+        let list_query = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
+        assert_eq!(count(&mut conn, list_query).await, 0);
         assert_eq!(count(&mut conn, "select count(*) from find_tenant('b')".into()).await, 1);
     }
     for role in ["tenantry_lookup", "postgres"] {
         assert_eq!(run(&mut conn, format!("set role {role}")).await, Err("42501".into()));
     }
-    let platform = "select tenant_id::text from find_tenant('platform')";
-    let platform: String = sqlx::query_scalar(platform).fetch_one(&mut *conn).await.expect("an id");
-    set_session_tenant(&mut conn, &platform).await;
+    let platform_query = "select tenant_id::text from find_tenant('platform')";
+    let platform_id: String =
+        sqlx::query_scalar(platform_query).fetch_one(&mut *conn).await.expect("an id");
+    set_session_tenant(&mut conn, &platform_id).await;
     let nil = "00000000-0000-0000-0000-000000000000";
-    let list = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
-    assert_eq!(count(&mut conn, list).await, 3, "a, b and the platform");
+    let list_query = format!("select count(*) from list_tenants('{nil}', 100, null, null)");
+    assert_eq!(count(&mut conn, list_query).await, 3, "a, b and the platform");
 }
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// E10.
 #[tokio::test]
-async fn temporary_tables_and_functions_do_not_replace_those_of_the_schema() {
+async fn temporary_objects_do_not_shadow_the_objects_of_the_schema() {
     let app = TestApp::spawn().await;
     let a = app.create_tenant("a").await;
     let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     for table in ["tenants", "users", "credentials", "roles", "role_assignments", "sessions"] {
-        let create = format!("create temp table {table} (like public.{table})");
-        run(&mut conn, create).await.expect("created");
+        let create_query = format!("create temp table {table} (like public.{table})");
+        run(&mut conn, create_query).await.expect("created");
     }
-    for create in [
+    for create_query in [
         "create function pg_temp.current_tenant() returns uuid language sql return null::uuid",
         "create function pg_temp.count(text) returns bigint language sql return 7",
     ] {
-        run(&mut conn, create.into()).await.expect("created");
+        run(&mut conn, create_query.into()).await.expect("created");
     }
     let (tenant, user) = (&a.tenant_id, &a.user_id);
-    let (index, lookup) = email_hashes(&app, user).await;
+    let (tenant_email_hash, global_email_hash) = email_hashes(&app, user).await;
     for call in [
         "find_tenant('a')".to_owned(),
-        format!("sign_in_tenants('{lookup}', false)"),
+        format!("sign_in_tenants('{global_email_hash}', false)"),
         format!("subject_standings('{tenant}', array['{user}']::uuid[], null)"),
         format!("explained_standing('{tenant}', '{user}', null, array['a:b'], 1)"),
-        format!("sign_in_candidate('{tenant}', '{index}')"),
+        format!("sign_in_candidate('{tenant}', '{tenant_email_hash}')"),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
         let rows = sqlx::query(query).fetch_all(&mut *conn).await.expect("rows");
@@ -155,7 +170,7 @@ async fn temporary_tables_and_functions_do_not_replace_those_of_the_schema() {
     }
 }
 
-/// E10: a function reaches no more rows than its purpose needs.
+/// E10.
 #[tokio::test]
 async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;
@@ -168,35 +183,36 @@ async fn a_subject_is_looked_up_only_in_its_own_tenant() {
         b.tenant_id, a.user_id, a.tokens.session_id
     );
     assert_eq!(count(&mut conn, query).await, 0);
-    let (index, _) = email_hashes(&app, &a.user_id).await;
-    let query = format!("select count(*) from sign_in_candidate('{}', '{index}')", b.tenant_id);
+    let (tenant_email_hash, _) = email_hashes(&app, &a.user_id).await;
+    let query =
+        format!("select count(*) from sign_in_candidate('{}', '{tenant_email_hash}')", b.tenant_id);
     assert_eq!(count(&mut conn, query).await, 0);
 }
 
-/// E10, N15: only a caller with the keyed hash of an email learns which tenants have the email, and
-/// learns at most three of them.
+/// E10: the function finds tenants only by the keyed hash of the email.
+/// N15: tenants where the email is verified come first.
 #[tokio::test]
-async fn at_most_three_tenants_are_found_by_a_whole_email() {
+async fn at_most_three_tenants_are_found_by_the_hash_of_an_email() {
     let app = TestApp::spawn().await;
     let mut users = Vec::new();
     for slug in ["a", "b", "c", "d", "e"] {
         users.push(app.create_tenant(slug).await.create_user("ada@both.test").await);
     }
-    let (_, lookup) = email_hashes(&app, &users[0]).await;
+    let (_, global_email_hash) = email_hashes(&app, &users[0]).await;
     let mut owner = app.owner_connection().await;
-    for change in [
+    for change_query in [
         format!("update users set email_verified = true where user_id = '{}'", users[3]),
         format!("update users set state = 'disabled' where user_id = '{}'", users[0]),
         "update tenants set state = 'suspended' where slug = 'b'".to_owned(),
     ] {
-        run(&mut owner, change).await.expect("changed");
+        run(&mut owner, change_query).await.expect("changed");
     }
     let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     let mut find_slugs = async |only_verified: bool| -> Vec<String> {
         let query = "select slug from sign_in_tenants($1::text::bytea, $2) with ordinality s,
                      lateral find_tenant(s.tenant_id::text) order by s.ordinality";
-        let query = sqlx::query_scalar(query).bind(&lookup).bind(only_verified);
+        let query = sqlx::query_scalar(query).bind(&global_email_hash).bind(only_verified);
         query.fetch_all(&mut *conn).await.expect("slugs")
     };
     // The tenant with the verified email is first. The disabled user and the suspended tenant are
@@ -207,35 +223,36 @@ async fn at_most_three_tenants_are_found_by_a_whole_email() {
     assert_eq!(count(&mut owner, empty_email_query.into()).await, 0);
 }
 
-/// E10: the functions for the rotation of the master key work only without a tenant. With a tenant,
-/// they find and change nothing.
+/// E10: the functions for the rotation of the master key work only in a transaction whose tenant is
+/// the nil UUID. In a transaction of any other tenant, these functions find and change nothing.
 #[tokio::test]
-async fn data_keys_of_all_tenants_are_visible_only_without_a_tenant() {
+async fn data_keys_of_all_tenants_are_visible_only_to_the_nil_tenant() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
-    let rewrap = "select count(*) from data_keys_not_by('', null, 10) k
+    let rewrap_query = "select count(*) from data_keys_not_by('', null, 10) k
          where rewrap_data_key(k.tenant_id, k.wrapped, 'x', 'x')"
         .to_owned();
-    let direct = format!(
+    let direct_query = format!(
         "select count(*) from (select rewrap_data_key('{}', wrapped, 'x', 'x') as done
          from data_keys) k where done",
         b.tenant_id
     );
     for tenant in [&a.tenant_id, &b.tenant_id] {
         set_session_tenant(&mut conn, tenant).await;
-        for query in [&rewrap, &direct] {
+        for query in [&rewrap_query, &direct_query] {
             assert_eq!(count(&mut conn, query.clone()).await, 0, "{query}");
         }
-        let count_keys = "select count(*) from count_data_keys()";
-        assert_eq!(count(&mut conn, count_keys.into()).await, 0);
+        let count_query = "select count(*) from count_data_keys()";
+        assert_eq!(count(&mut conn, count_query.into()).await, 0);
     }
     set_session_tenant(&mut conn, "00000000-0000-0000-0000-000000000000").await;
-    assert_eq!(count(&mut conn, rewrap).await, 3, "of a, of b, and the common data key");
+    assert_eq!(count(&mut conn, rewrap_query).await, 3, "of a, of b, and the common data key");
 }
 
-/// The two keyed hashes of a user's email: for lookups in its tenant, and across tenants.
+/// The two keyed hashes of a user's email: the hash for lookups in the user's tenant, and the hash
+/// for lookups across tenants.
 async fn email_hashes(app: &TestApp, user: &str) -> (String, String) {
     let query = "select email_index::text, email_lookup::text from users where user_id = $1::uuid";
     let owner = &mut app.owner_connection().await;

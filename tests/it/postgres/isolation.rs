@@ -83,7 +83,7 @@ async fn insert_error(
         "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)"
     );
     let result = sqlx::query(AssertSqlSafe(statement)).bind(row).execute(app).await;
-    sqlstate(&result.expect_err("a row in another tenant"))
+    sqlstate(&result.expect_err("a row in another tenant is refused"))
 }
 
 /// Asserts that a statement changed nothing: no row was visible, or the privilege is missing.

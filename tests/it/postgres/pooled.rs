@@ -19,9 +19,9 @@ async fn tenant_setting(db: &Db) -> Option<String> {
     sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("a setting")
 }
 
-/// E05: a pooled connection starts each transaction without a tenant.
+/// E05: also when the previous transaction was dropped, failed, or was rolled back to a savepoint.
 #[tokio::test]
-async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
+async fn a_pooled_connection_keeps_no_tenant_from_the_previous_transaction() {
     let app = TestApp::spawn().await;
     let tenant = TenantId(app.create_tenant("a").await.tenant_id.parse().expect("an id"));
     let db = one_connection(&app);
@@ -34,7 +34,7 @@ async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     assert_eq!(tenant_setting(&db).await, None);
 
     let mut tx = db.begin(tenant).await.expect("begun");
-    sqlx::query("select 1 / 0").execute(tx.conn()).await.expect_err("a broken transaction");
+    sqlx::query("select 1 / 0").execute(tx.conn()).await.expect_err("the division by zero fails");
     drop(tx);
     assert_eq!(tenant_setting(&db).await, None);
 
@@ -50,7 +50,7 @@ async fn the_tenant_setting_ends_with_its_transaction_in_every_case() {
     assert_eq!(tenant_setting(&db).await, None);
 }
 
-/// E06: a tenant setting never reaches another transaction.
+/// E06.
 #[tokio::test]
 async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;
@@ -76,7 +76,7 @@ async fn functions_that_set_the_tenant_reset_it() {
     }
 }
 
-/// E06: a tenant setting never reaches another transaction.
+/// E06: 200 calls of two tenants share two connections.
 #[tokio::test]
 async fn many_callers_on_few_connections_see_only_their_own_tenant() {
     let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;

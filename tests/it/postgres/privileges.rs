@@ -21,7 +21,7 @@ async fn start_error(database: &str, url: String) -> String {
     served.expect_err("the start should fail").to_string()
 }
 
-/// E02: no role of the service bypasses row-level security.
+/// E02: the role may have this right itself, through another role, or as the owner of a table.
 #[tokio::test]
 async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();

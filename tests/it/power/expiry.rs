@@ -41,7 +41,7 @@ async fn holder_until(
     app.create_session(&user, admin).await
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: the next holder of the role has the same limit.
 #[tokio::test]
 async fn a_temporary_administrator_assigns_only_until_its_own_expiry() {
     let app = TestApp::shared();
@@ -122,7 +122,7 @@ async fn a_role_gets_only_permissions_that_its_editor_holds_without_expiry() {
     }
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: a change of the role's name gives no rights, so any editor may make it.
 #[tokio::test]
 async fn a_role_is_changed_only_by_a_caller_with_the_rights_of_all_its_holders() {
     let app = TestApp::shared();
@@ -183,7 +183,7 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     acme.users().enable_user(EnableUserRequest { user_id: lasting }).await.expect("enabled");
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: a role within a scope gives its holder no right outside of the scope.
 #[tokio::test]
 async fn a_caller_cannot_raise_its_own_power_but_may_reduce_it() {
     let app = TestApp::shared();

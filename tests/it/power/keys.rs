@@ -27,7 +27,7 @@ fn expiry(response: Response<CreateApiKeyResponse>) -> i64 {
     response.into_inner().api_key.expect("a key").expire_time.expect("an expiry").seconds
 }
 
-/// N11: not even with the permission `api_key:create`.
+/// N11: the permission `api_key:create` makes no difference.
 #[tokio::test]
 async fn a_service_account_cannot_create_a_key_for_itself() {
     let app = TestApp::shared();
@@ -66,7 +66,7 @@ async fn a_key_that_a_service_account_creates_expires_with_the_accounts_own_key(
     );
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: this applies even to the key of an account without roles.
 #[tokio::test]
 async fn a_key_expires_no_later_than_its_creators_rights() {
     let app = TestApp::shared();

@@ -52,7 +52,7 @@ async fn disable(caller: &Client, user_id: &str) {
     caller.users().disable_user(request).await.expect("disabled");
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: the caller loses its role, its session or its account.
 #[tokio::test]
 async fn a_caller_that_loses_its_rights_while_it_waits_assigns_nothing() {
     let app = TestApp::spawn().await;

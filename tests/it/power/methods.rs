@@ -137,7 +137,7 @@ impl Target {
     }
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: this holds for every method with a `power`. A refused call changes nothing.
 #[tokio::test]
 async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own() {
     let app = TestApp::spawn().await;
@@ -185,7 +185,7 @@ async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own(
     }
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: this holds for every method that gives or uses rights. A refused call changes nothing.
 #[tokio::test]
 async fn rights_that_a_caller_gives_or_uses_must_end_with_its_own_rights() {
     let app = TestApp::shared();

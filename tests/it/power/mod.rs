@@ -1,4 +1,5 @@
-//! The rule for power over others: giving, taking or using the rights of another subject (N11).
+//! N11: the rule for power over others, which means to give, take or use the rights of another
+//! subject.
 
 mod email;
 mod expiry;

@@ -40,7 +40,7 @@ async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     app.anonymous().login("acme", "new@acme.test", PASSWORD).await;
 }
 
-/// N11: a caller cannot give or use more rights than it has.
+/// N11: the permission `session:revoke` is enough only for a user with no more rights.
 #[tokio::test]
 async fn a_member_cannot_end_an_administrators_session() {
     let app = TestApp::shared();

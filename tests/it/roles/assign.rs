@@ -48,7 +48,7 @@ async fn an_assignment_is_returned_as_requested() {
     assert!(assignment.create_time.is_some());
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: a scope of the assignment makes no difference.
 #[tokio::test]
 async fn a_caller_cannot_assign_unheld_rights_or_change_a_user_of_a_higher_level() {
     let app = TestApp::shared();
@@ -97,7 +97,7 @@ async fn a_role_is_assigned_only_once_with_the_same_scope() {
     assert_refused(result, Code::AlreadyExists, "ROLE_ALREADY_ASSIGNED");
 }
 
-/// N03: equal scopes have one stored form.
+/// N03: the order and the repetition of values make no difference.
 #[tokio::test]
 async fn equal_scopes_have_one_normal_form() {
     let app = TestApp::shared();
@@ -139,7 +139,7 @@ async fn an_assignment_replaces_an_expired_one() {
     assert!(acme.user_may(&ada, "doc:read").await);
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D08: no assignment is stored.
 #[tokio::test]
 async fn another_tenants_users_and_roles_look_like_unknown_ones() {
     let app = TestApp::shared();

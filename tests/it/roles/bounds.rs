@@ -88,7 +88,7 @@ fn permissions_of_size(bytes: usize) -> Vec<String> {
     (0..bytes / 128).map(|n| format!("{n:0>123}:read")).collect()
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21: at the limit, the existing assignments still apply.
 #[tokio::test]
 async fn a_subject_has_at_most_1000_active_assignments() {
     let app = TestApp::spawn().await;
@@ -137,7 +137,7 @@ async fn the_limit_ignores_expired_assignments_and_the_latest_100_are_kept() {
     assert_eq!(app.count(sql, &ada).await, 101, "100 expired assignments and the new one");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21: an assignment without a scope adds no bytes.
 #[tokio::test]
 async fn the_scopes_of_a_subject_have_at_most_256_kib() {
     let app = TestApp::spawn().await;
@@ -162,7 +162,7 @@ async fn the_scopes_of_a_subject_have_at_most_256_kib() {
         .expect("an assignment without a scope adds no bytes");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21.
 #[tokio::test]
 async fn a_scope_has_at_most_8_kib_but_a_larger_old_scope_can_be_unassigned() {
     let app = TestApp::spawn().await;
@@ -262,7 +262,7 @@ async fn add_roles_until(app: &TestApp, acme: &Client, count: i32) {
         .expect("the roles are inserted");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21: the limit applies to a new role and to an update.
 #[tokio::test]
 async fn the_permissions_of_a_role_have_at_most_64_kib() {
     let app = TestApp::shared();
@@ -279,7 +279,7 @@ async fn the_permissions_of_a_role_have_at_most_64_kib() {
     assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21: above the limit, a role can still become smaller or get another name.
 #[tokio::test]
 async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
     let app = TestApp::spawn().await;
@@ -325,7 +325,7 @@ async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
     acme.roles().update_role(request).await.expect("renamed");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21.
 #[tokio::test]
 async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     let app = TestApp::spawn().await;
@@ -356,7 +356,7 @@ async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
         .expect("the tenant then has exactly 50000 permissions");
 }
 
-/// N21: the data of a subject and of a tenant is bounded.
+/// N21.
 #[tokio::test]
 async fn a_tenant_has_at_most_10000_service_accounts() {
     let app = TestApp::spawn().await;

@@ -41,7 +41,7 @@ async fn a_role_is_created_as_requested() {
     assert_eq!(role.create_time, role.update_time);
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: permissions that the creator holds only within a scope do not count.
 #[tokio::test]
 async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     let app = TestApp::shared();
@@ -63,7 +63,7 @@ async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     }
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: a level that the caller holds only within a scope does not count.
 #[tokio::test]
 async fn a_caller_cannot_create_a_role_of_a_higher_level_than_its_own() {
     let app = TestApp::shared();
@@ -82,7 +82,7 @@ async fn a_caller_cannot_create_a_role_of_a_higher_level_than_its_own() {
     assert_refused(result, Code::PermissionDenied, "LEVEL_TOO_HIGH");
 }
 
-/// F03: system roles and the platform level are reserved for the platform.
+/// F03: only a system role may have the permission `*:*`.
 #[tokio::test]
 async fn only_platform_staff_create_system_roles() {
     let app = TestApp::shared();
@@ -140,7 +140,7 @@ async fn a_role_name_is_unique_in_its_tenant() {
     created_role(create(&b, role_request("ops", RoleLevel::Member, &[])).await);
 }
 
-/// N16: names that look alike are one name.
+/// N16: no role may have a name similar to that of a built-in role.
 #[tokio::test]
 async fn similar_names_count_as_the_same_name() {
     let app = TestApp::shared();
@@ -187,7 +187,7 @@ async fn similar_names_count_as_the_same_name() {
     created_role(create(&acme, viewer_role_request("dev")).await);
 }
 
-/// N16: names that look alike are one name.
+/// N16: such a role gets a new name only if no other name is similar.
 #[tokio::test]
 async fn older_roles_with_similar_names_remain_and_can_be_changed() {
     let app = TestApp::shared();

@@ -48,7 +48,7 @@ async fn remove(
     }
 }
 
-/// F07: a tenant keeps an active administrator.
+/// F07: the user can be neither disabled nor deleted, and keeps the role.
 #[tokio::test]
 async fn the_last_administrator_stays() {
     let app = TestApp::shared();
@@ -62,7 +62,7 @@ async fn the_last_administrator_stays() {
     assert!(acme.user_may(&acme.user_id, "any:thing").await);
 }
 
-/// F07: a tenant keeps an active administrator.
+/// F07.
 #[tokio::test]
 async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let app = TestApp::shared();
@@ -91,7 +91,7 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     }
 }
 
-/// F07: a tenant keeps an active administrator.
+/// F07: after that, the successor is the last administrator.
 #[tokio::test]
 async fn an_administrator_with_a_successor_can_be_removed() {
     let app = TestApp::shared();
@@ -110,7 +110,7 @@ async fn an_administrator_with_a_successor_can_be_removed() {
     }
 }
 
-/// F07: a tenant keeps an active administrator.
+/// F07: not even platform staff can change them.
 #[tokio::test]
 async fn the_administrators_role_cannot_lose_its_permissions_or_level() {
     let app = TestApp::shared();

@@ -20,7 +20,7 @@ async fn unassign(client: &Client, user: &str, role: &str, scope: Value) -> Unas
 
 const COUNT_ASSIGNMENTS: &str = "select count(*) from role_assignments where user_id = $1";
 
-/// N03: equal scopes have one stored form.
+/// N03: an empty scope means the assignment without a scope. `all_scopes` means all.
 #[tokio::test]
 async fn an_unassignment_removes_the_assignment_with_the_given_scope_or_all() {
     let app = TestApp::shared();
@@ -58,7 +58,7 @@ async fn an_unassignment_removes_the_assignment_with_the_given_scope_or_all() {
     assert_refused(result, Code::NotFound, "NOT_FOUND");
 }
 
-/// N03: equal scopes have one stored form.
+/// N03.
 #[tokio::test]
 async fn a_scope_is_recognized_in_every_equal_form() {
     let app = TestApp::shared();
@@ -77,7 +77,7 @@ async fn a_scope_is_recognized_in_every_equal_form() {
     }
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: the level of the user decides, not the level of the role.
 #[tokio::test]
 async fn a_caller_cannot_unassign_any_role_from_a_user_of_a_higher_level() {
     let app = TestApp::shared();
@@ -98,7 +98,7 @@ async fn a_caller_cannot_unassign_any_role_from_a_user_of_a_higher_level() {
     unassign(&ada, &boss, &lower_role, json!(null)).await.expect("unassigned");
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D08: the assignment stays.
 #[tokio::test]
 async fn another_tenants_assignment_looks_like_an_unknown_one() {
     let app = TestApp::shared();

@@ -26,7 +26,7 @@ async fn get_role(client: &Client, role_id: &str) -> Role {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fields() {
+async fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &["a:b"]).await;
@@ -63,6 +63,7 @@ async fn a_mask_may_contain_only_known_fields_that_are_set() {
     let acme = app.create_tenant("acme").await;
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
 
+    // `name` and `level` are refused because they are in the mask but not set in the request.
     for paths in [["*"], ["system"], ["id"], ["tenant_id"], ["name"], ["level"], ["permissions.0"]]
     {
         let request = UpdateRoleRequest { update_mask: mask(&paths), ..update_request(&id) };
@@ -94,7 +95,7 @@ async fn a_stale_etag_prevents_the_update() {
     update_role(&acme, rename_request("second", &renamed_role.etag)).await;
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: the caller must hold each permission that it adds or removes.
 #[tokio::test]
 async fn a_caller_cannot_raise_or_change_a_role_above_its_own_rights() {
     let app = TestApp::shared();
@@ -145,9 +146,10 @@ async fn only_platform_staff_change_system_roles() {
     assert_eq!(update_role(&platform_admin_in_acme, request).await.permissions, ["doc:read"]);
 }
 
-/// F03: system roles and the platform level are reserved for the platform.
+/// F03: a role that is not a system role cannot get the permission `*:*`.
+/// F04: the caller cannot give a role the level of the platform.
 #[tokio::test]
-async fn an_update_has_the_same_limits_as_a_creation() {
+async fn an_update_is_validated_like_a_creation() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
@@ -182,7 +184,7 @@ async fn an_update_has_the_same_limits_as_a_creation() {
     assert_refused(try_update(&acme, rename_request).await, Code::AlreadyExists, "ROLE_NAME_TAKEN");
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D02.
 #[tokio::test]
 async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::shared();

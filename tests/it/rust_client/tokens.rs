@@ -109,7 +109,7 @@ async fn a_client_whose_session_has_ended_is_unauthenticated() {
         .logout(LogoutRequest::default())
         .await
         .expect("signed out");
-    let error = who_am_i(&client).await.expect_err("signed out");
+    let error = who_am_i(&client).await.expect_err("the client is signed out");
     assert_eq!(error.code(), Code::Unauthenticated);
 }
 

@@ -73,7 +73,8 @@ async fn calls_are_unavailable_until_postgres_is_back() {
     wait_until(10, || is_serving(&app)).await;
 }
 
-/// I01, I03: while Postgres hangs, calls return DEADLINE_EXCEEDED.
+/// I01: the server is not ready meanwhile, and recovers without a restart.
+/// I03: each call ends at its deadline.
 #[tokio::test]
 async fn calls_time_out_while_postgres_hangs() {
     let (app, proxy, acme) = start_server_behind_proxy("1s").await;

@@ -46,7 +46,8 @@ async fn the_server_starts_and_works_without_redis() {
     within_seconds(10, assert_core_calls_work(&app, &acme)).await;
 }
 
-/// H02, H04: the server answers calls while Redis is down or hangs, and after each fault.
+/// H02: first Redis is unavailable.
+/// H04: then Redis hangs.
 #[tokio::test]
 async fn the_server_works_during_and_after_each_fault_of_redis() {
     let proxy = Proxy::redis().await;

@@ -17,7 +17,11 @@ async fn metadata_of_checks(client: &Client) -> (MetadataMap, MetadataMap) {
     let request = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
     let reply = client.permissions().check(request).await.expect("a decision");
     let malformed_request = CheckRequest { permission: "doc".into(), ..CheckRequest::default() };
-    let refusal = client.permissions().check(malformed_request).await.expect_err("malformed");
+    let refusal = client
+        .permissions()
+        .check(malformed_request)
+        .await
+        .expect_err("the malformed request is refused");
     (reply.metadata().clone(), refusal.metadata().clone())
 }
 

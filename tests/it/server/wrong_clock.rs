@@ -26,7 +26,7 @@ async fn compare_replicas(wrong_by: &str, correct_accepts: bool, wrong_accepts: 
     let wrong_replica = ServerProcess::with_clock(&app.database, wrong_by).await;
     let anonymous = Client::anonymous(wrong_replica.channel.clone());
 
-    // R24: the leeway is exactly 30 seconds.
+    // A06: the leeway is exactly 30 seconds.
     let wrong_client = anonymous.login("acme", &acme.email, PASSWORD).await;
     let token = &wrong_client.tokens.access_token;
     assert!(
@@ -66,13 +66,13 @@ async fn compare_replicas(wrong_by: &str, correct_accepts: bool, wrong_accepts: 
     assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
 }
 
-/// J07: a clock that is 90 s fast.
+/// J07: the clock of the replica is 90 seconds fast.
 #[tokio::test]
 async fn tokens_of_a_replica_with_a_fast_clock_are_accepted_only_there() {
     compare_replicas("+90s", false, true).await;
 }
 
-/// J07: a clock that is 90 s slow.
+/// J07: the clock of the replica is 90 seconds slow.
 #[tokio::test]
 async fn a_replica_with_a_slow_clock_refuses_tokens_from_its_future() {
     compare_replicas("-90s", true, false).await;

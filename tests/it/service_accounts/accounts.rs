@@ -62,7 +62,7 @@ async fn an_account_can_be_created_found_and_deleted() {
     }
 }
 
-/// N16: names that look alike are one name.
+/// N16: case, kinds of spaces and Unicode forms make no difference. Accents do.
 #[tokio::test]
 async fn similar_names_count_as_the_same_name() {
     let app = TestApp::shared();

@@ -182,7 +182,10 @@ async fn an_assertion_with_one_wrong_claim_is_refused() {
         .expect("the unchanged claims are valid");
 }
 
-/// A01, A02, A08, A09: an assertion is accepted only with a signature of the account's own key.
+/// A01: an assertion without a signature is refused.
+/// A02: the public key of the account is not an HMAC secret.
+/// A08: a key in the header is not used.
+/// A09: the `kid` selects only among the keys of the account.
 #[tokio::test]
 async fn an_assertion_with_another_key_is_refused() {
     let app = TestApp::shared();

@@ -242,7 +242,7 @@ async fn a_key_and_its_tokens_expire_together() {
     let result = app.anonymous().auth().exchange_api_key(secret_request(&key.secret)).await;
     assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
-    // N06: revoking an expired key changes nothing and records no event.
+    // Revoking an expired key changes nothing and records no event.
     revoke(&acme, &key.api_key.clone().expect("the key")).await;
     assert_eq!(list(&acme, &account).await[0].state(), ApiKeyState::Expired);
     assert_eq!(app.audit_event_count(&acme.tenant_id, "api_key_revoked").await, 0);

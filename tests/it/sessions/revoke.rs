@@ -19,7 +19,7 @@ fn revoke_request(session_id: &str) -> RevokeSessionRequest {
     RevokeSessionRequest { session_id: session_id.into() }
 }
 
-/// C21: a caller sees and ends only sessions that it may manage.
+/// C21.
 #[tokio::test]
 async fn a_user_may_end_its_own_sessions() {
     let app = TestApp::shared();
@@ -45,7 +45,7 @@ async fn a_user_may_end_its_own_sessions() {
     assert_eq!(session.expect("the session").state(), SessionState::Revoked);
 }
 
-/// C21: a caller sees and ends only sessions that it may manage.
+/// C21: the other user may be in the same tenant or in another tenant.
 #[tokio::test]
 async fn another_users_session_looks_like_an_unknown_one() {
     let app = TestApp::shared();
@@ -62,9 +62,9 @@ async fn another_users_session_looks_like_an_unknown_one() {
                     .sessions()
                     .revoke_session(revoke_request(&session))
                     .await
-                    .expect_err("revoke"),
-                other.sessions().get_session(get).await.expect_err("get"),
-                other.auth().logout(logout).await.expect_err("logout"),
+                    .expect_err("the revocation is refused"),
+                other.sessions().get_session(get).await.expect_err("the read is refused"),
+                other.auth().logout(logout).await.expect_err("the logout is refused"),
             ];
             refusals.map(|s| (s.code(), s.message().to_owned(), s.details().to_vec()))
         };

@@ -50,7 +50,7 @@ async fn revoke_all(caller: &Client, user_id: &str) -> i32 {
         .revoked_count
 }
 
-/// N06: the state of a session agrees with its tokens.
+/// N06: `expire_time` is the expiry of the refresh token.
 #[tokio::test]
 async fn a_session_without_refreshes_expires_with_its_tokens() {
     let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
@@ -100,7 +100,7 @@ async fn a_session_lives_as_long_as_its_longest_token() {
     assert_refused(result, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// N06: the state of a session agrees with its tokens.
+/// N06: an expired session does not become a revoked session.
 #[tokio::test]
 async fn revoking_all_sessions_counts_only_live_ones() {
     let app = TestApp::shared();
@@ -125,7 +125,7 @@ async fn revoking_all_sessions_counts_only_live_ones() {
     assert_eq!(app.audit_event_count(&acme.tenant_id, "sessions_revoked").await, 1);
 }
 
-/// N06: the state of a session agrees with its tokens.
+/// N06.
 #[tokio::test]
 async fn revoking_an_ended_session_changes_and_records_nothing() {
     let app = TestApp::shared();

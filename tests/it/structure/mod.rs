@@ -2,6 +2,7 @@
 
 mod imports;
 mod release;
+mod requirements;
 mod rules;
 
 use std::{

@@ -1,4 +1,4 @@
-//! Metrics of calls and of the stores.
+//! Metrics of calls, and of Postgres and Redis.
 
 use tenantry::proto::v1::{CheckRequest, GetUserRequest, WhoAmIRequest};
 use tonic::Code;
@@ -36,9 +36,13 @@ async fn calls_are_counted_by_method_and_code() {
 
 /// K05: the number of series is bounded, whatever names callers send.
 #[tokio::test]
-async fn names_invented_by_callers_create_no_series() {
+async fn unknown_methods_and_tenants_add_no_series() {
     let app = TestApp::spawn().await;
-    let series_count = || async { app.get("/metrics").await.1.lines().count() };
+    // Lines that begin with `#` are comments.
+    let series_count = || async {
+        let (_, page) = app.get("/metrics").await;
+        page.lines().filter(|line| !line.starts_with('#')).count()
+    };
     let call_path = |path: String| {
         let mut client = tonic::client::Grpc::new(app.channel.clone());
         async move {
@@ -55,7 +59,11 @@ async fn names_invented_by_callers_create_no_series() {
         let result = call_path(format!("/tenantry.v1.UserService/Made{n}")).await;
         assert_refused(result, Code::Unimplemented, "METHOD_UNKNOWN");
         let client = app.anonymous().with("x-tenant-id", &format!("made-{n}"));
-        client.auth().who_am_i(WhoAmIRequest {}).await.expect_err("no token");
+        client
+            .auth()
+            .who_am_i(WhoAmIRequest {})
+            .await
+            .expect_err("a call without a token is refused");
     }
     let added = series_count().await - count_before;
     // The first refusal of WhoAmI adds its buckets, sum and count.
@@ -63,7 +71,7 @@ async fn names_invented_by_callers_create_no_series() {
 }
 
 #[tokio::test]
-async fn store_calls_are_counted_by_operation_and_outcome() {
+async fn calls_to_postgres_and_redis_are_counted_by_operation_and_outcome() {
     let app = TestApp::spawn().await;
     app.create_tenant("acme").await;
     let (_, page) = app.get("/metrics").await;
@@ -98,7 +106,8 @@ async fn store_calls_are_counted_by_operation_and_outcome() {
     assert!(app.metric("tenantry_hashing_queue_max").await.is_some_and(|max| max > 1.0));
 }
 
-/// An exemplar in a bucket of slow calls leads to the trace of a slow call.
+/// An exemplar of a bucket is the trace id of one call that the bucket has counted. So a bucket of
+/// slow calls leads to the trace of a slow call.
 #[tokio::test]
 async fn histogram_buckets_have_exemplars_with_a_trace_id() {
     let collector = Collector::start().await;
@@ -109,6 +118,7 @@ async fn histogram_buckets_have_exemplars_with_a_trace_id() {
     let client = acme.with("traceparent", &format!("00-{id}-00f067aa0ba902b7-01"));
     client.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
     let (_, page) = app.get("/metrics").await;
+    // In the text format, the exemplar is at the end of the bucket's line.
     let exemplar = format!("# {{trace_id=\"{id}\"}}");
     let line = page.lines().find(|line| line.contains(&exemplar)).expect("an exemplar");
     assert!(line.starts_with("rpc_server_call_duration_seconds_bucket"), "{line}");

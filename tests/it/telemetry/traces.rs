@@ -1,4 +1,4 @@
-//! K03, K04: contents of traces, sampling, and the cost when the collector does not answer.
+//! Contents of traces, sampling, and the cost when the collector does not answer.
 
 use std::time::Duration;
 

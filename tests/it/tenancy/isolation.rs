@@ -103,7 +103,7 @@ async fn another_tenants_emails_are_not_found() {
     assert_ne!(id, a.user_id);
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D08: it makes no difference whether the user, the role or both belong to another tenant.
 #[tokio::test]
 async fn a_role_cannot_be_assigned_or_unassigned_across_tenants() {
     let app = TestApp::spawn().await;

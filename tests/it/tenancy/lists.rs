@@ -32,7 +32,7 @@ async fn list_users(client: &Client, page_size: i32, filter: &str) -> Vec<(Strin
     }
 }
 
-/// D06: a list contains only objects of the caller's tenant.
+/// D06: pages and filters contain each user of the tenant, and no other user.
 #[tokio::test]
 async fn interleaved_users_of_two_tenants_are_listed_separately() {
     let app = TestApp::shared();

@@ -21,7 +21,9 @@ async fn assert_all_methods_refuse(client: &Client, what: &str) {
     }
 }
 
-/// D03, D04, D05: the metadata must name exactly one tenant.
+/// D03: both headers together are refused, even when they agree.
+/// D04: a value that is neither an id nor a slug is refused.
+/// D05: a repeated header and a list of names are refused.
 #[tokio::test]
 async fn every_method_refuses_metadata_that_does_not_name_exactly_one_tenant() {
     let app = TestApp::spawn().await;

@@ -32,7 +32,7 @@ fn refresh_request(client: &Client) -> RefreshRequest {
     RefreshRequest { refresh_token, ..RefreshRequest::default() }
 }
 
-/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
+/// D14: another tenant is not affected.
 #[tokio::test]
 async fn a_suspension_denies_every_method_on_every_replica() {
     let app = TestApp::spawn().await;
@@ -71,7 +71,7 @@ async fn a_suspension_denies_every_method_on_every_replica() {
     anonymous.login(login_request(&b)).await.expect("users of the other tenant sign in");
 }
 
-/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
+/// D14: this holds for a sign-in with and without the name of the tenant.
 #[tokio::test]
 async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     let app = TestApp::shared();
@@ -93,7 +93,7 @@ async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     }
 }
 
-/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
+/// D14: introspection reports the tokens of these users as inactive.
 #[tokio::test]
 async fn decisions_about_a_suspended_tenants_users_are_denials() {
     let app = TestApp::shared();
@@ -133,7 +133,7 @@ async fn decisions_about_a_suspended_tenants_users_are_denials() {
     }
 }
 
-/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
+/// D14.
 #[tokio::test]
 async fn no_user_can_register_in_a_suspended_tenant() {
     let app = TestApp::spawn().await;
@@ -157,7 +157,7 @@ async fn no_user_can_register_in_a_suspended_tenant() {
     assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
-/// D14: the suspension of a tenant applies to every call, and reactivation reverts it.
+/// D14: a repeated suspension has no effect and is not recorded.
 #[tokio::test]
 async fn a_reactivated_tenant_works_as_before() {
     let app = TestApp::shared();

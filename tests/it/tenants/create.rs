@@ -139,7 +139,8 @@ async fn known_settings_must_be_valid() {
     assert_eq!(create_tenant(&platform_admin, request).await.settings, struct_of(valid_settings));
 }
 
-/// N01, N02: the server returns a stored value exactly, or refuses the value.
+/// N01: a number that cannot be returned exactly is refused.
+/// N02: settings that are nested more than 20 deep are refused.
 #[tokio::test]
 async fn settings_are_returned_exactly_or_refused() {
     let app = TestApp::spawn().await;

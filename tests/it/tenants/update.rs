@@ -4,6 +4,7 @@ use serde_json::json;
 use tenantry::proto::v1::{Tenant, UpdateTenantRequest, UpdateTenantResponse};
 use tonic::{Code, Response, Status};
 
+use super::OWN_TENANT;
 use crate::harness::{Client, PASSWORD, TestApp, assert_refused, mask, struct_of, unknown_id};
 
 fn update_request(tenant: &str) -> UpdateTenantRequest {
@@ -26,13 +27,13 @@ async fn update_tenant(client: &Client, request: UpdateTenantRequest) -> Tenant 
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fields() {
+async fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let full_request = UpdateTenantRequest {
         slug: Some("new".into()),
         settings: struct_of(json!({ "a": 1 })),
-        ..rename_request("", "New")
+        ..rename_request(OWN_TENANT, "New")
     };
 
     let name_request = UpdateTenantRequest { update_mask: mask(&["name"]), ..full_request.clone() };
@@ -41,12 +42,15 @@ async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fiel
     let tenant = update_tenant(&acme, full_request).await;
     assert_eq!((tenant.slug.as_str(), tenant.settings), ("new", struct_of(json!({ "a": 1 }))));
     let settings = struct_of(json!({ "b": 2 }));
-    let tenant = update_tenant(&acme, UpdateTenantRequest { settings, ..update_request("") }).await;
+    let tenant =
+        update_tenant(&acme, UpdateTenantRequest { settings, ..update_request(OWN_TENANT) }).await;
     assert_eq!(tenant.settings, struct_of(json!({ "b": 2 })), "settings are replaced as a whole");
     app.anonymous().login("new", &acme.email, PASSWORD).await;
 
+    // `slug` is refused because it is in the mask but not set in the request.
     for paths in [["*"], ["state"], ["id"], ["is_platform"], ["slug"], ["settings.a"]] {
-        let request = UpdateTenantRequest { update_mask: mask(&paths), ..update_request("") };
+        let request =
+            UpdateTenantRequest { update_mask: mask(&paths), ..update_request(OWN_TENANT) };
         assert_refused(try_update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
@@ -55,9 +59,9 @@ async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fiel
 async fn a_stale_etag_prevents_the_update() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let etag = update_tenant(&acme, rename_request("", "first")).await.etag;
+    let etag = update_tenant(&acme, rename_request(OWN_TENANT, "first")).await.etag;
     let request_with_etag =
-        |name: &str| UpdateTenantRequest { etag: etag.clone(), ..rename_request("", name) };
+        |name: &str| UpdateTenantRequest { etag: etag.clone(), ..rename_request(OWN_TENANT, name) };
 
     update_tenant(&acme, request_with_etag("second")).await;
     assert_refused(
@@ -72,14 +76,17 @@ async fn a_stale_etag_prevents_the_update() {
 }
 
 #[tokio::test]
-async fn an_update_has_the_same_limits_as_a_creation() {
+async fn an_update_is_validated_like_a_creation() {
     let app = TestApp::spawn().await;
     let (acme, _) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let slug_request =
-        |slug: &str| UpdateTenantRequest { slug: Some(slug.into()), ..update_request("") };
-    let settings_request =
-        |settings| UpdateTenantRequest { settings: struct_of(settings), ..update_request("") };
+        |slug: &str| UpdateTenantRequest { slug: Some(slug.into()), ..update_request(OWN_TENANT) };
+    let settings_request = |settings| UpdateTenantRequest {
+        settings: struct_of(settings),
+        ..update_request(OWN_TENANT)
+    };
 
+    let slug_like_a_uuid = unknown_id();
     for taken_slug in ["other", "platform"] {
         assert_refused(
             try_update(&acme, slug_request(taken_slug)).await,
@@ -90,10 +97,10 @@ async fn an_update_has_the_same_limits_as_a_creation() {
     for request in [
         slug_request(""),
         slug_request("A"),
-        slug_request(&unknown_id()),
-        rename_request("", ""),
-        rename_request("", "  "),
-        rename_request("", "a\0"),
+        slug_request(&slug_like_a_uuid),
+        rename_request(OWN_TENANT, ""),
+        rename_request(OWN_TENANT, "  "),
+        rename_request(OWN_TENANT, "a\0"),
         settings_request(json!({ "self_registration": 1 })),
         settings_request(json!({ "password_min_length": 7 })),
     ] {
@@ -107,9 +114,9 @@ async fn only_platform_staff_change_another_tenant() {
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let platform_admin = app.platform_admin().await;
 
-    for name in ["other", &other.tenant_id, "platform", "nowhere"] {
+    for tenant in ["other", &other.tenant_id, "platform", "nowhere"] {
         assert_refused(
-            try_update(&acme, rename_request(name, "Mine")).await,
+            try_update(&acme, rename_request(tenant, "Mine")).await,
             Code::NotFound,
             "NOT_FOUND",
         );
@@ -123,6 +130,6 @@ async fn only_platform_staff_change_another_tenant() {
     assert_eq!(event.actor_tenant_id.map(|id| id.to_string()), Some(platform_admin.tenant_id));
 
     let reader = acme.create_member("reader", &["tenant:read"]).await;
-    let result = try_update(&reader, rename_request("", "Mine")).await;
+    let result = try_update(&reader, rename_request(OWN_TENANT, "Mine")).await;
     assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
 }

@@ -26,8 +26,10 @@ async fn calls_are_encrypted_and_plaintext_is_refused() {
     let acme = client.sign_up_tenant("acme").await;
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
 
-    check_health(app.channel.clone()).await.expect_err("plaintext");
-    check_health(channel(&app, &Authority::new(), None)).await.expect_err("another authority");
+    check_health(app.channel.clone()).await.expect_err("a connection without TLS fails");
+    check_health(channel(&app, &Authority::new(), None))
+        .await
+        .expect_err("the client trusts another authority");
     let http = app.http.to_string();
     let settings = [("TLS_CERT_PATH", "cert.pem"), ("HTTP_ADDR", http.as_str())];
     let output = run(&["healthcheck"], &settings).await;
@@ -68,15 +70,17 @@ async fn with_client_authorities_clients_need_a_certificate() {
     let app = TestApp::with(|values| files.set_with_clients(values, &client_authority)).await;
     let certificate = client_authority.sign("billing.internal");
     check_health(channel(&app, &authority, Some(&certificate))).await.expect("an answer");
-    check_health(channel(&app, &authority, None)).await.expect_err("no certificate");
+    check_health(channel(&app, &authority, None))
+        .await
+        .expect_err("a client without a certificate is refused");
     let other_certificate = authority.sign("billing.internal");
     check_health(channel(&app, &authority, Some(&other_certificate)))
         .await
-        .expect_err("a certificate of another authority");
+        .expect_err("a certificate of another authority is refused");
 }
 
-/// G13, J02: a connection with an incomplete handshake is closed after a timeout, and delays
-/// neither other clients nor a shutdown.
+/// G13: the connection is closed after a timeout, and does not delay other clients.
+/// J02: the connection does not delay a shutdown.
 #[tokio::test]
 async fn incomplete_handshakes_are_closed() {
     let authority = Authority::new();

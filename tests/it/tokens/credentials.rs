@@ -19,7 +19,7 @@ async fn who_am_i(client: &Client) -> Result<(), Status> {
     client.auth().who_am_i(WhoAmIRequest {}).await.map(drop)
 }
 
-/// A16: the credential of a call must be unambiguous.
+/// A16: the order of the credentials makes no difference.
 #[tokio::test]
 async fn several_or_malformed_credentials_are_refused() {
     let app = TestApp::shared();
@@ -62,7 +62,7 @@ async fn several_or_malformed_credentials_are_refused() {
     }
 }
 
-/// A16: the credential of a call must be unambiguous.
+/// A16.
 #[tokio::test]
 async fn a_binary_credential_is_ignored() {
     let app = TestApp::shared();

@@ -55,7 +55,7 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
 }
 
-/// A09: the `kid` selects only among the server's own keys.
+/// A09: a missing `kid` and a `kid` of another type are refused too.
 #[tokio::test]
 async fn a_kid_must_equal_the_servers_kid_exactly() {
     let app = TestApp::shared();
@@ -92,7 +92,7 @@ async fn a_kid_must_equal_the_servers_kid_exactly() {
     assert_token_refused(&acme, "no kid", &token).await;
 }
 
-/// A09: the `kid` selects only among the server's own keys.
+/// A09.
 #[tokio::test]
 async fn unknown_kids_cause_no_query() {
     let app = TestApp::spawn().await;

@@ -19,7 +19,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, key).expect("a token")
 }
 
-/// A03: the kinds of tokens are not interchangeable.
+/// A03: the refused refresh token stays unspent.
 #[tokio::test]
 async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     let app = TestApp::shared();
@@ -44,7 +44,7 @@ async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     refresh(&app.anonymous(), token).await.expect("the token is unspent");
 }
 
-/// A04: the kinds of tokens are not interchangeable.
+/// A04: the call does not count as a reuse, so the session stays live.
 #[tokio::test]
 async fn an_access_token_is_not_accepted_as_a_refresh_token() {
     let app = TestApp::shared();

@@ -68,7 +68,8 @@ async fn refresh(client: &Client) -> Client {
     refreshed
 }
 
-/// J03, J04: a key rotation does not interrupt service.
+/// J03: tokens of the old key stay valid.
+/// J04: every replica publishes the new key before any replica signs with it.
 #[tokio::test]
 async fn a_rotation_makes_no_token_fail_on_any_replica() {
     let dir = create_keys(KeyAlgorithm::Es256);

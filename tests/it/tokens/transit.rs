@@ -56,7 +56,8 @@ async fn the_key_service_signs_tokens_of_every_algorithm() {
     }
 }
 
-/// J03: a key rotation does not interrupt service.
+/// J03: tokens of a retired key version are refused, and other tokens stay valid.
+/// J04: the new version is published first, and signs later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_version_is_published_before_it_signs() {
     let service = KeyService::start("ed25519").await;
@@ -88,7 +89,7 @@ async fn a_new_key_version_is_published_before_it_signs() {
     third_client.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
 }
 
-/// J04, R31: tokens stay valid while the key service is unavailable.
+/// J04: new tokens are refused meanwhile, and a failed refresh spends no token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     let mut service = KeyService::start("ed25519").await;

@@ -56,7 +56,7 @@ async fn store_hash(app: &TestApp, user: &str, hash: &str) {
         .expect("the hash is stored");
 }
 
-/// B06: an outdated hash is replaced at a successful sign-in.
+/// B06: later sign-ins do not replace the hash again.
 #[tokio::test]
 async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -79,7 +79,7 @@ async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
     }
 }
 
-/// B06: an outdated hash is replaced at a successful sign-in.
+/// B06.
 #[tokio::test]
 async fn a_failed_sign_in_does_not_replace_the_hash() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -97,7 +97,7 @@ async fn a_failed_sign_in_does_not_replace_the_hash() {
     assert_eq!(stored_hash(&app, &user).await, hash);
 }
 
-/// B06: an outdated hash is replaced at a successful sign-in.
+/// B06: the stored hash is valid after them.
 #[tokio::test]
 async fn concurrent_first_sign_ins_all_succeed() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -116,7 +116,7 @@ async fn concurrent_first_sign_ins_all_succeed() {
     }
 }
 
-/// B06: an outdated hash is replaced at a successful sign-in.
+/// B06.
 #[tokio::test]
 async fn weaker_argon2id_parameters_are_replaced_too() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;

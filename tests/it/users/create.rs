@@ -176,7 +176,7 @@ async fn each_malformed_user_is_refused() {
     }
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D02: this applies to a lookup by id and by email.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();

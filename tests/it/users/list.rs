@@ -30,7 +30,8 @@ async fn list_emails(client: &Client, filter: &str) -> Vec<String> {
     emails
 }
 
-/// D06: a list contains only objects of the caller's tenant.
+/// D06: no page contains a user of another tenant.
+/// G17: a page has 50 users by default, and at most 1000.
 #[tokio::test]
 async fn pages_contain_each_user_of_the_tenant_once() {
     let app = TestApp::shared();
@@ -91,7 +92,8 @@ async fn a_filter_selects_users_by_state_email_and_name() {
     }
 }
 
-/// G17: a page token is valid only for its list.
+/// G17: a negative page size is refused.
+/// N14: the token is bound to the tenant and to the filter.
 #[tokio::test]
 async fn a_page_token_is_valid_only_for_its_own_list() {
     let app = TestApp::shared();
@@ -116,7 +118,7 @@ async fn a_page_token_is_valid_only_for_its_own_list() {
     );
 }
 
-/// N10: an administrator can search and sort users.
+/// N10: a filter with an unknown form is refused, and the error marks the mistake.
 #[tokio::test]
 async fn a_filter_ignores_case_and_accents_in_names() {
     let app = TestApp::shared();
@@ -158,7 +160,7 @@ async fn a_filter_ignores_case_and_accents_in_names() {
     assert!(!status.message().contains('\n'), "{}", status.message());
 }
 
-/// N10: an administrator can search and sort users.
+/// N10: a page token is valid only for the order of its list.
 #[tokio::test]
 async fn users_can_be_sorted_and_filtered_by_the_last_sign_in() {
     let app = TestApp::shared();

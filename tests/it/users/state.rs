@@ -50,7 +50,7 @@ async fn assert_locked_out(app: &TestApp, client: &Client) {
     assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }
 
-/// B08: disabling a user ends the user's sessions for good.
+/// B08: disabling the user again changes and records nothing.
 #[tokio::test]
 async fn disabling_a_user_ends_its_sessions() {
     let app = TestApp::spawn().await;
@@ -65,7 +65,7 @@ async fn disabling_a_user_ends_its_sessions() {
     assert_eq!(app.audit_events("user_disabled").await.len(), 1);
 }
 
-/// B08: disabling a user ends the user's sessions for good.
+/// B08.
 #[tokio::test]
 async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
     let app = TestApp::shared();
@@ -121,7 +121,8 @@ async fn a_stale_etag_prevents_the_deletion() {
     delete(&acme, &ada, &etag).await.expect("deleted");
 }
 
-/// F04, D08: a caller cannot change anything above its own rights.
+/// F04: the caller can neither disable, enable nor delete a user of a higher level.
+/// D02: a user of another tenant gets the same answer as an unknown user.
 #[tokio::test]
 async fn a_caller_cannot_change_a_user_of_a_higher_level_or_of_another_tenant() {
     let app = TestApp::shared();

@@ -29,7 +29,7 @@ async fn update_user(client: &Client, request: UpdateUserRequest) -> User {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fields() {
+async fn an_update_with_a_mask_changes_its_fields_and_without_a_mask_all_fields_that_are_set() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
@@ -47,6 +47,7 @@ async fn an_update_changes_the_fields_in_the_mask_or_without_a_mask_the_set_fiel
         UpdateUserRequest { update_mask: mask(&["display_name"]), ..name_request(&ada, "") };
     assert_eq!(update_user(&acme, empty_request).await.display_name, "");
 
+    // `email` is refused because it is in the mask but not set in the request.
     for paths in [["state"], ["email_verified"], ["tenant_id"], ["email"], ["password"]] {
         let request = UpdateUserRequest { update_mask: mask(&paths), ..update_request(&ada) };
         assert_refused(try_update(&acme, request).await, Code::InvalidArgument, "INVALID_FIELDS");
@@ -126,7 +127,7 @@ async fn a_caller_with_only_a_token_changes_its_own_name_but_not_its_email() {
     assert_eq!(update_user(&acme, name_request(&ada.user_id, "Ada")).await.email, ada.email);
 }
 
-/// F04: a caller cannot change anything above its own rights.
+/// F04: this applies to the name and to the email.
 #[tokio::test]
 async fn a_caller_cannot_change_a_user_of_a_higher_level() {
     let app = TestApp::shared();
@@ -174,7 +175,7 @@ async fn a_new_email_is_unique_and_not_verified() {
     assert!(!update_user(&acme, email_request(&ada, "ada@acme.test")).await.email_verified);
 }
 
-/// D08: an object of another tenant gets the same answer as an unknown object.
+/// D02.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();

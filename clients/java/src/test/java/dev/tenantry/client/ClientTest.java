@@ -97,7 +97,7 @@ class ClientTest {
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
   }
 
-  /** N20. */
+  /** N20: the request id of a refresh is the hash of the refresh token. */
   @Test
   void twoProcessesWithTheSameRefreshTokenGetTheSameTokens() {
     var other = Session.signIn(channel, slug, EMAIL, PASSWORD);

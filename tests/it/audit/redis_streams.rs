@@ -2,7 +2,7 @@
 
 use tenantry::proto::v1::RoleLevel;
 
-use super::events;
+use super::events_oldest_first;
 use crate::harness::{Client, Fault, Proxy, TestApp, redis, unknown_id, wait_until};
 
 /// Ids of the entries in a tenant's stream.
@@ -29,7 +29,7 @@ async fn each_event_is_an_entry_whose_id_is_its_position() {
     let entry = redis(&format!("XRANGE audit:{{{}}} 4 4", acme.tenant_id)).await;
     // Without the lines of the Redis protocol that have lengths.
     let fields: Vec<_> = entry.lines().filter(|line| !line.starts_with(['*', '$'])).collect();
-    let event = events(&acme, "kind = role_created").await.remove(0);
+    let event = events_oldest_first(&acme, "kind = role_created").await.remove(0);
     for (name, value) in [
         ("id", &event.id),
         ("kind", &"role_created".to_owned()),
@@ -53,7 +53,7 @@ async fn a_stream_length_of_zero_turns_the_stream_off() {
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     assert_eq!(entry_ids(&acme).await, [""; 0]);
-    assert_eq!(events(&acme, "").await.len(), 3, "the events of a new tenant");
+    assert_eq!(events_oldest_first(&acme, "").await.len(), 3, "the events of a new tenant");
 }
 
 /// While Redis is unavailable or hangs, no write waits for Redis and no event is lost.
@@ -70,8 +70,9 @@ async fn redis_receives_missed_events_later_and_in_order() {
         for m in 0..3 {
             acme.create_role(&format!("role-{n}{m}"), RoleLevel::Member, &[]).await;
         }
-        let all_sealed =
-            || async { events(&acme, "").await.iter().all(|event| event.position > 0) };
+        let all_sealed = || async {
+            events_oldest_first(&acme, "").await.iter().all(|event| event.position > 0)
+        };
         wait_until(10, all_sealed).await;
         assert_eq!(entry_ids(&acme).await.len(), sent_before);
         proxy.pass();

@@ -3,7 +3,7 @@
 use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as Message};
 use tonic::{Code, Streaming};
 
-use super::events;
+use super::events_oldest_first;
 use crate::harness::{Client, TestApp, assert_refused, wait_until, within_seconds};
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
@@ -40,7 +40,7 @@ async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     app.wait_until_audit_settled().await;
     let mut streams =
         [watch(&acme, None).await, watch(&acme.on(&second_replica.channel), None).await];
-    let event_count = events(&acme, "").await.len();
+    let event_count = events_oldest_first(&acme, "").await.len();
     for stream in &mut streams {
         let first = next(stream).await;
         assert_eq!(first.event, None);
