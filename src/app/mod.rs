@@ -55,7 +55,7 @@ pub struct Parts {
     /// Refusals that are not recorded yet. The server records them when it stops.
     pub refusals: Arc<Refusals>,
     /// Queues mails and sends them in the background; `None` when the server sends no mail. The
-    /// server calls [`MailQueue::finish`] when it stops.
+    /// server calls [`MailQueue::send_due_and_stop`] when it stops.
     pub mail_queue: Option<Arc<MailQueue>>,
     pub handlers: ServiceHandlers,
     pub stores: Stores,

@@ -4,8 +4,8 @@
 //! the tenant metadata, rate limit of the network.
 //!
 //! A call with a token works in the tenant of the token. Platform staff can name another tenant in
-//! the metadata; for another caller such a call is refused. A public call names its tenant in the metadata or in the message: see
-//! `sign_in/named_tenant.rs`.
+//! the metadata; for another caller such a call is refused. A public call names its tenant in the
+//! metadata or in the message: see `sign_in/named_tenant.rs`.
 
 use std::{sync::Arc, time::Instant};
 

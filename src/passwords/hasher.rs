@@ -158,8 +158,8 @@ impl Hasher {
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Checks whether [`Self::take_slot`] would succeed now. For operations that learn their tenant only
-    /// from a query.
+    /// Checks whether [`Self::take_slot`] would succeed now. For operations that learn their tenant
+    /// only from a query.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when [`Self::take_slot`] would fail.

@@ -14,8 +14,8 @@ use super::pepper::Peppers;
 /// Length of the hashes that this service computes, in bytes (RFC 9106, section 4).
 pub(super) const HASH_BYTES: usize = 32;
 
-/// Maximum cost of a stored bcrypt hash. This cost is higher than [`super::import::BCRYPT_IMPORT`], because an
-/// earlier version imported hashes of a higher cost.
+/// Maximum cost of a stored bcrypt hash. This cost is higher than [`super::import::BCRYPT_IMPORT`],
+/// because an earlier version imported hashes of a higher cost.
 const BCRYPT_STORED: u32 = 14;
 
 /// Minimum cost of a bcrypt hash.

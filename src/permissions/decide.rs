@@ -1,6 +1,6 @@
 //! The decision function. [`Standing`] has the assignments of the subject, which `store.rs` reads.
-//! The result depends only on its arguments and the clock, so a test can
-//! compare the function with a model.
+//! The result depends only on the arguments and the clock, so a test can compare the function with a
+//! model.
 
 use super::{Permission, Scope, Standing, UserStanding};
 use crate::proto::v1::DecisionReason;

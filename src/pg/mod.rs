@@ -5,7 +5,7 @@
 //! waits until the in-memory caches have applied the change.
 
 mod connecting;
-mod constraint;
+mod constraint_errors;
 mod instrumented_executor;
 mod interval;
 mod pooled;

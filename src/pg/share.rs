@@ -1,5 +1,6 @@
-//! Each tenant's share of the pool's connections. [`FairPermits`] decides the size of the share. While the statements of one
-//! tenant wait for locks, the calls of other tenants still get connections.
+//! Each tenant's share of the pool's connections. [`FairPermits`] decides the size of the share.
+//! While the statements of one tenant wait for locks, the calls of other tenants still get
+//! connections.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
 //! A tenant keeps at least one administrator. Every change that could remove the last one uses
-//! [`AdminGuard`]: an edit or deletion of a role, an unassignment, and the end of a user.
+//! [`AdminGuard`]: an edit of a role, an unassignment, and the disabling or deletion of a user. A
+//! role that is assigned can't be deleted.
 
 use super::store;
 use crate::{

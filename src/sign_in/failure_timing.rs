@@ -1,11 +1,11 @@
 //! Delays the responses to failed sign-ins until the time that [`super::failure_schedule`] decides,
 //! whatever the duration of the comparison.
 //!
-//! The duration differs by the cause of the failure: the comparison with an imported hash may
-//! take ten times as long as with a hash of this server. The delay hides the difference. Concurrent
+//! The duration differs by the cause of the failure: the comparison with an imported hash may take
+//! ten times as long as with a hash of this server. The delay hides the difference. Concurrent
 //! sign-ins of a tenant or a network take turns in the order in which they begin
-//! ([`super::failure_schedule`]). If the comparison takes longer than planned, the response is delayed until
-//! the next multiple of the failure time.
+//! ([`super::failure_schedule`]). If the comparison takes longer than planned, the response is
+//! delayed until the next multiple of the failure time.
 //!
 //! A delayed call occupies only its call slot. Sign-ins in progress are limited per tenant, per
 //! network and in total, so that one tenant or network cannot occupy all call slots.

@@ -1,4 +1,4 @@
-//! The claims of tokens.
+//! The claims of tokens. `config/tokens.rs` has the lifetimes of tokens.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -100,8 +100,7 @@ pub struct Claims {
     pub iat: i64,
     /// Start of the validity, in seconds since 1970.
     pub nbf: i64,
-    /// Expiry, in seconds since 1970. `config/tokens.rs` has the lifetimes. No token outlasts its
-    /// session or its API key.
+    /// Expiry, in seconds since 1970. No token outlasts its session or its API key.
     pub exp: i64,
 }
 

@@ -1,7 +1,8 @@
 //! Idempotent retries (AIP-155): a caller that repeats a request with the same `request_id` gets
 //! the first response again.
 //!
-//! A record expires after 24 hours.
+//! A record expires after 24 hours. A retry of `Refresh` has a rule of its own:
+//! `rotate_session` (`migrations/0019_rotate_session.sql`).
 //!
 //! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record with the object
 //!   that the request created, and with the caller of the request (triggers).

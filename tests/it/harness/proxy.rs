@@ -27,9 +27,9 @@ pub struct Proxy {
 /// The SQL statements that were sent to Postgres.
 type Statements = Arc<Mutex<Vec<String>>>;
 
-/// Parts of the statements that a server sends without a call: the change feed, the audit
-/// backlog, the health check, the settings of each new connection, and the rollback of a transaction
-/// of a background worker that found no work.
+/// Parts of the statements that a server sends without a call: the change feed, the audit backlog,
+/// the health check, the settings of each new connection, and the rollback of a transaction of a
+/// background worker that found no work.
 const BACKGROUND_STATEMENTS: [&str; 5] = [
     "read_changes",
     "audit_backlog",
