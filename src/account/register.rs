@@ -64,12 +64,12 @@ impl Accounts {
         slug: &str,
         password: SecretString,
     ) -> Result<RegisterResponse> {
-        let context = passwords::Context {
+        let forbidden_words = passwords::ForbiddenWords {
             email: &message.email,
             tenant_name: &message.organization_name,
             tenant_slug: slug,
         };
-        self.password_policy.check("password", &password, &context)?;
+        self.password_policy.check("password", &password, &forbidden_words)?;
         // The tenant does not exist yet. So all requests of one network that create tenants count
         // against the same placeholder tenant.
         let charged_tenant = self.limits.placeholder_tenant_of_network(origin.ip);

@@ -59,7 +59,7 @@ impl Shared {
         let verified_tokens = Arc::new(VerifiedTokens::new(config.caches.tokens));
         let watchers = Arc::new(Watchers::default());
         registry.register_collector(Box::new(ResourceGauges {
-            connections: db.connections().clone(),
+            connections: db.pool().clone(),
             hasher: hasher.clone(),
             standing_cache: standing_cache.clone(),
         }));

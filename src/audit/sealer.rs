@@ -39,7 +39,7 @@ pub async fn seal(db: &Db) -> Result<usize> {
     if !store::has_unsealed(db).await? {
         return Ok(0);
     }
-    let mut tx = db.connections().begin().await?;
+    let mut tx = db.pool().begin().await?;
     let rows = store::read_unsealed(&mut tx, BATCH).await?;
     if rows.is_empty() {
         return Ok(0);

@@ -236,7 +236,7 @@ pub(super) async fn count_unsealed_before(
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn has_unsealed(db: &Db) -> Result<bool> {
     let query = sqlx::query_scalar!(r#"select unsealed as "unsealed!" from audit_backlog()"#);
-    Ok(query.fetch_one(db.pool()).await?)
+    Ok(query.fetch_one(db.executor()).await?)
 }
 
 /// Reads at most `limit` unsealed events of all tenants. The `position` and `hash` of a row are the
@@ -302,7 +302,7 @@ pub(super) struct OutboxEvent {
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn has_unsent(db: &Db) -> Result<bool> {
     let query = sqlx::query_scalar!(r#"select unsent as "unsent!" from audit_backlog()"#);
-    Ok(query.fetch_one(db.pool()).await?)
+    Ok(query.fetch_one(db.executor()).await?)
 }
 
 /// Reads at most `limit` events from the outbox, in the order of tenants and positions. Leaves out

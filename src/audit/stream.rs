@@ -53,7 +53,8 @@ pub struct Progress {
 
 /// The reason why an event was not sent.
 enum SendError {
-    /// The stream accepts no events because of the content of its key.
+    /// The server sends no events to the key, because the key is not a stream, or because another
+    /// program has written to the stream.
     Blocked(String),
     /// Redis did not process the command.
     Failed(Error),
@@ -89,7 +90,7 @@ impl Outbox {
             return Ok(Progress::default());
         }
         let paused_tenants = self.blocked_streams.paused_tenants();
-        let mut tx = self.db.connections().begin().await?;
+        let mut tx = self.db.pool().begin().await?;
         let events = store::read_outbox(&mut tx, BATCH, &paused_tenants, self.first_tenant).await?;
         let (sent, progress) = self.send_all(&events).await;
         if sent.is_empty() {
@@ -122,7 +123,11 @@ impl Outbox {
                     let is_remembered = self.blocked_streams.insert(tenant);
                     // Only remembered streams are logged, so the number of log lines is bounded.
                     if is_remembered {
-                        tracing::warn!(why, %tenant, "a tenant's audit stream takes no events");
+                        tracing::warn!(
+                            why,
+                            %tenant,
+                            "no events are sent to a tenant's audit stream"
+                        );
                     }
                     all_remembered &= is_remembered;
                 }

@@ -26,7 +26,7 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Maximum number of requests in progress.
     pub max_requests: usize,
-    /// Time that requests in progress have to finish when the server stops.
+    /// How long the server waits for requests in progress when it stops.
     pub shutdown_grace: Duration,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
@@ -44,7 +44,7 @@ pub struct TlsPaths {
     pub cert: PathBuf,
     /// The private key of the certificate.
     pub key: PathBuf,
-    /// The authorities of client certificates; `None` when clients need no certificate.
+    /// The CAs of client certificates; `None` when clients need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -62,9 +62,9 @@ pub struct Connections {
 /// The protocols that may be served without TLS on addresses other than loopback.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Plaintext {
-    /// No protocol.
+    /// Plaintext is allowed only on loopback addresses.
     #[default]
-    Loopback,
+    LoopbackOnly,
     /// HTTP: metrics, probes and public keys.
     Http,
     /// HTTP and gRPC.
@@ -86,14 +86,14 @@ impl Server {
         });
         let http_addr = |text: &str| match (text, plaintext) {
             ("off", _) => Ok(None),
-            (text, Plaintext::Loopback) if !parse_address(text)?.ip().is_loopback() => {
+            (text, Plaintext::LoopbackOnly) if !parse_address(text)?.ip().is_loopback() => {
                 Err("is not a loopback address, and HTTP has no TLS: set PLAINTEXT=http".into())
             }
             (text, _) => parse_address(text).map(Some),
         };
         Self {
-            // The default is never used, because `Reader::finish` fails when the address is
-            // invalid.
+            // This placeholder address is never used, because `Reader::finish` fails when the
+            // address is invalid.
             addr: addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             http_addr: reader.read("HTTP_ADDR", http_addr),
             tls,
@@ -138,7 +138,7 @@ impl TlsPaths {
 impl Plaintext {
     fn read(reader: &mut Reader<'_>) -> Self {
         reader.read("PLAINTEXT", |text| match text {
-            "loopback" => Ok(Self::Loopback),
+            "loopback" => Ok(Self::LoopbackOnly),
             "http" => Ok(Self::Http),
             "all" => Ok(Self::All),
             _ => Err("must be loopback, http or all".into()),

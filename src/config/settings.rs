@@ -94,7 +94,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "SHUTDOWN_GRACE",
         Some("10s"),
-        "Time that requests in progress have to finish when the server stops",
+        "How long the server waits for requests in progress when it stops",
     ),
     setting("JWT_ACCESS_PRIVATE_KEY_PATH", None, "PEM file with the keys that sign access tokens"),
     setting("JWT_ACCESS_PUBLIC_KEY_PATH", None, "PEM file with the keys that verify access tokens"),

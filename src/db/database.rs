@@ -58,13 +58,15 @@ impl Db {
         self.postgres.register(registry);
     }
 
-    /// Adds the data keys, which encrypt personal data. They are usable after [`Db::prepare`].
+    /// Adds the data keys, which encrypt personal data. They are usable after
+    /// [`Db::load_common_data_key`].
     #[must_use]
     pub fn with_data_keys(self, data_keys: Arc<DataKeys>) -> Self {
         Self { data_keys: Some(data_keys), ..self }
     }
 
-    /// Records the metrics of the statements in `operations`, which Redis shares.
+    /// Records the metrics of the statements in `operations`, where Redis commands are recorded
+    /// too.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { postgres: self.postgres.with_operations(operations), ..self }
@@ -75,8 +77,8 @@ impl Db {
     /// # Errors
     /// Fails when Postgres or the key service is unavailable, or when no configured master key can
     /// unwrap the data key.
-    pub async fn prepare(&self) -> anyhow::Result<()> {
-        self.data_keys()?.prepare(&self.postgres).await
+    pub async fn load_common_data_key(&self) -> anyhow::Result<()> {
+        self.data_keys()?.load_common(&self.postgres).await
     }
 
     fn data_keys(&self) -> Result<&Arc<DataKeys>> {
@@ -94,7 +96,7 @@ impl Db {
     /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
-    /// INTERNAL when [`Db::prepare`] has not run.
+    /// INTERNAL when [`Db::load_common_data_key`] has not run.
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
         self.data_keys()?.common()
     }
@@ -118,8 +120,8 @@ impl Db {
 
     /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
-    pub fn pool(&self) -> InstrumentedExecutor<'static> {
-        self.postgres.pool()
+    pub fn executor(&self) -> InstrumentedExecutor<'static> {
+        self.postgres.executor()
     }
 
     /// An executor for a single statement, on a connection of the tenant's share. The statement
@@ -127,18 +129,18 @@ impl Db {
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn statement_in_share(
+    pub async fn executor_in_share(
         &self,
         tenant: TenantId,
     ) -> Result<InstrumentedExecutor<'static>> {
-        self.postgres.statement_in_share(tenant).await
+        self.postgres.executor_in_share(tenant).await
     }
 
     /// The pool itself. Statements on its connections have no metrics, and do not count against the
     /// share of a tenant.
     #[must_use]
-    pub fn connections(&self) -> &PgPool {
-        self.postgres.connections()
+    pub fn pool(&self) -> &PgPool {
+        self.postgres.pool()
     }
 
     /// Begins a transaction in `tenant`, on a connection of the tenant's share. The tenant's data
@@ -152,9 +154,9 @@ impl Db {
         self.begin_in_share(tenant, tenant).await
     }
 
-    /// Like [`Db::begin`], but takes the connection from the share of the tenant `charged_tenant`,
-    /// not from the share of `tenant`: for calls that named no tenant, or a tenant that does not
-    /// exist.
+    /// Like [`Db::begin`], but the connection counts against the share of `charged_tenant` and not
+    /// against the share of `tenant`. Use this for calls that named no tenant, or a tenant that
+    /// does not exist.
     ///
     /// # Errors
     /// As [`Db::begin`].
@@ -202,7 +204,7 @@ impl Db {
     }
 
     /// Waits until this process's caches have applied all earlier commits, and wakes the other
-    /// replicas. Call this after a commit outside of a [`TenantTx`] that can alter a decision.
+    /// replicas. Call this after a commit that can alter a decision and that no [`TenantTx`] made.
     pub async fn wait_for_caches(&self) {
         if let Some(feed) = self.feed.get() {
             feed.wait_for_commit().await;

@@ -118,7 +118,7 @@ impl TenantTx {
     /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
-    /// INTERNAL when [`super::Db::prepare`] has not run.
+    /// INTERNAL when [`super::Db::load_common_data_key`] has not run.
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
         self.data_keys()?.common()
     }

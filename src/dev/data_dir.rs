@@ -1,11 +1,12 @@
-//! The directories of the private servers. One process at a time uses them.
+//! The directories of the development Postgres and Redis. One process at a time uses the
+//! directories.
 //!
 //! ```text
 //! <dir>/lock, postgres.log, redis.log
-//! <home>/data, redis                    <home> is <dir>, or a directory below /var/tmp if the
-//!                                       server user cannot enter <dir>
-//! <run>/.s.PGSQL.5432, redis.sock       <run> is <home>/run, or a directory below /tmp if the
-//!                                       path <home>/run is not valid for a socket
+//! <servers_dir>/data, redis             <servers_dir> is <dir>, or a directory below /var/tmp if
+//!                                       the server user cannot enter <dir>
+//! <run>/.s.PGSQL.5432, redis.sock       <run> is <servers_dir>/run, or a directory below /tmp if
+//!                                       the path <servers_dir>/run is not valid for a socket
 //! ```
 
 use std::{
@@ -34,20 +35,20 @@ const MAX_SOCKET_PATH: usize = 103;
 /// delay.
 const LOCK_LIMIT: Duration = Duration::from_millis(500);
 
-/// The directories of one pair of servers. This process has exclusive use of them until the
-/// value is dropped.
+/// The directories of one Postgres and one Redis. No other process can use the directories until
+/// the value is dropped.
 #[derive(Debug)]
 pub(super) struct DataDir {
     /// The directory that was passed to [`DataDir::claim`], with symbolic links resolved. The
     /// directory contains the lock file and the logs.
     pub(super) path: PathBuf,
     /// The directory of the servers' data.
-    pub(super) home: PathBuf,
+    pub(super) servers_dir: PathBuf,
     /// The directory of the sockets.
     pub(super) run: PathBuf,
     /// The owner of the servers' directories.
     pub(super) user: ServerUser,
-    /// The messages of `Services::notes`.
+    /// Messages to the developer about directories in unexpected places; see `Services::notes`.
     pub(super) notes: Vec<String>,
     /// The locked file. The system releases the lock when this process ends.
     _lock: File,
@@ -71,40 +72,40 @@ impl DataDir {
         let lock = lock(&dir).await?;
 
         let mut notes = Vec::new();
-        let mut home = dir.clone();
-        if let Some(name) = user.instead_of_root()
+        let mut servers_dir = dir.clone();
+        if let Some(name) = user.unprivileged_user_name()
             && !user.can_enter(&dir)?
         {
-            home = make_outside_dir("/var/tmp", &dir, &user, "moved-data")?;
+            servers_dir = make_outside_dir("/var/tmp", &dir, &user, "moved-data")?;
             notes.push(format!(
                 "the servers run as user {name}, who cannot enter {}: their data is in {}",
                 dir.display(),
-                home.display()
+                servers_dir.display()
             ));
         }
-        let mut run = home.join("run");
+        let mut run = servers_dir.join("run");
         if !can_contain_sockets(&run) {
             let short = make_outside_dir("/tmp", &dir, &user, "moved-sockets")?;
             run = short.join("run");
             notes.push(format!(
                 "the path {} is too long or has characters that a socket's path cannot have: \
                  the sockets are in {}",
-                home.display(),
+                servers_dir.display(),
                 run.display()
             ));
         }
         make_server_dir(&run, &user)?;
-        Ok(Self { path: dir, home, run, user, notes, _lock: lock })
+        Ok(Self { path: dir, servers_dir, run, user, notes, _lock: lock })
     }
 
     /// The directory of the Postgres cluster. The first start creates this directory.
-    pub(super) fn data(&self) -> PathBuf {
-        self.home.join("data")
+    pub(super) fn postgres_data(&self) -> PathBuf {
+        self.servers_dir.join("data")
     }
 
     /// Postgres's pid file, which exists while Postgres runs.
     pub(super) fn postgres_pid(&self) -> PathBuf {
-        self.data().join("postmaster.pid")
+        self.postgres_data().join("postmaster.pid")
     }
 
     /// Redis's socket, which exists while Redis runs.
@@ -112,13 +113,14 @@ impl DataDir {
         self.run.join("redis.sock")
     }
 
-    /// Creates the directory `name` in `home` for the server user, if the directory does not exist.
+    /// Creates the directory `name` in `servers_dir` for the server user, if the directory does not
+    /// exist.
     ///
     /// # Errors
     ///
     /// Fails when the directory cannot be created, or when another user owns it.
     pub(super) fn make_server_dir(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let path = self.home.join(name);
+        let path = self.servers_dir.join(name);
         make_server_dir(&path, &self.user)?;
         Ok(path)
     }
@@ -155,8 +157,8 @@ async fn lock(dir: &Path) -> anyhow::Result<File> {
 
 /// Creates a directory below `base` for files that cannot be in `dir`. The name of the directory is
 /// derived from `dir`, so that a later start finds the directory again. The symbolic link `link` in
-/// `dir` points to the directory, for developers and for `scripts/clean-dev`. Other users may write
-/// to `base`.
+/// `dir` points to the directory, for developers and for `scripts/clean-dev`. Other users may be
+/// able to write to `base`, so the owner of the directory is checked.
 fn make_outside_dir(
     base: &str,
     dir: &Path,
@@ -224,7 +226,8 @@ fn ignore_existing(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// Whether sockets can be in `dir`. The length of a socket's path is limited. The path is also part
-/// of URLs and of a list setting of Postgres, in which only these characters need no escaping.
+/// of URLs and of a Postgres setting that contains a list. There, only letters, digits and `/-._`
+/// need no escaping.
 fn can_contain_sockets(dir: &Path) -> bool {
     let longest_path = dir.join(format!(".s.PGSQL.{POSTGRES_PORT}"));
     let bytes = longest_path.as_os_str().as_bytes();

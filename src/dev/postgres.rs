@@ -39,7 +39,7 @@ impl Programs {
     pub(super) fn find(dir: &DataDir) -> anyhow::Result<Self> {
         let mut versions = installed_versions();
         versions.sort();
-        if let Ok(cluster_version) = fs::read_to_string(dir.data().join("PG_VERSION")) {
+        if let Ok(cluster_version) = fs::read_to_string(dir.postgres_data().join("PG_VERSION")) {
             let cluster_version = cluster_version.trim();
             let has_versions = !versions.is_empty();
             versions.retain(|(version, _)| version.to_string() == cluster_version);
@@ -48,7 +48,7 @@ impl Programs {
                 "{} was created by Postgres {cluster_version}, which is not installed any more; \
                  install postgresql-{cluster_version}, or remove that directory to start without \
                  data",
-                dir.data().display()
+                dir.postgres_data().display()
             );
         }
         versions
@@ -71,12 +71,12 @@ impl Programs {
         group: &mut Group,
         options: Options,
     ) -> anyhow::Result<()> {
-        if !dir.data().exists() {
+        if !dir.postgres_data().exists() {
             self.create_cluster(dir, group, options).await?;
         }
         let data = dir.make_server_dir("data")?;
         end_earlier_server(dir).await?;
-        let mut command = dir.user.command(&self.0.join("postgres"), &dir.home);
+        let mut command = dir.user.command(&self.0.join("postgres"), &dir.servers_dir);
         command
             .arg("-D")
             .arg(&data)
@@ -119,7 +119,7 @@ impl Programs {
 
     async fn is_ready(&self, dir: &DataDir) -> anyhow::Result<bool> {
         let program = self.0.join("pg_isready");
-        let mut command = dir.user.command(&program, &dir.home);
+        let mut command = dir.user.command(&program, &dir.servers_dir);
         command.arg("-q").arg("-h").arg(&dir.run).args(["-p", &POSTGRES_PORT.to_string()]);
         let status = tokio::process::Command::from(command).status().await.context("pg_isready")?;
         Ok(status.success())
@@ -137,7 +137,7 @@ impl Programs {
         // The name contains the process id, because the initdb of a crashed run may still be
         // removing its own directory.
         let unfinished = dir.make_server_dir(&format!("data.new-{}", std::process::id()))?;
-        let mut command = dir.user.command(&self.0.join("initdb"), &dir.home);
+        let mut command = dir.user.command(&self.0.join("initdb"), &dir.servers_dir);
         command
             .arg("-D")
             .arg(&unfinished)
@@ -152,7 +152,7 @@ impl Programs {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        fs::rename(&unfinished, dir.data())?;
+        fs::rename(&unfinished, dir.postgres_data())?;
         Ok(())
     }
 }
@@ -179,7 +179,7 @@ fn find_programs_in_path() -> Option<PathBuf> {
 
 /// Removes the directories that killed initdb processes left.
 fn remove_unfinished_clusters(dir: &DataDir) -> anyhow::Result<()> {
-    for entry in fs::read_dir(&dir.home)? {
+    for entry in fs::read_dir(&dir.servers_dir)? {
         let entry = entry?;
         if entry.file_name().as_bytes().starts_with(b"data.new-") {
             // An initdb may be removing its directory at the same time, so errors are ignored.
@@ -235,6 +235,6 @@ fn earlier_server_pid(dir: &DataDir) -> Option<Pid> {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     arguments
         .split(|byte| *byte == 0)
-        .any(|argument| argument == dir.data().as_os_str().as_bytes())
+        .any(|argument| argument == dir.postgres_data().as_os_str().as_bytes())
         .then_some(pid)
 }

@@ -55,7 +55,7 @@ pub(super) async fn spawn(
     })
     .await?;
 
-    let mut command = dir.user.command(program, &dir.home);
+    let mut command = dir.user.command(program, &dir.servers_dir);
     command
         .args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"])
         .arg(&socket)

@@ -16,7 +16,7 @@ pub(super) struct ServerUser {
     /// The owner of all files that the servers write.
     pub(super) uid: u32,
     /// The user that replaces root; `None` when the servers run as the user of this process.
-    instead_of_root: Option<PasswdEntry>,
+    unprivileged_user: Option<PasswdEntry>,
 }
 
 #[derive(Debug)]
@@ -35,19 +35,19 @@ impl ServerUser {
     pub(super) fn choose() -> anyhow::Result<Self> {
         let own_uid = rustix::process::geteuid();
         if !own_uid.is_root() {
-            return Ok(Self { uid: own_uid.as_raw(), instead_of_root: None });
+            return Ok(Self { uid: own_uid.as_raw(), unprivileged_user: None });
         }
         let passwd = fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
         let entry = ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| passwd.lines().find_map(|line| PasswdEntry::parse(line, name)))
             .context("Postgres refuses to run as root, and there is no user postgres or nobody")?;
-        Ok(Self { uid: entry.uid, instead_of_root: Some(entry) })
+        Ok(Self { uid: entry.uid, unprivileged_user: Some(entry) })
     }
 
     /// The name of the user that replaces root; `None` when this process does not run as root.
-    pub(super) fn instead_of_root(&self) -> Option<&str> {
-        self.instead_of_root.as_ref().map(|entry| entry.name.as_str())
+    pub(super) fn unprivileged_user_name(&self) -> Option<&str> {
+        self.unprivileged_user.as_ref().map(|entry| entry.name.as_str())
     }
 
     /// A command that runs `program` as this user in `dir`, without input.
@@ -59,7 +59,7 @@ impl ServerUser {
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .current_dir(dir)
             .stdin(Stdio::null());
-        if let Some(entry) = &self.instead_of_root {
+        if let Some(entry) = &self.unprivileged_user {
             command.uid(entry.uid).gid(entry.gid);
         }
         command
@@ -71,7 +71,7 @@ impl ServerUser {
     ///
     /// Fails when chown(2) fails.
     pub(super) fn take_ownership(&self, path: &Path) -> io::Result<()> {
-        match &self.instead_of_root {
+        match &self.unprivileged_user {
             Some(entry) => chown(path, Some(entry.uid), Some(entry.gid)),
             None => Ok(()),
         }

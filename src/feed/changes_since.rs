@@ -45,7 +45,7 @@ impl Feed {
             horizon.to_string(),
             limit,
         )
-        .fetch_all(db.pool())
+        .fetch_all(db.executor())
         .await?;
         // There is always a row: without changes, the row has only the snapshot and `missed`.
         let first_row =

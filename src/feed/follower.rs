@@ -88,7 +88,7 @@ impl Follower {
             "#,
             self.last_read.as_ref().map(|last| &last.snapshot),
         )
-        .fetch_all(self.postgres.pool())
+        .fetch_all(self.postgres.executor())
         .await?;
         // There is always a row: without changes, the row has only the snapshot.
         let Some(first_row) = rows.first() else {

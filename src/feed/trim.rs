@@ -38,7 +38,7 @@ async fn trim(postgres: &Postgres) -> Result<i64> {
     loop {
         let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
         // The result is NULL while another replica is trimming.
-        let batch = batch.fetch_one(postgres.pool()).await?.unwrap_or_default();
+        let batch = batch.fetch_one(postgres.executor()).await?.unwrap_or_default();
         deleted += batch;
         if batch < BATCH {
             return Ok(deleted);

@@ -133,8 +133,12 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED` after too many mails to the account or to the address. The response must not
     /// reveal this error to the client.
-    pub async fn check_mail_rate(&self, tenant: TenantId, normalized_email: &str) -> Result<()> {
-        self.check_mail_rate_of_account(tenant, normalized_email).await?;
+    pub async fn check_account_and_address_mail_rate(
+        &self,
+        tenant: TenantId,
+        normalized_email: &str,
+    ) -> Result<()> {
+        self.check_account_mail_rate(tenant, normalized_email).await?;
         // A refusal by this limit is not counted for the tenant's audit trail, because the refusal
         // would reveal mails to the address in other tenants.
         self.count_call(Rates::mailbox(), &self.0.names.mailbox(normalized_email)).await
@@ -147,7 +151,7 @@ impl Limits {
     /// # Errors
     /// `RATE_LIMITED` after too many mails to the account. The response must not reveal this error
     /// to the client.
-    pub async fn check_mail_rate_of_account(
+    pub async fn check_account_mail_rate(
         &self,
         tenant: TenantId,
         normalized_email: &str,

@@ -13,11 +13,12 @@ impl EmailChanged {
     pub(super) async fn check_rate(&self, limits: &Limits, tenant: TenantId) -> Result<()> {
         // Notices are counted separately from reset mails. Otherwise an attacker could use up the
         // limit with reset requests, which anybody can send.
-        let account = format!("changed {}", email::normalized(&self.old_email));
+        let counter_name = format!("changed {}", email::normalized(&self.old_email));
         if self.was_verified {
-            limits.check_mail_rate_of_account(tenant, &account).await
+            // A verified address needs no limit across tenants.
+            limits.check_account_mail_rate(tenant, &counter_name).await
         } else {
-            limits.check_mail_rate(tenant, &account).await
+            limits.check_account_and_address_mail_rate(tenant, &counter_name).await
         }
     }
 

@@ -103,7 +103,8 @@ impl ResetHandler {
             return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
                 .await;
         };
-        if self.limits.check_mail_rate(tenant, normalized_email).await.is_err() {
+        if self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await.is_err()
+        {
             tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
             return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
                 .await;

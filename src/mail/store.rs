@@ -88,7 +88,7 @@ pub(super) async fn claim(
         tenant_limit,
         interval(lease)?,
     )
-    .fetch_all(db.pool())
+    .fetch_all(db.executor())
     .await?;
     let claimed_rows = rows.into_iter().filter_map(|row| {
         let kind = *kinds.iter().find(|kind| kind.as_str() == row.kind)?;
@@ -111,7 +111,7 @@ pub(super) async fn claim(
 pub(super) async fn retry(db: &Db, row: &ClaimedRow, delay: Duration) -> Result<()> {
     let (tenant, delay) = (row.tenant.0, interval(delay)?);
     sqlx::query!("select retry_mail($1, $2, $3, $4)", tenant, row.id, row.attempts, delay)
-        .execute(db.pool())
+        .execute(db.executor())
         .await?;
     Ok(())
 }
@@ -121,7 +121,7 @@ pub(super) async fn retry(db: &Db, row: &ClaimedRow, delay: Duration) -> Result<
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn remove(db: &Db, tenant: TenantId, id: Uuid) -> Result<()> {
-    sqlx::query!("select remove_mail($1, $2)", tenant.0, id).execute(db.pool()).await?;
+    sqlx::query!("select remove_mail($1, $2)", tenant.0, id).execute(db.executor()).await?;
     Ok(())
 }
 
@@ -132,7 +132,7 @@ pub(super) async fn remove(db: &Db, tenant: TenantId, id: Uuid) -> Result<()> {
 pub(super) async fn backlog(db: &Db) -> Result<(i64, f64)> {
     let row =
         sqlx::query!(r#"select waiting as "waiting!", oldest as "oldest!" from mail_backlog()"#)
-            .fetch_one(db.pool())
+            .fetch_one(db.executor())
             .await?;
     Ok((row.waiting, row.oldest))
 }

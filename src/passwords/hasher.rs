@@ -197,7 +197,7 @@ impl QueueSlot {
     /// Hashes a normalised password; returns the PHC string to store.
     ///
     /// # Errors
-    /// INTERNAL when hashing fails. No password causes this.
+    /// INTERNAL when hashing fails. This does not happen with valid parameters.
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
         let current_cost = self.hasher.shared().current_cost;
         let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
@@ -210,7 +210,7 @@ impl QueueSlot {
     /// unreadable hash is logged with the tenant.
     ///
     /// # Errors
-    /// INTERNAL when the comparison fails. No password causes this.
+    /// INTERNAL when the comparison fails. This does not happen with valid parameters.
     pub async fn verify(
         &mut self,
         tenant: TenantId,

@@ -15,7 +15,7 @@ pub use algorithms::Comparison;
 pub use hasher::{Hasher, QueueSlot, WorstCase};
 pub use import::check_import;
 pub use presented::PresentedPassword;
-pub use rules::{Context, PasswordPolicy};
+pub use rules::{ForbiddenWords, PasswordPolicy};
 
 use secrecy::SecretString;
 use unicode_normalization::UnicodeNormalization;

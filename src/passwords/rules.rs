@@ -59,7 +59,7 @@ impl PasswordPolicy {
         self,
         field: &'static str,
         password: &SecretString,
-        context: &Context<'_>,
+        forbidden_words: &ForbiddenWords<'_>,
     ) -> Result<()> {
         let password = password.expose_secret();
         if password.chars().count() < self.min_length {
@@ -67,8 +67,9 @@ impl PasswordPolicy {
             return Err(Error::field(field, text));
         }
         let lower = password.to_lowercase();
-        let local_part = context.email.split('@').next().unwrap_or_default();
-        let words = [context.email, local_part, context.tenant_name, context.tenant_slug, SERVICE];
+        let ForbiddenWords { email, tenant_name, tenant_slug } = *forbidden_words;
+        let local_part = email.split('@').next().unwrap_or_default();
+        let words = [email, local_part, tenant_name, tenant_slug, SERVICE];
         let unit = repeated_unit(&lower);
         let too_common = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
         if words.iter().any(|word| repeated_unit(&comparable(word)) == unit) {
@@ -84,7 +85,7 @@ impl PasswordPolicy {
 }
 
 /// The words that a user's password must not be.
-pub struct Context<'a> {
+pub struct ForbiddenWords<'a> {
     pub email: &'a str,
     pub tenant_name: &'a str,
     pub tenant_slug: &'a str,
@@ -112,13 +113,13 @@ mod tests {
     use super::*;
 
     fn check(password: &str) -> Result<()> {
-        let context = Context {
+        let forbidden_words = ForbiddenWords {
             email: "Ada.Lovelace@example.org",
             tenant_name: "Analytical Engines",
             tenant_slug: "engines",
         };
         let policy = PasswordPolicy::default();
-        policy.check("password", &crate::passwords::normalise(password), &context)
+        policy.check("password", &crate::passwords::normalise(password), &forbidden_words)
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub async fn standings(
     users: &[SubjectId],
     session: Option<SessionId>,
 ) -> Result<Option<StandingsSnapshot>> {
-    read_standings(db.statement_in_share(tenant_id).await?, tenant_id, users, session).await
+    read_standings(db.executor_in_share(tenant_id).await?, tenant_id, users, session).await
 }
 
 /// Reads the standing of a subject as the transaction `tx` sees it, and whether the given session
@@ -327,7 +327,7 @@ pub async fn explanation_rows(
         covering_permissions,
         max_roles,
     )
-    .fetch_optional(db.statement_in_share(tenant).await?);
+    .fetch_optional(db.executor_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
     Ok(Some(ExplanationRows {
         tenant_active: row.tenant_state == TenantState::Active,

@@ -105,7 +105,7 @@ impl Postgres {
             where pg_has_role(current_user, r.oid, 'member')
             "#
         )
-        .fetch_one(self.connections())
+        .fetch_one(self.pool())
         .await
         .context("can't ask Postgres about the role of DATABASE_URL")?;
         ensure!(
@@ -119,12 +119,12 @@ impl Postgres {
 
     /// Whether Postgres answers a query.
     pub async fn is_up(&self) -> bool {
-        sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(self.connections()).await.is_ok()
+        sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(self.pool()).await.is_ok()
     }
 
     /// An executor for a single statement that concerns no tenant or all tenants.
     #[must_use]
-    pub fn pool(&self) -> InstrumentedExecutor<'static> {
+    pub fn executor(&self) -> InstrumentedExecutor<'static> {
         InstrumentedExecutor::pool(self.pool.clone(), None)
     }
 
@@ -133,7 +133,7 @@ impl Postgres {
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.
-    pub async fn statement_in_share(
+    pub async fn executor_in_share(
         &self,
         tenant: TenantId,
     ) -> Result<InstrumentedExecutor<'static>> {
@@ -143,7 +143,7 @@ impl Postgres {
 
     /// The pool itself, without metrics and shares.
     #[must_use]
-    pub fn connections(&self) -> &PgPool {
+    pub fn pool(&self) -> &PgPool {
         self.pool.connections()
     }
 
@@ -170,18 +170,18 @@ impl Postgres {
     /// The name of the database that the pool connects to.
     #[must_use]
     pub fn database_name(&self) -> String {
-        let options = self.connections().connect_options();
+        let options = self.pool().connect_options();
         options.get_database().unwrap_or_else(|| options.get_username()).to_owned()
     }
 
     /// Whether the pool is closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.connections().is_closed()
+        self.pool().is_closed()
     }
 
     /// Closes the pool, and waits until all connections in use are returned and closed.
     pub async fn close(&self) {
-        self.connections().close().await;
+        self.pool().close().await;
     }
 }

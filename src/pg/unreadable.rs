@@ -1,6 +1,7 @@
 //! Reports rows that this program can't decode. Another program or a manual change wrote such a
-//! row. The service treats the row as absent. Operators see a log line with the ids of the row, and
-//! the metric `tenantry_unreadable_rows_total`.
+//! row. An unreadable assignment does not apply, and a tenant's unreadable settings count as empty.
+//! Operators see a log line with the ids of the row, and the metric
+//! `tenantry_unreadable_rows_total`.
 
 use std::sync::LazyLock;
 
@@ -13,13 +14,13 @@ use uuid::Uuid;
 
 use crate::ids::TenantId;
 
-/// The kind of row, used as a label of the metric.
+/// The table of the row, used as the metric label.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "the names of the variants are the labels")]
 pub enum Table {
-    /// The scope of a role assignment.
+    /// A role assignment whose scope is unreadable. The assignment does not apply.
     role_assignment,
-    /// The settings of a tenant.
+    /// A tenant whose settings are unreadable. The settings count as empty.
     tenant,
 }
 

@@ -75,7 +75,7 @@ impl DataKeys {
     /// # Errors
     /// When Postgres or the key service is unavailable, or when the data key is wrapped by a master
     /// key that is not configured.
-    pub async fn prepare(&self, postgres: &Postgres) -> anyhow::Result<()> {
+    pub async fn load_common(&self, postgres: &Postgres) -> anyhow::Result<()> {
         if !self.masters.is_configured() {
             tracing::warn!(
                 "there is no master key: a reader of the database can decrypt personal data"

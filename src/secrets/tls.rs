@@ -1,4 +1,4 @@
-//! TLS: the server's certificate and the authorities of client certificates. [`super::reload`]
+//! TLS: the server's certificate and the CAs of client certificates. [`super::reload`]
 //! loads changed files again. An open connection keeps the configuration with which it was
 //! accepted.
 
@@ -118,11 +118,11 @@ impl LoadedFiles {
         let config = match (&files.client_ca, &paths.client_ca) {
             (Some(pem), Some(path)) => {
                 let mut roots = RootCertStore::empty();
-                for authority in certificates(pem, path)? {
+                for ca in certificates(pem, path)? {
                     let path_text = path.display();
                     roots
-                        .add(authority)
-                        .with_context(|| format!("{path_text} has no valid authority"))?;
+                        .add(ca)
+                        .with_context(|| format!("{path_text} has no valid CA certificate"))?;
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);

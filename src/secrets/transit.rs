@@ -54,10 +54,10 @@ impl Transit {
         if let Some(path) = &connection.ca {
             let path_text = path.display();
             let pem = fs::read(path).with_context(|| format!("can't read {path_text}"))?;
-            let authorities = Certificate::from_pem_bundle(&pem);
-            let authorities = authorities.ok().filter(|certificates| !certificates.is_empty());
+            let cas = Certificate::from_pem_bundle(&pem);
+            let cas = cas.ok().filter(|certificates| !certificates.is_empty());
             builder = builder.tls_certs_only(
-                authorities.with_context(|| format!("{path_text} has no valid authority"))?,
+                cas.with_context(|| format!("{path_text} has no valid CA certificate"))?,
             );
         }
         let client = builder.build().context("can't create a client for TRANSIT_URL")?;

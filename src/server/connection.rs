@@ -76,7 +76,7 @@ pub(super) struct ConnectionContext {
     pub(super) tls: Option<Arc<Tls>>,
     /// Age at which a connection accepts no more calls.
     pub(super) max_age: Duration,
-    /// Time that the calls in progress have to finish after the connection has reached `max_age`.
+    /// How long the calls in progress may continue after the connection has reached `max_age`.
     pub(super) grace_after_max_age: Duration,
 }
 

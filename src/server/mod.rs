@@ -48,7 +48,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     app.stores.db.postgres().check_privileges().await?;
-    app.stores.db.prepare().await?;
+    app.stores.db.load_common_data_key().await?;
     let mut parts = app.start()?;
     let (config, stores) = (parts.server, parts.stores);
     stores.wait_for_redis().await;

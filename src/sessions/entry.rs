@@ -15,8 +15,8 @@ use crate::{
     tokens::{Keyring, Renew},
 };
 
-/// The label from which the key of the MACs is derived.
-const LABEL: &str = "tenantry session cache";
+/// The purpose of the keys of the MACs. Each purpose has its own keys.
+const PURPOSE: &str = "tenantry session cache";
 
 /// Lifetime of an entry. It starts at the Redis lookup that found no entry, before the read of
 /// Postgres.
@@ -71,7 +71,7 @@ impl EntryKeys {
     /// Derives the keys, which all replicas share and Redis never sees.
     ///
     /// # Errors
-    /// When a key can't be derived. No valid keyring causes this.
+    /// When a key can't be derived. This does not happen with a valid keyring.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
         Ok(Self(ArcSwap::from_pointee(derive_keys(keyring)?)))
     }
@@ -117,7 +117,7 @@ impl Renew for EntryKeys {
 }
 
 fn derive_keys(keyring: &Keyring) -> anyhow::Result<Vec<hmac::Key>> {
-    let secrets = keyring.derive(LABEL)?;
+    let secrets = keyring.derive(PURPOSE)?;
     secrets.first().context("no secret for the session cache")?;
     Ok(secrets.iter().map(|secret| hmac::Key::new(HMAC_SHA256, secret)).collect())
 }

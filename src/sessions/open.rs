@@ -122,7 +122,7 @@ pub async fn open(
         new_session.origin.correlation_id.to_string(),
         new_session.origin.sealed_ip(&cipher, event)?,
     )
-    .fetch_optional(db.statement_in_share(new_session.tenant).await?)
+    .fetch_optional(db.executor_in_share(new_session.tenant).await?)
     .await;
     let session_row = match query_result {
         Err(error) if is_suspended(&error) => None,

@@ -4,8 +4,9 @@
 //! token was used before and revokes the session. So the change is committed before the client
 //! receives the response, and a cancelled call leaves no partial change.
 //!
-//! Rule: `rotate_session` (`migrations/0019_rotate_session.sql`) decides whether a refresh
-//! token is the newest, a replay, or reused, and revokes the session on reuse.
+//! Rule: `rotate_session` (`migrations/0019_rotate_session.sql`) decides whether the session
+//! has ended, and whether the token is the newest, a retry of the same request, or reused. On
+//! reuse, `rotate_session` revokes the session.
 
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use crate::{
     tokens::{Claims, TokenKind, TokenPair, new_jti},
 };
 
-/// Time during which a repeated request gets the same successor again.
-const REPLAY_WINDOW: Duration = Duration::from_secs(10);
+/// Time in which a retry with the same `request_id` gets the same new tokens.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 impl SignIns {
     pub async fn refresh(
@@ -38,8 +39,9 @@ impl SignIns {
         let claims = self.keyring.verify(TokenKind::Refresh, &message.refresh_token);
         let claims = claims.ok_or_else(token_invalid)?;
         if named.is_other_than(TenantId(claims.org)) {
-            // This does not count as reuse of the token, which would revoke the session. Otherwise
-            // a party outside the tenant could end sessions.
+            // The call does not count as reuse of the token, so the session is not revoked.
+            // Otherwise a client that sends the token with the name of another tenant could end
+            // the session.
             return Err(token_invalid());
         }
         self.limits.count_for_tenant(RateClass::Refresh, TenantId(claims.org)).await?;
@@ -84,16 +86,17 @@ impl SignIns {
             self.keyring.kid(TokenKind::Access),
             interval(self.lifetimes.refresh)?,
             interval(self.lifetimes.access)?,
-            interval(REPLAY_WINDOW)?,
+            interval(RETRY_WINDOW)?,
             event,
             origin.correlation_id.to_string(),
             origin.sealed_ip(&cipher, event)?,
         )
-        .fetch_one(self.db.statement_in_share(tenant).await?)
+        .fetch_one(self.db.executor_in_share(tenant).await?)
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a refresh token was reused");
             self.db.wait_for_caches().await;
+            // One session ended; the cache drops all entries of the tenant.
             self.session_cache.forget(EndedSessions::in_tenant(tenant)).await;
         }
         if row.outcome == "ended" {
@@ -112,7 +115,8 @@ impl SignIns {
     }
 }
 
-/// The row that `rotate_session` returns. If the token was not rotated, only `outcome` is set.
+/// The row that `rotate_session` returns. With `ended` and `reused`, only `outcome` is
+/// set.
 struct Rotation {
     outcome: String,
     refresh_jti: Option<String>,

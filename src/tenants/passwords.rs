@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use super::{settings::KnownSettings, store::TenantRow};
 use crate::{
     error::Result,
-    passwords::{Context, PasswordPolicy},
+    passwords::{ForbiddenWords, PasswordPolicy},
 };
 
 /// Checks a new, normalised password of a tenant's user against the server's policy and the
@@ -20,7 +20,8 @@ pub fn check_password(
     password: &SecretString,
     email: &str,
 ) -> Result<()> {
-    let context = Context { email, tenant_name: &tenant.name, tenant_slug: &tenant.slug };
+    let forbidden_words =
+        ForbiddenWords { email, tenant_name: &tenant.name, tenant_slug: &tenant.slug };
     let policy = server_policy.for_tenant(KnownSettings::read(tenant).password_min_length);
-    policy.check(field, password, &context)
+    policy.check(field, password, &forbidden_words)
 }

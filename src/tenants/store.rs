@@ -190,7 +190,7 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
         "#,
         key,
     )
-    .fetch_optional(db.pool())
+    .fetch_optional(db.executor())
     .await?;
     Ok(row.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
 }
@@ -212,7 +212,7 @@ pub async fn find_by_email(
         email_lookup.as_slice(),
         only_verified_emails,
     )
-    .fetch_all(db.pool())
+    .fetch_all(db.executor())
     .await?;
     Ok(tenants)
 }

@@ -189,18 +189,18 @@ impl Keyring {
         entries.collect()
     }
 
-    /// Derives secrets for one use. All replicas derive the same secrets: one secret from each
+    /// Derives secrets for one purpose. All replicas derive the same secrets: one secret from each
     /// signing key for refresh tokens. The secret from the current key comes first.
     ///
     /// # Errors
-    /// When the derivation fails. No input causes this.
-    pub fn derive(&self, label: &str) -> anyhow::Result<Vec<[u8; 32]>> {
+    /// When the derivation fails. This does not happen with a valid keyring.
+    pub fn derive(&self, purpose: &str) -> anyhow::Result<Vec<[u8; 32]>> {
         let key_sets = self.key_sets.load();
         let current = key_sets.refresh.current_key();
         let other_keys = key_sets.refresh.keys.signing.iter().filter(|key| key.kid != current.kid);
         std::iter::once(current)
             .chain(other_keys)
-            .map(|key| expand(&key.root_secret, label))
+            .map(|key| expand(&key.root_secret, purpose))
             .collect()
     }
 
@@ -401,9 +401,9 @@ fn fitting_roles(mut roles: Vec<String>) -> Vec<String> {
     roles
 }
 
-fn expand(root: &Prk, label: &str) -> anyhow::Result<[u8; 32]> {
+fn expand(root: &Prk, purpose: &str) -> anyhow::Result<[u8; 32]> {
     let mut secret = [0; 32];
-    root.expand(&[label.as_bytes()], HKDF_SHA256)
+    root.expand(&[purpose.as_bytes()], HKDF_SHA256)
         .and_then(|derived| derived.fill(&mut secret))
         .ok()
         .context("a secret can't be derived")?;

@@ -13,36 +13,36 @@ use crate::error::{Error, Result};
 /// Maximum length of a token, in bytes. A longer token is refused before it is decoded.
 const MAX_TOKEN: usize = 1024;
 
-/// Seals and opens the tokens of one use with AES-256-GCM (SP 800-38D). Clients can neither
+/// Seals and opens the tokens for one purpose with AES-256-GCM (SP 800-38D). Clients can neither
 /// read nor alter a token.
 pub struct OpaqueTokens {
-    /// The use of the tokens. Each use has different keys.
-    label: &'static str,
+    /// What the tokens are for, for example page tokens. Each purpose has its own keys.
+    purpose: &'static str,
     /// The first key seals new tokens. All keys open tokens.
     keys: ArcSwap<Vec<RandomizedNonceKey>>,
 }
 
 impl OpaqueTokens {
-    /// Derives the keys for a use from the keyring that the replicas share.
+    /// Derives the keys for a purpose from the keyring that the replicas share.
     ///
     /// # Errors
-    /// When a key can't be derived. No keyring causes this.
-    pub fn new(keyring: &Keyring, label: &'static str) -> anyhow::Result<Self> {
-        Self::with(label, &keyring.derive(label)?)
+    /// When a key can't be derived. This does not happen with a valid keyring.
+    pub fn new(keyring: &Keyring, purpose: &'static str) -> anyhow::Result<Self> {
+        Self::with(purpose, &keyring.derive(purpose)?)
     }
 
     /// Creates the keys from these secrets.
     ///
     /// # Errors
-    /// When a key can't be created. No secret of 32 bytes causes this.
-    pub(crate) fn with(label: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
-        Ok(Self { label, keys: ArcSwap::from_pointee(create_keys(secrets)?) })
+    /// When a key can't be created. This does not happen with secrets of 32 bytes.
+    pub(crate) fn with(purpose: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
+        Ok(Self { purpose, keys: ArcSwap::from_pointee(create_keys(secrets)?) })
     }
 
     /// Seals a payload. The token opens only with the same binding.
     ///
     /// # Errors
-    /// INTERNAL when the key can't seal. No key causes this.
+    /// INTERNAL when the key can't seal. This does not happen with a valid key.
     pub fn seal(&self, binding: &[u8], mut payload: Vec<u8>) -> Result<String> {
         let keys = self.keys.load();
         let key = keys.first().ok_or_else(|| Error::defect("there is no key that seals tokens"))?;
@@ -52,7 +52,7 @@ impl OpaqueTokens {
         Ok(BASE64_URL_SAFE_NO_PAD.encode(payload))
     }
 
-    /// Opens a token; `None` when no replica sealed it with this binding.
+    /// Opens a token; `None` unless a current key and this binding open it.
     #[must_use]
     pub fn open(&self, binding: &[u8], token: &str) -> Option<Vec<u8>> {
         if token.len() > MAX_TOKEN {
@@ -65,7 +65,7 @@ impl OpaqueTokens {
 
 impl Renew for OpaqueTokens {
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()> {
-        self.keys.store(Arc::new(create_keys(&keyring.derive(self.label)?)?));
+        self.keys.store(Arc::new(create_keys(&keyring.derive(self.purpose)?)?));
         Ok(())
     }
 }

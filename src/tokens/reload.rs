@@ -14,7 +14,7 @@ pub trait Renew: Send + Sync {
     /// Derives the secrets again from the current keys.
     ///
     /// # Errors
-    /// When a secret can't be derived. No keyring causes this.
+    /// When a secret can't be derived. This does not happen with a valid keyring.
     fn renew(&self, keyring: &Keyring) -> anyhow::Result<()>;
 }
 

@@ -44,7 +44,7 @@ impl Signer {
     /// 5.1).
     ///
     /// # Errors
-    /// INTERNAL when the key can't sign. No message causes this.
+    /// INTERNAL when the key can't sign. This does not happen with a valid key.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let failed = |_| Error::defect("a loaded key does not sign");
         let random = SystemRandom::new();

@@ -65,8 +65,8 @@ async fn no_method_accepts_an_invalid_token() {
     let (signed_part, _) = token.rsplit_once('.').expect("a signature");
     let other_tenant_claims = json!({ "org": uuid::Uuid::now_v7() });
 
-    let ended_session = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signs out");
+    let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
 
     for (what, token) in [
         ("expired", forge.expired(token)),
@@ -74,7 +74,7 @@ async fn no_method_accepts_an_invalid_token() {
         ("not signed", format!("{signed_part}.")),
         ("a refresh token", acme.tokens.refresh_token.clone()),
         ("of an unknown tenant", forge.with_claims(token, &other_tenant_claims)),
-        ("of a session that has ended", ended_session.tokens.access_token.clone()),
+        ("of a session that has ended", signed_out_client.tokens.access_token.clone()),
     ] {
         println!("{what}");
         let client = acme.with_token(&token);

@@ -1,6 +1,7 @@
 //! Latency of one page of a support desk's search through 100,000 users. Names and emails are
 //! stored encrypted, so a search by name or by a part of an email decrypts each row. A page ends
-//! when its limit of rows or of time is reached. The next page continues after that row.
+//! when its limit of rows or of time is reached. The next page continues after the last row of
+//! this page.
 
 use super::{Bench, ONE_BY_ONE, USERS, requests};
 use crate::{
@@ -20,6 +21,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for round in 1..=bench.effort.rounds {
         for (calls, result) in &mut searches {
             let run = bench.measure(round, &server, calls, ONE_BY_ONE)?;
+            // From microseconds to milliseconds.
             result.push(run.p95 / 1000.0);
         }
     }
@@ -36,7 +38,7 @@ fn searches(checker_tokens: &[Bearer]) -> Vec<(Calls, ScenarioResult)> {
         ("search by a name prefix, p95, ms", r#"display_name = "person 9999*""#, ""),
         ("search without a match, p95, ms", "display_name:nobody", ""),
         (
-            "search by state, last sign-in first, p95, ms",
+            "search by state, most recent sign-in first, p95, ms",
             "state = ACTIVE",
             "last_sign_in_time desc",
         ),

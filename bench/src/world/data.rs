@@ -119,7 +119,7 @@ async fn create_tenant(
 ) -> anyhow::Result<(Arc<Cipher>, Arc<Cipher>)> {
     let source = MasterSource { file: Some(master_key_path.to_owned()), service: None };
     let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
-    db.prepare().await?;
+    db.load_common_data_key().await?;
     let tenant = shape::tenant();
     let data_key = db.generate_data_key(tenant).await?;
     let mut tx = db.begin(tenant).await?;

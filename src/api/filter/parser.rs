@@ -252,9 +252,10 @@ fn build_predicate(field: &Field, operator: &str, value: Value) -> Result<Predic
 
 fn build_pattern(operator: &str, value: Value) -> Result<Pattern> {
     match (operator, value.star) {
-        (":", Some(star)) => {
-            fail(star, "with `:` the value must not have a *: `:` matches any part of the text")
-        }
+        (":", Some(star)) => fail(
+            star,
+            "`:` already matches any part of the text, so its value must not contain a *",
+        ),
         (":", None) if value.text.is_empty() => {
             fail(value.start, "with `:` the value must not be empty")
         }
@@ -264,7 +265,8 @@ fn build_pattern(operator: &str, value: Value) -> Result<Pattern> {
     }
 }
 
-/// The range of a comparison with a time, rounded to whole microseconds.
+/// The times that satisfy the comparison. The bounds are whole microseconds, the resolution of
+/// Postgres.
 fn time_range(operator: &str, text: &str) -> Option<TimeRange> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     let floor = at.replace_nanosecond(at.microsecond() * 1000).ok()?;

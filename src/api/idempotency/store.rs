@@ -85,7 +85,7 @@ pub(super) async fn save(
 /// replica is deleting records, deletes none.
 pub(super) async fn delete_expired(db: &Db, limit: i64) -> Result<i64> {
     let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFETIME, limit)
-        .fetch_one(db.pool())
+        .fetch_one(db.executor())
         .await?;
     Ok(deleted.unwrap_or_default())
 }

@@ -48,7 +48,7 @@ pub async fn candidate(
         tenant.0,
         email_index.as_slice(),
     )
-    .fetch_optional(db.statement_in_share(charged_tenant).await?)
+    .fetch_optional(db.executor_in_share(charged_tenant).await?)
     .await?;
     // Reject a row whose email index was copied from another user.
     let row = row.filter(|row| {

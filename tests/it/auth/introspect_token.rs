@@ -58,14 +58,14 @@ async fn only_the_newest_refresh_token_is_active() {
     let acme = app.create_tenant("acme").await;
 
     let new_tokens = refresh(&acme).await;
-    let spent = introspect(&acme, &acme.tokens.refresh_token).await;
-    assert_eq!(spent, IntrospectTokenResponse::default());
+    let response_for_used_token = introspect(&acme, &acme.tokens.refresh_token).await;
+    assert_eq!(response_for_used_token, IntrospectTokenResponse::default());
     assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
-    // Introspection does not spend the token.
+    // Introspection does not use the token.
     assert!(introspect(&acme, &new_tokens.refresh_token).await.active);
     let request =
         RefreshRequest { refresh_token: new_tokens.refresh_token, ..RefreshRequest::default() };
-    acme.auth().refresh(request).await.expect("the token is still unspent");
+    acme.auth().refresh(request).await.expect("the token was not used");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn age_last_refresh(owner: &mut PgConnection, session_id: &str, seconds: i
     assert_eq!(result.expect("the update succeeds").rows_affected(), 1);
 }
 
-/// C01: a refresh spends the old token and returns new tokens.
+/// C01: a refresh marks the old token as used and returns new tokens.
 #[tokio::test]
 async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let app = TestApp::shared();
@@ -61,12 +61,12 @@ async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     let me = caller.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in").into_inner();
     assert_eq!(me.session_id, acme.tokens.session_id);
     let query = "select spent_jti from sessions where session_id = $1::uuid";
-    let spent: String = sqlx::query_scalar(query)
+    let used_jti: String = sqlx::query_scalar(query)
         .bind(&next.session_id)
         .fetch_one(&mut app.owner_connection().await)
         .await
         .expect("the session");
-    assert_eq!(jti(&acme.tokens.refresh_token), spent.as_str());
+    assert_eq!(jti(&acme.tokens.refresh_token), used_jti.as_str());
     refresh(&acme, &next.refresh_token).await;
 }
 

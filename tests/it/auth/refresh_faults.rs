@@ -18,7 +18,8 @@ async fn server_behind_proxy() -> (TestApp, Proxy, Client) {
     (app, proxy, acme)
 }
 
-/// The `jti` of a token. Only the statement that spends the token contains the token's `jti`.
+/// The `jti` of a token. Only the statement that marks the token as used contains the
+/// token's `jti`.
 fn jti(token: &str) -> String {
     Forge::read(token).1["jti"].as_str().expect("jti").to_owned()
 }
@@ -67,7 +68,7 @@ async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
     refresh(&acme, &reply.refresh_token).await;
 }
 
-/// C12: without a request id, the retry is a reuse of a spent token.
+/// C12: without a request id, the retry is a reuse of a used token.
 #[tokio::test]
 async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     let (app, proxy, acme) = server_behind_proxy().await;
@@ -93,7 +94,7 @@ async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     assert_eq!(reason, "refresh_reuse");
 }
 
-/// C13: a refresh that was not committed does not spend the token.
+/// C13: a refresh that was not committed does not mark the token as used.
 #[tokio::test]
 async fn a_token_stays_valid_when_its_refresh_did_not_reach_postgres() {
     let (app, proxy, acme) = server_behind_proxy().await;

@@ -11,32 +11,32 @@ use tonic::Code;
 
 use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unique_text};
 
-/// Number of samples per cause. Below the number of failures after which an account is limited over
-/// all networks.
-const SAMPLES: usize = 90;
+/// Number of measurements per cause. The number is below the number of failures from all networks
+/// after which the sign-ins of an account are limited.
+const MEASUREMENTS: usize = 90;
 
-/// Number of samples per cause in a test where each sample takes [`FAILURE_TIME`].
-const SLOW_SAMPLES: usize = 16;
+/// Number of measurements per cause in a test where each measurement takes [`FAILURE_TIME`].
+const SLOW_MEASUREMENTS: usize = 16;
 
 /// Fixed duration of a failed sign-in. Well above the time to compare a password with the most
 /// expensive hash that may be imported, even on a busy machine.
 const FAILURE_TIME: &str = "3s";
 
-/// Upper limit of the distance between two samples. Samples of the same distribution exceed the
-/// threshold with a probability of 1e-6 (two-sample Kolmogorov-Smirnov test,
-/// `sqrt(-ln(1e-6 / 2) / samples)`).
-fn distance_threshold(samples: usize) -> f64 {
-    (-(1e-6_f64 / 2.0).ln() / as_float(samples)).sqrt()
+/// Upper limit of the distance between two lists of measurements. Measurements of the same
+/// distribution exceed the threshold with a probability of 1e-6 (two-sample Kolmogorov-Smirnov
+/// test, `sqrt(-ln(1e-6 / 2) / measurements)`).
+fn distance_threshold(measurements: usize) -> f64 {
+    (-(1e-6_f64 / 2.0).ln() / as_float(measurements)).sqrt()
 }
 
 fn as_float(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a count below 2^32"))
 }
 
-/// Kolmogorov-Smirnov distance between the distributions of two sorted samples, from 0 to 1.
+/// Kolmogorov-Smirnov distance between the distributions of two sorted lists of times, from 0 to 1.
 fn distance(first_times: &[Duration], second_times: &[Duration]) -> f64 {
-    let fraction_up_to = |sample: &[Duration], point: Duration| {
-        as_float(sample.partition_point(|time| *time <= point)) / as_float(sample.len())
+    let fraction_up_to = |times: &[Duration], point: Duration| {
+        as_float(times.partition_point(|time| *time <= point)) / as_float(times.len())
     };
     let points = first_times.iter().chain(second_times);
     points
@@ -104,7 +104,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
         ("without a password", "acme", "invited@acme.test"),
     ]
     .map(|(cause, slug, email)| ((cause, Vec::new()), slug, email));
-    for round in 0..SAMPLES {
+    for round in 0..MEASUREMENTS {
         // The causes alternate, so that a slow phase of the machine affects all causes.
         for ((_, times), slug, email) in &mut causes {
             times.push(time_failed_sign_in(&app, round, slug, email).await);
@@ -125,8 +125,8 @@ async fn import_user(admin: &Client, email: &str, cost: u32) -> String {
     reply.into_inner().user.expect("the user").id
 }
 
-/// N13: the check of an imported hash takes another time than the check of a hash that the server
-/// made, so the server answers all failures after a fixed time.
+/// N13: the check of an imported hash takes a different amount of time than the check of a hash
+/// that the server made, so the server answers all failures after a fixed time.
 #[tokio::test]
 async fn imported_users_cannot_be_distinguished_by_time() {
     let app = TestApp::with_production_hash_cost(|values| {
@@ -156,7 +156,7 @@ async fn imported_users_cannot_be_distinguished_by_time() {
         ("unreadable", "unreadable@acme.test"),
     ]
     .map(|(cause, email)| ((cause, Vec::new()), email));
-    for round in 0..SLOW_SAMPLES {
+    for round in 0..SLOW_MEASUREMENTS {
         // The causes run concurrently, because each call mostly waits. The first cause changes in
         // each round.
         causes.rotate_left(1);
@@ -196,10 +196,10 @@ async fn the_response_to_a_correct_password_does_not_wait_for_the_failure_time()
     assert!(matches!(code, Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
 }
 
-/// N13: when a user changes the user's own email, the current password is checked. A failure takes
-/// as long as a failed sign-in.
+/// N13: a user who changes the email sends the current password. The response to a wrong current
+/// password is delayed until the time of a failed sign-in.
 #[tokio::test]
-async fn a_wrong_current_password_in_a_change_of_email_waits_like_a_sign_in() {
+async fn a_wrong_current_password_in_a_change_of_email_is_delayed_like_a_failed_sign_in() {
     let app =
         TestApp::with_production_hash_cost(|values| values.set("SIGN_IN_FAILURE_TIME", "10s"))
             .await;

@@ -17,8 +17,8 @@ async fn who_am_i_returns_user_tenant_session_roles_and_permissions() {
     let second_role = acme.create_role("more", RoleLevel::Member, &["doc:read", "a:b"]).await;
     let scoped = acme.create_role("scoped", RoleLevel::Member, &["doc:write"]).await;
     acme.assign(&ada.user_id, &second_role).await;
-    acme.assign_within(&ada.user_id, &scoped, json!({ "p": "x" })).await;
-    acme.assign_within(&ada.user_id, &scoped, json!({ "p": "y" })).await;
+    acme.assign_with_scope(&ada.user_id, &scoped, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada.user_id, &scoped, json!({ "p": "y" })).await;
 
     let me = who_am_i(&ada).await;
     assert_eq!(me.user.expect("a user").id, ada.user_id);

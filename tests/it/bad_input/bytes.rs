@@ -1,4 +1,4 @@
-//! Bytes that cannot be decoded.
+//! Undecodable messages, invalid Structs and unknown methods.
 
 use prost::Message;
 use prost_reflect::{FieldDescriptor, Kind, Value};
@@ -97,7 +97,7 @@ async fn structs_nested_too_deep_to_decode_are_refused() {
     assert!(calls >= 30, "{calls} calls");
 }
 
-/// N02: a value that cannot be returned is refused when it is sent.
+/// N02: a request with a Struct nested more than 20 deep is refused.
 #[tokio::test]
 async fn structs_nested_more_than_20_deep_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
@@ -116,8 +116,8 @@ async fn structs_nested_more_than_20_deep_are_refused_by_every_method() {
             let kind = field.kind();
             kind.as_message().is_some_and(|message| message.fields().any(|field| is_struct(&field)))
         };
-        // Of the messages inside requests, only the items of a batch have a Struct. This test does
-        // not cover them.
+        // The only nested messages with a Struct are batch items, and this test does not cover
+        // batch items.
         let fields_with_struct: Vec<_> = input
             .fields()
             .filter(|field| is_api_message(field) && has_struct(field))

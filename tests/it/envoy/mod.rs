@@ -144,7 +144,7 @@ async fn the_scope_comes_from_the_route() {
     let acme = app.create_tenant("acme").await;
     let user = acme.create_user("eu@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
-    acme.assign_within(&user, &role, json!({ "region": "eu" })).await;
+    acme.assign_with_scope(&user, &role, json!({ "region": "eu" })).await;
     let token = bearer(&acme.login("acme", "eu@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
     let route_in = |region| [("permission", "invoice:read"), ("scope.region", region)];

@@ -239,7 +239,7 @@ impl TestApp {
         let data_keys = DataKeys::load(&source).expect("a master key");
         let db = Db::connect(&self.owner_url().into(), 1).expect("a pool");
         let db = db.with_data_keys(data_keys);
-        db.prepare().await.expect("a data key");
+        db.load_common_data_key().await.expect("a data key");
         db
     }
 

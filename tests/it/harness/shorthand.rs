@@ -63,6 +63,12 @@ impl Client {
         self.decide(request).await.allowed
     }
 
+    /// Makes a decision about a user, so that the server puts the user's standing into the standing
+    /// cache. The decision itself is ignored.
+    pub async fn cache_standing_of(&self, user_id: &str) {
+        self.user_may(user_id, "doc:read").await;
+    }
+
     /// As an administrator: creates a user who cannot sign in, and returns the user's id.
     pub async fn create_user_without_password(&self, email: &str) -> String {
         let request = CreateUserRequest { email: email.into(), ..CreateUserRequest::default() };
@@ -70,8 +76,8 @@ impl Client {
         reply.into_inner().user.expect("the user").id
     }
 
-    /// As an administrator: assigns a role within a scope and returns the assignment's id.
-    pub async fn assign_within(&self, user_id: &str, role_id: &str, scope: Value) -> String {
+    /// As an administrator: assigns a role with a scope, and returns the assignment's id.
+    pub async fn assign_with_scope(&self, user_id: &str, role_id: &str, scope: Value) -> String {
         let request = AssignRoleRequest {
             user_id: user_id.into(),
             role_id: role_id.into(),

@@ -58,7 +58,7 @@ async fn each_item_has_its_own_scope() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    acme.assign_within(&ada, &role, json!({ "project": "x" })).await;
+    acme.assign_with_scope(&ada, &role, json!({ "project": "x" })).await;
 
     let item_with_scope =
         |scope| BatchCheckItem { scope: struct_of(scope), ..item(&ada, "doc:read", "") };

@@ -195,7 +195,7 @@ async fn similar_requests_get_separate_decisions() {
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let role = a.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
     let (ada, bob) = (a.create_user("ada@a.test").await, a.create_user("bob@a.test").await);
-    a.assign_within(&ada, &role, serde_json::json!({"x:y": "z", "n": 1})).await;
+    a.assign_with_scope(&ada, &role, serde_json::json!({"x:y": "z", "n": 1})).await;
     let role_in_b = b.create_role("r", RoleLevel::Member, &["a.b:c"]).await;
     let same_email_in_b = b.create_user("ada@a.test").await;
     b.assign(&same_email_in_b, &role_in_b).await;

@@ -37,7 +37,7 @@ async fn the_explanation_of_a_grant_has_the_assignment() {
     let reader = acme.create_role("a-reader", RoleLevel::Member, &["invoice:read"]).await;
     acme.assign(&ada, &reader).await;
     let scope = json!({ "team": ["x", "y"] });
-    let assignment = acme.assign_within(&ada, &clerk, scope.clone()).await;
+    let assignment = acme.assign_with_scope(&ada, &clerk, scope.clone()).await;
 
     let (reason, explanation) = explain(&acme, &ada, json!({ "team": "y" })).await;
     assert_eq!(reason, DecisionReason::Granted);
@@ -71,8 +71,8 @@ async fn the_explanation_of_a_denial_has_the_nearest_misses() {
     acme.create_role("bystander", RoleLevel::Member, &["invoice:read"]).await;
     acme.assign_for_an_hour(&ada, &temp).await;
     app.expire_assignments(&ada).await;
-    acme.assign_within(&ada, &clerk, json!({ "p": ["a", 1], "q": true, "r": "z" })).await;
-    acme.assign_within(&ada, &clerk, json!({ "p": "b" })).await;
+    acme.assign_with_scope(&ada, &clerk, json!({ "p": ["a", 1], "q": true, "r": "z" })).await;
+    acme.assign_with_scope(&ada, &clerk, json!({ "p": "b" })).await;
 
     let (reason, explanation) = explain(&acme, &ada, json!({ "p": "c", "r": "z" })).await;
     assert_eq!(reason, DecisionReason::ScopeMismatch);
@@ -122,7 +122,7 @@ async fn at_most_the_ten_nearest_misses_of_each_kind_are_listed() {
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("held", RoleLevel::Member, &["invoice:pay"]).await;
     for n in 0..12 {
-        acme.assign_within(&ada, &role, json!({ "n": n })).await;
+        acme.assign_with_scope(&ada, &role, json!({ "n": n })).await;
         acme.create_role(&format!("role-{n:02}"), RoleLevel::Viewer, &["invoice:pay"]).await;
     }
 
@@ -171,7 +171,7 @@ async fn missing_roles_are_listed_only_for_callers_that_may_read_roles() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &["doc:read"]).await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
-    acme.assign_within(&ada.user_id, &clerk, json!({ "p": "a" })).await;
+    acme.assign_with_scope(&ada.user_id, &clerk, json!({ "p": "a" })).await;
     acme.create_role("boss", RoleLevel::Manager, &["invoice:*"]).await;
     let service = acme.create_member("service", &["permission:check"]).await;
     let auditor = acme.create_member("auditor", &["permission:check", "role:read"]).await;
@@ -237,7 +237,7 @@ async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_dec
     for scope in [json!({ "p": 1 }), json!({ "p": 2 }), json!({ "p": [1, 2] }), json!({})] {
         let request = explain_request(&ada, json!({ "p": 1 }));
         assert_consistent(replica_client.decide(request.clone()).await, false).await;
-        acme.assign_within(&ada, &clerk, scope.clone()).await;
+        acme.assign_with_scope(&ada, &clerk, scope.clone()).await;
         let expected = scope != json!({ "p": 2 });
         assert_consistent(replica_client.decide(request.clone()).await, expected).await;
         acme.unassign(&ada, &clerk).await;

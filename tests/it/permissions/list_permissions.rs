@@ -20,7 +20,7 @@ async fn the_permissions_of_a_subject_are_listed_with_scope_and_role() {
     let reader = acme.create_role("reader", RoleLevel::Member, &["doc:read", "bill:*"]).await;
     let writer = acme.create_role("writer", RoleLevel::Member, &["doc:write"]).await;
     acme.assign(&ada, &reader).await;
-    acme.assign_within(&ada, &writer, json!({ "project": ["x", "y"] })).await;
+    acme.assign_with_scope(&ada, &writer, json!({ "project": ["x", "y"] })).await;
 
     let grant = |permission: &str, role: &str, scope| PermissionGrant {
         permission: permission.into(),

@@ -40,7 +40,7 @@ async fn ids(client: &Client, request: ListSubjectsRequest) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
+async fn subjects_are_listed_in_order_of_id_with_the_role_that_grants_the_permission() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
@@ -51,11 +51,11 @@ async fn subjects_are_listed_by_id_with_the_role_that_grants_the_permission() {
     for n in 0..5 {
         users.push(acme.create_user_without_password(&format!("u{n}@acme.test")).await);
     }
-    acme.assign_within(&users[0], &clerk, json!({ "team": "x" })).await;
-    acme.assign_within(&users[1], &boss, json!({ "team": "y" })).await;
+    acme.assign_with_scope(&users[0], &clerk, json!({ "team": "x" })).await;
+    acme.assign_with_scope(&users[1], &boss, json!({ "team": "y" })).await;
     acme.assign_for_an_hour(&users[2], &payer).await;
     // This user has the permission twice, once without a scope.
-    acme.assign_within(&users[3], &clerk, json!({ "team": "x" })).await;
+    acme.assign_with_scope(&users[3], &clerk, json!({ "team": "x" })).await;
     acme.assign(&users[3], &boss).await;
 
     let subject = |user: &str, role: &str, scope| Subject {
@@ -129,7 +129,7 @@ async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out()
 }
 
 #[tokio::test]
-async fn pages_have_no_gaps_or_duplicates_and_their_tokens_work_only_for_the_request() {
+async fn pages_have_no_gaps_or_duplicates_and_a_page_token_is_valid_only_for_its_request() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let mut roles = Vec::new();
@@ -181,10 +181,12 @@ async fn a_page_that_reads_only_a_bounded_number_of_rows_loses_no_subject() {
             insert into role_assignments
                 (tenant_id, assignment_id, user_id, role_id, scope, scope_key)
             select tenant_id, gen_random_uuid(), user_id, $2::uuid,
-                jsonb_build_object('p', case when nth = 650 then 'x' else 'y' end, 'k', k),
-                k::text::bytea
+                jsonb_build_object('p', case when nth = 650 then 'x' else 'y' end,
+                    'k', assignment_number),
+                assignment_number::text::bytea
             -- One user has more assignments than the server reads for one page.
-            from numbered, generate_series(1, case when nth = 10 then 600 else 1 end) k
+            from numbered,
+                generate_series(1, case when nth = 10 then 600 else 1 end) assignment_number
         )
         select user_id::text from numbered where nth = 650";
     let matching_user: String = sqlx::query_scalar(insert)

@@ -102,7 +102,7 @@ async fn create_assignments(
         let user = rng.below(users.len());
         let scope = rng.scope();
         let assignment_id =
-            admin.assign_within(&users[user], &role, Value::Object(scope.clone())).await;
+            admin.assign_with_scope(&users[user], &role, Value::Object(scope.clone())).await;
         let is_expired = rng.below(4) == 0;
         let expiry =
             if is_expired { "now() - interval '1 second'" } else { "now() + interval '1 hour'" };

@@ -52,7 +52,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
     ];
     for (index, (assigned, requested, applies)) in cases.into_iter().enumerate() {
         let user = acme.create_user_without_password(&format!("u{index}@acme.test")).await;
-        acme.assign_within(&user, &role, assigned.clone()).await;
+        acme.assign_with_scope(&user, &role, assigned.clone()).await;
         let expected =
             if applies { DecisionReason::Granted } else { DecisionReason::ScopeMismatch };
         let actual = decision_reason(&acme, &user, requested.clone()).await;
@@ -68,7 +68,7 @@ async fn an_assignment_without_a_scope_applies_to_every_scope() {
     let (ada, bob) =
         (acme.create_user("ada@acme.test").await, acme.create_user("bob@acme.test").await);
     acme.assign(&ada, &role).await;
-    acme.assign_within(&bob, &role, json!({})).await;
+    acme.assign_with_scope(&bob, &role, json!({})).await;
 
     for user in [&ada, &bob] {
         for scope in [json!(null), json!({}), json!({"p": "a"}), json!({"p": {"deep": [1]}})] {
@@ -83,8 +83,8 @@ async fn one_matching_assignment_of_several_grants_the_permission() {
     let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let ada = acme.create_user("ada@acme.test").await;
-    acme.assign_within(&ada, &role, json!({"p": "a"})).await;
-    acme.assign_within(&ada, &role, json!({"p": "b", "q": 1})).await;
+    acme.assign_with_scope(&ada, &role, json!({"p": "a"})).await;
+    acme.assign_with_scope(&ada, &role, json!({"p": "b", "q": 1})).await;
 
     for (scope, applies) in [
         (json!({"p": "a"}), true),
@@ -118,7 +118,7 @@ async fn a_scoped_role_does_not_allow_a_method_call() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
     let role = acme.create_role("authorizer", RoleLevel::Member, &["user:read"]).await;
-    acme.assign_within(&ada.user_id, &role, json!({"p": "a"})).await;
+    acme.assign_with_scope(&ada.user_id, &role, json!({"p": "a"})).await;
 
     let result = ada.users().list_users(ListUsersRequest::default()).await;
     assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");

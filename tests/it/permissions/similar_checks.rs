@@ -109,7 +109,7 @@ impl World {
         let permission = format!("{}:{}", first.resource, first.action);
         let name = crate::harness::unique_text();
         let role = admin.create_role(&name, RoleLevel::Member, &[&permission]).await;
-        admin.assign_within(user, &role, Value::Object(first.scope.clone())).await;
+        admin.assign_with_scope(user, &role, Value::Object(first.scope.clone())).await;
         let second_is_granted = first.tenant == second.tenant
             && first.user == second.user
             && (&first.resource, &first.action) == (&second.resource, &second.action)
@@ -130,10 +130,10 @@ impl World {
 
 async fn create_user(app: &TestApp, admin: &Client, name: &str) -> User {
     let id = admin.create_user_without_password(&format!("{name}@x.test")).await;
-    let live_session = app.create_session(&id, admin).await;
-    let ended_session = app.create_session(&id, admin).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    User { id, live_token: token(&live_session), ended_token: token(&ended_session) }
+    let signed_in_client = app.create_session(&id, admin).await;
+    let signed_out_client = app.create_session(&id, admin).await;
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    User { id, live_token: token(&signed_in_client), ended_token: token(&signed_out_client) }
 }
 
 fn token(client: &Client) -> String {

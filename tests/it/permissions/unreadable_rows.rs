@@ -59,8 +59,8 @@ async fn an_unreadable_assignment_does_not_apply_and_other_assignments_do() {
     let spender = acme.create_role("spender", RoleLevel::Member, &["bill:pay"]).await;
     let unreadable_rows = r#"tenantry_unreadable_rows_total{table="role_assignment"}"#;
     for (index, scope) in unreadable_scopes().iter().enumerate() {
-        let unreadable = acme.assign_within(&ada.user_id, &spender, json!({"limit": 1})).await;
-        let readable = acme.assign_within(&bob.user_id, &spender, json!({"limit": 1})).await;
+        let unreadable = acme.assign_with_scope(&ada.user_id, &spender, json!({"limit": 1})).await;
+        let readable = acme.assign_with_scope(&bob.user_id, &spender, json!({"limit": 1})).await;
         assert!(acme.decide(check_request(&ada.user_id, "bill:pay", false)).await.allowed);
         let before = app.metric(unreadable_rows).await.expect("a count");
         make_unreadable(&app, &unreadable, scope).await;

@@ -76,9 +76,9 @@ async fn a_restored_database_is_isolated_like_the_original() {
 async fn a_restored_database_keeps_revocations() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let ended_session = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     let fired = acme.create_member("fired", &["user:read"]).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signs out");
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
     acme.unassign(&fired.user_id, &acme.role_id("fired").await).await;
     app.wait_until_audit_settled().await;
     let restored = restore(&app).await;
@@ -91,10 +91,10 @@ async fn a_restored_database_keeps_revocations() {
     let restored_app = TestApp::on_database(&restored, |_| {}).await;
     let on_restored = |client: &Client| client.on(&restored_app.channel);
     on_restored(&acme).auth().who_am_i(WhoAmIRequest {}).await.expect("the session is active");
-    let reply = on_restored(&ended_session).auth().who_am_i(WhoAmIRequest {}).await;
+    let reply = on_restored(&signed_out_client).auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let refresh = RefreshRequest {
-        refresh_token: ended_session.tokens.refresh_token.clone(),
+        refresh_token: signed_out_client.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
     };
     let reply = restored_app.anonymous().auth().refresh(refresh).await;

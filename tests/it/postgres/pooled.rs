@@ -16,7 +16,7 @@ fn one_connection(app: &TestApp) -> Db {
 /// The tenant setting of the connection, outside of a transaction.
 async fn tenant_setting(db: &Db) -> Option<String> {
     let query = "select nullif(current_setting('tenantry.tenant', true), '')";
-    sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("a setting")
+    sqlx::query_scalar(query).fetch_one(db.executor()).await.expect("a setting")
 }
 
 /// E05: also when the previous transaction was dropped, failed, or was rolled back to a savepoint.
@@ -71,7 +71,7 @@ async fn functions_that_set_the_tenant_reset_it() {
         ),
     ] {
         let query = AssertSqlSafe(format!("select true from {call}"));
-        sqlx::query(query).fetch_all(db.pool()).await.expect("the function runs");
+        sqlx::query(query).fetch_all(db.executor()).await.expect("the function runs");
         assert_eq!(tenant_setting(&db).await, None, "{call}");
     }
 }

@@ -194,7 +194,7 @@ async fn a_caller_cannot_raise_its_own_power_but_may_reduce_it() {
     let refusal = assign(&ada, &ada.user_id, &secret_role, None).await;
     assert_refused(refusal, Code::PermissionDenied, "GRANT_NOT_HELD");
     let high_role = acme.create_role("high", RoleLevel::Manager, &["secret:read"]).await;
-    acme.assign_within(&ada.user_id, &high_role, serde_json::json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada.user_id, &high_role, serde_json::json!({ "p": "x" })).await;
     // A role that is assigned within a scope gives no right outside of the scope, but its holder
     // may unassign the role.
     let refusal = assign(&ada, &ada.user_id, &high_role, None).await;

@@ -18,7 +18,7 @@ async fn a_manager_cannot_change_the_email_of_a_user_that_holds_more() {
     acme.assign(&manager.user_id, &acme.system_role("manager").await).await;
     let same_level = acme.create_user("pays@acme.test").await;
     let payer = acme.create_role("payer", RoleLevel::Manager, &["invoice:pay"]).await;
-    acme.assign_within(&same_level, &payer, serde_json::json!({ "p": "x" })).await;
+    acme.assign_with_scope(&same_level, &payer, serde_json::json!({ "p": "x" })).await;
     let member = acme.create_user("member@acme.test").await;
     acme.assign(&member, &acme.system_role("member").await).await;
 

@@ -61,7 +61,7 @@ async fn a_caller_cannot_assign_unheld_rights_or_change_a_user_of_a_higher_level
         acme.create_role("larger", RoleLevel::Member, &["doc:read", "doc:write"]).await;
     let higher_role = acme.create_role("higher", RoleLevel::Manager, &[]).await;
     let admin_role = acme.system_role("org_admin").await;
-    acme.assign_within(&boss, &higher_role, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&boss, &higher_role, json!({ "p": "x" })).await;
 
     for (user, role, reason) in [
         (&bob, &larger_role, "GRANT_NOT_HELD"),

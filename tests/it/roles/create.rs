@@ -49,7 +49,7 @@ async fn nobody_creates_a_role_that_grants_more_than_the_creator_holds() {
     let ada = acme.create_member("ada", &["role:create", "doc:*", "bill:read"]).await;
     // Rights within a scope do not count.
     let scoped_role = acme.create_role("scoped", RoleLevel::Member, &["bill:write"]).await;
-    acme.assign_within(&ada.user_id, &scoped_role, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada.user_id, &scoped_role, json!({ "p": "x" })).await;
 
     created_role(
         create(&ada, role_request("own", RoleLevel::Member, &["doc:read", "doc:*", "bill:read"]))
@@ -71,7 +71,7 @@ async fn a_caller_cannot_create_a_role_of_a_higher_level_than_its_own() {
     let ada = acme.create_member("ada", &["role:create"]).await;
     // A level within a scope does not count.
     let higher_role = acme.create_role("high", RoleLevel::Manager, &[]).await;
-    acme.assign_within(&ada.user_id, &higher_role, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada.user_id, &higher_role, json!({ "p": "x" })).await;
 
     created_role(create(&ada, role_request("equal", RoleLevel::Member, &[])).await);
     for level in [RoleLevel::Manager, RoleLevel::OrgAdmin, RoleLevel::PlatformAdmin] {

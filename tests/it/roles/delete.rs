@@ -18,7 +18,7 @@ async fn a_role_in_use_is_not_deleted() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    acme.assign_within(&ada, &role, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada, &role, json!({ "p": "x" })).await;
 
     assert_refused(delete(&acme, &role).await, Code::FailedPrecondition, "ROLE_IN_USE");
     acme.unassign(&ada, &role).await;

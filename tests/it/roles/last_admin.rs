@@ -76,7 +76,7 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let request = DisableUserRequest { user_id: users[0].clone() };
     acme.users().disable_user(request).await.expect("disabled");
     acme.assign_for_an_hour(&users[1], &role).await;
-    acme.assign_within(&users[2], &role, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&users[2], &role, json!({ "p": "x" })).await;
     let powerless_role = acme.create_role("powerless", RoleLevel::OrgAdmin, &[]).await;
     acme.assign(&users[3], &powerless_role).await;
 

@@ -110,7 +110,7 @@ async fn unexpired_assignments_are_listed_by_user_role_and_role_name() {
     let ops = acme.create_role("ops", RoleLevel::Member, &[]).await;
     let dev = acme.create_role("dev", RoleLevel::Member, &[]).await;
     acme.assign(&ada, &ops).await;
-    acme.assign_within(&ada, &dev, json!({ "p": "x" })).await;
+    acme.assign_with_scope(&ada, &dev, json!({ "p": "x" })).await;
     acme.assign_for_an_hour(&bob, &ops).await;
 
     let list_request = |user: &str, role: &str, filter: &str| ListRoleAssignmentsRequest {

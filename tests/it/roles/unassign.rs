@@ -29,7 +29,7 @@ async fn an_unassignment_removes_the_assignment_with_the_given_scope_or_all() {
     let role = acme.create_role("ops", RoleLevel::Member, &[]).await;
     acme.assign(&ada, &role).await;
     for scope in [json!({"p": "x"}), json!({"p": 1}), json!({"p": "x", "q": 1})] {
-        acme.assign_within(&ada, &role, scope).await;
+        acme.assign_with_scope(&ada, &role, scope).await;
     }
 
     unassign(&acme, &ada, &role, json!({"p": "x"})).await.expect("unassigned");
@@ -71,7 +71,7 @@ async fn a_scope_is_recognized_in_every_equal_form() {
         (json!({"p": "x"}), json!({"p": ["x", "x"]})),
         (json!({"p": 0.1, "q": true}), json!({"q": [true], "p": [0.1]})),
     ] {
-        acme.assign_within(&ada, &role, assigned_scope).await;
+        acme.assign_with_scope(&ada, &role, assigned_scope).await;
         unassign(&acme, &ada, &role, requested_scope).await.expect("unassigned");
         assert_eq!(app.count(COUNT_ASSIGNMENTS, &ada).await, 0);
     }

@@ -1,4 +1,5 @@
-//! Messages that take long to decode are decoded on other threads and get the same answers.
+//! Messages that take long to decode are decoded on other threads. The responses are the same as
+//! for small messages.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::harness::{Client, TestApp, assert_refused, within_seconds};
 
-/// A scope with this many values of about four bytes each.
-fn scope(values: usize) -> Struct {
+/// A Struct with this many values of about four bytes each.
+fn struct_with_values(values: usize) -> Struct {
     let true_value = Value { kind: Some(Kind::BoolValue(true)) };
     let list =
         Value { kind: Some(Kind::ListValue(ListValue { values: vec![true_value; values] })) };
@@ -21,7 +22,7 @@ fn scope(values: usize) -> Struct {
 
 fn check_request(values: usize) -> CheckRequest {
     let permission = "doc:read".to_owned();
-    CheckRequest { permission, scope: Some(scope(values)), ..CheckRequest::default() }
+    CheckRequest { permission, scope: Some(struct_with_values(values)), ..CheckRequest::default() }
 }
 
 async fn check(client: &Client, request: CheckRequest) -> Result<Response<CheckResponse>, Status> {
@@ -60,7 +61,8 @@ async fn a_large_message_is_answered_like_a_small_one() {
     // Either the client or the server notices the timeout first.
     assert!(matches!(code, Some(Code::Cancelled | Code::DeadlineExceeded)), "{code:?}");
     // As JSON, settings have at most 64 KiB.
-    let update = UpdateTenantRequest { settings: Some(scope(100_000)), ..Default::default() };
+    let settings = Some(struct_with_values(100_000));
+    let update = UpdateTenantRequest { settings, ..Default::default() };
     assert_refused(
         acme.tenants().update_tenant(update).await,
         Code::InvalidArgument,

@@ -164,5 +164,5 @@ async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
         .expect("the triggers are dropped");
     acme.roles().create_role(role_request()).await.expect("created");
     acme.auth().login(login_request()).await.expect("signed in");
-    acme.auth().refresh(refresh_request()).await.expect("the token was not spent");
+    acme.auth().refresh(refresh_request()).await.expect("the token was not used");
 }

@@ -36,7 +36,7 @@ fn login_request(client: &Client, device: &str) -> LoginRequest {
 }
 
 #[tokio::test]
-async fn a_session_is_cached_until_it_ends() {
+async fn a_new_session_is_cached_with_a_ttl_and_an_ended_session_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let is_cached = || async {
@@ -57,13 +57,13 @@ async fn an_emptied_redis_neither_revives_nor_ends_sessions() {
     let redis = PrivateRedis::start().await;
     let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
     let acme = app.create_tenant("acme").await;
-    let ended_session = acme.create_member("ada", &[]).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let signed_out_client = acme.create_member("ada", &[]).await;
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
     redis.ask("FLUSHALL").await;
-    assert_signed_out(&ended_session).await;
+    assert_signed_out(&signed_out_client).await;
     assert!(is_signed_in(&acme).await);
     redis.ask("SCRIPT FLUSH").await;
-    assert_signed_out(&ended_session).await;
+    assert_signed_out(&signed_out_client).await;
     assert!(is_signed_in(&acme).await);
 }
 
@@ -82,7 +82,8 @@ async fn an_entry_is_valid_only_for_its_own_user_session_and_tenant() {
     }
 }
 
-/// A read of Postgres that began before the session ended writes no entry after the end.
+/// A read of Postgres that began before the session ended writes no cache entry after the session
+/// ended.
 #[tokio::test]
 async fn a_slow_read_does_not_revive_a_session() {
     let app = TestApp::spawn().await;
@@ -111,7 +112,8 @@ async fn a_slow_read_does_not_revive_a_session() {
     assert_signed_out(&victim).await;
 }
 
-/// H05: a valid entry may be older than the changes that a new replica has read from the feed.
+/// H05: a new replica has read only new changes from the feed, so it may find a cache entry that is
+/// older than the end of the session. The replica must not use such an entry.
 #[tokio::test]
 async fn a_replica_that_has_just_started_revives_no_session() {
     let app = TestApp::spawn().await;
@@ -122,7 +124,7 @@ async fn a_replica_that_has_just_started_revives_no_session() {
     let replica_without_redis =
         TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
     let admin = acme.on(&replica_without_redis.channel);
-    admin.user_may(&ada.user_id, "doc:read").await;
+    admin.cache_standing_of(&ada.user_id).await;
     proxy.cut();
 
     for _ in 0..5 {
@@ -130,9 +132,8 @@ async fn a_replica_that_has_just_started_revives_no_session() {
         let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
         admin.sessions().revoke_session(request).await.expect("revoked");
         let new_replica = TestApp::on_database(&app.database, |_| {}).await;
-        // Put the subject into the cache, because only then the server asks Redis about the
-        // session.
-        acme.on(&new_replica.channel).user_may(&ada.user_id, "doc:read").await;
+        // The server asks Redis about a session only if the standing of the subject is cached.
+        acme.on(&new_replica.channel).cache_standing_of(&ada.user_id).await;
         assert_signed_out(&victim.on(&new_replica.channel)).await;
     }
 }
@@ -164,9 +165,10 @@ async fn a_slow_sign_in_does_not_revive_a_session() {
     assert_signed_out(&anonymous.with_token(&tokens.access_token)).await;
 }
 
-/// H04: a write that a hanging Redis executes late must not hide later changes.
+/// H04: Redis may hang and write a cache entry late. The late entry must not hide a change that was
+/// committed in the meantime.
 #[tokio::test]
-async fn the_lifetime_of_a_late_cache_entry_counts_from_its_lookup() {
+async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let victim = acme.create_member("victim", &[]).await;
@@ -179,7 +181,8 @@ async fn the_lifetime_of_a_late_cache_entry_counts_from_its_lookup() {
     let mut owner = app.owner_connection().await;
     redis(&format!("DEL {}", session_key(&victim))).await;
 
-    // Wait until this replica has followed the feed for long enough to use the session cache.
+    // A replica uses the session cache only after it has followed the feed for some time. Wait
+    // until it writes entries.
     let is_entry_written = || async {
         let mut probe = acme.on(&hanging_replica.channel);
         let reply = probe.auth().login(login_request(&acme, "")).await.expect("signed in");
@@ -189,8 +192,8 @@ async fn the_lifetime_of_a_late_cache_entry_counts_from_its_lookup() {
         redis(&format!("EXISTS {}", session_key(&probe))).await.contains(":1")
     };
     wait_until(10, is_entry_written).await;
-    // The server asks Redis only about sessions whose subject is in the cache.
-    acme.on(&hanging_replica.channel).user_may(&victim.user_id, "doc:read").await;
+    // The server asks Redis about a session only if the standing of the subject is cached.
+    acme.on(&hanging_replica.channel).cache_standing_of(&victim.user_id).await;
     // Only the write of an entry contains the user's id.
     hanging_proxy.fault_when_sent(&victim.user_id, Fault::Hold);
     let victim = victim.on(&hanging_replica.channel);
@@ -211,12 +214,12 @@ async fn the_lifetime_of_a_late_cache_entry_counts_from_its_lookup() {
         .expect("a second has passed");
     hanging_proxy.pass();
     assert_signed_out(&victim).await;
-    acme.user_may(&victim.user_id, "doc:read").await;
+    acme.cache_standing_of(&victim.user_id).await;
     assert_signed_out(&victim.on(&app.channel)).await;
 }
 
 #[tokio::test]
-async fn callers_that_call_continuously_notice_the_end_of_their_session() {
+async fn continuous_calls_do_not_keep_an_ended_session_valid() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
@@ -290,7 +293,7 @@ async fn no_cache_entry_revives_an_ended_session() {
     // Redis.
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
-    acme.user_may(&victim.user_id, "doc:read").await;
+    acme.cache_standing_of(&victim.user_id).await;
     let wait_a_second = "select pg_sleep(1.1)";
     sqlx::query(wait_a_second)
         .execute(&mut app.owner_connection().await)
@@ -313,8 +316,8 @@ async fn no_cache_entry_revives_an_ended_session() {
         redis(&format!("DEL {key}")).await;
         redis(&format!("SET {} {epoch}", epoch_key(&victim))).await;
         redis(&command).await;
-        // Put the subject into the cache, so that the server asks Redis about the session.
-        acme.user_may(&victim.user_id, "doc:read").await;
+        // The server asks Redis about a session only if the standing of the subject is cached.
+        acme.cache_standing_of(&victim.user_id).await;
         assert_signed_out(&victim).await;
     }
     assert!(is_signed_in(&other_client).await);
@@ -326,16 +329,16 @@ async fn keys_of_a_wrong_type_neither_end_nor_revive_sessions() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
-    let ended_session = acme.create_member("gone", &[]).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    for key in [epoch_key(&ada), session_key(&ada), session_key(&ended_session)] {
+    let signed_out_client = acme.create_member("gone", &[]).await;
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    for key in [epoch_key(&ada), session_key(&ada), session_key(&signed_out_client)] {
         redis(&format!("DEL {key}")).await;
         redis(&format!("LPUSH {key} x")).await;
-        for user in [&ada, &ended_session] {
-            acme.user_may(&user.user_id, "doc:read").await;
+        for user in [&ada, &signed_out_client] {
+            acme.cache_standing_of(&user.user_id).await;
         }
         assert!(is_signed_in(&ada).await, "{key}");
-        assert_signed_out(&ended_session).await;
+        assert_signed_out(&signed_out_client).await;
         let new_client = app.anonymous().login("acme", &ada.email, PASSWORD).await;
         assert!(is_signed_in(&new_client).await, "{key}");
         new_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
@@ -343,38 +346,43 @@ async fn keys_of_a_wrong_type_neither_end_nor_revive_sessions() {
     }
 }
 
-/// N23: a value larger than any that the server writes is deleted without being read.
+/// N23: the server deletes a value that is larger than the values that the server writes, without
+/// reading the value.
 #[tokio::test]
 async fn oversized_values_are_removed() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
-    let ended_session = acme.create_member("gone", &[]).await;
-    ended_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let signed_out_client = acme.create_member("gone", &[]).await;
+    signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
     // A replica remembers only for a short time which sessions have ended.
     let wait_a_second = "select pg_sleep(1.1)";
     sqlx::query(wait_a_second)
         .execute(&mut app.owner_connection().await)
         .await
         .expect("a second has passed");
-    let (epoch, session) = (epoch_key(&acme), session_key(&ended_session));
+    let (epoch_key, session_key) = (epoch_key(&acme), session_key(&signed_out_client));
     // An epoch has 32 hexadecimal digits, and an entry has at most 256 bytes.
     for command in [
-        format!("SETRANGE {epoch} 1000000 x"),
-        format!("SET {epoch} x"),
-        format!("SET {epoch} {}", "x".repeat(32)),
-        format!("SETRANGE {session} 1000000 x"),
-        format!("SET {session} {}", "x".repeat(257)),
+        format!("SETRANGE {epoch_key} 1000000 x"),
+        format!("SET {epoch_key} x"),
+        format!("SET {epoch_key} {}", "x".repeat(32)),
+        format!("SETRANGE {session_key} 1000000 x"),
+        format!("SET {session_key} {}", "x".repeat(257)),
     ] {
-        redis(&format!("DEL {epoch} {session}")).await;
-        redis(&format!("SET {epoch} {}", "a".repeat(32))).await;
+        redis(&format!("DEL {epoch_key} {session_key}")).await;
+        redis(&format!("SET {epoch_key} {}", "a".repeat(32))).await;
         redis(&command).await;
-        acme.user_may(&ended_session.user_id, "doc:read").await;
-        assert_signed_out(&ended_session).await;
-        let stored_epoch = redis_value(&epoch).await;
+        acme.cache_standing_of(&signed_out_client.user_id).await;
+        assert_signed_out(&signed_out_client).await;
+        let stored_epoch = redis_value(&epoch_key).await;
         let is_epoch = stored_epoch.len() == 32 && Uuid::try_parse(&stored_epoch).is_ok();
         assert!(is_epoch, "{command:.80}: {stored_epoch:.80}");
-        assert_eq!(redis(&format!("EXISTS {session}")).await.trim(), ":0\r\n+OK", "{command:.80}");
+        assert_eq!(
+            redis(&format!("EXISTS {session_key}")).await.trim(),
+            ":0\r\n+OK",
+            "{command:.80}"
+        );
         assert!(is_signed_in(&ada).await);
         let (entry, _, new_client) = sign_in_until_cached(&app, &ada).await;
         assert!(!entry.is_empty() && is_signed_in(&new_client).await);

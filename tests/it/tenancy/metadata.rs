@@ -167,5 +167,5 @@ async fn a_refresh_token_that_is_sent_for_another_tenant_stays_unspent() {
     let reply = app.anonymous().with("x-tenant-id", "b").auth().refresh(request.clone()).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let client = app.anonymous().with("x-tenant-id", "a");
-    client.auth().refresh(request).await.expect("the token is unspent");
+    client.auth().refresh(request).await.expect("the token was not used");
 }

@@ -47,7 +47,7 @@ async fn every_call_in_another_tenant_is_audited_even_if_the_call_fails() {
     let platform_admin = app.platform_admin().await;
     let a = app.create_tenant("a").await;
     let platform_admin_in_a = platform_admin.with("x-organization-slug", "a");
-    let policies = Policies::load().expect("the table");
+    let policies = Policies::load().expect("the policies load");
     for method in methods() {
         let count_before = app.audit_event_count(&a.tenant_id, "acted_across_tenants").await;
         let needs_token = policies.of(&method.path()) != Some(&Access::Public);

@@ -45,7 +45,7 @@ async fn a_suspension_denies_every_method_on_every_replica() {
     suspend(&platform_admin, &a.tenant_id).await;
     let rows_before = app.rows_of(&a.tenant_id).await;
 
-    let policies = Policies::load().expect("the table");
+    let policies = Policies::load().expect("the policies load");
     let needs_token = |path: &str| policies.of(path) != Some(&Access::Public);
     for client in [&a, &a.on(&other_replica.channel), &a.with("x-tenant-id", "a")] {
         for method in methods().iter().filter(|method| needs_token(&method.path())) {
@@ -71,7 +71,8 @@ async fn a_suspension_denies_every_method_on_every_replica() {
     anonymous.login(login_request(&b)).await.expect("users of the other tenant sign in");
 }
 
-/// D14: this holds for a sign-in with and without the name of the tenant.
+/// D14: the response is the same for a sign-in that names the tenant and for one that names no
+/// tenant.
 #[tokio::test]
 async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     let app = TestApp::shared();
@@ -93,7 +94,8 @@ async fn a_sign_in_to_a_suspended_tenant_looks_like_a_wrong_password() {
     }
 }
 
-/// D14: introspection reports the tokens of these users as inactive.
+/// D14: a check of a suspended tenant's user is denied, and introspection reports the user's tokens
+/// as inactive.
 #[tokio::test]
 async fn decisions_about_a_suspended_tenants_users_are_denials() {
     let app = TestApp::shared();
@@ -171,7 +173,7 @@ async fn a_reactivated_tenant_works_as_before() {
 
     a.auth().who_am_i(WhoAmIRequest {}).await.expect("the sessions are live");
     let mut anonymous = app.anonymous().auth();
-    anonymous.refresh(refresh_request(&a)).await.expect("the refresh tokens are unspent");
+    anonymous.refresh(refresh_request(&a)).await.expect("the refresh token was not used");
     anonymous.login(login_request(&a)).await.expect("users sign in");
     assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_suspended").await, 1);
     assert_eq!(app.audit_event_count(&a.tenant_id, "tenant_reactivated").await, 1);

@@ -72,7 +72,7 @@ async fn a_tenants_administrator_cannot_create_tenants() {
 }
 
 #[tokio::test]
-async fn slugs_are_unique_and_must_not_look_like_an_id() {
+async fn taken_slugs_and_invalid_names_or_slugs_are_refused() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let platform_admin = app.platform_admin().await;
@@ -108,7 +108,7 @@ async fn slugs_are_unique_and_must_not_look_like_an_id() {
 }
 
 #[tokio::test]
-async fn known_settings_must_be_valid() {
+async fn invalid_settings_are_refused() {
     let app = TestApp::spawn().await;
     let platform_admin = app.platform_admin().await;
 
@@ -168,7 +168,8 @@ async fn settings_are_returned_exactly_or_refused() {
     }
     let list = platform_admin.tenants().list_tenants(ListTenantsRequest::default()).await;
     assert_eq!(list.expect("a page").into_inner().tenants.len(), 5, "the platform and four others");
-    // The first number is 2^53. Settings are nested at most 20 deep.
+    // Numbers with a magnitude of 2^53 or more, negative zero, NaN and infinity are refused.
+    // Settings are nested at most 20 deep.
     let invalid_numbers =
         [9_007_199_254_740_992.0, -1e300, f64::MAX, f64::NAN, f64::INFINITY, -0.0];
     for settings in invalid_numbers.into_iter().map(number).chain([nested(21), nested(30)]) {

@@ -19,7 +19,7 @@ fn sign(key: &EncodingKey, header: &Header, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, key).expect("a token")
 }
 
-/// A03: the refused refresh token stays unspent.
+/// A03: the refused refresh token stays unused.
 #[tokio::test]
 async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     let app = TestApp::shared();
@@ -41,7 +41,7 @@ async fn a_refresh_token_is_not_accepted_as_an_access_token() {
     assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::TokenInvalid));
 
     assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
-    refresh(&app.anonymous(), token).await.expect("the token is unspent");
+    refresh(&app.anonymous(), token).await.expect("the token was not used");
 }
 
 /// A04: the call does not count as a reuse, so the session stays live.
@@ -60,7 +60,7 @@ async fn an_access_token_is_not_accepted_as_a_refresh_token() {
 
     assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the session lives");
-    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token is unspent");
+    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token was not used");
 }
 
 /// The key, `typ` and `aud` each distinguish the kinds of tokens: if one of them does not match,
@@ -103,7 +103,7 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
         let status = refresh(&anonymous, &token).await.expect_err("refused");
         assert_eq!(status.code(), Code::Unauthenticated);
     }
-    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token is unspent");
+    refresh(&anonymous, &acme.tokens.refresh_token).await.expect("the token was not used");
 }
 
 /// A05: the fixed claims are compared exactly.

@@ -89,7 +89,7 @@ async fn a_new_key_version_is_published_before_it_signs() {
     third_client.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
 }
 
-/// J04: new tokens are refused meanwhile, and a failed refresh spends no token.
+/// J04: new tokens are refused meanwhile, and a failed refresh marks no token as used.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     let mut service = KeyService::start("ed25519").await;
@@ -108,7 +108,7 @@ async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     service.restart().await;
     let is_signing = || async { app.anonymous().auth().login(login_request(&acme)).await.is_ok() };
     wait_until(10, is_signing).await;
-    app.anonymous().auth().refresh(refresh_request(&acme)).await.expect("the token was not spent");
+    app.anonymous().auth().refresh(refresh_request(&acme)).await.expect("the token was not used");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
