@@ -101,7 +101,7 @@ impl DataKeys {
     /// The cipher for data that belongs to no tenant.
     ///
     /// # Errors
-    /// INTERNAL when [`DataKeys::prepare`] has not run.
+    /// INTERNAL when [`DataKeys::load_common`] has not run.
     pub fn common(&self) -> Result<Arc<Cipher>> {
         let cipher = self.common_cipher.get().cloned();
         cipher.ok_or_else(|| Error::defect("DataKeys::prepare has not run"))
@@ -125,7 +125,7 @@ impl DataKeys {
     /// Like [`DataKeys::find`], but reads only the cache.
     ///
     /// # Errors
-    /// INTERNAL for [`TenantId::UNKNOWN`] when [`DataKeys::prepare`] has not run.
+    /// INTERNAL for [`TenantId::UNKNOWN`] when [`DataKeys::load_common`] has not run.
     pub fn cached(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         match tenant {
             TenantId::UNKNOWN => self.common().map(Some),
