@@ -58,7 +58,7 @@ async fn a_refresh_returns_the_next_tokens_of_the_same_session() {
     assert_ne!(jti(&next.refresh_token), jti(&acme.tokens.refresh_token));
 
     let caller = acme.with_token(&next.access_token);
-    let me = caller.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in").into_inner();
+    let me = caller.identity().await;
     assert_eq!(me.session_id, acme.tokens.session_id);
     let query = "select spent_jti from sessions where session_id = $1::uuid";
     let used_jti: String = sqlx::query_scalar(query)

@@ -1,9 +1,7 @@
 //! AuthService.Register: the registration as a member of an existing tenant.
 
 use serde_json::json;
-use tenantry::proto::v1::{
-    RegisterRequest, SuspendTenantRequest, UpdateTenantRequest, WhoAmIRequest,
-};
+use tenantry::proto::v1::{RegisterRequest, SuspendTenantRequest, UpdateTenantRequest};
 use tonic::Code;
 
 use super::register::{register, register_successfully};
@@ -36,7 +34,7 @@ async fn users_join_as_members_when_the_settings_allow_it() {
     let reply = register_successfully(&anonymous, join_request("acme")).await;
     assert_eq!(reply.tenant.expect("the tenant").id, acme.tenant_id);
     let bob = anonymous.login("acme", "bob@new.test", PASSWORD).await;
-    let me = bob.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner();
+    let me = bob.identity().await;
     assert_eq!(me.roles, ["member"]);
     assert!(!bob.may("user:read").await);
     let duplicate = register(

@@ -69,7 +69,7 @@ async fn a_mailed_token_sets_a_password_once_and_ends_all_sessions() {
         "TOKEN_INVALID",
     );
     let session = app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
-    let me = session.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner();
+    let me = session.identity().await;
     // N15: the use of the token proves that the user receives mails at the address.
     assert!(me.user.expect("the user").email_verified);
     assert_token_refused(&app, &token).await;

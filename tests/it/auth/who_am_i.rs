@@ -1,13 +1,9 @@
 //! AuthService.WhoAmI
 
 use serde_json::json;
-use tenantry::proto::v1::{RoleLevel, WhoAmIRequest, WhoAmIResponse};
+use tenantry::proto::v1::RoleLevel;
 
-use crate::harness::{Client, TestApp, wait_until};
-
-async fn who_am_i(client: &Client) -> WhoAmIResponse {
-    client.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner()
-}
+use crate::harness::{TestApp, wait_until};
 
 #[tokio::test]
 async fn who_am_i_returns_user_tenant_session_roles_and_permissions() {
@@ -20,7 +16,7 @@ async fn who_am_i_returns_user_tenant_session_roles_and_permissions() {
     acme.assign_with_scope(&ada.user_id, &scoped, json!({ "p": "x" })).await;
     acme.assign_with_scope(&ada.user_id, &scoped, json!({ "p": "y" })).await;
 
-    let me = who_am_i(&ada).await;
+    let me = ada.identity().await;
     assert_eq!(me.user.expect("a user").id, ada.user_id);
     assert_eq!(me.tenant.expect("a tenant").slug, "acme");
     assert_eq!(me.session_id, ada.tokens.session_id);
@@ -40,10 +36,10 @@ async fn expired_assignments_are_left_out() {
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
     acme.assign_for_an_hour(&ada.user_id, &role).await;
 
-    assert_eq!(who_am_i(&ada).await.roles, ["ops"]);
+    assert_eq!(ada.identity().await.roles, ["ops"]);
     app.expire_assignments(&ada.user_id).await;
     let has_expired = || async {
-        let me = who_am_i(&ada).await;
+        let me = ada.identity().await;
         me.roles.is_empty() && me.permissions.is_empty()
     };
     wait_until(1, has_expired).await;
@@ -55,7 +51,7 @@ async fn platform_staff_in_another_tenant_get_their_own_identity() {
     let acme = app.create_tenant("acme").await;
     let platform_admin = app.platform_admin().await;
 
-    let me = who_am_i(&platform_admin.with("x-tenant-id", &acme.tenant_id)).await;
+    let me = platform_admin.with("x-tenant-id", &acme.tenant_id).identity().await;
     assert_eq!(me.user.expect("a user").id, platform_admin.user_id);
     assert_eq!(me.tenant.expect("a tenant").slug, "platform");
 }

@@ -1,6 +1,6 @@
 //! `tenantry migrate`, `bootstrap`, `seed` and `policies`
 
-use tenantry::proto::v1::{GetTenantRequest, WhoAmIRequest};
+use tenantry::proto::v1::GetTenantRequest;
 
 use super::{run, word_after};
 use crate::harness::{Cluster, TestApp, methods};
@@ -81,7 +81,7 @@ async fn the_demo_tenant_is_created_once_and_its_administrator_signs_in() {
     let (slug, email) = (word_after(&output.out, "tenant"), word_after(&output.out, "email"));
     assert_eq!((slug, email), ("demo", "admin@demo.local"));
     let admin = app.anonymous().login(slug, email, word_after(&output.out, "password")).await;
-    let me = admin.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner();
+    let me = admin.identity().await;
     assert_eq!(me.roles, ["org_admin"]);
     for permission in ["agent:manage", "workflow:execute"] {
         assert!(me.permissions.iter().any(|held| held == permission), "{me:?}");

@@ -11,7 +11,8 @@ use tenantry::{
             AssignRoleRequest, CheckRequest, CheckResponse, CreateApiKeyRequest,
             CreateApiKeyResponse, CreateServiceAccountRequest, CreateUserRequest,
             ExchangeApiKeyRequest, ListRolesRequest, RevokeApiKeyRequest, RoleLevel,
-            UnassignRoleRequest, exchange_api_key_request::Credential,
+            UnassignRoleRequest, WhoAmIRequest, WhoAmIResponse,
+            exchange_api_key_request::Credential,
         },
     },
 };
@@ -42,6 +43,11 @@ pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
 }
 
 impl Client {
+    /// The identity of the client's token.
+    pub async fn identity(&self) -> WhoAmIResponse {
+        self.auth().who_am_i(WhoAmIRequest {}).await.expect("an identity").into_inner()
+    }
+
     /// Calls Check and returns the decision.
     pub async fn decide(&self, request: CheckRequest) -> CheckResponse {
         self.permissions().check(request).await.expect("a decision").into_inner()

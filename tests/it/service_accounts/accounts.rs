@@ -3,7 +3,7 @@
 use tenantry::proto::v1::{
     CreateServiceAccountRequest, DeleteServiceAccountRequest, DeleteUserRequest,
     DisableUserRequest, GetServiceAccountRequest, GetUserRequest, ListServiceAccountsRequest,
-    ListSubjectsRequest, ListUsersRequest, SubjectType, UnassignRoleRequest, WhoAmIRequest,
+    ListSubjectsRequest, ListUsersRequest, SubjectType, UnassignRoleRequest,
 };
 use tonic::Code;
 
@@ -166,7 +166,7 @@ async fn an_account_can_read_itself() {
     let id = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&id).await;
     let account = app.anonymous().exchange(&key.secret).await;
-    let me = account.auth().who_am_i(WhoAmIRequest {}).await.expect("a response").into_inner();
+    let me = account.identity().await;
     assert_eq!(me.user, None);
     assert_eq!(me.service_account.expect("the account").id, id);
     assert_eq!(me.session_id, key.api_key.expect("the key").id);

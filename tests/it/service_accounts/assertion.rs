@@ -7,7 +7,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData};
 use serde_json::{Value, json};
 use tenantry::{
     clock,
-    proto::v1::{CreateApiKeyRequest, WhoAmIRequest, create_api_key_request::Credential},
+    proto::v1::{CreateApiKeyRequest, create_api_key_request::Credential},
 };
 use tonic::Code;
 
@@ -112,12 +112,7 @@ async fn an_assertion_with_any_kind_of_key_works_once() {
         let reply = account.anonymous.auth().exchange_api_key(assertion_request(jwt.clone())).await;
         let token = reply.expect("a token").into_inner().access_token;
         let account_client = app.anonymous().with_token(&token);
-        let me = account_client
-            .auth()
-            .who_am_i(WhoAmIRequest {})
-            .await
-            .expect("a response")
-            .into_inner();
+        let me = account_client.identity().await;
         assert_eq!(me.service_account.expect("the account").id, account.id);
         assert_eq!(me.session_id, account.key_id);
         account.assert_refused("a repeated assertion", jwt).await;

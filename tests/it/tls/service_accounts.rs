@@ -58,12 +58,7 @@ async fn a_client_certificate_signs_in_its_service_account() {
         let reply = client.auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
         let token = reply.expect("a token").into_inner().access_token;
         let account_client = client_with(certificate).with_token(&token);
-        let me = account_client
-            .auth()
-            .who_am_i(WhoAmIRequest {})
-            .await
-            .expect("a response")
-            .into_inner();
+        let me = account_client.identity().await;
         assert_eq!(&me.service_account.expect("the account").id, id);
     }
     for client in [
@@ -117,12 +112,7 @@ async fn a_certificate_with_several_names_signs_in_the_named_account() {
     for account in [&billing, &other] {
         let token = exchange(account).await.expect("a token").into_inner().access_token;
         let account_client = acme.with_token(&token);
-        let me = account_client
-            .auth()
-            .who_am_i(WhoAmIRequest {})
-            .await
-            .expect("a response")
-            .into_inner();
+        let me = account_client.identity().await;
         assert_eq!(&me.service_account.expect("the account").id, account);
     }
     let third = acme.create_service_account("third", &[]).await;
