@@ -54,6 +54,14 @@ impl TestApp {
         self.until_true(no_older_transaction).await;
     }
 
+    /// Waits until a statement waits for a lock.
+    pub async fn wait_until_lock_wait(&self) {
+        self.assert_not_shared();
+        let waits = "select exists (select from pg_stat_activity
+                    where wait_event_type = 'Lock' and datname = current_database())";
+        self.until_true(waits).await;
+    }
+
     /// Waits until every audit event is in the audit chain and was sent to Redis.
     pub async fn wait_until_audit_settled(&self) {
         self.assert_not_shared();

@@ -10,7 +10,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::{Client, TestApp, assert_refused, reason, struct_of, wait_until};
+use crate::harness::{Client, TestApp, assert_refused, reason, struct_of};
 
 /// Makes a call that waits for a locked row, and makes a change while the call waits. Returns the
 /// result of the call. `lock` is an SQL query for the row.
@@ -24,14 +24,7 @@ async fn change_during_call<T: Send + 'static>(
     let begin = format!("begin; {lock} for no key update;");
     sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut owner).await.expect("locked");
     let call = tokio::spawn(call);
-    let count_waiting = "select count(*) from pg_stat_activity
-                 where wait_event_type = 'Lock' and datname = current_database()";
-    wait_until(10, || async {
-        let mut other = app.owner_connection().await;
-        sqlx::query_scalar::<_, i64>(count_waiting).fetch_one(&mut other).await.expect("a count")
-            > 0
-    })
-    .await;
+    app.wait_until_lock_wait().await;
     change.await;
     sqlx::raw_sql("commit").execute(&mut owner).await.expect("unlocked");
     call.await.expect("no panic")

@@ -6,7 +6,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{PASSWORD, TestApp, assert_refused, wait_until};
+use crate::harness::{PASSWORD, TestApp, assert_refused};
 
 /// N11: with the built-in role `manager`, a caller can change the email only of users with no more
 /// rights than the role has.
@@ -93,14 +93,7 @@ async fn a_promotion_that_commits_while_a_call_waits_applies_to_the_call() {
         let ada = ada.clone();
         async move { ada.users().disable_user(request).await }
     });
-    let count_waiting = "select count(*) from pg_stat_activity
-                 where wait_event_type = 'Lock' and datname = current_database()";
-    wait_until(10, || async {
-        let mut other = app.owner_connection().await;
-        sqlx::query_scalar::<_, i64>(count_waiting).fetch_one(&mut other).await.expect("a count")
-            > 0
-    })
-    .await;
+    app.wait_until_lock_wait().await;
     sqlx::raw_sql("commit").execute(&mut owner).await.expect("the promotion commits");
     let refusal = call.await.expect("no panic");
     assert_refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
