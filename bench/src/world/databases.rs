@@ -13,8 +13,8 @@ use tenantry::{
 
 use super::{
     data::{self, LoadedDatabase},
-    services,
     shape::Shape,
+    stores,
     tokens::Keys,
 };
 
@@ -33,9 +33,9 @@ pub fn name(users: u64) -> String {
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
-pub async fn drop(services: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
+pub async fn drop(stores: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
     let drops: Vec<_> = sizes.map(|users| drop_statement(&name(*users))).collect();
-    services::execute_all(services, &drops).await
+    stores::execute_all(stores, &drops).await
 }
 
 fn drop_statement(database: &str) -> String {
@@ -48,27 +48,27 @@ fn drop_statement(database: &str) -> String {
 /// # Errors
 /// Returns an error when Postgres refuses the data or the disk is full.
 pub async fn create(
-    services: &Services,
+    stores: &Services,
     keys: &Keys,
     sizes: &[u64],
     reuse: bool,
 ) -> anyhow::Result<BTreeMap<u64, LoadedDatabase>> {
     // Autovacuum and frequent checkpoints would disturb the measurements.
     let settings = ["alter system set autovacuum = off", "alter system set max_wal_size = '4GB'"];
-    services::execute_all(services, &settings.map(str::to_owned)).await?;
-    services::execute_all(services, &["select pg_reload_conf()".to_owned()]).await?;
+    stores::execute_all(stores, &settings.map(str::to_owned)).await?;
+    stores::execute_all(stores, &["select pg_reload_conf()".to_owned()]).await?;
     let guest_hash = hash_guest_password().await?;
     let mut databases = BTreeMap::new();
     for users in sizes {
-        let is_reused = reuse && is_usable(services, *users).await;
+        let is_reused = reuse && is_usable(stores, *users).await;
         let (rows, took) = if is_reused {
             (0, None)
         } else {
-            let creation = create_one(services, keys, Shape { users: *users }, &guest_hash);
+            let creation = create_one(stores, keys, Shape { users: *users }, &guest_hash);
             let (rows, took) = Box::pin(data::measure_time(creation)).await?;
             (rows, Some(took))
         };
-        let bytes = data::size(&services::owner_url(services, &name(*users))).await?;
+        let bytes = data::size(&stores::owner_url(stores, &name(*users))).await?;
         let database = LoadedDatabase { users: *users, rows, took, bytes };
         crate::say(&database.to_string());
         databases.insert(*users, database);
@@ -78,19 +78,19 @@ pub async fn create(
 
 /// Whether an earlier run completed this database, and its schema is current. Migrates the schema
 /// if necessary.
-async fn is_usable(services: &Services, users: u64) -> bool {
-    if !services::database_exists(services, &name(users)).await.unwrap_or(false) {
+async fn is_usable(stores: &Services, users: u64) -> bool {
+    if !stores::database_exists(stores, &name(users)).await.unwrap_or(false) {
         return false;
     }
     let migration = async {
-        let mut owner = pg::connect_owner(&services::owner_url(services, &name(users))).await?;
+        let mut owner = pg::connect_owner(&stores::owner_url(stores, &name(users))).await?;
         pg::migrate(&mut owner, None).await
     };
     migration.await.is_ok()
 }
 
 async fn create_one(
-    services: &Services,
+    stores: &Services,
     keys: &Keys,
     shape: Shape,
     guest_hash: &str,
@@ -101,14 +101,14 @@ async fn create_one(
         drop_statement(UNFINISHED_NAME),
         format!("create database {UNFINISHED_NAME}"),
     ];
-    services::execute_all(services, &create_statements).await?;
-    let owner = services::owner_url(services, UNFINISHED_NAME);
+    stores::execute_all(stores, &create_statements).await?;
+    let owner = stores::owner_url(stores, UNFINISHED_NAME);
     let mut connection = pg::connect_owner(&owner).await?;
     pg::migrate(&mut connection, None).await?;
     sqlx::Connection::close(connection).await?;
     let rows = data::fill(&owner, shape, keys, guest_hash).await?;
     let rename_statement = format!("alter database {UNFINISHED_NAME} rename to {name}");
-    services::execute_all(services, &[rename_statement]).await?;
+    stores::execute_all(stores, &[rename_statement]).await?;
     Ok(rows)
 }
 

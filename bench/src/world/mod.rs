@@ -9,9 +9,9 @@ pub mod databases;
 pub mod minimum_cost;
 pub mod noisy;
 pub mod server;
-mod services;
 pub mod shape;
 mod statements;
+mod stores;
 pub mod tokens;
 
 use std::{
@@ -41,7 +41,7 @@ pub struct World {
     pub databases: BTreeMap<u64, LoadedDatabase>,
     /// Assignment of the cores.
     pub cores: Cores,
-    services: Services,
+    stores: Services,
     runtime: Runtime,
     keys_dir: PathBuf,
     /// Access tokens of all sessions, by number of users in the sessions' database.
@@ -67,23 +67,23 @@ impl World {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let keys_dir = dir.join("keys");
         let keys = tokens::load_keys(&keys_dir)?;
-        let stores = dir.join("stores");
+        let stores_dir = dir.join("stores");
 
-        let services = services::start(&stores, None)?;
-        for note in services.notes() {
+        let stores = stores::start(&stores_dir, None)?;
+        for note in stores.notes() {
             crate::say(note);
         }
         let tokens = sign_tokens(&keys.keyring, sizes)?;
         let databases =
-            runtime.block_on(databases::create(&services, &keys, sizes, keep_databases))?;
-        runtime.block_on(statements::count_from_next_start(&services))?;
-        runtime.block_on(services.stop())?;
+            runtime.block_on(databases::create(&stores, &keys, sizes, keep_databases))?;
+        runtime.block_on(statements::enable_counting_at_next_start(&stores))?;
+        runtime.block_on(stores.stop())?;
         // Without this sync, the kernel would write the data to disk during a measurement.
         rustix::fs::sync();
 
         pin(&cores.load)?;
-        let services = services::start(&stores, Some(&cores.stores))?;
-        Ok(Self { databases, cores, services, runtime, keys_dir, tokens, keep_databases })
+        let stores = stores::start(&stores_dir, Some(&cores.stores))?;
+        Ok(Self { databases, cores, stores, runtime, keys_dir, tokens, keep_databases })
     }
 
     /// Starts a server on the database of this size. `settings` replace the defaults.
@@ -93,8 +93,8 @@ impl World {
     pub fn start_server(&self, users: u64, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
         let keys = pem::paths(&self.keys_dir);
         let mut all_settings = vec![
-            ("DATABASE_URL", self.services.postgres_url("tenantry_app", &databases::name(users))),
-            ("REDIS_URL", self.services.redis_url()),
+            ("DATABASE_URL", self.stores.postgres_url("tenantry_app", &databases::name(users))),
+            ("REDIS_URL", self.stores.redis_url()),
             ("JWT_ACCESS_PRIVATE_KEY_PATH", keys.access_private.display().to_string()),
             ("JWT_ACCESS_PUBLIC_KEY_PATH", keys.access_public.display().to_string()),
             ("JWT_REFRESH_PRIVATE_KEY_PATH", keys.refresh_private.display().to_string()),
@@ -124,13 +124,13 @@ impl World {
         self.runtime.block_on(start)
     }
 
-    /// Number of statements that servers have sent to a database so far for calls (not for
-    /// background work).
+    /// Number of statements that the servers have sent to a database so far. Statements of
+    /// background work are not counted.
     ///
     /// # Errors
     /// Returns an error when Postgres is unavailable.
     pub fn statement_count(&self, users: u64) -> anyhow::Result<u64> {
-        self.runtime.block_on(statements::count(&self.services, &databases::name(users)))
+        self.runtime.block_on(statements::count(&self.stores, &databases::name(users)))
     }
 
     /// Access tokens of the subjects' sessions in a database, in the order of the sessions.
@@ -158,12 +158,13 @@ impl World {
         sessions.map(|session| tokens::refresh_token(&keys, Shape { users }, session)).collect()
     }
 
-    /// Measures the minimum cost of a sign-in and of a refresh.
+    /// Measures, without a server, the CPU time of the steps that every sign-in or refresh needs:
+    /// password hash, signatures, commit.
     ///
     /// # Errors
     /// Returns an error when a key cannot be read or Postgres is unavailable.
     pub fn minimum_cost(&self, users: u64) -> anyhow::Result<MinimumCost> {
-        let database = services::owner_url(&self.services, &databases::name(users));
+        let database = stores::owner_url(&self.stores, &databases::name(users));
         let passwords = databases::default_password_settings()?;
         minimum_cost::measure(self.cores.server, &self.keys_dir, &passwords, &database)
     }
@@ -188,9 +189,9 @@ impl World {
     pub fn shut_down(self) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             if !self.keep_databases {
-                databases::drop(&self.services, self.databases.keys()).await?;
+                databases::drop(&self.stores, self.databases.keys()).await?;
             }
-            self.services.stop().await
+            self.stores.stop().await
         })
     }
 }

@@ -3,16 +3,16 @@
 use sqlx::{AssertSqlSafe, Connection, Row};
 use tenantry::{dev::Services, pg};
 
-use super::services::{execute_all, owner_url};
+use super::stores::{execute_all, owner_url};
 
 /// Configures Postgres to count statements from the next start on.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
-pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
+pub async fn enable_counting_at_next_start(stores: &Services) -> anyhow::Result<()> {
     let preload = "alter system set shared_preload_libraries = 'pg_stat_statements'";
     let create_extension = "create extension if not exists pg_stat_statements";
-    execute_all(services, &[preload, create_extension].map(str::to_owned)).await
+    execute_all(stores, &[preload, create_extension].map(str::to_owned)).await
 }
 
 /// Number of statements that the service's role has sent to a database so far. Excludes the
@@ -20,8 +20,8 @@ pub async fn count_from_next_start(services: &Services) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable or does not count statements.
-pub async fn count(services: &Services, database: &str) -> anyhow::Result<u64> {
-    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
+pub async fn count(stores: &Services, database: &str) -> anyhow::Result<u64> {
+    let mut connection = pg::connect_owner(&owner_url(stores, "postgres")).await?;
     let sql = format!(
         "select coalesce(sum(calls), 0)::bigint
          from pg_stat_statements s

@@ -36,16 +36,16 @@ pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
 }
 
 /// The URL of a database as the superuser, who owns the schema.
-pub fn owner_url(services: &Services, database: &str) -> SecretString {
-    services.postgres_url("postgres", database).into()
+pub fn owner_url(stores: &Services, database: &str) -> SecretString {
+    stores.postgres_url("postgres", database).into()
 }
 
 /// Whether this database exists.
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
-pub async fn database_exists(services: &Services, database: &str) -> anyhow::Result<bool> {
-    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
+pub async fn database_exists(stores: &Services, database: &str) -> anyhow::Result<bool> {
+    let mut connection = pg::connect_owner(&owner_url(stores, "postgres")).await?;
     let sql = format!("select exists (select from pg_database where datname = '{database}')");
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
     connection.close().await?;
@@ -56,8 +56,8 @@ pub async fn database_exists(services: &Services, database: &str) -> anyhow::Res
 ///
 /// # Errors
 /// Returns an error when a statement fails.
-pub async fn execute_all(services: &Services, statements: &[String]) -> anyhow::Result<()> {
-    let mut connection = pg::connect_owner(&owner_url(services, "postgres")).await?;
+pub async fn execute_all(stores: &Services, statements: &[String]) -> anyhow::Result<()> {
+    let mut connection = pg::connect_owner(&owner_url(stores, "postgres")).await?;
     for statement in statements {
         sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await?;
     }
