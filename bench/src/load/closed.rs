@@ -41,24 +41,25 @@ pub(super) async fn run(
 async fn call_in_loop(
     calls: Calls,
     mut connection: Grpc<Connection>,
-    mut turn: u64,
+    client: u64,
     window: Window,
     recorder: Arc<Mutex<Recorder>>,
 ) -> anyhow::Result<()> {
+    let mut spread_index = client;
     let mut started = Instant::now();
     while started < window.end {
         let verdict = calls.send(calls.next_request(), &mut connection).await?;
         let ended = Instant::now();
-        // A call is recorded if its response arrives during the measurement, because the server
-        // spent CPU time of the measurement on the call.
+        // A call is recorded if its response arrives during the measurement, because the CPU time
+        // that the server spent on this call is part of the CPU time that the benchmark measures.
         if (window.start..window.end).contains(&ended) {
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
             recorder.record(verdict, ended - started);
         }
         started = match verdict {
             Verdict::Refused(wait) => {
-                tokio::time::sleep(spread_wait(wait, turn)).await;
-                turn += 1;
+                tokio::time::sleep(spread_wait(wait, spread_index)).await;
+                spread_index += 1;
                 Instant::now()
             }
             _ => ended,
@@ -67,11 +68,11 @@ async fn call_in_loop(
     Ok(())
 }
 
-/// Returns 1 to 2 times the wait. The factors of consecutive turns are spread evenly (golden
+/// Returns 1 to 2 times the wait. The factors of consecutive indices are spread evenly (golden
 /// ratio). So clients that were refused at the same moment do not retry at the same moment.
-fn spread_wait(wait: Duration, turn: u64) -> Duration {
+fn spread_wait(wait: Duration, spread_index: u64) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_895;
-    wait.mul_f64(1.0 + (crate::to_f64(turn) * GOLDEN).fract())
+    wait.mul_f64(1.0 + (crate::to_f64(spread_index) * GOLDEN).fract())
 }
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn refused_clients_retry_at_evenly_spread_times() {
         let mut waits: Vec<_> =
-            (0..100).map(|turn| spread_wait(Duration::from_secs(1), turn)).collect();
+            (0..100).map(|index| spread_wait(Duration::from_secs(1), index)).collect();
         waits.sort_unstable();
         assert!(waits[0] >= Duration::from_secs(1) && waits[99] < Duration::from_secs(2));
         let longest_gap = waits.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();

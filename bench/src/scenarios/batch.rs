@@ -4,7 +4,7 @@ use super::{Bench, USERS, requests};
 use crate::{
     load::LoadMode,
     report::{ScenarioResult, Target},
-    world::shape::Shape,
+    world::shape::{FIRST_SESSION, Shape},
 };
 
 /// Number of questions in a batch.
@@ -13,9 +13,9 @@ const BATCH_SIZE: u64 = 100;
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.start_server(USERS, &[])?;
     let shape = Shape { users: USERS };
-    let tokens = bench.world.subject_tokens(USERS)?;
+    let tokens = bench.world.checked_user_tokens(USERS)?;
     let checker_tokens = bench.world.checker_tokens(USERS)?;
-    let check = requests::check_self(shape, &tokens, 0);
+    let check = requests::check_self(shape, &tokens, FIRST_SESSION);
     let batch_of_caller = requests::batch_self(&tokens);
     let batch_of_subjects = requests::batches(
         shape,

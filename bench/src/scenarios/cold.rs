@@ -19,7 +19,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.start_server(USERS, &[])?;
     let shape = Shape { users: USERS };
     let checker_tokens = bench.world.checker_tokens(USERS)?;
-    let tokens = bench.world.subject_tokens(USERS)?;
+    let tokens = bench.world.checked_user_tokens(USERS)?;
     let subjects_per_round = usize::try_from(SUBJECTS)?;
     let mut token_chunks = tokens.chunks(subjects_per_round).zip((0..).step_by(subjects_per_round));
     // Subjects with a number below `SESSIONS` have a session, and are checked below with their

@@ -7,7 +7,10 @@ use crate::{
     load::Calls,
     proc::anonymous_memory,
     report::{ScenarioResult, Target},
-    world::{server::Server, shape::Shape},
+    world::{
+        server::Server,
+        shape::{FIRST_SESSION, Shape},
+    },
 };
 
 /// One in this many subjects and tokens is used before the measurement, so that the measurement
@@ -22,7 +25,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     // Few tokens, so that the server has cached all of them before the measurement.
     let checker_tokens =
         bench.world.checker_tokens(USERS)?.into_iter().take(10).collect::<Vec<_>>();
-    let tokens = bench.world.subject_tokens(USERS)?;
+    let tokens = bench.world.checked_user_tokens(USERS)?;
     let (all_subjects, warm_up_subjects) = (shape.subjects(), shape.subjects() / WARM_UP_DIVISOR);
     let (warm_up_tokens, measured_tokens) = tokens.split_at(tokens.len() / 10);
     let batches = |from, until| {
@@ -46,7 +49,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let (_, statements) = bench.send_each_once(round, &server, &warm_batches, ONE_BY_ONE)?;
         ensure!(statements < 1.0, "not all subjects are cached");
 
-        bench.warm_up(&server, &requests::check_self(shape, warm_up_tokens, 0))?;
+        bench.warm_up(&server, &requests::check_self(shape, warm_up_tokens, FIRST_SESSION))?;
         let cold_token_calls =
             requests::check_self(shape, measured_tokens, warm_up_tokens.len() as u64);
         let cold_token_calls = cold_token_calls.with_name("Check, cold token");

@@ -21,7 +21,7 @@ use crate::{
     world::{
         noisy::{self, NoisyTenant},
         server::Server,
-        shape::Shape,
+        shape::{FIRST_SESSION, Shape},
     },
 };
 
@@ -58,8 +58,8 @@ fn measure_noisy_loads(
     server: &Server,
     noisy: &NoisyTenant,
 ) -> anyhow::Result<()> {
-    let tokens = bench.world.subject_tokens(USERS)?;
-    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
+    let tokens = bench.world.checked_user_tokens(USERS)?;
+    let check = requests::check_self(Shape { users: USERS }, &tokens, FIRST_SESSION);
     let sign_in = requests::sign_in(Shape { users: USERS });
     let calls_with_names = |check_name, sign_in_name| {
         (check.clone().with_name(check_name), sign_in.clone().with_name(sign_in_name))
@@ -134,8 +134,8 @@ fn measure_noisy_loads(
 fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Result<()> {
     let settings = [("RATE_LIMIT_SIGN_IN", "20/1m,60/1m"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
     let server = bench.world.start_server(USERS, &settings)?;
-    let tokens = bench.world.subject_tokens(USERS)?;
-    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
+    let tokens = bench.world.checked_user_tokens(USERS)?;
+    let check = requests::check_self(Shape { users: USERS }, &tokens, FIRST_SESSION);
     let without_flood = check.clone().with_name("Check, no flood");
     let during_flood = check.clone().with_name("Check, during a flood");
     let flood = flood_calls(noisy);
@@ -155,10 +155,10 @@ fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Resu
             Load { calls: &flood, addr: server.addr, mode: LoadMode::Open { rate: 100.0 } },
         ];
         let runs = bench.measure_all(round, &server, &loads)?;
-        let (check_run, flood_run) = (&runs[0], &runs[1]);
+        let (check_run, sign_in_run) = (&runs[0], &runs[1]);
         tail.push(check_run.p99 / quiet_run.p99);
-        let all_sign_ins = crate::to_f64(flood_run.refused + flood_run.calls).max(1.0);
-        refused.push(crate::to_f64(flood_run.refused) / all_sign_ins);
+        let all_sign_ins = crate::to_f64(sign_in_run.refused + sign_in_run.calls).max(1.0);
+        refused.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
     }
     bench.report.add_results([tail, refused]);
     Ok(())

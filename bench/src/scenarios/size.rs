@@ -4,7 +4,10 @@ use super::{Bench, ONE_BY_ONE, requests};
 use crate::{
     load::{Calls, LoadMode},
     report::{Run, ScenarioResult, Target},
-    world::{server::Server, shape::Shape},
+    world::{
+        server::Server,
+        shape::{FIRST_SESSION, Shape},
+    },
 };
 
 /// Sizes of the smaller databases, in users. Only sizes below the size of the largest database are
@@ -42,10 +45,10 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut databases = Vec::new();
     for users in sizes(bench.users) {
         let (server, shape) = (bench.world.start_server(users, &[])?, Shape { users });
-        let mut tokens = bench.world.subject_tokens(users)?;
+        let mut tokens = bench.world.checked_user_tokens(users)?;
         tokens.truncate(usize::try_from(SUBJECTS)?);
         let checker_tokens = bench.world.checker_tokens(users)?;
-        let cached_checks = requests::check_self(shape, &tokens, 0);
+        let cached_checks = requests::check_self(shape, &tokens, FIRST_SESSION);
         let postgres_checks =
             requests::check_fully_consistent(shape, &checker_tokens, (0..SUBJECTS).collect());
         bench.warm_up(&server, &cached_checks)?;

@@ -7,15 +7,15 @@ use super::{Bench, USERS, requests};
 use crate::{
     load::LoadMode,
     report::{ScenarioResult, Target},
-    world::shape::Shape,
+    world::shape::{FIRST_SESSION, Shape},
 };
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let server = bench.world.start_server(USERS, &[])?;
-    let tokens = bench.world.subject_tokens(USERS)?;
+    let tokens = bench.world.checked_user_tokens(USERS)?;
     let health = requests::health();
     let token_health = requests::health_with_tokens(&tokens);
-    let check = requests::check_self(Shape { users: USERS }, &tokens, 0);
+    let check = requests::check_self(Shape { users: USERS }, &tokens, FIRST_SESSION);
 
     bench.warm_up(&server, &check)?;
 

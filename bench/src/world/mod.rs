@@ -133,11 +133,12 @@ impl World {
         self.runtime.block_on(statements::count(&self.stores, &databases::name(users)))
     }
 
-    /// Access tokens of the subjects' sessions in a database, in the order of the sessions.
+    /// Access tokens of the subjects (the users that scenarios check, not the checker), in the
+    /// order of the sessions.
     ///
     /// # Errors
     /// Returns an error when there is no such database.
-    pub fn subject_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
+    pub fn checked_user_tokens(&self, users: u64) -> anyhow::Result<Vec<Bearer>> {
         Ok(self.tokens(users)?[..usize::try_from(SESSIONS)?].to_vec())
     }
 
@@ -172,7 +173,8 @@ impl World {
     /// Registers a tenant at a server and fills it nearly up to the server's limits.
     ///
     /// # Errors
-    /// Returns an error when the server refuses even the smallest object.
+    /// Returns an error when the server cannot be reached, refuses the tenant or a user, or accepts
+    /// no role or no scope.
     pub fn create_noisy_tenant(&self, server: &Server) -> anyhow::Result<NoisyTenant> {
         self.runtime.block_on(noisy::create(server))
     }

@@ -65,7 +65,8 @@ pub struct NoisyTenant {
 /// Registers the tenant and fills it.
 ///
 /// # Errors
-/// Returns an error when the server refuses even the smallest object.
+/// Returns an error when the server cannot be reached, refuses the tenant or a user, or accepts no
+/// role or no scope.
 pub async fn create(server: &Server) -> anyhow::Result<NoisyTenant> {
     let channel = Endpoint::from_shared(format!("http://{}", server.addr))?.connect().await?;
     let slug = format!("noisy-{}", Uuid::new_v4().simple());

@@ -20,6 +20,9 @@ pub const SUBJECT_ROLES: u64 = 5;
 /// Maximum number of subjects.
 const MAX_SUBJECTS: u64 = 100_000;
 
+/// Number of the first session. It belongs to the first subject.
+pub const FIRST_SESSION: u64 = 0;
+
 /// Number of sessions of the subjects.
 pub const SESSIONS: u64 = 10_000;
 
@@ -83,7 +86,7 @@ impl Shape {
         let number = user / self.stride();
         let (first, step) = (number % ROLES, STEPS[to_usize(number / ROLES % 8)]);
         let count = if is_subject { SUBJECT_ROLES } else { 1 };
-        (0..count).map(move |turn| if is_checker { ROLES } else { (first + turn * step) % ROLES })
+        (0..count).map(move |index| if is_checker { ROLES } else { (first + index * step) % ROLES })
     }
 
     /// A permission that a user holds through the user's first role.
@@ -104,7 +107,7 @@ pub fn permissions_of_role(role: u64) -> Vec<String> {
     if role == ROLES {
         return vec!["permission:check".to_owned(), "user:read".to_owned()];
     }
-    (0..ROLE_PERMISSIONS).map(|turn| permission((role * 2 + turn) % PERMISSIONS)).collect()
+    (0..ROLE_PERMISSIONS).map(|index| permission((role * 2 + index) % PERMISSIONS)).collect()
 }
 
 /// Name of a permission.
