@@ -29,7 +29,7 @@ pub struct Request {
 /// The judgement of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The expected response.
+    /// A good response: the response that the scenario expects.
     Good,
     /// A refusal that the scenario causes on purpose. The value is the time to wait before the next
     /// call.

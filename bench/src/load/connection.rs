@@ -1,8 +1,8 @@
 //! HTTP/2 connection under tonic's client.
 //!
 //! Tonic's own channel passes each call through two queues. The queues cost the load generator more
-//! CPU time than a bare server uses for the call, so the benchmark would measure the load
-//! generator. `Connection` passes calls directly to HTTP/2.
+//! CPU time than a minimal server ([`crate::bare`]) uses for the call, so the benchmark would
+//! measure the load generator. `Connection` passes calls directly to HTTP/2.
 
 use std::{
     future::{Future, poll_fn},
@@ -41,14 +41,14 @@ pub(super) async fn open(addr: SocketAddr, count: usize) -> anyhow::Result<Vec<G
         let stream =
             TcpStream::connect(addr).await.with_context(|| format!("can't connect to {addr}"))?;
         stream.set_nodelay(true)?;
-        let (requests, driver) = h2::client::Builder::new()
+        let (request_sender, driver) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .handshake::<_, Bytes>(stream)
             .await?;
         // When the connection ends, its calls fail, so the driver's result is not needed.
         tokio::spawn(async { driver.await.ok() });
-        connections.push(Grpc::with_origin(Connection(requests), origin.clone()));
+        connections.push(Grpc::with_origin(Connection(request_sender), origin.clone()));
     }
     Ok(connections)
 }
@@ -63,16 +63,16 @@ impl Service<Request<Body>> for Connection {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut requests = self.0.clone();
+        let mut request_sender = self.0.clone();
         let (parts, mut body) = request.into_parts();
         Box::pin(async move {
-            let (response, mut request_stream) =
-                requests.send_request(Request::from_parts(parts, ()), false)?;
+            let (response, mut body_sender) =
+                request_sender.send_request(Request::from_parts(parts, ()), false)?;
             let mut next_data = next_frame(&mut body).await?;
             while let Some(data) = next_data {
                 // The last data frame ends the stream, as with other clients.
                 next_data = next_frame(&mut body).await?;
-                request_stream.send_data(data, next_data.is_none())?;
+                body_sender.send_data(data, next_data.is_none())?;
             }
             Ok(response.await?.map(ResponseBody))
         })

@@ -35,7 +35,8 @@ impl Recorder {
         }
     }
 
-    /// Moves the recorded values out of this recorder, which is not used again.
+    /// Moves the recorded values out at the end of the load. Takes `&mut self` because the recorder
+    /// is behind a mutex. The recorder must not be used afterwards: `refused` is not reset.
     pub(super) fn take(&mut self) -> Self {
         let empty = Histogram::new_from(&self.good);
         Self { good: std::mem::replace(&mut self.good, empty), refused: self.refused }
@@ -44,7 +45,7 @@ impl Recorder {
 
 /// Latencies and refusals of the calls that all load cores send.
 pub struct Latencies {
-    /// Latencies of the expected responses ([`Verdict::Good`]), in nanoseconds.
+    /// Latencies of the good responses ([`Verdict::Good`]), in nanoseconds.
     good: Option<Histogram<u64>>,
     /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
@@ -66,17 +67,17 @@ impl Latencies {
         }
     }
 
-    /// Number of expected responses.
-    pub fn calls(&self) -> u64 {
+    /// Number of calls with a good response.
+    pub fn good_calls(&self) -> u64 {
         self.good.as_ref().map_or(0, Histogram::len)
     }
 
-    /// Expected responses per second.
+    /// Good responses per second.
     pub fn per_second(&self) -> f64 {
-        crate::to_f64(self.calls()) / self.duration.as_secs_f64()
+        crate::to_f64(self.good_calls()) / self.duration.as_secs_f64()
     }
 
-    /// Latency at this quantile of the expected responses, in microseconds.
+    /// Latency at this quantile of the good responses, in microseconds.
     pub fn micros_at(&self, quantile: f64) -> f64 {
         let nanos = self.good.as_ref().map_or(0, |good| good.value_at_quantile(quantile));
         crate::to_f64(nanos) / 1000.0
@@ -98,8 +99,8 @@ mod tests {
             recorder.record(Verdict::Refused(Duration::ZERO), Duration::from_secs(1));
             latencies.add(&recorder);
         }
-        // Two cores: 500 good calls and one refusal each, in two seconds.
-        assert_eq!((latencies.calls(), latencies.refused), (1000, 2));
+        // Two cores: 500 good responses and one refusal each, in two seconds.
+        assert_eq!((latencies.good_calls(), latencies.refused), (1000, 2));
         assert!((latencies.per_second() - 500.0).abs() < 1e-9);
         for (quantile, micros) in [(0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
             let actual = latencies.micros_at(quantile);

@@ -16,7 +16,7 @@ pub struct Meter {
 /// CPU times at one moment.
 pub struct Reading {
     /// Processor time of the server process.
-    server_process: Duration,
+    server_process_time: Duration,
     server_core: CoreTimes,
     load_cores: Vec<CoreTimes>,
 }
@@ -25,11 +25,11 @@ pub struct Reading {
 #[derive(Clone, Copy)]
 pub struct CpuUsage {
     /// Processor time of the server process.
-    pub server_process: Duration,
-    /// Share of the time in which the server's core was busy, from 0 to 1.
-    pub server_core: f64,
+    pub server_process_time: Duration,
+    /// Share of the time in which the server's core was busy with any process, from 0 to 1.
+    pub server_core_busy: f64,
     /// Average share of the time in which a load core was busy, from 0 to 1.
-    pub load_cores: f64,
+    pub load_cores_busy: f64,
 }
 
 impl Meter {
@@ -44,7 +44,7 @@ impl Meter {
     /// Returns an error when the server has ended.
     pub fn read(&self) -> anyhow::Result<Reading> {
         Ok(Reading {
-            server_process: proc::cpu_time(self.pid)?,
+            server_process_time: proc::cpu_time(self.pid)?,
             server_core: CoreTimes::read(self.cores.server)?,
             load_cores: self
                 .cores
@@ -66,9 +66,11 @@ impl Reading {
             .map(|(now, earlier)| now.busy_since(*earlier))
             .sum();
         CpuUsage {
-            server_process: self.server_process.saturating_sub(earlier.server_process),
-            server_core: self.server_core.busy_since(earlier.server_core),
-            load_cores: busy_load_cores / crate::to_f64(self.load_cores.len() as u64),
+            server_process_time: self
+                .server_process_time
+                .saturating_sub(earlier.server_process_time),
+            server_core_busy: self.server_core.busy_since(earlier.server_core),
+            load_cores_busy: busy_load_cores / crate::to_f64(self.load_cores.len() as u64),
         }
     }
 }

@@ -130,8 +130,8 @@ impl Report {
 
     fn write_runs(&self, page: &mut String) {
         *page += "<h2>Measurements</h2>\n<p>Medians of the rounds; report.json has each round. CPU \
-                  is the server's CPU time per response. Core and load are the shares of the time \
-                  in which the server's core and the cores of the load generator were busy.</p>\n\
+                  is the server's CPU time per call. Core and load are the shares of the time in \
+                  which the server's core and the cores of the load generator were busy.</p>\n\
                   <table><tr><th>scenario<th>calls<th class=n>users<th>load mode\
                   <th class=n>calls/s<th class=n>p50 µs<th class=n>p99 µs<th class=n>p99.9 µs\
                   <th class=n>CPU µs<th class=n>core %<th class=n>load %\n";
@@ -154,8 +154,8 @@ impl Report {
                 (median(|run| run.p99), 0),
                 (median(|run| run.p999), 0),
                 (median(|run| run.cpu_micros), 2),
-                (median(|run| run.server_core * 100.0), 0),
-                (median(|run| run.load_cores * 100.0), 0),
+                (median(|run| run.server_core_busy * 100.0), 0),
+                (median(|run| run.load_cores_busy * 100.0), 0),
             ] {
                 append(page, format_args!("<td class=n>{number:.digits$}"));
             }

@@ -31,15 +31,16 @@ pub struct Run {
     /// each connection. `open 1000/s`: an open loop with 1000 calls per second.
     #[serde(rename = "pace")]
     pub mode: String,
-    /// Number of expected responses ([`Verdict::Good`](crate::load::Verdict::Good)).
-    pub calls: u64,
+    /// Number of calls with a good response ([`Verdict::Good`](crate::load::Verdict::Good)).
+    #[serde(rename = "calls")]
+    pub good_calls: u64,
     /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
     /// Length of the measurement, in seconds.
     pub seconds: f64,
-    /// Expected responses per second.
+    /// Good responses per second.
     pub per_second: f64,
-    /// Median latency, in microseconds. All latencies are of the expected responses only.
+    /// Median latency, in microseconds. All latencies are of the good responses only.
     pub p50: f64,
     /// 90th percentile, in microseconds.
     pub p90: f64,
@@ -53,18 +54,21 @@ pub struct Run {
     pub max: f64,
     /// Pairs of a quantile and its latency, in microseconds.
     pub distribution: Vec<(f64, f64)>,
-    /// Processor time of the server per call (expected or refused), in microseconds. Meaningful
-    /// only when no other load ran at the same time, because the processor time for all loads is
-    /// divided by the number of calls of this load.
+    /// Processor time of the server per call (good or refused), in microseconds. Meaningful only
+    /// when no other load ran at the same time, because the processor time for all loads is divided
+    /// by the number of calls of this load.
     pub cpu_micros: f64,
     /// The processor time of the server process, for all loads, divided by the elapsed time: 1 is
     /// one full core.
-    pub server_cpu: f64,
+    #[serde(rename = "server_cpu")]
+    pub server_process_busy: f64,
     /// Share of the time in which the server's core was busy with any process, from 0 to 1.
-    pub server_core: f64,
+    #[serde(rename = "server_core")]
+    pub server_core_busy: f64,
     /// Share of the time in which the cores of the load generator were busy, from 0 to 1. The
     /// average of these cores.
-    pub load_cores: f64,
+    #[serde(rename = "load_cores")]
+    pub load_cores_busy: f64,
     /// Whether the load generator, and not the server, limited a closed loop.
     pub client_bound: bool,
 }
@@ -86,9 +90,9 @@ impl Run {
             }
             LoadMode::Open { rate } => (format!("open {rate:.0}/s"), false),
         };
-        let responses = crate::to_f64((latencies.calls() + latencies.refused).max(1));
-        let cpu_seconds = usage.server_process.as_secs_f64();
-        let server_cpu = cpu_seconds / latencies.duration.as_secs_f64();
+        let all_calls = crate::to_f64((latencies.good_calls() + latencies.refused).max(1));
+        let cpu_seconds = usage.server_process_time.as_secs_f64();
+        let server_process_busy = cpu_seconds / latencies.duration.as_secs_f64();
         Self {
             // The report sets the scenario when the run is added.
             scenario: "",
@@ -96,7 +100,7 @@ impl Run {
             users,
             round,
             mode,
-            calls: latencies.calls(),
+            good_calls: latencies.good_calls(),
             refused: latencies.refused,
             seconds: latencies.duration.as_secs_f64(),
             per_second: latencies.per_second(),
@@ -109,17 +113,17 @@ impl Run {
             distribution: QUANTILES
                 .map(|quantile| (quantile, latencies.micros_at(quantile)))
                 .to_vec(),
-            cpu_micros: cpu_seconds * 1e6 / responses,
-            server_cpu,
-            server_core: usage.server_core,
-            load_cores: usage.load_cores,
-            client_bound: is_closed && is_only_load && server_cpu < FULL_CORE,
+            cpu_micros: cpu_seconds * 1e6 / all_calls,
+            server_process_busy,
+            server_core_busy: usage.server_core_busy,
+            load_cores_busy: usage.load_cores_busy,
+            client_bound: is_closed && is_only_load && server_process_busy < FULL_CORE,
         }
     }
 
     /// Whether other processes used more of the server's core than [`DISTURBANCE_LIMIT`].
     pub fn is_disturbed(&self) -> bool {
-        self.server_core - self.server_cpu > DISTURBANCE_LIMIT
+        self.server_core_busy - self.server_process_busy > DISTURBANCE_LIMIT
     }
 
     /// Whether this was an open loop.
@@ -127,9 +131,10 @@ impl Run {
         self.mode.starts_with("open")
     }
 
-    /// Whether `other` differs only in the round: the scenario, the calls, the number of users and
-    /// the load mode are the same. The rates of open loops may differ between rounds.
-    pub fn differs_only_in_round(&self, other: &Self) -> bool {
+    /// Whether both runs are rounds of one measurement: same scenario, calls, number of users and
+    /// load mode. The rate of an open loop is ignored, because a round may derive it from the
+    /// round's own closed loop.
+    pub fn is_same_measurement(&self, other: &Self) -> bool {
         let key = |run: &Self| (run.scenario, run.name, run.users, run.is_open());
         key(self) == key(other) && (self.is_open() || self.mode == other.mode)
     }

@@ -56,9 +56,9 @@ impl Report {
                 median(|run| run.p99),
                 median(|run| run.p999),
                 median(|run| run.cpu_micros),
-                median(|run| run.server_cpu * 100.0),
-                median(|run| run.server_core * 100.0),
-                median(|run| run.load_cores * 100.0),
+                median(|run| run.server_process_busy * 100.0),
+                median(|run| run.server_core_busy * 100.0),
+                median(|run| run.load_cores_busy * 100.0),
             )?;
         }
         if let Some(warning) = self.disturbance_warning() {
@@ -84,8 +84,8 @@ impl Report {
     pub(super) fn runs_by_measurement(&self) -> Vec<Vec<&Run>> {
         let mut groups: Vec<Vec<&Run>> = Vec::new();
         for run in &self.runs {
-            let has_other_rounds = |group: &&mut Vec<&Run>| run.differs_only_in_round(group[0]);
-            match groups.iter_mut().find(has_other_rounds) {
+            let is_same = |group: &&mut Vec<&Run>| run.is_same_measurement(group[0]);
+            match groups.iter_mut().find(is_same) {
                 Some(group) => group.push(run),
                 None => groups.push(vec![run]),
             }

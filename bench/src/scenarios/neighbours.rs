@@ -157,7 +157,7 @@ fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Resu
         let runs = bench.measure_all(round, &server, &loads)?;
         let (check_run, sign_in_run) = (&runs[0], &runs[1]);
         tail.push(check_run.p99 / quiet_run.p99);
-        let all_sign_ins = crate::to_f64(sign_in_run.refused + sign_in_run.calls).max(1.0);
+        let all_sign_ins = crate::to_f64(sign_in_run.refused + sign_in_run.good_calls).max(1.0);
         refused.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
     }
     bench.report.add_results([tail, refused]);

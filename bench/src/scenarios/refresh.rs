@@ -34,7 +34,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         total.push(concurrent_run.cpu_micros);
         sequential.push(sequential_run.cpu_micros);
         minimum.push(minimum_cost);
-        statement_count.push(statements / crate::to_f64(concurrent_run.calls));
+        statement_count.push(statements / crate::to_f64(concurrent_run.good_calls));
     }
     bench.report.add_results([ratio, total, sequential, minimum, statement_count]);
     Ok(())
