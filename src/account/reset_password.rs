@@ -74,8 +74,9 @@ impl Accounts {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
+        let except = None;
         let (count, ended_sessions) =
-            sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
+            sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
         // The link was mailed to the user's current address, because a change of the address

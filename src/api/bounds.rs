@@ -1,8 +1,9 @@
 //! Limits on stored data, checked on each write. docs/limits.md lists the limits. Data that already
 //! exceeds a limit can still be read and removed, but it can't grow.
 //!
-//! The limits keep decisions fast, and responses and cache entries small. A limit of a single field
-//! is a field rule, in the proto or next to the code that reads the field.
+//! The limits keep decisions fast, and responses and cache entries small. A limit on one value of a
+//! request is not here. It is a field rule in the proto, or a constant next to the code that parses
+//! the value (e.g. `permissions/scope.rs`).
 
 use crate::error::{Bound, Error, Result};
 
@@ -25,9 +26,9 @@ pub const SCOPE_BYTES_OF_SUBJECT: Bound = Bound {
 pub const ROLES_OF_TENANT: Bound =
     Bound { name: "roles_of_tenant", max: 1_000, meaning: "roles of the tenant" };
 
-/// The maximum number of permissions of all roles of one tenant. A subject can't hold more
-/// permissions. So this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound responses that list a
-/// subject's permissions.
+/// The maximum number of permissions of all roles of one tenant. A subject's permissions all come
+/// from these roles. So this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound responses that list
+/// a subject's permissions.
 pub const PERMISSIONS_OF_ROLES: Bound = Bound {
     name: "permissions_of_roles",
     max: 50_000,
@@ -50,7 +51,7 @@ pub const SERVICE_ACCOUNTS_OF_TENANT: Bound = Bound {
 
 /// The number of expired assignments of one subject that are kept to explain denials. The most
 /// recently expired assignments are kept.
-pub const ENDED_ASSIGNMENTS_KEPT: i64 = 100;
+pub const EXPIRED_ASSIGNMENTS_KEPT: i64 = 100;
 
 impl Bound {
     /// Checks the total that the data will have after a write. The calling code must hold a lock

@@ -117,8 +117,9 @@ pub async fn reset_password(
     let user = users::store::find_by_email(&mut tx, tenant, email).await?;
     let user = user.context("there is no such user")?.user_id;
     password::set(&mut tx, tenant, user, &hash).await?;
+    let except = None;
     let (count, ended_sessions) =
-        sessions::store::revoke_all(&mut tx, tenant, user, None, "password_reset").await?;
+        sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
     let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, &operator(), event).await?;

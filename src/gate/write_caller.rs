@@ -100,8 +100,8 @@ impl WriteCaller {
     /// The only subject whose data the caller may access; `None` when the caller may access the
     /// data of all subjects of the tenant.
     #[must_use]
-    pub fn owner(&self) -> Option<SubjectId> {
-        self.reach.owner()
+    pub fn limited_to(&self) -> Option<SubjectId> {
+        self.reach.limited_to()
     }
 
     /// The subject that a request names, or the caller if the request names no subject.

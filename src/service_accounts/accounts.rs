@@ -61,12 +61,12 @@ impl ServiceAccounts {
         let caller = write_caller.authorize_take(&mut tx, account).await?;
         let assignments = roles::unexpired_assignments(&mut tx, tenant, account).await?;
         let keys = api_keys::store::valid_ids(&mut tx, tenant, account).await?;
-        let ended = store::delete(&mut tx, tenant, account).await?;
+        let ended_sessions = store::delete(&mut tx, tenant, account).await?;
         let event = Event::new(EventKind::ServiceAccountDeleted).target(account.0);
         let event = event
             .detail("name", row.name.as_str())
             .list("api_keys", keys.into_iter().map(|key| key.to_string()));
         let event = roles::audited::with_deleted_assignments(event, &assignments);
-        self.session_cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }

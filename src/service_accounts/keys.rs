@@ -106,15 +106,16 @@ impl ServiceAccounts {
     ) -> Result<String> {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let account = api_keys::store::owner(&mut tx, tenant, key, write_caller.owner()).await?;
+        let account =
+            api_keys::store::owner(&mut tx, tenant, key, write_caller.limited_to()).await?;
         let account = account.ok_or_else(Error::not_found)?;
         let caller = write_caller.authorize_take(&mut tx, account).await?;
-        let Some(ended) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
+        let Some(ended_sessions) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
             return tx.consistency_token().await;
         };
         let event = Event::new(EventKind::ApiKeyRevoked).target(account.0);
         let event = event.detail("api_key_id", key.to_string());
-        self.session_cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }
 

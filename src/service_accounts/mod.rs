@@ -12,6 +12,7 @@ use crate::{api::paging::Pages, db::Db, sessions::SessionCache};
 pub struct ServiceAccounts {
     pub db: Db,
     pub pages: Pages,
-    /// The session cache. The revocation or deletion of keys invalidates its entries.
+    /// The cache of sessions and API keys. `RevokeApiKey` and the deletion of an account end keys,
+    /// so they invalidate the tenant's entries.
     pub session_cache: SessionCache,
 }

@@ -1,11 +1,12 @@
-//! The cache of live sessions in Redis, shared by all replicas.
+//! The cache of live sessions and API keys in Redis, shared by all replicas. The session of a
+//! service account's access token is its API key. So in this file, a session can be an API key.
 //!
 //! Postgres has the authoritative state. Four rules bound how long a wrong entry is used:
 //!
-//! - Each entry contains its tenant's epoch. Every change that ends a session (sign-out,
-//!   revocation, a disabled user, a suspended tenant) replaces the epoch after the commit of the
-//!   change. So a read that was in progress at that time can't fill the cache with the state
-//!   before the commit.
+//! - Each entry contains its tenant's epoch. Every change that ends a session (for example a
+//!   sign-out, a revocation, a disabled user, a suspended tenant) replaces the epoch after the
+//!   commit of the change. So a read that was in progress at that time can't fill the cache with
+//!   the state before the commit.
 //! - An entry is valid for 750 ms ([`super::entry`]), by Redis's own clock. This time starts at the
 //!   Redis lookup that found no entry, before the read of Postgres. It does not depend on when the
 //!   entry is written. This bound also holds when the change of the epoch is lost, because Redis
@@ -55,7 +56,7 @@ const MAX_FILL_DELAY: Duration = Duration::from_millis(250);
 /// no longer used.
 const EPOCH_TTL: u32 = 7 * 24 * 60 * 60;
 
-/// The cache of live sessions. Cheap to clone.
+/// The cache of live sessions and API keys. Cheap to clone.
 #[derive(Clone)]
 pub struct SessionCache {
     redis: Redis,
@@ -162,10 +163,10 @@ impl SessionCache {
         tx: TenantTx,
         actor: &Actor,
         event: impl Into<Option<Event>>,
-        ended: EndedSessions,
+        ended_sessions: EndedSessions,
     ) -> Result<String> {
         let token = audit::finish(tx, actor, event).await?;
-        self.forget(ended).await;
+        self.forget(ended_sessions).await;
         Ok(token)
     }
 

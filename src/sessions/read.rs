@@ -15,16 +15,16 @@ use crate::{
 const FIELDS: &[Field] = &[Field { name: "device_name", kind: Kind::Text }];
 
 impl Sessions {
-    /// Reads a session; with `owner`, only a session of that user.
+    /// Reads a session; with `required_user`, only a session of that user.
     pub(super) async fn get(
         &self,
         caller: &Caller,
         session: SessionId,
-        owner: Option<SubjectId>,
+        required_user: Option<SubjectId>,
     ) -> Result<(SessionRow, Option<SessionClient>)> {
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let row = store::get(&mut tx, tenant, session, owner).await?;
+        let row = store::get(&mut tx, tenant, session, required_user).await?;
         let row = row.ok_or_else(Error::not_found)?;
         let client = row.open_client(&*tx.cipher(tenant)?)?;
         Ok((row, Some(client)))

@@ -19,16 +19,16 @@ impl Sessions {
     ) -> Result<String> {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let user = store::find_user(&mut tx, tenant, session, write_caller.owner()).await?;
+        let user = store::find_user(&mut tx, tenant, session, write_caller.limited_to()).await?;
         let user = user.ok_or_else(Error::not_found)?;
         let caller = write_caller.authorize_take(&mut tx, user).await?;
         let result = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;
-        let (revoked, ended) = result.ok_or_else(Error::not_found)?;
-        let event = revoked.was_live.then(|| {
+        let (session_before, ended_sessions) = result.ok_or_else(Error::not_found)?;
+        let event = session_before.was_live.then(|| {
             let event = Event::new(EventKind::SessionRevoked).target(session.0);
-            event.detail("user_id", revoked.user.to_string())
+            event.detail("user_id", session_before.user.to_string())
         });
-        self.session_cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 
     /// Revokes all live sessions of `requested_user`, or of the caller when it is `None`. Returns
@@ -46,9 +46,11 @@ impl Sessions {
             return Err(Error::not_found());
         }
         let caller = write_caller.authorize_take(&mut tx, user).await?;
-        let (count, ended) = store::revoke_all(&mut tx, tenant, user, None, "revoked").await?;
+        let except = None;
+        let (count, ended_sessions) =
+            store::revoke_all(&mut tx, tenant, user, except, "revoked").await?;
         let event = (count > 0)
             .then(|| Event::new(EventKind::SessionsRevoked).target(user.0).detail("count", count));
-        Ok((count, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
+        Ok((count, self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await?))
     }
 }

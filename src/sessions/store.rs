@@ -70,12 +70,12 @@ impl SessionRow {
     }
 }
 
-/// Reads a session of the tenant; with `owner`, only a session of that user.
+/// Reads a session of the tenant; with `required_user`, only a session of that user.
 pub async fn get(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<SubjectId>,
+    required_user: Option<SubjectId>,
 ) -> Result<Option<SessionRow>> {
     let row = sqlx::query_as!(
         SessionRow,
@@ -89,7 +89,7 @@ pub async fn get(
         "#,
         tenant.0,
         session.0,
-        owner.map(|id| id.0),
+        required_user.map(|id| id.0),
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -124,12 +124,12 @@ pub async fn lock_live(
     Ok(row.is_some())
 }
 
-/// The user of a session; with `owner`, only of a session of that user.
+/// The user of a session; with `required_user`, only of a session of that user.
 pub async fn find_user(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<SubjectId>,
+    required_user: Option<SubjectId>,
 ) -> Result<Option<SubjectId>> {
     let user = sqlx::query_scalar!(
         r#"
@@ -138,7 +138,7 @@ pub async fn find_user(
         "#,
         tenant.0,
         session.0,
-        owner.map(|id| id.0),
+        required_user.map(|id| id.0),
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -218,23 +218,23 @@ pub async fn list_live(
     Ok(())
 }
 
-/// A session that a caller asked to revoke.
-pub struct RevokedSession {
+/// A session as it was before the call that asked to revoke it.
+pub struct SessionBefore {
     /// The session's user.
     pub user: SubjectId,
     /// Whether the session was live until now. A session that has already ended is not changed.
     pub was_live: bool,
 }
 
-/// Revokes a session of the tenant; with `owner`, only a session of that user. `None` when there
-/// is no such session.
+/// Revokes a session of the tenant; with `required_user`, only a session of that user. `None` when
+/// there is no such session.
 pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     session: SessionId,
-    owner: Option<SubjectId>,
+    required_user: Option<SubjectId>,
     reason: &str,
-) -> Result<Option<(RevokedSession, EndedSessions)>> {
+) -> Result<Option<(SessionBefore, EndedSessions)>> {
     let row = sqlx::query!(
         r#"
         with found as materialized (
@@ -254,14 +254,14 @@ pub async fn revoke(
         "#,
         tenant.0,
         session.0,
-        owner.map(|id| id.0),
+        required_user.map(|id| id.0),
         reason,
     )
     .fetch_optional(tx.conn())
     .await?;
     Ok(row.map(|row| {
-        let revoked = RevokedSession { user: row.user_id, was_live: row.live };
-        (revoked, EndedSessions::in_tenant(tenant))
+        let session_before = SessionBefore { user: row.user_id, was_live: row.live };
+        (session_before, EndedSessions::in_tenant(tenant))
     }))
 }
 

@@ -23,9 +23,9 @@ impl SignIns {
         let mut tx = self.db.begin(tenant).await?;
         let result =
             sessions::store::revoke(&mut tx, tenant, session, Some(user), "signed_out").await?;
-        let (revoked, ended) = result.ok_or_else(Error::not_found)?;
+        let (session_before, ended_sessions) = result.ok_or_else(Error::not_found)?;
         let event = Event::new(EventKind::SignedOut).target(session.0);
-        let event = revoked.was_live.then_some(event);
-        self.session_cache.finish(tx, &caller.actor(), event, ended).await
+        let event = session_before.was_live.then_some(event);
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }

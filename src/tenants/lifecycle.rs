@@ -29,9 +29,9 @@ impl Tenants {
         }
         let event_of = |kind| Event::new(kind).target(tenant.id.0);
         if state == TenantState::Suspended {
-            let (row, ended) = store::suspend(&mut tx, row).await?;
+            let (row, ended_sessions) = store::suspend(&mut tx, row).await?;
             let event = event_of(EventKind::TenantSuspended);
-            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
+            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await?))
         } else {
             let row = store::reactivate(&mut tx, row).await?;
             let event = event_of(EventKind::TenantReactivated);
@@ -53,8 +53,8 @@ impl Tenants {
         let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
         let event = audited::with_name(event, &row);
         audit::record(&mut tx, &caller.actor(), event).await?;
-        let ended = store::delete(&mut tx, tenant.id).await?;
-        self.session_cache.finish(tx, &caller.actor(), None::<Event>, ended).await
+        let ended_sessions = store::delete(&mut tx, tenant.id).await?;
+        self.session_cache.finish(tx, &caller.actor(), None::<Event>, ended_sessions).await
     }
 }
 

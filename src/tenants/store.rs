@@ -149,8 +149,8 @@ pub async fn update(tx: &mut TenantTx, new_row: &TenantRow) -> Result<TenantRow>
 pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, EndedSessions)> {
     row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
-    let ended = EndedSessions::in_tenant(row.tenant_id);
-    Ok((row, ended))
+    let ended_sessions = EndedSessions::in_tenant(row.tenant_id);
+    Ok((row, ended_sessions))
 }
 
 /// Reactivates a tenant whose row the transaction has locked with [`lock`].

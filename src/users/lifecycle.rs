@@ -34,11 +34,11 @@ impl Users {
             return Ok((row, tx.consistency_token().await?));
         }
         if state == UserState::Disabled {
-            let (row, count, ended) = store::disable(&mut tx, row).await?;
+            let (row, count, ended_sessions) = store::disable(&mut tx, row).await?;
             admins.check_after_change(&mut tx).await?;
             let event = Event::new(EventKind::UserDisabled).target(user.0);
             let event = event.detail("sessions_revoked", count);
-            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended).await?))
+            Ok((row, self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await?))
         } else {
             let row = store::enable(&mut tx, row).await?;
             let event = Event::new(EventKind::UserEnabled).target(user.0);
@@ -60,11 +60,11 @@ impl Users {
         let caller = write_caller.authorize_take(&mut tx, user).await?;
         let assignments = roles::unexpired_assignments(&mut tx, tenant, user).await?;
         let count = sessions::store::count_live(&mut tx, tenant, user).await?;
-        let ended = store::delete(&mut tx, tenant, user).await?;
+        let ended_sessions = store::delete(&mut tx, tenant, user).await?;
         admins.check_after_change(&mut tx).await?;
         let event = Event::new(EventKind::UserDeleted).target(user.0);
         let event = event.detail("sessions_revoked", count);
         let event = roles::audited::with_deleted_assignments(event, &assignments);
-        self.session_cache.finish(tx, &caller.actor(), event, ended).await
+        self.session_cache.finish(tx, &caller.actor(), event, ended_sessions).await
     }
 }

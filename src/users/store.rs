@@ -331,9 +331,10 @@ pub async fn disable(tx: &mut TenantTx, mut row: UserRow) -> Result<(UserRow, u6
     row.state = UserState::Disabled;
     let row = update(tx, &row).await?;
     let (tenant, user) = (row.tenant_id, row.user_id);
-    let (count, ended) =
-        sessions::store::revoke_all(tx, tenant, user, None, "user_disabled").await?;
-    Ok((row, count, ended))
+    let except = None;
+    let (count, ended_sessions) =
+        sessions::store::revoke_all(tx, tenant, user, except, "user_disabled").await?;
+    Ok((row, count, ended_sessions))
 }
 
 /// Enables a user whose row the transaction has locked with [`lock`].

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::{
     api::{
-        bounds::{ASSIGNMENTS_OF_SUBJECT, ENDED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
+        bounds::{ASSIGNMENTS_OF_SUBJECT, EXPIRED_ASSIGNMENTS_KEPT, SCOPE_BYTES_OF_SUBJECT},
         filter::Filter,
         paging::{LARGE_ROWS_PER_READ, Page, Position},
     },
@@ -77,7 +77,7 @@ pub struct ComputedColumns {
 
 /// Inserts an assignment. The transaction must hold the row lock of the subject. Deletes an expired
 /// assignment of the same role with the same scope. Also deletes the subject's other expired
-/// assignments, except for the [`ENDED_ASSIGNMENTS_KEPT`] that expired last.
+/// assignments, except for the [`EXPIRED_ASSIGNMENTS_KEPT`] that expired last.
 ///
 /// # Errors
 /// Returns `ALREADY_EXISTS` when the subject has the role with this scope, and `LIMIT_REACHED`
@@ -101,7 +101,7 @@ pub async fn insert(
         new_assignment.user.0,
         new_assignment.role.0,
         new_assignment.scope,
-        ENDED_ASSIGNMENTS_KEPT,
+        EXPIRED_ASSIGNMENTS_KEPT,
     )
     .execute(tx.conn())
     .await?;
