@@ -14,8 +14,8 @@ pub(super) fn command() -> Command {
 }
 
 /// Prints the completion script for a shell.
-pub(super) fn run(mut commands: Command, matches: &ArgMatches) -> anyhow::Result<()> {
+pub(super) fn run(mut program: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     let shell = *matches.get_one::<Shell>("shell").context("no shell")?;
-    generate(shell, &mut commands, "tenantry", &mut io::stdout());
+    generate(shell, &mut program, "tenantry", &mut io::stdout());
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     harness::{Client, Fault, Proxy, TestApp},
 };
 
-/// Number of database connections of the server behind the proxy.
+/// Number of connections of the replica, which connects to Postgres through a proxy.
 const CONNECTIONS: u32 = 2;
 
 /// Methods whose sample call changes no row, because the requested state already exists.

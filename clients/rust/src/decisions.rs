@@ -24,7 +24,8 @@ pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(12);
 /// The question that a decision answers, without the subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
-    /// Part of the question, because the token of another session may be invalid.
+    /// Session of the access token. A Check also verifies this token. So an answer for one session
+    /// of a subject is not valid for another session, which may have been revoked.
     pub session: Uuid,
     pub permission: String,
     /// The scope, as JSON with sorted keys.
@@ -43,7 +44,7 @@ struct State {
     /// Time of the last message of the stream; `None` while there is no stream.
     last_message: Option<Instant>,
     /// The latest consistency token of the stream.
-    token: String,
+    consistency_token: String,
     /// Number of invalidations so far. A response to a request that was sent before an invalidation
     /// is not cached.
     invalidations: u64,
@@ -57,7 +58,7 @@ pub(crate) struct Decisions(Mutex<State>);
 /// A cache miss: the data that is needed to ask the server and to cache the response.
 pub(crate) struct CacheMiss {
     /// The consistency token for the request: the decision must include the announced changes.
-    pub token: String,
+    pub consistency_token: String,
     invalidations: u64,
 }
 
@@ -66,7 +67,7 @@ impl Decisions {
         Self(Mutex::new(State {
             subjects: Cache::new(MAX_SUBJECTS),
             last_message: None,
-            token: String::new(),
+            consistency_token: String::new(),
             invalidations: 0,
             last_lookup: Instant::now(),
         }))
@@ -89,7 +90,10 @@ impl Decisions {
         {
             return Ok(decision.allowed);
         }
-        Err(CacheMiss { token: state.token.clone(), invalidations: state.invalidations })
+        Err(CacheMiss {
+            consistency_token: state.consistency_token.clone(),
+            invalidations: state.invalidations,
+        })
     }
 
     /// Caches the response after a cache miss, unless a change was announced since the miss.
@@ -115,7 +119,12 @@ impl Decisions {
 
     /// Applies a message of the stream: removes the decisions about these subjects, or about all
     /// subjects.
-    pub(crate) fn apply_message(&self, subjects: &[Uuid], all_subjects: bool, token: String) {
+    pub(crate) fn apply_message(
+        &self,
+        subjects: &[Uuid],
+        all_subjects: bool,
+        consistency_token: String,
+    ) {
         let mut state = self.lock();
         // At the first message of a stream everything is removed, because earlier changes were not
         // announced.
@@ -128,7 +137,7 @@ impl Decisions {
             state.invalidations += 1;
         }
         state.last_message = Some(Instant::now());
-        state.token = token;
+        state.consistency_token = consistency_token;
     }
 
     /// Clears the cache because the stream has ended.
@@ -136,7 +145,7 @@ impl Decisions {
         let mut state = self.lock();
         state.subjects.clear();
         state.last_message = None;
-        state.token.clear();
+        state.consistency_token.clear();
         state.invalidations += 1;
     }
 

@@ -141,7 +141,10 @@ impl Guard {
             permission: permission.to_owned(),
             access_token: token.to_owned(),
             scope: (!scope.is_empty()).then(|| to_struct(scope)),
-            consistency_token: miss.as_ref().map(|miss| miss.token.clone()).unwrap_or_default(),
+            consistency_token: miss
+                .as_ref()
+                .map(|miss| miss.consistency_token.clone())
+                .unwrap_or_default(),
             ..CheckRequest::default()
         });
         watch::set_tenant(&mut request, principal.tenant);

@@ -149,7 +149,7 @@ impl Proxy {
         self.state.send_modify(|state| state.countdown = Some((n, fault)));
     }
 
-    /// Whether the fault of [`Proxy::at_statement`] has started.
+    /// Whether the fault of [`Proxy::fault_at_statement`] has started.
     pub fn has_fired(&self) -> bool {
         self.state.borrow().countdown.is_none()
     }
@@ -274,7 +274,7 @@ fn start_triggered_fault(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     });
 }
 
-/// Counts statements, and starts the fault of [`Proxy::at_statement`] at the chosen statement.
+/// Counts statements, and starts the fault of [`Proxy::fault_at_statement`] at the chosen statement.
 fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
     state.send_if_modified(|state| {
         let Some((left, fault)) = state.countdown else { return false };

@@ -5,9 +5,9 @@ use tenantry::proto::v1::{BatchCheckItem, BatchCheckRequest, CheckRequest, Consi
 
 use crate::harness::{Client, Proxy, TestApp, wait_until};
 
-/// A replica behind a proxy that counts statements, and an administrator whose token and
-/// permissions are in the replica's cache.
-struct CountedReplica {
+/// A replica that connects to Postgres through a proxy, which records the replica's SQL statements.
+/// Also an administrator whose token and permissions are in the replica's cache.
+struct ReplicaWithQueryLog {
     proxy: Proxy,
     app: TestApp,
     replica: TestApp,
@@ -15,7 +15,7 @@ struct CountedReplica {
     replica_client: Client,
 }
 
-async fn start_counted_replica() -> CountedReplica {
+async fn start_replica_with_query_log() -> ReplicaWithQueryLog {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
@@ -29,10 +29,10 @@ async fn start_counted_replica() -> CountedReplica {
         proxy.take_statements().is_empty()
     };
     wait_until(10, is_warm).await;
-    CountedReplica { proxy, app, replica, acme, replica_client }
+    ReplicaWithQueryLog { proxy, app, replica, acme, replica_client }
 }
 
-impl CountedReplica {
+impl ReplicaWithQueryLog {
     /// Number of queries for subjects since the last call of this method. Asserts that no other
     /// statement was sent.
     #[track_caller]
@@ -54,8 +54,10 @@ impl CountedReplica {
     /// Creates users. Two thirds of the users may read documents. Returns each user id with the
     /// expected decision.
     async fn create_readers(&self, count: i32) -> Vec<(String, bool)> {
-        let role =
-            self.acme.create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"]);
+        let role_id = self
+            .acme
+            .create_role("reader", tenantry::proto::v1::RoleLevel::Member, &["doc:*"])
+            .await;
         let insert = "with new_users as (
                 insert into users (tenant_id, user_id, profile, email_index, email_lookup)
                 select $1::uuid, gen_random_uuid(), n::text::bytea, sha256(n::text::bytea),
@@ -70,7 +72,7 @@ impl CountedReplica {
             select user_id::text, n % 3 > 0 from new_users";
         let readers = sqlx::query_as(insert)
             .bind(&self.acme.tenant_id)
-            .bind(role.await)
+            .bind(role_id)
             .bind(count)
             .fetch_all(&mut self.app.owner_connection().await)
             .await
@@ -78,7 +80,6 @@ impl CountedReplica {
         // A write returns after its replica has read all earlier changes. So no change arrives
         // while the test counts queries.
         self.replica_client.create_role("last", tenantry::proto::v1::RoleLevel::Member, &[]).await;
-        self.app.wait_until_audit_settled().await;
         // The workers of the audit trail send statements until every event is in the chain.
         self.app.wait_until_audit_settled().await;
         self.proxy.take_statements();
@@ -96,19 +97,15 @@ fn check_request(user: &str, consistency: Consistency) -> CheckRequest {
 }
 
 #[tokio::test]
-async fn only_uncached_and_fully_consistent_checks_send_a_query() {
-    let counted_replica = start_counted_replica().await;
-    for (user, expected) in counted_replica.create_readers(6).await {
+async fn a_check_sends_a_query_only_if_it_is_uncached_or_fully_consistent() {
+    let replica = start_replica_with_query_log().await;
+    for (user, expected) in replica.create_readers(6).await {
         let decide = async |consistency| {
             assert_eq!(
-                counted_replica
-                    .replica_client
-                    .decide(check_request(&user, consistency))
-                    .await
-                    .allowed,
+                replica.replica_client.decide(check_request(&user, consistency)).await.allowed,
                 expected
             );
-            counted_replica.subject_queries()
+            replica.subject_queries()
         };
         assert_eq!(decide(Consistency::MinimizeLatency).await, 1);
         // The cache is not used while the feed is behind, which happens on a busy machine.
@@ -122,15 +119,15 @@ async fn only_uncached_and_fully_consistent_checks_send_a_query() {
 /// H08: concurrent cache misses for one subject are combined.
 #[tokio::test]
 async fn concurrent_uncached_checks_of_one_subject_share_one_query() {
-    let counted_replica = start_counted_replica().await;
+    let replica = start_replica_with_query_log().await;
     let mut checked_rounds = 0;
-    for (user, expected) in counted_replica.create_readers(20).await {
-        let before = counted_replica.feed_lapses().await;
-        let checks = (0..100).map(|_| counted_replica.replica_client.user_may(&user, "doc:read"));
+    for (user, expected) in replica.create_readers(20).await {
+        let before = replica.feed_lapses().await;
+        let checks = (0..100).map(|_| replica.replica_client.user_may(&user, "doc:read"));
         assert_eq!(join_all(checks).await, [expected; 100]);
-        let subject_queries = counted_replica.subject_queries();
+        let subject_queries = replica.subject_queries();
         // While the feed is behind, each check sends its own query. Such a round is skipped.
-        if before.is_some() && counted_replica.feed_lapses().await == before {
+        if before.is_some() && replica.feed_lapses().await == before {
             assert_eq!(subject_queries, 1);
             checked_rounds += 1;
         }
@@ -159,16 +156,16 @@ async fn batch_decisions(client: &Client, request: BatchCheckRequest) -> Vec<boo
 /// N21: one query reads at most 16 subjects.
 #[tokio::test]
 async fn a_batch_sends_one_query_for_each_sixteen_uncached_subjects() {
-    let counted_replica = start_counted_replica().await;
-    let users = counted_replica.create_readers(1000).await;
+    let replica = start_replica_with_query_log().await;
+    let users = replica.create_readers(1000).await;
     let expected: Vec<_> = users.iter().map(|(_, expected)| *expected).collect();
 
     let decide = async |consistency| {
         assert_eq!(
-            batch_decisions(&counted_replica.replica_client, batch(&users, consistency)).await,
+            batch_decisions(&replica.replica_client, batch(&users, consistency)).await,
             expected
         );
-        counted_replica.subject_queries()
+        replica.subject_queries()
     };
     // 1000 subjects / 16, rounded up.
     assert_eq!(decide(Consistency::MinimizeLatency).await, 63);
@@ -177,18 +174,18 @@ async fn a_batch_sends_one_query_for_each_sixteen_uncached_subjects() {
 }
 
 #[tokio::test]
-async fn concurrent_batches_share_the_queries_of_common_subjects() {
-    let counted_replica = start_counted_replica().await;
-    let users = counted_replica.create_readers(32).await;
+async fn overlapping_concurrent_batches_send_at_most_one_query_each() {
+    let replica = start_replica_with_query_log().await;
+    let users = replica.create_readers(32).await;
     // Each batch shares half of its subjects with the previous batch.
     let groups: Vec<_> = (0..3).map(|n| &users[n * 8..n * 8 + 16]).collect();
     let batches = groups.iter().map(|group| {
         let request = batch(group, Consistency::MinimizeLatency);
-        batch_decisions(&counted_replica.replica_client, request)
+        batch_decisions(&replica.replica_client, request)
     });
     for (decisions, group) in join_all(batches).await.iter().zip(&groups) {
         assert!(decisions.iter().eq(group.iter().map(|(_, expected)| expected)));
     }
-    let subject_queries = counted_replica.subject_queries();
+    let subject_queries = replica.subject_queries();
     assert!((1..=groups.len()).contains(&subject_queries), "{subject_queries}");
 }
