@@ -94,7 +94,7 @@ impl Accounts {
         }
         if !password::replace(&mut tx, tenant, user, verified_hash, new_hash).await? {
             drop(tx);
-            return Err(current_password::refusal(&self.db, caller, FAILURE_EVENT).await?);
+            return Err(current_password::recorded_refusal(&self.db, caller, FAILURE_EVENT).await?);
         }
         let current_session = Some(caller.session());
         let (count, ended_sessions) =

@@ -141,7 +141,7 @@ impl Accounts {
         // No connection is held while the password is hashed.
         drop(tx);
         if role.is_none() {
-            return Err(self.record_refusal(tenant.id, origin, registration_closed()).await?);
+            return Err(self.recorded_refusal(tenant.id, origin, registration_closed()).await?);
         }
         let (policy, email) = (self.password_policy, &message.email);
         tenants::check_password(&row, policy, "password", &password, email)?;
@@ -157,19 +157,19 @@ impl Accounts {
         let row = tenants::store::get(&mut tx, tenant.id).await?;
         let Some(role) = self_registration_role(&mut tx, &row).await? else {
             drop(tx);
-            return Err(self.record_refusal(tenant.id, origin, registration_closed()).await?);
+            return Err(self.recorded_refusal(tenant.id, origin, registration_closed()).await?);
         };
         let result = self.add_user(tx, origin, message, &key, &hash, role).await;
         match result {
             Err(error) if error.reason() == ErrorReason::EmailTaken => {
-                Err(self.record_refusal(tenant.id, origin, error).await?)
+                Err(self.recorded_refusal(tenant.id, origin, error).await?)
             }
             result => result,
         }
     }
 
-    /// Records the refusal. Returns the error.
-    async fn record_refusal(
+    /// Records the refusal in the audit trail of the tenant. Returns the refusal.
+    async fn recorded_refusal(
         &self,
         tenant: TenantId,
         origin: &Origin,
@@ -177,7 +177,8 @@ impl Accounts {
     ) -> Result<Error> {
         let reason = reason_text(error.reason());
         let event = Event::new(EventKind::RegistrationRefused).detail("reason", reason);
-        audit::record_alone(&self.db, tenant, &Actor::anonymous(origin), event).await?;
+        audit::record_in_own_transaction(&self.db, tenant, &Actor::anonymous(origin), event)
+            .await?;
         Ok(error)
     }
 

@@ -36,7 +36,7 @@ impl Accounts {
         let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
         if !mail::is_valid_link(&mut tx, link).await? {
             drop(tx);
-            return Err(self.record_failure(link, origin).await?);
+            return Err(self.recorded_refusal(link, origin).await?);
         }
         let row = users::store::get(&mut tx, link.tenant, link.user).await?;
         let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
@@ -51,7 +51,7 @@ impl Accounts {
         let hash = self.hasher.take_slot(owner)?.hash(new_password).await?;
         match self.replace_password(link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.record_failure(link, origin).await?),
+            None => Err(self.recorded_refusal(link, origin).await?),
         }
     }
 
@@ -79,8 +79,9 @@ impl Accounts {
             sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
-        // The link was mailed to the user's current address, because a change of the address
-        // would have invalidated the link. So the user receives mail at this address.
+        // The address has not changed since the link was mailed to it: a change would have
+        // invalidated the link. So the user of the link has received mail at this address, and the
+        // address is verified.
         if !row.email_verified {
             row.email_verified = true;
             users::store::update(&mut tx, &row).await?;
@@ -105,12 +106,20 @@ impl Accounts {
         })
     }
 
-    /// Records the failure in the tenant of the link, if that tenant exists. Returns the error.
-    async fn record_failure(&self, link: &Link, origin: &Origin) -> Result<Error> {
+    /// Records the failure in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if
+    /// that tenant does not exist. Returns the refusal.
+    async fn recorded_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
         let (tenant, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
-        audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
+        audit::record_in_own_transaction_charged_to(
+            &self.db,
+            charged_tenant,
+            tenant,
+            &actor,
+            event,
+        )
+        .await?;
         Ok(token_invalid())
     }
 }

@@ -1,7 +1,7 @@
 //! The audit trail: each event records the caller, the action and the target.
 //!
 //! An event is written in the same transaction as the change that it records ([`record`]). A
-//! refusal changes nothing, so its event is written in a separate transaction (`refusals`).
+//! refusal changes nothing, so its event is written in its own transaction (`refusals`).
 //! Background workers process the events later (`worker`): `sealer` seals each event, and `stream`
 //! sends the event to Redis. In this folder, to seal an event means to add it to the tenant's hash
 //! chain (`chain`). Sealing an event is not encryption.
@@ -88,21 +88,26 @@ pub async fn finish(
     Ok(token)
 }
 
-/// Records an event, such as a refusal, in a separate transaction. The transaction is completed
-/// even if the client cancels the call.
+/// Records an event, such as a refusal, in its own transaction. The transaction is completed even
+/// if the client cancels the call.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn record_alone(db: &Db, tenant: TenantId, actor: &Actor, event: Event) -> Result<()> {
-    record_alone_in_share(db, tenant, tenant, actor, event).await
+pub async fn record_in_own_transaction(
+    db: &Db,
+    tenant: TenantId,
+    actor: &Actor,
+    event: Event,
+) -> Result<()> {
+    record_in_own_transaction_charged_to(db, tenant, tenant, actor, event).await
 }
 
-/// Like [`record_alone`], but takes the connection from the share of tenant `charged_tenant`, as
-/// [`Db::begin_in_share`] does.
+/// Like [`record_in_own_transaction`], but takes the connection from the share of tenant
+/// `charged_tenant`, as [`Db::begin_in_share`] does.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn record_alone_in_share(
+pub async fn record_in_own_transaction_charged_to(
     db: &Db,
     charged_tenant: TenantId,
     tenant: TenantId,

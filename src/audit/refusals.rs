@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Actor, CorrelationId, Event, EventKind, Origin, record_alone};
+use super::{Actor, CorrelationId, Event, EventKind, Origin, record_in_own_transaction};
 use crate::{
     db::Db,
     error::Result,
@@ -77,7 +77,7 @@ impl Refusals {
         let task = tokio::spawn(async move {
             let Refusal { tenant, actor, event, .. } = refusal;
             let correlation_id = actor.origin.correlation_id.clone();
-            if let Err(error) = record_alone(&db, tenant, &actor, event).await {
+            if let Err(error) = record_in_own_transaction(&db, tenant, &actor, event).await {
                 tracing::error!(
                     %error, %tenant, request_id = %correlation_id,
                     "a refusal was not recorded"
@@ -141,7 +141,7 @@ impl Refusals {
         let actor = Actor::anonymous(&Origin { correlation_id, ip: None, user_agent: None });
         let event = Event::new(EventKind::CallLimited).target(tenant.0);
         let event = event.detail("class", class).detail("by", by).detail("count", count);
-        record_alone(&self.db, tenant, &actor, event).await
+        record_in_own_transaction(&self.db, tenant, &actor, event).await
     }
 
     async fn flush_refusals(&self) -> Result<()> {
@@ -152,7 +152,7 @@ impl Refusals {
             let (tenant, subject) = key;
             let event =
                 Event::new(EventKind::RefusalsCounted).target(subject.0).detail("count", counted);
-            if let Err(error) = record_alone(&self.db, tenant, &actor, event).await {
+            if let Err(error) = record_in_own_transaction(&self.db, tenant, &actor, event).await {
                 result = Err(error);
                 let mut by_subject = lock(&self.by_subject);
                 let newer_counts = by_subject.entry(key).or_default();

@@ -137,7 +137,7 @@ pub async fn record_rewrapped(db: &Db, master_key: &str, count: u64) -> Result<(
     let Some(platform) = tenants::find(db, PLATFORM).await? else { return Ok(()) };
     let event = Event::new(EventKind::DataKeysRewrapped);
     let event = event.detail("master_key", master_key).detail("count", count);
-    audit::record_alone(db, platform.id, &operator(), event).await
+    audit::record_in_own_transaction(db, platform.id, &operator(), event).await
 }
 
 /// Records the creation of the tenant, creates its administrator and commits.

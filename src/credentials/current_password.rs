@@ -48,16 +48,16 @@ async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<
     let comparison = slot.verify(caller.own_tenant(), password, stored_hash.as_deref()).await?;
     match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),
-        None => Err(refusal(db, caller, failure_event).await?),
+        None => Err(recorded_refusal(db, caller, failure_event).await?),
     }
 }
 
-/// Records a wrong password in the audit trail. Returns the error for the caller.
+/// Records a wrong password in the audit trail. Returns the refusal.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
+pub async fn recorded_refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
     let event = Event::new(failure_event).target(caller.user().0);
-    audit::record_alone(db, caller.own_tenant(), &caller.actor(), event).await?;
+    audit::record_in_own_transaction(db, caller.own_tenant(), &caller.actor(), event).await?;
     Ok(invalid_credentials())
 }

@@ -261,7 +261,7 @@ impl Authorizer {
         caller.tenant = tenant.id;
         let actor: Actor = caller.actor();
         let event = Event::across_tenants(path);
-        audit::record_alone(&self.db, tenant.id, &actor, event).await
+        audit::record_in_own_transaction(&self.db, tenant.id, &actor, event).await
     }
 }
 

@@ -100,14 +100,26 @@ impl ResetHandler {
         let actor = Actor::anonymous(origin);
         let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
         let Some(user) = active_user else {
-            return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
-                .await;
+            return audit::record_in_own_transaction_charged_to(
+                &self.db,
+                charged_tenant,
+                tenant,
+                &actor,
+                event,
+            )
+            .await;
         };
         if self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await.is_err()
         {
             tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
-            return audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event)
-                .await;
+            return audit::record_in_own_transaction_charged_to(
+                &self.db,
+                charged_tenant,
+                tenant,
+                &actor,
+                event,
+            )
+            .await;
         }
         self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
     }

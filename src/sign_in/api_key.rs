@@ -69,7 +69,14 @@ impl SignIns {
             drop(tx);
             let event = Event::new(EventKind::SignInFailed).detail("by", "api_key");
             let actor = Actor::anonymous(origin);
-            audit::record_alone_in_share(&self.db, charged_tenant, tenant, &actor, event).await?;
+            audit::record_in_own_transaction_charged_to(
+                &self.db,
+                charged_tenant,
+                tenant,
+                &actor,
+                event,
+            )
+            .await?;
             return Err(invalid_credentials());
         };
         let (account, session) = (key.account_id, SessionId(key.key_id.0));

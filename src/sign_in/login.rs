@@ -219,8 +219,14 @@ impl SignIns {
                 event = event.target(user.0);
             }
             let actor = Actor::anonymous(input.origin);
-            audit::record_alone_in_share(&self.db, input.charged_tenant, tenant, &actor, event)
-                .await?;
+            audit::record_in_own_transaction_charged_to(
+                &self.db,
+                input.charged_tenant,
+                tenant,
+                &actor,
+                event,
+            )
+            .await?;
         }
         Ok(())
     }

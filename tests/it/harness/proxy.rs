@@ -274,7 +274,8 @@ fn start_triggered_fault(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     });
 }
 
-/// Counts statements, and starts the fault of [`Proxy::fault_at_statement`] at the chosen statement.
+/// Counts statements, and starts the fault of [`Proxy::fault_at_statement`] at the chosen
+/// statement.
 fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
     state.send_if_modified(|state| {
         let Some((left, fault)) = state.countdown else { return false };
