@@ -201,9 +201,9 @@ impl Gate {
         let mut response = result.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)));
         let duration = start.elapsed();
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-        let (number, name) =
-            method.map_or((usize::MAX, "_OTHER"), |method| (method.number, method.name()));
-        self.calls.ended((number, name), code, duration, trace.as_ref());
+        let (index, name) =
+            method.map_or((usize::MAX, "_OTHER"), |method| (method.index, method.name()));
+        self.calls.ended((index, name), code, duration, trace.as_ref());
         let is_logged = !is_frequent || code != Code::Ok;
         if is_logged {
             let (micros, trace_id) =

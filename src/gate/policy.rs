@@ -123,7 +123,7 @@ pub struct MethodPolicy {
     /// The request's path: `/package.Service/Method`.
     pub path: String,
     /// The index of the method in the call metrics, from 0.
-    pub number: usize,
+    pub index: usize,
     /// The callers that may call the method.
     pub access: Access,
     /// The rate limit class that counts the calls; `None` when the calls are not limited.
@@ -206,7 +206,7 @@ impl Policies {
             let is_long = !is_stream && is_long(method.parent_service().name(), method.name());
             let method = MethodPolicy {
                 path,
-                number: methods.len(),
+                index: methods.len(),
                 access,
                 limit,
                 power,
@@ -219,7 +219,7 @@ impl Policies {
         ensure!(!methods.is_empty(), "no methods in the descriptors");
         let envoy = MethodPolicy {
             path: ENVOY_CHECK.into(),
-            number: methods.len(),
+            index: methods.len(),
             access: Access::Public,
             limit: None,
             power: None,
@@ -245,11 +245,11 @@ impl Policies {
         self.methods.get(path)
     }
 
-    /// The names of all methods, `package.Service/Method`, ordered by [`MethodPolicy::number`].
+    /// The names of all methods, `package.Service/Method`, ordered by [`MethodPolicy::index`].
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut all: Vec<_> = self.methods.values().collect();
-        all.sort_unstable_by_key(|method| method.number);
+        all.sort_unstable_by_key(|method| method.index);
         all.into_iter().map(MethodPolicy::name).collect()
     }
 

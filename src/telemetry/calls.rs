@@ -18,7 +18,7 @@ type Durations = HistogramWithExemplars<TraceLabel>;
 /// start of the response. Both begin when the metadata arrives.
 pub struct Calls {
     durations: Family<CallLabel, Durations, fn() -> Durations>,
-    /// The histograms of successful calls, by the number of the method. Most calls are successful,
+    /// The histograms of successful calls, by the index of the method. Most calls are successful,
     /// and the index avoids a lookup by name.
     success_durations: Vec<Durations>,
 }
@@ -52,7 +52,7 @@ impl Calls {
         Self { success_durations: success_durations.collect(), durations }
     }
 
-    /// Counts a finished call. `method` is the number and the name of the method.
+    /// Counts a finished call. `method` is the index and the name of the method.
     pub fn ended(
         &self,
         method: (usize, &str),
@@ -60,8 +60,8 @@ impl Calls {
         duration: Duration,
         trace: Option<&Context>,
     ) {
-        let (number, name) = method;
-        match self.success_durations.get(number).filter(|_| code == Code::Ok) {
+        let (index, name) = method;
+        match self.success_durations.get(index).filter(|_| code == Code::Ok) {
             Some(durations) => observe(durations, duration, trace),
             None => {
                 observe(&self.durations.get_or_create(&call_label(name, code)), duration, trace);
@@ -71,7 +71,7 @@ impl Calls {
 }
 
 fn observe(durations: &Durations, duration: Duration, trace: Option<&Context>) {
-    let trace = trace.map(|call| TraceLabel { trace_id: trace_id(call) });
+    let trace = trace.map(|context| TraceLabel { trace_id: trace_id(context) });
     durations.observe(duration.as_secs_f64(), trace, None);
 }
 

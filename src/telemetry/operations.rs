@@ -44,10 +44,10 @@ impl Operations {
     /// Begins an operation. The operation gets a span when the current call is traced.
     #[must_use]
     pub fn begin(&self, system: &'static str) -> RunningOperation {
-        let span = Context::map_current(|call| {
-            let tracer = call.get::<CallTracer>()?;
+        let span = Context::map_current(|context| {
+            let tracer = context.get::<CallTracer>()?;
             let builder = tracer.0.span_builder(system).with_kind(SpanKind::Client);
-            Some(builder.start_with_context(&tracer.0, call))
+            Some(builder.start_with_context(&tracer.0, context))
         });
         RunningOperation {
             operations: self.clone(),

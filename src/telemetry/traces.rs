@@ -82,11 +82,12 @@ impl Traces {
         let parent = self.propagator.extract_with_context(&Context::new(), &Headers(headers));
         let builder = self.tracer.span_builder("rpc").with_kind(SpanKind::Server);
         let span = builder.start_with_context(&self.tracer, &parent);
-        let call = Context::new().with_span(span);
-        call.span()
+        let context = Context::new().with_span(span);
+        context
+            .span()
             .span_context()
             .is_sampled()
-            .then(|| call.with_value(CallTracer(self.tracer.clone())))
+            .then(|| context.with_value(CallTracer(self.tracer.clone())))
     }
 
     /// Sends the remaining spans, for up to `EXPORT_TIMEOUT`.
@@ -110,8 +111,8 @@ fn resource_attributes() -> Vec<KeyValue> {
 }
 
 /// Ends a call's span. `method` is `package.Service/Method`.
-pub(crate) fn end(call: &Context, method: &str, code: Code, request_id: &str) {
-    let span = call.span();
+pub(crate) fn end(context: &Context, method: &str, code: Code, request_id: &str) {
+    let span = context.span();
     span.update_name(method.to_owned());
     span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));
     span.set_attribute(KeyValue::new("rpc.method", method.to_owned()));
@@ -124,8 +125,8 @@ pub(crate) fn end(call: &Context, method: &str, code: Code, request_id: &str) {
 }
 
 /// The id of a call's trace.
-pub(crate) fn trace_id(call: &Context) -> String {
-    call.span().span_context().trace_id().to_string()
+pub(crate) fn trace_id(context: &Context) -> String {
+    context.span().span_context().trace_id().to_string()
 }
 
 /// The headers that continue a trace. A header that is repeated or too long is treated as

@@ -110,7 +110,8 @@ async fn an_administrator_with_a_successor_can_be_removed() {
     }
 }
 
-/// F07: not even platform staff can change them.
+/// F07: not even platform staff can lower the level or replace the permissions of the
+/// administrators' role.
 #[tokio::test]
 async fn the_administrators_role_cannot_lose_its_permissions_or_level() {
     let app = TestApp::shared();

@@ -97,7 +97,7 @@ async fn a_failed_sign_in_does_not_replace_the_hash() {
     assert_eq!(stored_hash(&app, &user).await, hash);
 }
 
-/// B06: the stored hash is valid after them.
+/// B06: after concurrent first sign-ins, the stored hash still accepts the password.
 #[tokio::test]
 async fn concurrent_first_sign_ins_all_succeed() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -184,10 +184,11 @@ async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
     }
 }
 
-/// N05: bcrypt reads only the first 72 bytes. A longer password with a wrong end is accepted, as in
-/// the old system, but the server must not store a new hash of that password.
+/// N05: bcrypt reads only the first 72 bytes, so it cannot verify the end of a longer password.
+/// Such a password is accepted, as in the old system, but the bcrypt hash stays, even after the
+/// right password.
 #[tokio::test]
-async fn a_password_with_a_wrong_end_that_bcrypt_ignores_is_not_stored() {
+async fn a_password_that_bcrypt_reads_only_in_part_does_not_replace_the_hash() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
     let acme = app.create_tenant("acme").await;
     let long_password = "correct horse battery staple, ".repeat(3);
@@ -222,7 +223,7 @@ async fn a_password_with_a_wrong_end_that_bcrypt_ignores_is_not_stored() {
 /// N05: the old system hashed the password as the user typed it, but the server hashes the NFKC
 /// form.
 #[tokio::test]
-async fn imported_passwords_that_nfkc_changes_are_accepted() {
+async fn imported_passwords_that_differ_from_their_nfkc_form_are_accepted() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
     let acme = app.create_tenant("acme").await;
     for (number, (hashed_password, typed_password)) in [
@@ -246,6 +247,7 @@ async fn imported_passwords_that_nfkc_changes_are_accepted() {
     let hash = bcrypt_hash("wait… what?", bcrypt::Version::TwoB);
     let user = import_user(&acme, "ada@acme.test", &hash).await.expect("imported");
     let ada = app.anonymous().login("acme", "ada@acme.test", "wait… what?").await;
+    // The sign-in replaced the imported hash, so the imported hash is stored again.
     store_hash(&app, &user, &hash).await;
     let request = ChangePasswordRequest {
         current_password: "wait… what?".into(),
