@@ -117,5 +117,6 @@ async fn reflection_can_be_turned_off() {
         assert_eq!(status.code(), Code::Unimplemented);
         assert_eq!(reason(&status), "METHOD_UNKNOWN");
     }
+    // The server still serves its own methods.
     app.create_tenant("acme").await;
 }
