@@ -29,8 +29,8 @@ pub(super) fn email(matches: &ArgMatches) -> String {
 /// Creates the platform tenant and its administrator, and prints the administrator's credentials.
 /// Fails when the tenant exists.
 pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Result<()> {
-    let owner = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
-    let credentials = provision::platform(&owner, &hasher(&values)?, &email).await?;
+    let owner_db = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let credentials = provision::platform(&owner_db, &hasher(&values)?, &email).await?;
     print(&credentials.context("the platform tenant is there already")?);
     Ok(())
 }

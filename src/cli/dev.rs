@@ -228,21 +228,21 @@ async fn provision(
         return Ok(demo);
     }
     let hasher = bootstrap::hasher(values)?;
-    let (owner, app) = (open(values, owner_url).await?, open(values, app_url).await?);
-    let platform = provision::platform(&owner, &hasher, PLATFORM_EMAIL).await?;
+    let (owner_db, app_db) = (open(values, owner_url).await?, open(values, app_url).await?);
+    let platform = provision::platform(&owner_db, &hasher, PLATFORM_EMAIL).await?;
     let platform = if let Some(credentials) = platform {
         credentials
     } else {
         let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
-        provision::reset_password(&app, &hasher, tenant, email).await?
+        provision::reset_password(&app_db, &hasher, tenant, email).await?
     };
     let email = bootstrap::DEMO_EMAIL;
-    let demo: Credentials = match provision::demo(&app, &hasher, email).await? {
+    let demo: Credentials = match provision::demo(&app_db, &hasher, email).await? {
         Some(credentials) => credentials,
-        None => provision::reset_password(&app, &hasher, provision::DEMO, email).await?,
+        None => provision::reset_password(&app_db, &hasher, provision::DEMO, email).await?,
     };
-    owner.close().await;
-    app.close().await;
+    owner_db.close().await;
+    app_db.close().await;
     let content = json!({ "platform_admin": platform, "demo_admin": demo });
     write_private(file, &format!("{content:#}\n"))?;
     Ok(content["demo_admin"].clone())

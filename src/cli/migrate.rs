@@ -7,13 +7,13 @@ use crate::{config::Values, pg};
 
 /// Applies the migrations.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    let mut owner = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let mut owner_connection = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let app_url = values.get("DATABASE_URL").map(Into::into);
     let spinner = progress::spinner("applying migrations");
-    let migrated = pg::migrate(&mut owner, app_url.as_ref()).await;
+    let migrated = pg::migrate(&mut owner_connection, app_url.as_ref()).await;
     spinner.finish_and_clear();
     migrated?;
-    owner.close().await?;
+    owner_connection.close().await?;
     println!("the schema is up to date");
     Ok(())
 }

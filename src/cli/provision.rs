@@ -44,19 +44,19 @@ pub struct Credentials {
 /// already.
 ///
 /// # Errors
-/// Fails when `owner` is not connected as the schema's owner, or when Postgres is unavailable.
+/// Fails when `owner_db` is not connected as the schema's owner, or when Postgres is unavailable.
 pub async fn platform(
-    owner: &Db,
+    owner_db: &Db,
     hasher: &Hasher,
     email: &str,
 ) -> anyhow::Result<Option<Credentials>> {
-    if tenants::find(owner, PLATFORM).await?.is_some() {
+    if tenants::find(owner_db, PLATFORM).await?.is_some() {
         return Ok(None);
     }
     let (password, hash) = new_password(hasher).await?;
     let id = TenantId::new();
-    let data_key = owner.generate_data_key(id).await?;
-    let mut tx = owner.begin_without_cipher(id).await?;
+    let data_key = owner_db.generate_data_key(id).await?;
+    let mut tx = owner_db.begin_without_cipher(id).await?;
     sqlx::query!(
         r#"
         insert into tenants (tenant_id, name, slug, is_platform)

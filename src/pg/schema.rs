@@ -20,12 +20,12 @@ pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
 /// # Errors
 /// When Postgres is unavailable or a migration fails. A failed migration is rolled back.
 pub async fn migrate(
-    owner: &mut PgConnection,
+    owner_connection: &mut PgConnection,
     app_url: Option<&SecretString>,
 ) -> anyhow::Result<()> {
-    sqlx::migrate!().run(&mut *owner).await.context("a migration failed")?;
+    sqlx::migrate!().run(&mut *owner_connection).await.context("a migration failed")?;
     let Some(password) = app_url.and_then(app_password) else { return Ok(()) };
-    let mut tx = owner.begin().await?;
+    let mut tx = owner_connection.begin().await?;
     let statement = sqlx::query_scalar!(
         r#"select format('alter role tenantry_app password %L', $1::text) as "sql!""#,
         password.expose_secret()

@@ -48,15 +48,15 @@ pub struct LoadedDatabase {
 /// # Errors
 /// Returns an error when Postgres refuses the data.
 pub async fn fill(
-    owner: &SecretString,
+    owner_url: &SecretString,
     shape: Shape,
     keys: &Keys,
     guest_hash: &str,
 ) -> anyhow::Result<u64> {
-    let (tenant_cipher, common_cipher) = create_tenant(owner, &keys.master_key_path).await?;
+    let (tenant_cipher, common_cipher) = create_tenant(owner_url, &keys.master_key_path).await?;
     let ciphers = Ciphers { tenant: &tenant_cipher, common: &common_cipher };
-    let mut first = connect_without_triggers(owner).await?;
-    let mut second = connect_without_triggers(owner).await?;
+    let mut first = connect_without_triggers(owner_url).await?;
+    let mut second = connect_without_triggers(owner_url).await?;
     execute(&mut first, &insert_roles_and_credentials(guest_hash, shape)).await?;
     // The two copies run at the same time, because each connection uses one core of Postgres.
     let (users, assignments) = tokio::try_join!(
@@ -79,8 +79,8 @@ pub async fn fill(
 ///
 /// # Errors
 /// Returns an error when Postgres is unavailable.
-pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
-    let mut connection = pg::connect_owner(owner).await?;
+pub async fn size(owner_url: &SecretString) -> anyhow::Result<i64> {
+    let mut connection = pg::connect_owner(owner_url).await?;
     let row = sqlx::raw_sql("select pg_database_size(current_database())")
         .fetch_one(&mut connection)
         .await?;
@@ -90,8 +90,8 @@ pub async fn size(owner: &SecretString) -> anyhow::Result<i64> {
 
 /// Opens a connection whose inserts fire no triggers. The triggers announce changes to servers, and
 /// no server has cached these rows yet.
-async fn connect_without_triggers(owner: &SecretString) -> anyhow::Result<PgConnection> {
-    let mut connection = pg::connect_owner(owner).await?;
+async fn connect_without_triggers(owner_url: &SecretString) -> anyhow::Result<PgConnection> {
+    let mut connection = pg::connect_owner(owner_url).await?;
     execute(&mut connection, "set session_replication_role = replica").await?;
     Ok(connection)
 }
@@ -114,11 +114,11 @@ struct Ciphers<'a> {
 /// Creates the tenant as the service does, with a data key. Returns the tenant's cipher and the
 /// common cipher.
 async fn create_tenant(
-    owner: &SecretString,
+    owner_url: &SecretString,
     master_key_path: &Path,
 ) -> anyhow::Result<(Arc<Cipher>, Arc<Cipher>)> {
     let source = MasterSource { file: Some(master_key_path.to_owned()), service: None };
-    let db = Db::connect(owner, 1)?.with_data_keys(DataKeys::load(&source)?);
+    let db = Db::connect(owner_url, 1)?.with_data_keys(DataKeys::load(&source)?);
     db.load_common_data_key().await?;
     let tenant = shape::tenant();
     let data_key = db.generate_data_key(tenant).await?;

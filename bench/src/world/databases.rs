@@ -83,8 +83,9 @@ async fn is_usable(stores: &Services, users: u64) -> bool {
         return false;
     }
     let migration = async {
-        let mut owner = pg::connect_owner(&stores::owner_url(stores, &name(users))).await?;
-        pg::migrate(&mut owner, None).await
+        let mut owner_connection =
+            pg::connect_owner(&stores::owner_url(stores, &name(users))).await?;
+        pg::migrate(&mut owner_connection, None).await
     };
     migration.await.is_ok()
 }
@@ -102,11 +103,11 @@ async fn create_one(
         format!("create database {UNFINISHED_NAME}"),
     ];
     stores::execute_all(stores, &create_statements).await?;
-    let owner = stores::owner_url(stores, UNFINISHED_NAME);
-    let mut connection = pg::connect_owner(&owner).await?;
+    let owner_url = stores::owner_url(stores, UNFINISHED_NAME);
+    let mut connection = pg::connect_owner(&owner_url).await?;
     pg::migrate(&mut connection, None).await?;
     sqlx::Connection::close(connection).await?;
-    let rows = data::fill(&owner, shape, keys, guest_hash).await?;
+    let rows = data::fill(&owner_url, shape, keys, guest_hash).await?;
     let rename_statement = format!("alter database {UNFINISHED_NAME} rename to {name}");
     stores::execute_all(stores, &[rename_statement]).await?;
     Ok(rows)

@@ -51,8 +51,8 @@ async fn concurrent_writers_on_two_replicas_leave_no_gap() {
 async fn an_event_committed_late_gets_the_next_position() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
-    let mut late_transaction = sqlx::Connection::begin(&mut owner).await.expect("begun");
+    let mut owner_connection = app.owner_connection().await;
+    let mut late_transaction = sqlx::Connection::begin(&mut owner_connection).await.expect("begun");
     sqlx::query(
         "insert into audit_events (tenant_id, event_id, kind, request_id)
          values ($1::uuid, gen_random_uuid(), 'late', '')",

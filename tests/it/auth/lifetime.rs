@@ -27,7 +27,7 @@ fn numeric_claim(token: &str, claim: &str) -> i64 {
 async fn refreshing_does_not_prolong_a_session() {
     let app = TestApp::with(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let expiry = numeric_claim(&acme.tokens.refresh_token, "exp");
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
@@ -35,13 +35,14 @@ async fn refreshing_does_not_prolong_a_session() {
     // Ten minutes before the session expires, the access token also expires with the session.
     let set_expiry = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
-    let expiry: i64 = sqlx::query_scalar(set_expiry).fetch_one(&mut owner).await.expect("shifted");
+    let expiry: i64 =
+        sqlx::query_scalar(set_expiry).fetch_one(&mut owner_connection).await.expect("shifted");
     tokens = refresh(&acme, &tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
     assert_eq!(numeric_claim(&tokens.access_token, "exp"), expiry);
 
     let expire_session = "update sessions set expires_at = now() - interval '1 second'";
-    sqlx::query(expire_session).execute(&mut owner).await.expect("expired");
+    sqlx::query(expire_session).execute(&mut owner_connection).await.expect("expired");
     assert_refresh_refused(&acme, &tokens.refresh_token).await;
     // The access token's `exp` is still in the future, but its session has expired. A second
     // server has no cache entry for the token, so that server must look up the session.
@@ -146,14 +147,15 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
 
     program.until_logged("/tenantry.v1.AuthService/Logout").await;
     let mut log_and_rows = program.stop().await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let tables = "select relname::text from pg_class
                   where relnamespace = 'public'::regnamespace and relkind = 'r'";
     let tables: Vec<String> =
-        sqlx::query_scalar(tables).fetch_all(&mut owner).await.expect("tables");
+        sqlx::query_scalar(tables).fetch_all(&mut owner_connection).await.expect("tables");
     for table in tables {
         let rows = AssertSqlSafe(format!("select t::text from {table} t"));
-        let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut owner).await.expect("rows");
+        let rows: Vec<String> =
+            sqlx::query_scalar(rows).fetch_all(&mut owner_connection).await.expect("rows");
         log_and_rows.push_str(&rows.join("\n"));
     }
     for token in [

@@ -12,12 +12,12 @@ use crate::harness::{PASSWORD, TestApp, assert_refused, wait_until, within_secon
 async fn a_sign_in_does_not_wait_for_a_change_of_its_tenant() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let lock_tenant = "begin; select from tenants for no key update";
-    sqlx::raw_sql(lock_tenant).execute(&mut owner).await.expect("locked");
+    sqlx::raw_sql(lock_tenant).execute(&mut owner_connection).await.expect("locked");
 
     within_seconds(10, app.anonymous().login("acme", &acme.email, PASSWORD)).await;
-    sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
+    sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("unlocked");
 }
 
 #[tokio::test]
@@ -52,9 +52,9 @@ async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
     let app = TestApp::spawn().await;
     let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let lock_users = "begin; select from users for update";
-    sqlx::raw_sql(lock_users).execute(&mut owner).await.expect("locked");
+    sqlx::raw_sql(lock_users).execute(&mut owner_connection).await.expect("locked");
     let mut auth = app.anonymous().auth();
     let request = LoginRequest {
         email: acme.email.clone(),
@@ -75,7 +75,7 @@ async fn a_sign_in_that_waits_while_its_tenant_is_suspended_is_refused() {
     .await;
     let request = SuspendTenantRequest { tenant: "acme".into() };
     platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
-    sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
+    sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("unlocked");
 
     let reply = sign_in.await.expect("the call does not panic");
     assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");

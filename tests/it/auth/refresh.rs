@@ -34,14 +34,14 @@ pub(super) async fn assert_signed_out(client: &Client, access_token: &str) {
 }
 
 /// Moves the time of a session's last refresh into the past.
-async fn age_last_refresh(owner: &mut PgConnection, session_id: &str, seconds: i32) {
+async fn age_last_refresh(owner_connection: &mut PgConnection, session_id: &str, seconds: i32) {
     let result = sqlx::query(
         "update sessions set last_used_at = last_used_at - make_interval(secs => $2)
          where session_id = $1::uuid",
     )
     .bind(session_id)
     .bind(seconds)
-    .execute(owner)
+    .execute(owner_connection)
     .await;
     assert_eq!(result.expect("the update succeeds").rows_affected(), 1);
 }

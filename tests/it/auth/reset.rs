@@ -130,10 +130,10 @@ async fn all_requests_get_one_response_and_only_users_who_may_sign_in_get_a_mail
 #[tokio::test]
 async fn a_token_is_invalid_after_its_expiry_a_password_change_or_a_newer_mail() {
     let (app, mail_server, ada, token) = server_with_reset_token().await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let seconds_left: f64 =
         sqlx::query_scalar("select extract(epoch from expires_at - now())::float8 from mail_links")
-            .fetch_one(&mut owner)
+            .fetch_one(&mut owner_connection)
             .await
             .expect("a token");
     assert!((0.0..=600.0).contains(&seconds_left), "{seconds_left}");
@@ -161,7 +161,7 @@ async fn a_token_is_invalid_after_its_expiry_a_password_change_or_a_newer_mail()
     request_reset(&app, "acme", &ada.email).await;
     let third_token = mail_server.wait_for_mail(3).await.link();
     let expire_token = "update mail_links set expires_at = now() - interval '1 second'";
-    sqlx::query(expire_token).execute(&mut owner).await.expect("expired");
+    sqlx::query(expire_token).execute(&mut owner_connection).await.expect("expired");
     assert_token_refused(&app, &third_token).await;
     app.anonymous().login("acme", &ada.email, NEW_PASSWORD).await;
 }

@@ -9,8 +9,8 @@ use crate::harness::{Cluster, TestApp, methods};
 async fn after_two_migrations_of_an_empty_database_the_server_works() {
     let cluster = Cluster::get();
     cluster.empty_database("cmd_migrate").await;
-    let owner = cluster.owner_url("cmd_migrate");
-    let settings = [("MIGRATE_DATABASE_URL", owner.as_str())];
+    let owner_url = cluster.owner_url("cmd_migrate");
+    let settings = [("MIGRATE_DATABASE_URL", owner_url.as_str())];
 
     for _ in 0..2 {
         let output = run(&["migrate"], &settings).await;
@@ -25,8 +25,8 @@ async fn after_two_migrations_of_an_empty_database_the_server_works() {
 async fn concurrent_migrations_are_applied_once() {
     let cluster = Cluster::get();
     cluster.empty_database("cmd_migrate_at_once").await;
-    let owner = cluster.owner_url("cmd_migrate_at_once");
-    let settings = [("MIGRATE_DATABASE_URL", owner.as_str())];
+    let owner_url = cluster.owner_url("cmd_migrate_at_once");
+    let settings = [("MIGRATE_DATABASE_URL", owner_url.as_str())];
     let outputs = futures::future::join_all((0..4).map(|_| run(&["migrate"], &settings))).await;
     assert!(outputs.iter().all(|output| output.ok), "{outputs:?}");
     let app = TestApp::on_database("cmd_migrate_at_once", |_| {}).await;
@@ -36,9 +36,9 @@ async fn concurrent_migrations_are_applied_once() {
 #[tokio::test]
 async fn the_platform_is_created_once_and_its_administrator_signs_in() {
     let app = TestApp::spawn().await;
-    let owner = app.owner_url();
+    let owner_url = app.owner_url();
     let master = app.master_key();
-    let settings = [("MIGRATE_DATABASE_URL", owner.as_str()), ("MASTER_KEY_PATH", &master)];
+    let settings = [("MIGRATE_DATABASE_URL", owner_url.as_str()), ("MASTER_KEY_PATH", &master)];
 
     let output = run(&["bootstrap", "--email", "root@platform.test"], &settings).await;
     assert!(output.ok, "{output:?}");

@@ -109,12 +109,12 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
     futures::future::join_all(writers).await;
     open_transaction.rollback().await.expect("rolled back");
 
-    let mut owner = fixture.app.owner_connection().await;
+    let mut owner_connection = fixture.app.owner_connection().await;
     for user in &fixture.users {
         let row =
             sqlx::query("select exists (select from role_assignments where user_id = $1::uuid)")
                 .bind(user)
-                .fetch_one(&mut owner)
+                .fetch_one(&mut owner_connection)
                 .await
                 .expect("the stored state");
         fixture.wait_for_decision(user, row.get(0)).await;

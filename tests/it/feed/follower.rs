@@ -16,9 +16,9 @@ async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
     let (user, role) = user_with_read_role(&acme, "ada").await;
     wait_until(5, || acme.user_may(&user, "doc:read")).await;
 
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let mut observer = app.owner_connection().await;
-    let mut lock_transaction = owner.begin().await.expect("begun");
+    let mut lock_transaction = owner_connection.begin().await.expect("begun");
     let lock = "select from roles where role_id = $1::uuid for update";
     sqlx::query(lock).bind(&role).execute(&mut *lock_transaction).await.expect("locked");
     let request = UpdateRoleRequest {
@@ -59,15 +59,17 @@ async fn the_cache_is_cleared_when_another_postgres_server_takes_over() {
     let (user, _) = user_with_read_role(&acme, "ada").await;
     wait_until(5, || acme.user_may(&user, "doc:read")).await;
 
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let definition_query = "select pg_get_functiondef('read_changes(pg_snapshot)'::regprocedure)";
-    let definition: String =
-        sqlx::query_scalar(definition_query).fetch_one(&mut owner).await.expect("a function");
+    let definition: String = sqlx::query_scalar(definition_query)
+        .fetch_one(&mut owner_connection)
+        .await
+        .expect("a function");
     let changed_definition =
         definition.replace("pg_postmaster_start_time()", "timestamptz '2000-01-01Z'");
     assert_ne!(changed_definition, definition);
     // Simulates another server, with another start time, where the assignment does not exist.
-    let mut tx = owner.begin().await.expect("begun");
+    let mut tx = owner_connection.begin().await.expect("begun");
     for statement in [
         "delete from role_assignments where user_id = $1::uuid",
         "delete from changes where subject_id = $1::uuid",

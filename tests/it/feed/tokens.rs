@@ -89,14 +89,14 @@ async fn with_the_token_of_a_decision_another_replica_decides_the_same() {
     let (app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for consistency in [Consistency::FullyConsistent, Consistency::MinimizeLatency] {
         acme.assign(&user, &role).await;
         wait_until(2, || replica_client.user_may(&user, "doc:read")).await;
         // Deleted by SQL, so no replica gets a message.
         sqlx::query("delete from role_assignments where user_id = $1::uuid")
             .bind(&user)
-            .execute(&mut owner)
+            .execute(&mut owner_connection)
             .await
             .expect("unassigned");
         let request = CheckRequest { consistency: consistency.into(), ..check_request(&user, "") };
@@ -118,8 +118,8 @@ async fn a_long_transaction_does_not_delay_decisions_with_a_token() {
     let (app, _second_replica, acme, replica_client, _proxy) = start_replicas().await;
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner = app.owner_connection().await;
-    let mut open_transaction = owner.begin().await.expect("begun");
+    let mut owner_connection = app.owner_connection().await;
+    let mut open_transaction = owner_connection.begin().await.expect("begun");
     sqlx::query("select pg_current_xact_id()")
         .execute(&mut *open_transaction)
         .await

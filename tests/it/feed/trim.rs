@@ -10,9 +10,9 @@ use tenantry::proto::v1::RoleLevel;
 use crate::harness::{Proxy, TestApp, wait_until, within_seconds};
 
 /// Moves the time of all marks two hours into the past.
-async fn age_marks(owner: &mut PgConnection) {
+async fn age_marks(owner_connection: &mut PgConnection) {
     let statement = "update change_marks set recorded_at = recorded_at - interval '2 hours'";
-    sqlx::query(statement).execute(owner).await.expect("aged");
+    sqlx::query(statement).execute(owner_connection).await.expect("aged");
 }
 
 /// Deletes at most `batch` changes before the newest mark that is at least an hour old. Returns the
@@ -22,8 +22,8 @@ async fn trim(pool: &PgPool, batch: i64) -> Option<i64> {
     sqlx::query_scalar(statement).bind(batch).fetch_one(pool).await.expect("trimmed")
 }
 
-async fn count(owner: &mut PgConnection, statement: &'static str) -> i64 {
-    sqlx::query_scalar(statement).fetch_one(owner).await.expect("a count")
+async fn count(owner_connection: &mut PgConnection, statement: &'static str) -> i64 {
+    sqlx::query_scalar(statement).fetch_one(owner_connection).await.expect("a count")
 }
 
 async fn insert_change(conn: &mut PgConnection) {
@@ -43,34 +43,34 @@ async fn read(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
 #[tokio::test]
 async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
     let changes = "select count(*) from changes";
     for _ in 0..5 {
-        insert_change(&mut owner).await;
+        insert_change(&mut owner_connection).await;
     }
     app.wait_until_changes_settled().await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
     let (before, ..) = read(&pool, None).await;
-    age_marks(&mut owner).await;
-    insert_change(&mut owner).await;
+    age_marks(&mut owner_connection).await;
+    insert_change(&mut owner_connection).await;
     app.wait_until_changes_settled().await;
 
     // A trim deletes one batch. Changes after the old mark stay.
     assert_eq!(trim(&pool, 3).await, Some(3));
     assert_eq!(trim(&pool, 3).await, Some(2));
     assert_eq!(trim(&pool, 3).await, Some(0));
-    assert_eq!(count(&mut owner, changes).await, 1);
+    assert_eq!(count(&mut owner_connection, changes).await, 1);
     // A reader that read after the mark was made has missed no change.
     let (current_snapshot, missed, delivered) = read(&pool, Some(&before)).await;
     assert_eq!((missed, delivered), (false, 1));
 
     // Of the marks that are older than an hour, only the newest mark is kept.
-    age_marks(&mut owner).await;
+    age_marks(&mut owner_connection).await;
     trim(&pool, 100).await;
-    assert_eq!(count(&mut owner, changes).await, 0);
+    assert_eq!(count(&mut owner_connection, changes).await, 0);
     let count_old_marks =
         "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
-    assert_eq!(count(&mut owner, count_old_marks).await, 1);
+    assert_eq!(count(&mut owner_connection, count_old_marks).await, 1);
     assert!(!read(&pool, Some(&current_snapshot)).await.1);
     assert!(read(&pool, Some("3:3:")).await.1, "the snapshot is before the floor");
 }
@@ -78,13 +78,13 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
 #[tokio::test]
 async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
     let mut slow = app.owner_connection().await;
     let mut open_transaction = slow.begin().await.expect("begun");
     insert_change(&mut open_transaction).await;
     trim(&pool, 100).await;
     let (before, ..) = read(&pool, None).await;
-    age_marks(&mut owner).await;
+    age_marks(&mut owner_connection).await;
     open_transaction.commit().await.expect("committed");
     trim(&pool, 100).await;
     let (_, missed, delivered) = read(&pool, Some(&before)).await;
@@ -94,15 +94,15 @@ async fn a_long_transactions_changes_are_not_trimmed() {
 #[tokio::test]
 async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
     let app = TestApp::spawn().await;
-    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
-    let mut tx = owner.begin().await.expect("begun");
+    let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let mut tx = owner_connection.begin().await.expect("begun");
     let trimming = "select trim_changes('1 hour', 100)";
     sqlx::query(trimming).execute(&mut *tx).await.expect("trimmed");
     assert_eq!(trim(&pool, 100).await, None, "another transaction is trimming");
     tx.rollback().await.expect("rolled back");
 
-    insert_change(&mut owner).await;
-    let mut tx = owner.begin().await.expect("begun");
+    insert_change(&mut owner_connection).await;
+    let mut tx = owner_connection.begin().await.expect("begun");
     sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
     let deleted = sqlx::query("delete from changes")
         .execute(&mut *tx)
@@ -138,12 +138,12 @@ async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     // The replica receives nothing while the role is unassigned and that change is trimmed.
     proxy.hold();
     acme.unassign(&user, &role).await;
-    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
     // Open transactions of the replica end at their timeout.
     within_seconds(30, async {
-        while count(&mut owner, "select count(*) from changes").await > 0 {
+        while count(&mut owner_connection, "select count(*) from changes").await > 0 {
             trim(&pool, 1000).await;
-            age_marks(&mut owner).await;
+            age_marks(&mut owner_connection).await;
             trim(&pool, 1000).await;
         }
     })

@@ -145,7 +145,7 @@ async fn a_change_of_a_role_with_very_many_holders_sets_all_subjects() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     // A message lists at most 1000 users.
     for statement in [
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
@@ -158,7 +158,7 @@ async fn a_change_of_a_role_with_very_many_holders_sets_all_subjects() {
         sqlx::query(statement)
             .bind(&acme.tenant_id)
             .bind(&role)
-            .execute(&mut owner)
+            .execute(&mut owner_connection)
             .await
             .expect("rows");
     }
@@ -187,8 +187,8 @@ async fn a_resumed_stream_reports_the_changes_since_its_token() {
 
     // After the end of the stream: a change in a transaction that commits last, and two changes on
     // another replica.
-    let mut owner = app.owner_connection().await;
-    let mut slow = owner.begin().await.expect("begun");
+    let mut owner_connection = app.owner_connection().await;
+    let mut slow = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
@@ -216,8 +216,8 @@ async fn a_stream_can_resume_from_the_token_of_a_heartbeat() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let users = create_users(&acme, 1).await;
-    let mut owner = app.owner_connection().await;
-    let mut slow = owner.begin().await.expect("begun");
+    let mut owner_connection = app.owner_connection().await;
+    let mut slow = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
@@ -241,7 +241,7 @@ async fn a_resumed_stream_whose_changes_were_trimmed_sets_all_subjects() {
     let acme = app.create_tenant("acme").await;
     let token = watch_from_now(&acme).await.token;
     create_users(&acme, 1).await;
-    let (mut owner, pool) = (app.owner_connection().await, app.app_role_pool().await);
+    let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
     app.wait_until_changes_settled().await;
     // The first trim writes a mark. When the mark is two hours old, the second trim deletes the
     // changes before it.
@@ -250,7 +250,7 @@ async fn a_resumed_stream_whose_changes_were_trimmed_sets_all_subjects() {
         "update change_marks set recorded_at = recorded_at - interval '2 hours'",
         "select trim_changes('1 hour', 100)",
     ] {
-        sqlx::query(statement).execute(&mut owner).await.expect("executed");
+        sqlx::query(statement).execute(&mut owner_connection).await.expect("executed");
     }
     drop(pool);
     assert!(open_stream(&acme, &token).await.1.all_subjects);
@@ -396,7 +396,7 @@ async fn a_slow_client_gets_a_message_that_sets_all_subjects() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let mut stream = watch_from_now(&acme).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     // More messages than the buffers of the connection hold. The client reads none of them yet.
     for n in 0..250 {
         sqlx::query(
@@ -404,7 +404,7 @@ async fn a_slow_client_gets_a_message_that_sets_all_subjects() {
              select $1::uuid, 'user', gen_random_uuid() from generate_series(1, 900)",
         )
         .bind(&acme.tenant_id)
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("changes");
         if n % 10 == 0 {

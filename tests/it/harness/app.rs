@@ -42,7 +42,7 @@ pub struct TestApp {
     /// Suffix of the tenant slugs of this test. `Some` exactly when tests share the server.
     suffix: Option<String>,
     /// The connection of [`TestApp::reused_owner_connection`].
-    owner: OnceCell<Mutex<PgConnection>>,
+    owner_connection: OnceCell<Mutex<PgConnection>>,
 }
 
 impl TestApp {
@@ -79,7 +79,7 @@ impl TestApp {
             stop: None,
             server_task: None,
             suffix: Some(number.to_string()),
-            owner: OnceCell::new(),
+            owner_connection: OnceCell::new(),
         }
     }
 
@@ -137,7 +137,7 @@ impl TestApp {
             stop: Some(stop),
             server_task: Some(server_task),
             suffix: None,
-            owner: OnceCell::new(),
+            owner_connection: OnceCell::new(),
         }
     }
 
@@ -208,12 +208,12 @@ impl TestApp {
 
     async fn create_platform(&self) -> Credentials {
         let values = Self::values(&self.database);
-        let owner = self.owner_db().await;
+        let owner_db = self.owner_db().await;
         let mut passwords = Passwords::check(&values).expect("settings");
         set_cheap_hashing(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
-        let credentials = provision::platform(&owner, &hasher, "root@platform.test").await;
-        owner.close().await;
+        let credentials = provision::platform(&owner_db, &hasher, "root@platform.test").await;
+        owner_db.close().await;
         credentials.expect("Postgres responds").expect("the platform did not exist")
     }
 
@@ -251,8 +251,9 @@ impl TestApp {
     /// A reused connection as the schema's owner, for single statements. A new connection
     /// costs more than most statements.
     pub(super) async fn reused_owner_connection(&self) -> MutexGuard<'_, PgConnection> {
-        let connection =
-            self.owner.get_or_init(|| async { Mutex::new(self.owner_connection().await) });
+        let connection = self
+            .owner_connection
+            .get_or_init(|| async { Mutex::new(self.owner_connection().await) });
         connection.await.lock().await
     }
 

@@ -54,9 +54,9 @@ impl Cluster {
         let cluster = Self { services, keys: pem::paths(&keys), master_key };
         cluster.stop_autovacuum().await;
         cluster.create_database(TEMPLATE, "template1").await;
-        let mut owner = cluster.connect_owner(TEMPLATE).await;
-        tenantry::pg::migrate(&mut owner, None).await.expect("migrations apply");
-        owner.close().await.expect("closes the template's connection");
+        let mut owner_connection = cluster.connect_owner(TEMPLATE).await;
+        tenantry::pg::migrate(&mut owner_connection, None).await.expect("migrations apply");
+        owner_connection.close().await.expect("closes the template's connection");
         cluster
     }
 

@@ -13,7 +13,7 @@ impl TestApp {
     /// All rows of a tenant as JSON, by table, audit trail and change feed included. Leaves out
     /// audit events about refusals, and the audit chain, which is written later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
-        let mut owner = self.reused_owner_connection().await;
+        let mut owner_connection = self.reused_owner_connection().await;
         let rows_of = |table: String| {
             format!(
                 "select '{table}',
@@ -22,25 +22,27 @@ impl TestApp {
                    and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let sql = tables(&mut owner_connection).await.into_iter().map(rows_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
-        let rows: Vec<(String, String)> = query.fetch_all(&mut *owner).await.expect("rows");
+        let rows: Vec<(String, String)> =
+            query.fetch_all(&mut *owner_connection).await.expect("rows");
         rows.into_iter().collect()
     }
 
     /// Number of rows of each table. Leaves out the same rows as [`TestApp::rows_of`].
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.assert_not_shared();
-        let mut owner = self.reused_owner_connection().await;
+        let mut owner_connection = self.reused_owner_connection().await;
         let count_of = |table: String| {
             format!(
                 "select '{table}', count(*) from {table} t
                  where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let sql = tables(&mut owner_connection).await.into_iter().map(count_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
-        let counts: Vec<(String, i64)> = query.fetch_all(&mut *owner).await.expect("counts");
+        let counts: Vec<(String, i64)> =
+            query.fetch_all(&mut *owner_connection).await.expect("counts");
         counts.into_iter().collect()
     }
 
@@ -73,8 +75,11 @@ impl TestApp {
     /// Waits until this query returns true.
     async fn until_true(&self, query: &'static str) {
         let is_true = || async {
-            let mut owner = self.reused_owner_connection().await;
-            sqlx::query_scalar(query).fetch_one(&mut *owner).await.expect("true or false")
+            let mut owner_connection = self.reused_owner_connection().await;
+            sqlx::query_scalar(query)
+                .fetch_one(&mut *owner_connection)
+                .await
+                .expect("true or false")
         };
         wait_until(20, is_true).await;
     }
@@ -89,12 +94,13 @@ impl TestApp {
 }
 
 /// The tables whose rows are compared.
-async fn tables(owner: &mut PgConnection) -> Vec<String> {
+async fn tables(owner_connection: &mut PgConnection) -> Vec<String> {
     let sql = "select relname::text from pg_class
                where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
                  and relname not in ('_sqlx_migrations', 'change_marks',
                    'audit_chain', 'audit_queue', 'audit_outbox')";
-    let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(owner).await.expect("tables");
+    let tables: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(owner_connection).await.expect("tables");
     assert!(tables.len() > 5, "{tables:?}");
     tables
 }

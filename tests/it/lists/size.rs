@@ -42,7 +42,7 @@ async fn read_all_pages(
 /// Inserts rows of the largest sizes that the service ever accepted, directly into the tables. 40
 /// rows of 100 kB are larger than a page may be.
 async fn insert_large_rows(app: &TestApp, acme: &Client, account: &str, role: &str) {
-    let owner = &mut app.owner_connection().await;
+    let owner_connection = &mut app.owner_connection().await;
     for statement in [
         "insert into roles (tenant_id, role_id, name, level, permissions)
          select $t, gen_random_uuid(), 'large-' || n, 1,
@@ -83,7 +83,7 @@ async fn insert_large_rows(app: &TestApp, acme: &Client, account: &str, role: &s
             let id: Uuid = id.parse().expect("an id");
             statement.replace(name, &format!("'{id}'::uuid"))
         });
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *owner).await.expect("rows");
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut *owner_connection).await.expect("rows");
     }
 }
 

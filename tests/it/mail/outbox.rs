@@ -12,15 +12,18 @@ use crate::harness::{
 const UNREACHABLE: &str = "smtp://127.0.0.1:9";
 
 /// Number of mails that meet an SQL condition.
-async fn mail_count(owner: &mut PgConnection, condition: &str) -> i64 {
+async fn mail_count(owner_connection: &mut PgConnection, condition: &str) -> i64 {
     let query = format!("select count(*) from mail_outbox where {condition}");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(owner).await.expect("a count")
+    sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+        .fetch_one(owner_connection)
+        .await
+        .expect("a count")
 }
 
 /// Makes all mails due now, also mails that a server has claimed.
-async fn make_due(owner: &mut PgConnection) {
+async fn make_due(owner_connection: &mut PgConnection) {
     let update = "update mail_outbox set due_at = now()";
-    sqlx::query(update).execute(owner).await.expect("the mails are due");
+    sqlx::query(update).execute(owner_connection).await.expect("the mails are due");
 }
 
 /// Waits until the service has tried to send a mail of this kind.
@@ -122,8 +125,12 @@ async fn an_email_is_not_changed_when_its_notice_cannot_be_queued() {
                 select $1::uuid, gen_random_uuid(), 'email_changed', '', now() + interval '1 day',
                        now() + interval '1 day'
                 from generate_series(1, 1000)";
-    let mut owner = app.owner_connection().await;
-    sqlx::query(fill_outbox).bind(&acme.tenant_id).execute(&mut owner).await.expect("rows");
+    let mut owner_connection = app.owner_connection().await;
+    sqlx::query(fill_outbox)
+        .bind(&acme.tenant_id)
+        .execute(&mut owner_connection)
+        .await
+        .expect("rows");
     let result = acme.change_email(&acme.user_id, "new@acme.test").await;
     assert_refused(result, Code::ResourceExhausted, "OVERLOADED");
     let request = GetUserRequest { user_id: acme.user_id.clone() };

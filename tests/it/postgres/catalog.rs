@@ -123,11 +123,11 @@ where i.indisunique and i.indrelid in (select oid from tables)
       is distinct from 'tenant_id'";
 
 /// Violations of the rules by the tables and policies of a database.
-pub(super) async fn faults(owner: &mut PgConnection) -> Vec<String> {
+pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(FAULTS)
         .bind(TABLES_WITHOUT_TENANT)
         .bind(sqlx::types::Json(CROSS_TENANT_POLICIES))
-        .fetch_all(owner)
+        .fetch_all(owner_connection)
         .await
         .expect("the catalog")
 }
@@ -155,7 +155,7 @@ async fn returns_one(query: &'static str, app: &PgPool) -> bool {
 }
 
 /// Inserts a tenant with one row for each query of [`CROSS_TENANT_QUERIES`].
-async fn insert_acme(owner: &mut PgConnection) {
+async fn insert_acme(owner_connection: &mut PgConnection) {
     for statement in [
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
         "insert into users (tenant_id, user_id, profile, email_index, email_lookup)
@@ -175,7 +175,7 @@ async fn insert_acme(owner: &mut PgConnection) {
         "select seal_events(array_agg(tenant_id), array_agg(event_id), array[1],
              array[sha256('')]) from audit_events where kind = 'tenant_created'",
     ] {
-        sqlx::query(statement).execute(&mut *owner).await.expect("a row");
+        sqlx::query(statement).execute(&mut *owner_connection).await.expect("a row");
     }
 }
 
@@ -184,17 +184,17 @@ async fn insert_acme(owner: &mut PgConnection) {
 #[tokio::test]
 async fn roles_contain_no_roles() {
     let database = Cluster::get().new_database().await;
-    let mut owner = Cluster::get().connect_owner(&database).await;
+    let mut owner_connection = Cluster::get().connect_owner(&database).await;
     let query = "select conrelid::regclass::text from pg_constraint
                      where contype = 'f' and confrelid = 'roles'::regclass";
     let referring_tables: Vec<String> =
-        sqlx::query_scalar(query).fetch_all(&mut owner).await.expect("the catalog");
+        sqlx::query_scalar(query).fetch_all(&mut owner_connection).await.expect("the catalog");
     assert_eq!(referring_tables, ["role_assignments"]);
     let columns = "select attname::text from pg_attribute
                    where attrelid = 'roles'::regclass and attnum > 0 and not attisdropped
                      and atttypid = any (array['uuid', 'uuid[]']::regtype[]) order by attname";
     let columns: Vec<String> =
-        sqlx::query_scalar(columns).fetch_all(&mut owner).await.expect("the catalog");
+        sqlx::query_scalar(columns).fetch_all(&mut owner_connection).await.expect("the catalog");
     assert_eq!(columns, ["role_id", "tenant_id"]);
 }
 
@@ -207,9 +207,9 @@ async fn roles_contain_no_roles() {
 async fn every_table_is_closed_to_other_tenants() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
-    let mut owner = cluster.connect_owner(&database).await;
-    assert_eq!(faults(&mut owner).await, [""; 0]);
-    insert_acme(&mut owner).await;
+    let mut owner_connection = cluster.connect_owner(&database).await;
+    assert_eq!(faults(&mut owner_connection).await, [""; 0]);
+    insert_acme(&mut owner_connection).await;
     let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
     for query in CROSS_TENANT_QUERIES {
         // A trim deletes nothing while an older transaction of another test is open.
@@ -222,21 +222,26 @@ async fn every_table_is_closed_to_other_tenants() {
 async fn each_missing_policy_is_noticed() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
-    let mut owner = cluster.connect_owner(&database).await;
+    let mut owner_connection = cluster.connect_owner(&database).await;
     let policies: Vec<(String, String)> = sqlx::query_as(
         "select policyname::text, tablename::text from pg_policies where schemaname = 'public'",
     )
-    .fetch_all(&mut owner)
+    .fetch_all(&mut owner_connection)
     .await
     .expect("policies");
-    assert_eq!(policies.len(), tenant_tables(&mut owner).await.len() + CROSS_TENANT_POLICIES.len());
+    assert_eq!(
+        policies.len(),
+        tenant_tables(&mut owner_connection).await.len() + CROSS_TENANT_POLICIES.len()
+    );
 
     for (policy, table) in policies {
         let copy = cluster.new_database().await;
-        let mut owner = cluster.connect_owner(&copy).await;
-        insert_acme(&mut owner).await;
-        run(&mut owner, format!("drop policy {policy} on {table}")).await.expect("dropped");
-        assert!(!faults(&mut owner).await.is_empty(), "{policy}");
+        let mut owner_connection = cluster.connect_owner(&copy).await;
+        insert_acme(&mut owner_connection).await;
+        run(&mut owner_connection, format!("drop policy {policy} on {table}"))
+            .await
+            .expect("dropped");
+        assert!(!faults(&mut owner_connection).await.is_empty(), "{policy}");
         if CROSS_TENANT_POLICIES.iter().any(|known| known.policy == policy) {
             let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connects");
             let mut working_queries = 0;
@@ -301,8 +306,8 @@ async fn every_change_that_opens_a_table_is_noticed() {
         "create unique index email_once on users (substr(email_lookup, 1))",
     ] {
         let copy = cluster.new_database().await;
-        let mut owner = cluster.connect_owner(&copy).await;
-        sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut owner).await.expect(change);
-        assert!(!faults(&mut owner).await.is_empty(), "{change}");
+        let mut owner_connection = cluster.connect_owner(&copy).await;
+        sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut owner_connection).await.expect(change);
+        assert!(!faults(&mut owner_connection).await.is_empty(), "{change}");
     }
 }

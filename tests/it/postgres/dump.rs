@@ -65,8 +65,8 @@ async fn a_restored_database_is_isolated_like_the_original() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let restored = restore(&app).await;
-    let mut owner = Cluster::get().connect_owner(&restored).await;
-    assert_eq!(faults(&mut owner).await, [""; 0]);
+    let mut owner_connection = Cluster::get().connect_owner(&restored).await;
+    assert_eq!(faults(&mut owner_connection).await, [""; 0]);
     let restored_app = TestApp::on_database(&restored, |_| {}).await;
     restored_app.anonymous().login("acme", &acme.email, PASSWORD).await;
 }
@@ -83,8 +83,8 @@ async fn a_restored_database_keeps_revocations() {
     app.wait_until_audit_settled().await;
     let restored = restore(&app).await;
     // The step that docs/deployment.md requires.
-    let mut owner = Cluster::get().connect_owner(&restored).await;
-    super::run(&mut owner, "truncate changes, change_marks".into())
+    let mut owner_connection = Cluster::get().connect_owner(&restored).await;
+    super::run(&mut owner_connection, "truncate changes, change_marks".into())
         .await
         .expect("the change feed is empty");
 

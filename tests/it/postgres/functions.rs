@@ -22,7 +22,7 @@ struct Function {
 #[tokio::test]
 async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let functions: Vec<Function> = sqlx::query_as(
         "select proname::text as name, prosecdef as is_security_definer,
                 (select c from unnest(proconfig) c where c like 'search_path=%') as search_path,
@@ -31,7 +31,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
                         where grantee = 0) as is_public
          from pg_proc where pronamespace = 'public'::regnamespace order by 1",
     )
-    .fetch_all(&mut owner)
+    .fetch_all(&mut owner_connection)
     .await
     .expect("functions");
     assert!(
@@ -79,7 +79,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
 #[tokio::test]
 async fn the_roles_have_no_right_that_bypasses_row_security() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for role in ["tenantry_app", "tenantry_lookup"] {
         for query in [
             "select count(*) from pg_roles where rolname = '$'
@@ -91,7 +91,11 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
             "select count(*) from pg_database where datname = current_database()
              and has_database_privilege('$', oid, 'CREATE')",
         ] {
-            assert_eq!(count(&mut owner, query.replace('$', role)).await, 0, "{role}: {query}");
+            assert_eq!(
+                count(&mut owner_connection, query.replace('$', role)).await,
+                0,
+                "{role}: {query}"
+            );
         }
     }
     let writable_tables_query = "select count(*) from pg_class
@@ -99,10 +103,10 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
                   and relname not in ('change_marks', 'audit_chain', 'audit_outbox',
                       'data_keys', 'mail_outbox')
                   and has_any_column_privilege('tenantry_lookup', oid, 'INSERT, UPDATE')";
-    assert_eq!(count(&mut owner, writable_tables_query.into()).await, 0);
+    assert_eq!(count(&mut owner_connection, writable_tables_query.into()).await, 0);
     let login_query =
         "select count(*) from pg_roles where rolname = 'tenantry_lookup' and rolcanlogin";
-    assert_eq!(count(&mut owner, login_query.into()).await, 0);
+    assert_eq!(count(&mut owner_connection, login_query.into()).await, 0);
 }
 
 /// E17.
@@ -199,13 +203,13 @@ async fn at_most_three_tenants_are_found_by_the_hash_of_an_email() {
         users.push(app.create_tenant(slug).await.create_user("ada@both.test").await);
     }
     let (_, global_email_hash) = email_hashes(&app, &users[0]).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for change_query in [
         format!("update users set email_verified = true where user_id = '{}'", users[3]),
         format!("update users set state = 'disabled' where user_id = '{}'", users[0]),
         "update tenants set state = 'suspended' where slug = 'b'".to_owned(),
     ] {
-        run(&mut owner, change_query).await.expect("changed");
+        run(&mut owner_connection, change_query).await.expect("changed");
     }
     let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
@@ -220,7 +224,7 @@ async fn at_most_three_tenants_are_found_by_the_hash_of_an_email() {
     assert_eq!(find_slugs(false).await, ["d", "c", "e"]);
     assert_eq!(find_slugs(true).await, ["d"]);
     let empty_email_query = "select count(*) from sign_in_tenants('', false)";
-    assert_eq!(count(&mut owner, empty_email_query.into()).await, 0);
+    assert_eq!(count(&mut owner_connection, empty_email_query.into()).await, 0);
 }
 
 /// E10: the functions for the rotation of the master key work only in a transaction whose tenant is
@@ -255,6 +259,6 @@ async fn data_keys_of_all_tenants_are_visible_only_to_the_nil_tenant() {
 /// for lookups across tenants.
 async fn email_hashes(app: &TestApp, user: &str) -> (String, String) {
     let query = "select email_index::text, email_lookup::text from users where user_id = $1::uuid";
-    let owner = &mut app.owner_connection().await;
-    sqlx::query_as(query).bind(user).fetch_one(owner).await.expect("a user")
+    let owner_connection = &mut app.owner_connection().await;
+    sqlx::query_as(query).bind(user).fetch_one(owner_connection).await.expect("a user")
 }

@@ -18,7 +18,7 @@ async fn create_full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<S
     let database = app.database.clone();
     app.stop().await;
     // Insert rows of queues, which may have been processed, and rows that no call created.
-    let mut owner = Cluster::get().connect_owner(&database).await;
+    let mut owner_connection = Cluster::get().connect_owner(&database).await;
     for statement in [
         "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
         "insert into audit_chain select tenant_id, 1000, gen_random_uuid(), sha256('') from tenants",
@@ -29,7 +29,7 @@ async fn create_full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<S
          select tenant_id, gen_random_uuid(), 'email_changed', '', now() from tenants",
         "insert into spent_assertions select tenant_id, key_id, '', now() from api_keys",
     ] {
-        run(&mut owner, statement.into()).await.expect("rows");
+        run(&mut owner_connection, statement.into()).await.expect("rows");
     }
     (database, tenants)
 }
@@ -55,16 +55,16 @@ async fn create_full_tenant(app: &TestApp, slug: &str) -> Client {
 }
 
 /// A table's rows of a tenant, to compare later.
-async fn rows_of(owner: &mut PgConnection, table: &str, tenant: &str) -> Vec<Value> {
+async fn rows_of(owner_connection: &mut PgConnection, table: &str, tenant: &str) -> Vec<Value> {
     let query = format!(
         "select to_jsonb(t) from {table} t where tenant_id = '{tenant}' order by to_jsonb(t)::text"
     );
-    sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(owner).await.expect("rows")
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(owner_connection).await.expect("rows")
 }
 
 /// Asserts that the row cannot be inserted. Returns the SQLSTATE.
 async fn insert_error(
-    owner: &mut PgConnection,
+    owner_connection: &mut PgConnection,
     app: &mut PgConnection,
     table: &str,
     row: &Value,
@@ -75,7 +75,7 @@ async fn insert_error(
            and has_column_privilege('tenantry_app', attrelid, attnum, 'INSERT')",
     )
     .bind(table)
-    .fetch_one(owner)
+    .fetch_one(owner_connection)
     .await
     .expect("columns");
     let Some(columns) = columns else { return "42501".into() };
@@ -100,13 +100,13 @@ fn assert_nothing_changed(result: Result<u64, String>, what: &str) {
 async fn another_tenants_rows_cannot_be_read_changed_or_created() {
     let (database, tenants) = create_full_tenants(["a", "b"]).await;
     let (a, b) = (&tenants[0], &tenants[1]);
-    let mut owner = Cluster::get().connect_owner(&database).await;
+    let mut owner_connection = Cluster::get().connect_owner(&database).await;
     let mut conn = app_role_connection(&database).await;
     set_session_tenant(&mut conn, a).await;
 
-    for table in tenant_tables(&mut owner).await {
-        let own_rows = rows_of(&mut owner, &table, a).await.len();
-        let other_rows = rows_of(&mut owner, &table, b).await;
+    for table in tenant_tables(&mut owner_connection).await {
+        let own_rows = rows_of(&mut owner_connection, &table, a).await.len();
+        let other_rows = rows_of(&mut owner_connection, &table, b).await;
         assert!(own_rows > 0 && !other_rows.is_empty(), "{table} is empty: add rows in this file");
 
         let visible_rows = count(&mut conn, format!("select count(*) from {table}")).await;
@@ -120,11 +120,11 @@ async fn another_tenants_rows_cannot_be_read_changed_or_created() {
         let give_away = format!("update {table} set tenant_id = '{b}'");
         assert_eq!(run(&mut conn, give_away).await, Err("42501".into()), "{table}");
         assert_eq!(
-            insert_error(&mut owner, &mut conn, &table, &other_rows[0]).await,
+            insert_error(&mut owner_connection, &mut conn, &table, &other_rows[0]).await,
             "42501",
             "{table}"
         );
-        assert_eq!(rows_of(&mut owner, &table, b).await, other_rows, "{table}");
+        assert_eq!(rows_of(&mut owner_connection, &table, b).await, other_rows, "{table}");
     }
 }
 
@@ -133,8 +133,8 @@ async fn another_tenants_rows_cannot_be_read_changed_or_created() {
 async fn without_a_tenant_no_row_is_visible() {
     let (database, tenants) = create_full_tenants(["a"]).await;
     let a = &tenants[0];
-    let mut owner = Cluster::get().connect_owner(&database).await;
-    let tables = tenant_tables(&mut owner).await;
+    let mut owner_connection = Cluster::get().connect_owner(&database).await;
+    let tables = tenant_tables(&mut owner_connection).await;
     let not_a_tenant = [
         None,
         Some(String::new()),
@@ -150,7 +150,7 @@ async fn without_a_tenant_no_row_is_visible() {
             set_session_tenant(&mut conn, setting).await;
         }
         for table in &tables {
-            let rows = rows_of(&mut owner, table, a).await;
+            let rows = rows_of(&mut owner_connection, table, a).await;
             let what = format!("{table} with {setting:?}");
             let visible_rows = count(&mut conn, format!("select count(*) from {table}")).await;
             assert_eq!(visible_rows, 0, "{what}");
@@ -160,11 +160,11 @@ async fn without_a_tenant_no_row_is_visible() {
                 &what,
             );
             assert_eq!(
-                insert_error(&mut owner, &mut conn, table, &rows[0]).await,
+                insert_error(&mut owner_connection, &mut conn, table, &rows[0]).await,
                 "42501",
                 "{what}"
             );
-            assert_eq!(rows_of(&mut owner, table, a).await, rows, "{what}");
+            assert_eq!(rows_of(&mut owner_connection, table, a).await, rows, "{what}");
         }
     }
 }
@@ -173,14 +173,14 @@ async fn without_a_tenant_no_row_is_visible() {
 #[tokio::test]
 async fn statistics_reveal_no_rows() {
     let (database, tenants) = create_full_tenants(["a"]).await;
-    let mut owner = Cluster::get().connect_owner(&database).await;
-    run(&mut owner, "analyze".into()).await.expect("analyzed");
+    let mut owner_connection = Cluster::get().connect_owner(&database).await;
+    run(&mut owner_connection, "analyze".into()).await.expect("analyzed");
     let query = || {
         "select count(*) from pg_stats where schemaname = 'public'
                     and tablename <> '_sqlx_migrations'"
             .to_owned()
     };
-    assert!(count(&mut owner, query()).await > 0);
+    assert!(count(&mut owner_connection, query()).await > 0);
     let mut conn = app_role_connection(&database).await;
     set_session_tenant(&mut conn, &tenants[0]).await;
     assert_eq!(count(&mut conn, query()).await, 0);

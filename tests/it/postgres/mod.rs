@@ -13,13 +13,13 @@ mod privileges;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// All tables with rows of tenants.
-async fn tenant_tables(owner: &mut PgConnection) -> Vec<String> {
+async fn tenant_tables(owner_connection: &mut PgConnection) -> Vec<String> {
     sqlx::query_scalar(
         "select relname::text from pg_class
          where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
            and relname not in ('_sqlx_migrations', 'change_marks') order by 1",
     )
-    .fetch_all(owner)
+    .fetch_all(owner_connection)
     .await
     .expect("tables")
 }

@@ -45,14 +45,15 @@ async fn make_calls(acme: &Client, name: &str) {
 
 /// Applies an expand migration (migrations/README.md): new columns and indexes, with a short
 /// lock timeout. The migration may have to be repeated, but no call may fail.
-async fn expand(owner: &mut PgConnection, table: &str) {
+async fn expand(owner_connection: &mut PgConnection, table: &str) {
     let statement = format!(
         "set lock_timeout = '200ms';
          alter table {table} add column of_a_next_release text default 'x';
          create index on {table} (tenant_id, of_a_next_release)"
     );
     for _ in 0..50 {
-        match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *owner).await {
+        match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *owner_connection).await
+        {
             Ok(_) => return,
             Err(error) => {
                 let code = error.as_database_error().and_then(DatabaseError::code);
@@ -70,12 +71,12 @@ async fn no_call_fails_while_the_schema_is_extended() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     make_calls(&acme, "before").await;
-    let mut owner = app.owner_connection().await;
-    let tables = tenant_tables(&mut owner).await;
+    let mut owner_connection = app.owner_connection().await;
+    let tables = tenant_tables(&mut owner_connection).await;
     assert!(tables.len() > 10, "{tables:?}");
     let extend_schema = async {
         for table in &tables {
-            expand(&mut owner, table).await;
+            expand(&mut owner_connection, table).await;
         }
     };
     let call_server = async {

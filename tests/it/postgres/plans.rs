@@ -9,7 +9,7 @@ use crate::harness::TestApp;
 #[tokio::test]
 async fn frequent_queries_use_an_index_that_begins_with_the_tenant() {
     let app = TestApp::spawn().await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for statement in [
         "insert into tenants (tenant_id, name, slug)
          select gen_random_uuid(), 'Tenant', 't-' || n from generate_series(1, 3000) n",
@@ -38,12 +38,12 @@ async fn frequent_queries_use_an_index_that_begins_with_the_tenant() {
              event_id, sha256('') from new_events",
         "analyze",
     ] {
-        run(&mut owner, statement.into()).await.expect(statement);
+        run(&mut owner_connection, statement.into()).await.expect(statement);
     }
     // The first user, so that the page after this user is full.
     let query = "select tenant_id::text, user_id::text from users order by 1, 2 limit 1";
     let (tenant, user): (String, String) =
-        sqlx::query_as(query).fetch_one(&mut owner).await.expect("a user");
+        sqlx::query_as(query).fetch_one(&mut owner_connection).await.expect("a user");
     let pool = app.app_role_pool().await;
     let mut conn = pool.acquire().await.expect("a connection");
     set_session_tenant(&mut conn, &tenant).await;

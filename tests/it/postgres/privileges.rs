@@ -26,7 +26,7 @@ async fn start_error(database: &str, url: String) -> String {
 async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
-    let mut owner = cluster.connect_owner(&database).await;
+    let mut owner_connection = cluster.connect_owner(&database).await;
     let error = start_error(&database, cluster.owner_url(&database)).await;
     assert!(error.contains("can bypass row-level security"), "{error}");
 
@@ -40,12 +40,15 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
         "create role it_power login; grant tenantry_lookup to it_power",
         "create role it_power login; alter table changes owner to it_power",
     ] {
-        raw_sql(AssertSqlSafe(create_role)).execute(&mut owner).await.expect(create_role);
+        raw_sql(AssertSqlSafe(create_role))
+            .execute(&mut owner_connection)
+            .await
+            .expect(create_role);
         let url = cluster.app_url(&database).replace("tenantry_app@", "it_power@");
         let error = start_error(&database, url).await;
         assert!(error.contains("can bypass row-level security"), "{create_role}: {error}");
         let clean_up = "reassign owned by it_power to postgres; drop role it_power;
                         drop role if exists it_between";
-        raw_sql(clean_up).execute(&mut owner).await.expect("cleaned up");
+        raw_sql(clean_up).execute(&mut owner_connection).await.expect("cleaned up");
     }
 }

@@ -92,8 +92,12 @@ async fn a_key_expires_no_later_than_its_creators_rights() {
     acme.assign_for_an_hour(&brief, &sender).await;
     let shorten = "update role_assignments set expires_at = expires_at - interval '1 minute'
                   where user_id = $1::uuid";
-    let mut owner = app.owner_connection().await;
-    sqlx::query(shorten).bind(&brief).execute(&mut owner).await.expect("the expiry is moved");
+    let mut owner_connection = app.owner_connection().await;
+    sqlx::query(shorten)
+        .bind(&brief)
+        .execute(&mut owner_connection)
+        .await
+        .expect("the expiry is moved");
     let maker = app.create_session(&user, &acme).await;
     assert!(expiry(create(&maker, &brief, Some(30)).await.expect("a key")) > in_an_hour);
 }

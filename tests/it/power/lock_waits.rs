@@ -20,13 +20,13 @@ async fn change_during_call<T: Send + 'static>(
     call: impl Future<Output = Result<T, Status>> + Send + 'static,
     change: impl Future<Output = ()>,
 ) -> Result<T, Status> {
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let begin = format!("begin; {lock} for no key update;");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut owner).await.expect("locked");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(&mut owner_connection).await.expect("locked");
     let call = tokio::spawn(call);
     app.wait_until_lock_wait().await;
     change.await;
-    sqlx::raw_sql("commit").execute(&mut owner).await.expect("unlocked");
+    sqlx::raw_sql("commit").execute(&mut owner_connection).await.expect("unlocked");
     call.await.expect("no panic")
 }
 

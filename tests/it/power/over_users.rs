@@ -76,7 +76,7 @@ async fn a_promotion_that_commits_while_a_call_waits_applies_to_the_call() {
     let bob = acme.create_user_without_password("bob@acme.test").await;
     let admin = acme.system_role("org_admin").await;
 
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let promote = format!(
         "begin;
          select from subjects where subject_id = '{bob}' for no key update;
@@ -85,7 +85,7 @@ async fn a_promotion_that_commits_while_a_call_waits_applies_to_the_call() {
         acme.tenant_id
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(promote))
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("the user is promoted");
     let request = DisableUserRequest { user_id: bob.clone() };
@@ -94,7 +94,7 @@ async fn a_promotion_that_commits_while_a_call_waits_applies_to_the_call() {
         async move { ada.users().disable_user(request).await }
     });
     app.wait_until_lock_wait().await;
-    sqlx::raw_sql("commit").execute(&mut owner).await.expect("the promotion commits");
+    sqlx::raw_sql("commit").execute(&mut owner_connection).await.expect("the promotion commits");
     let refusal = call.await.expect("no panic");
     assert_refused(refusal, Code::PermissionDenied, "LEVEL_TOO_HIGH");
 }

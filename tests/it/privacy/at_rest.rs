@@ -12,9 +12,9 @@ use crate::harness::{PASSWORD, TestApp, assert_refused, fill};
 
 /// The value that a query returns in its one row and column. NULL becomes an empty text.
 async fn query_value(app: &TestApp, query: String) -> String {
-    let owner = &mut app.owner_connection().await;
+    let owner_connection = &mut app.owner_connection().await;
     let value: Option<String> =
-        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(owner).await.expect("a row");
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(owner_connection).await.expect("a row");
     value.unwrap_or_default()
 }
 
@@ -234,10 +234,13 @@ async fn users_with_swapped_email_hashes_cannot_sign_in() {
              (('{0}', '{1}'), ('{1}', '{0}'))",
         ada.user_id, eve.user_id
     );
-    let owner = &mut app.owner_connection().await;
+    let owner_connection = &mut app.owner_connection().await;
     let drop_constraint = "alter table users drop constraint users_email_key";
     for statement in [drop_constraint, &swap] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *owner).await.expect(statement);
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *owner_connection)
+            .await
+            .expect(statement);
     }
     for user in [&ada, &eve] {
         for organization_slug in ["acme", ""] {

@@ -112,15 +112,18 @@ async fn assert_read_back(user: &Client) {
 /// All files of Postgres with data of this database: its tables and indexes, the write-ahead
 /// log since the position `wal_start`, and the server log.
 async fn postgres_files(app: &TestApp, wal_start: &str) -> Vec<PathBuf> {
-    let mut owner = Cluster::get().connect_owner(&app.database).await;
-    sqlx::raw_sql("checkpoint").execute(&mut owner).await.expect("all pages are on disk");
+    let mut owner_connection = Cluster::get().connect_owner(&app.database).await;
+    sqlx::raw_sql("checkpoint")
+        .execute(&mut owner_connection)
+        .await
+        .expect("all pages are on disk");
     let (dir, base, from, to): (String, String, String, String) = sqlx::query_as(
         "select current_setting('data_directory'),
                 'base/' || (select oid from pg_database where datname = current_database()),
                 pg_walfile_name($1::pg_lsn), pg_walfile_name(pg_current_wal_lsn())",
     )
     .bind(wal_start)
-    .fetch_one(&mut owner)
+    .fetch_one(&mut owner_connection)
     .await
     .expect("paths");
     let dir = PathBuf::from(dir);
@@ -136,9 +139,9 @@ async fn postgres_files(app: &TestApp, wal_start: &str) -> Vec<PathBuf> {
 
 /// The current position in the write-ahead log.
 async fn wal_position(app: &TestApp) -> String {
-    let mut owner = Cluster::get().connect_owner(&app.database).await;
+    let mut owner_connection = Cluster::get().connect_owner(&app.database).await;
     let query = "select pg_current_wal_lsn()::text";
-    sqlx::query_scalar(query).fetch_one(&mut owner).await.expect("a position")
+    sqlx::query_scalar(query).fetch_one(&mut owner_connection).await.expect("a position")
 }
 
 fn contains(content: &[u8], canary: &str) -> bool {

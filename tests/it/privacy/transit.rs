@@ -129,7 +129,7 @@ async fn no_transaction_waits_for_a_hanging_key_service() {
     };
     let request = CreateUserRequest { email: "new@x.test".into(), ..CreateUserRequest::default() };
     let mut users = cold.on(&new_app.channel).users();
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let check_transactions = async {
         let connection = silent_listener.accept().await.expect("the server connects");
         let count_open = "select count(*) from pg_stat_activity
@@ -137,9 +137,11 @@ async fn no_transaction_waits_for_a_hanging_key_service() {
                       and state like 'idle in transaction%'";
         // The server waits longer than this for the key service, so a transaction of the call would
         // stay open. The short transactions of background workers end.
-        let owner = tokio::sync::Mutex::new(&mut owner);
+        let owner_connection = tokio::sync::Mutex::new(&mut owner_connection);
         let is_none_open = || async {
-            let count = sqlx::query_scalar(count_open).fetch_one(&mut **owner.lock().await).await;
+            let count = sqlx::query_scalar(count_open)
+                .fetch_one(&mut **owner_connection.lock().await)
+                .await;
             count.is_ok_and(|open: i64| open == 0)
         };
         wait_until(1, is_none_open).await;

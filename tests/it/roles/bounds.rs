@@ -335,10 +335,10 @@ async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     let permissions_sql = "update roles set permissions = array(
                     select 'a:' || n from generate_series(1, 50000 / 60) n)
                 where tenant_id = $1::uuid and not is_system";
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     sqlx::query(permissions_sql)
         .bind(&acme.tenant_id)
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("the permissions are added");
 
@@ -363,10 +363,10 @@ async fn a_tenant_has_at_most_10000_service_accounts() {
     let acme = app.create_tenant("acme").await;
     let sql = "insert into service_accounts (tenant_id, account_id, name)
                select $1::uuid, gen_random_uuid(), 'a' || n from generate_series(1, 9999) n";
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     sqlx::query(sql)
         .bind(&acme.tenant_id)
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("9999 accounts are inserted");
     acme.create_service_account("last", &[]).await;

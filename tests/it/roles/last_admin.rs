@@ -154,12 +154,13 @@ async fn of_two_administrators_that_remove_each_other_concurrently_one_stays() {
 async fn race(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<usize>) {
     let role = founder.system_role("org_admin").await;
     let cipher = app.cipher(&founder.tenant_id).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for round in rounds {
         let (first_removal, second_removal) =
             (ALL_REMOVALS[round % 3], ALL_REMOVALS[round / 3 % 3]);
         let admin_ids =
-            create_two_sole_administrators(&mut owner, &cipher, founder, &role, round).await;
+            create_two_sole_administrators(&mut owner_connection, &cipher, founder, &role, round)
+                .await;
         let first_client = app.create_session(&admin_ids[0], founder).await;
         let second_client = app.create_session(&admin_ids[1], founder).await.on(&replica.channel);
 
@@ -171,8 +172,9 @@ async fn race(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<
             first_result.is_ok() != second_result.is_ok(),
             "{round}: {first_removal:?} {second_removal:?}: {first_result:?} {second_result:?}"
         );
-        let admin_count =
-            sqlx::query_scalar(COUNT_ADMINS).bind(&founder.tenant_id).fetch_one(&mut owner);
+        let admin_count = sqlx::query_scalar(COUNT_ADMINS)
+            .bind(&founder.tenant_id)
+            .fetch_one(&mut owner_connection);
         let admin_count: i64 = admin_count.await.expect("a count");
         assert_eq!(admin_count, 1, "{round}: {first_removal:?} {second_removal:?}");
     }
@@ -185,7 +187,7 @@ const COUNT_ADMINS: &str =
 
 /// Removes all administrators and creates two new ones, directly in the database.
 async fn create_two_sole_administrators(
-    owner: &mut PgConnection,
+    owner_connection: &mut PgConnection,
     cipher: &Cipher,
     founder: &Client,
     role: &str,
@@ -195,7 +197,7 @@ async fn create_two_sole_administrators(
     let delete_assignments = "delete from role_assignments where role_id = $1::uuid";
     sqlx::query(delete_assignments)
         .bind(role)
-        .execute(&mut *owner)
+        .execute(&mut *owner_connection)
         .await
         .expect("the old administrators are removed");
     for (side, id) in ids.iter_mut().enumerate() {
@@ -211,7 +213,7 @@ async fn create_two_sole_administrators(
             .bind(sealed_profile(cipher, id, &format!("{round}-{side}@acme.test")))
             .bind(role)
             .bind(id.parse::<uuid::Uuid>().expect("a UUID").as_bytes().as_slice())
-            .execute(&mut *owner)
+            .execute(&mut *owner_connection)
             .await
             .expect("an administrator is inserted");
     }

@@ -98,11 +98,14 @@ async fn calls_time_out_while_postgres_hangs() {
 async fn connections_that_postgres_terminates_are_replaced() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     for _ in 0..5 {
         let terminate = "select pg_terminate_backend(pid) from pg_stat_activity
                    where datname = current_database() and usename = 'tenantry_app'";
-        sqlx::query(terminate).execute(&mut owner).await.expect("the connections are terminated");
+        sqlx::query(terminate)
+            .execute(&mut owner_connection)
+            .await
+            .expect("the connections are terminated");
         wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
     }
 }
@@ -112,7 +115,7 @@ async fn connections_that_postgres_terminates_are_replaced() {
 async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let failing_triggers = "create function disk_full() returns trigger language plpgsql as $$ begin
             raise exception 'could not extend file: No space left on device'
             using errcode = 'disk_full';
@@ -120,7 +123,10 @@ async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
         create trigger disk_full before insert or update on roles execute function disk_full();
         create trigger disk_full before insert or update on sessions execute function disk_full();
         create trigger disk_full before insert or update on role_assignments execute function disk_full()";
-    sqlx::raw_sql(failing_triggers).execute(&mut owner).await.expect("the triggers are created");
+    sqlx::raw_sql(failing_triggers)
+        .execute(&mut owner_connection)
+        .await
+        .expect("the triggers are created");
     let counts_before = app.row_counts().await;
 
     let role_request = || CreateRoleRequest {
@@ -159,7 +165,7 @@ async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
     assert_eq!(app.row_counts().await, counts_before);
 
     sqlx::raw_sql("drop function disk_full() cascade")
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("the triggers are dropped");
     acme.roles().create_role(role_request()).await.expect("created");

@@ -178,7 +178,7 @@ async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
         TestApp::on_database(&app.database, |values| values.set("REDIS_URL", hanging_url)).await;
     let replica_without_redis =
         TestApp::on_database(&app.database, |values| values.set("REDIS_URL", cut_url)).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     redis(&format!("DEL {}", session_key(&victim))).await;
 
     // A replica uses the session cache only after it has followed the feed for some time. Wait
@@ -209,7 +209,7 @@ async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
                           from sessions where session_id = $1::uuid";
     sqlx::query(wait_a_second)
         .bind(&victim.tokens.session_id)
-        .execute(&mut owner)
+        .execute(&mut owner_connection)
         .await
         .expect("a second has passed");
     hanging_proxy.pass();

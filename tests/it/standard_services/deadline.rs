@@ -11,9 +11,9 @@ async fn a_call_that_exceeds_the_time_limit_gets_deadline_exceeded() {
     let acme = app.create_tenant("acme").await;
     let impatient_app =
         TestApp::on_database(&app.database, |values| values.set("REQUEST_TIMEOUT", "300ms")).await;
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let lock = sqlx::raw_sql("begin; lock table users in access exclusive mode");
-    lock.execute(&mut owner).await.expect("the table is locked");
+    lock.execute(&mut owner_connection).await.expect("the table is locked");
 
     for (what, client) in [
         ("the server's limit", acme.clone()),
@@ -24,7 +24,7 @@ async fn a_call_that_exceeds_the_time_limit_gets_deadline_exceeded() {
         let reply = client.on(&impatient_app.channel).users().get_user(request).await;
         assert_refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
-    sqlx::raw_sql("rollback").execute(&mut owner).await.expect("the table is unlocked");
+    sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("the table is unlocked");
     let request = GetUserRequest { user_id: acme.user_id.clone() };
     acme.users().get_user(request).await.expect("a response after the unlock");
 }

@@ -40,10 +40,10 @@ async fn interleaved_users_of_two_tenants_are_listed_separately() {
     fill(&[&a, &b], 1000).await;
 
     for client in [&a, &b] {
-        let owner = &mut app.owner_connection().await;
+        let owner_connection = &mut app.owner_connection().await;
         let sql = "select user_id::text from users where tenant_id = $1::text::uuid order by 1";
         let query = sqlx::query_scalar::<_, String>(sql).bind(&client.tenant_id);
-        let expected = query.fetch_all(owner).await.expect("ids");
+        let expected = query.fetch_all(owner_connection).await.expect("ids");
         assert_eq!(expected.len(), 1001, "1000 users and the administrator");
         for page_size in [90, 1000] {
             let listed = list_users(client, page_size, "").await;

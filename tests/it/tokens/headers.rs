@@ -100,15 +100,15 @@ async fn unknown_kids_cause_no_query() {
     let (header, claims) = Forge::read(&acme.tokens.access_token);
     let header = serde_json::to_value(header).expect("JSON");
     // From here on, every query for a tenant, user or session waits until the deadline.
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let lock = "begin; lock table tenants, users, sessions in access exclusive mode";
-    sqlx::raw_sql(lock).execute(&mut owner).await.expect("locked");
+    sqlx::raw_sql(lock).execute(&mut owner_connection).await.expect("locked");
     for number in 0..200 {
         let header = with_field(&header, "kid", &json!(format!("unknown-{number}")));
         let token = app.forge().sign_raw(&header.to_string(), &claims.to_string());
         assert_token_refused(&acme, "an unknown kid", &token).await;
     }
-    sqlx::raw_sql("rollback").execute(&mut owner).await.expect("unlocked");
+    sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("unlocked");
     assert_token_accepted(&acme, "a valid token", &acme.tokens.access_token).await;
 }
 
