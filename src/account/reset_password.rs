@@ -36,7 +36,7 @@ impl Accounts {
         let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
         if !mail::is_valid_link(&mut tx, link).await? {
             drop(tx);
-            return Err(self.recorded_refusal(link, origin).await?);
+            return Err(self.recorded_link_refusal(link, origin).await?);
         }
         let row = users::store::get(&mut tx, link.tenant, link.user).await?;
         let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
@@ -51,7 +51,7 @@ impl Accounts {
         let hash = self.hasher.take_slot(owner)?.hash(new_password).await?;
         match self.replace_password(link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.recorded_refusal(link, origin).await?),
+            None => Err(self.recorded_link_refusal(link, origin).await?),
         }
     }
 
@@ -108,7 +108,7 @@ impl Accounts {
 
     /// Records the failure in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if
     /// that tenant does not exist. Returns the refusal.
-    async fn recorded_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
+    async fn recorded_link_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
         let (tenant, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
