@@ -39,12 +39,12 @@ impl Stores {
         data_keys: Arc<DataKeys>,
         operations: &Operations,
     ) -> anyhow::Result<Self> {
-        let url = &config.database.url;
+        let db = Db::connect(&config.database.url, config.database.max_connections)?
+            .with_data_keys(data_keys)
+            .with_operations(operations.clone());
         Ok(Self {
-            db: Db::connect(url, config.database.max_connections)?
-                .with_data_keys(data_keys)
-                .with_operations(operations.clone()),
-            feed_db: Postgres::connect(url, feed::CONNECTIONS)?.with_operations(operations.clone()),
+            feed_db: db.postgres().with_own_pool(feed::CONNECTIONS),
+            db,
             redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
             subscriber: redis::subscriber(&config.redis_url)?,
         })

@@ -45,6 +45,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (_, matches) = matches.subcommand().context("no command")?;
     let values = Values::gather(matches)?;
     let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    db.postgres().check().await?;
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),

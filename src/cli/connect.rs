@@ -16,6 +16,7 @@ pub(super) async fn open(values: &Values, url: &SecretString) -> anyhow::Result<
     // The client of a key service blocks its thread, so it must not run on a thread of the runtime.
     let data_keys = tokio::task::spawn_blocking(move || DataKeys::load(&source)).await??;
     let db = Db::connect(url, 1)?.with_data_keys(data_keys);
+    db.postgres().check().await?;
     db.load_common_data_key().await?;
     Ok(db)
 }

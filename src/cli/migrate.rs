@@ -1,19 +1,67 @@
 //! The command `tenantry migrate`.
 
-use sqlx::Connection;
+use anyhow::ensure;
+use clap::{Arg, ArgAction, ArgMatches};
+use sqlx::{Connection, PgConnection};
+use time::format_description::well_known::Rfc3339;
 
 use super::{connect::url, progress};
-use crate::{config::Values, pg};
+use crate::{
+    config::Values,
+    pg::{self, Migrations},
+};
 
-/// Applies the migrations.
-pub(super) async fn run(values: Values) -> anyhow::Result<()> {
+const STATUS: &str = "status";
+
+pub(super) fn status_argument() -> Arg {
+    Arg::new(STATUS).long(STATUS).action(ArgAction::SetTrue).help(
+        "Print the migrations and when each was applied, and apply none; fail when one is missing",
+    )
+}
+
+pub(super) fn only_status(matches: &ArgMatches) -> bool {
+    matches.get_flag(STATUS)
+}
+
+/// Applies the migrations; with `only_status`, prints them and applies none.
+pub(super) async fn run(values: Values, only_status: bool) -> anyhow::Result<()> {
     let mut owner_connection = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let result = if only_status {
+        print_status(&mut owner_connection).await
+    } else {
+        migrate(&mut owner_connection, &values).await
+    };
+    owner_connection.close().await?;
+    result
+}
+
+async fn migrate(owner_connection: &mut PgConnection, values: &Values) -> anyhow::Result<()> {
     let app_url = values.get("DATABASE_URL").map(Into::into);
     let spinner = progress::spinner("applying migrations");
-    let migrated = pg::migrate(&mut owner_connection, app_url.as_ref()).await;
+    let migrated = pg::migrate(owner_connection, app_url.as_ref()).await;
     spinner.finish_and_clear();
-    migrated?;
-    owner_connection.close().await?;
-    println!("the schema is up to date");
+    match migrated? {
+        Migrations::UpToDate => println!("the schema is up to date"),
+        Migrations::Newer(number) => println!(
+            "the schema is newer than this program: it has the migration {number}; nothing was \
+             changed"
+        ),
+    }
+    Ok(())
+}
+
+/// Prints one line for each migration: number, name, and when it was applied.
+async fn print_status(owner_connection: &mut PgConnection) -> anyhow::Result<()> {
+    let migrations = pg::migrations(owner_connection).await?;
+    for migration in &migrations {
+        let state = match migration.applied_at {
+            None => "missing".to_owned(),
+            Some(time) => time.format(&Rfc3339)?,
+        };
+        let note = if migration.is_known { "" } else { "  (of a newer program)" };
+        println!("{:04}  {:<40}  {state}{note}", migration.number, migration.name);
+    }
+    let missing = migrations.iter().filter(|migration| migration.applied_at.is_none()).count();
+    ensure!(missing == 0, "{missing} migrations are missing; run `tenantry migrate`");
     Ok(())
 }

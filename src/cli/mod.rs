@@ -54,11 +54,14 @@ pub fn command() -> Command {
             "Serve for development: starts a private Postgres and Redis, migrates, creates keys, \
              an administrator and a demo tenant",
         ))
-        .subcommand(with_settings(
-            "migrate",
-            "Apply the schema's migrations with MIGRATE_DATABASE_URL. If DATABASE_URL has a \
-             password for the role tenantry_app, set that password",
-        ))
+        .subcommand(
+            with_settings(
+                "migrate",
+                "Apply the schema's migrations with MIGRATE_DATABASE_URL. If DATABASE_URL has a \
+                 password for the role tenantry_app, set that password",
+            )
+            .arg(migrate::status_argument()),
+        )
         .subcommand(keys::command())
         .subcommand(master_key::command())
         .subcommand(audit::command())
@@ -89,7 +92,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match name {
         "serve" => block_on(serve::run(values)),
         "dev" => block_on(dev::run(values)),
-        "migrate" => block_on(migrate::run(values)),
+        "migrate" => block_on(migrate::run(values, migrate::only_status(matches))),
         "bootstrap" => block_on(bootstrap::create_platform(values, bootstrap::email(matches))),
         "seed" => block_on(bootstrap::create_demo(values, bootstrap::email(matches))),
         "healthcheck" => block_on(healthcheck::run(values)),

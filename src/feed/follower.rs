@@ -9,7 +9,7 @@
 //! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
 //! has not seen, and whether it may have missed some.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use ::time::OffsetDateTime;
 use tokio::time;
@@ -33,6 +33,8 @@ pub(super) struct Follower {
     metrics: Metrics,
     /// The last successful read; `None` before the first read.
     last_read: Option<LastRead>,
+    /// Whether the last read failed. Only the first failure and the next success are logged.
+    is_failing: bool,
     /// Whether another server may have replaced the Postgres server since the last successful read.
     /// The new server may not have all transactions of the snapshot in `last_read`.
     server_may_differ: bool,
@@ -50,7 +52,14 @@ impl Follower {
         listeners: Vec<Arc<dyn ChangeListener>>,
         metrics: Metrics,
     ) -> Self {
-        Self { postgres, listeners, metrics, last_read: None, server_may_differ: false }
+        Self {
+            postgres,
+            listeners,
+            metrics,
+            last_read: None,
+            is_failing: false,
+            server_may_differ: false,
+        }
     }
 
     pub(super) async fn run(mut self, state: Arc<State>) {
@@ -63,13 +72,18 @@ impl Follower {
             // A timeout is reported like a pool timeout: UNAVAILABLE.
             match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {
+                    if mem::take(&mut self.is_failing) {
+                        tracing::info!("the change feed is read again");
+                    }
                     self.metrics.record_read(changes, was_woken);
                     if state.end_read(started_read) {
                         self.metrics.record_lapse();
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the change feed can't be read");
+                    if !mem::replace(&mut self.is_failing, true) {
+                        tracing::warn!(%error, "the change feed can't be read");
+                    }
                     self.server_may_differ |= is_connection_loss(&error);
                     self.metrics.record_failure();
                 }
@@ -95,23 +109,22 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
+        // A connection pooler can switch to another server without closing the connection, so there
+        // was no error.
+        let other_server = self.server_may_differ
+            || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
+        if other_server {
+            state.progress.forget_position();
+        }
         // The snapshot is recorded first, because a token created from cached data must not be
         // older than the data.
-        state.progress.record_snapshot(xmax);
-        match &self.last_read {
+        state.progress.record_read(xmax);
+        if self.last_read.is_none() {
             // This is the first read. Entries that were cached before this read may be outdated.
-            None => self.clear(state),
-            Some(last)
-                if first_row.missed
-                    || self.server_may_differ
-                    // A connection pooler can switch to another server without closing the
-                    // connection, so there was no error.
-                    || last.server_start != first_row.server =>
-            {
-                tracing::warn!("changes may have been missed: the in-memory caches are reset");
-                self.clear(state);
-            }
-            Some(_) => {}
+            self.clear(state);
+        } else if first_row.missed || other_server {
+            tracing::warn!("changes may have been missed: the in-memory caches are reset");
+            self.clear(state);
         }
         let mut changes = 0;
         for row in &rows {

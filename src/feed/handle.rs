@@ -113,6 +113,11 @@ impl Feed {
         self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
 
+    /// Whether the server had reached the revision at the last read of the feed.
+    pub(super) fn last_read_has_reached(&self, revision: Revision) -> bool {
+        self.state.progress.has_reached(revision)
+    }
+
     /// Reads the feed if the caches are not fresh; returns whether they are fresh now.
     pub async fn refresh(&self) -> bool {
         self.is_fresh() || self.state.wait_for_new_read().await

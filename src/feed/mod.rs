@@ -6,8 +6,9 @@
 //!
 //! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed. `wake`
 //! sends and receives wake-ups. `changes_since` reads the changes for a client that opens a stream
-//! again. `trim` deletes old changes. `state` records how fresh the caches are. `progress` and
-//! `token` create consistency tokens.
+//! again. `reached` decides whether Postgres has the changes of a token. `trim` deletes old
+//! changes. `state` records how fresh the caches are. `progress` and `token` create consistency
+//! tokens.
 
 mod change;
 mod changes_since;
@@ -15,6 +16,7 @@ mod follower;
 mod handle;
 mod metrics;
 mod progress;
+mod reached;
 mod state;
 mod token;
 mod trim;
@@ -22,4 +24,4 @@ mod wake;
 
 pub use change::{Change, ChangeListener, Kind};
 pub use handle::{CONNECTIONS, Feed, FreshnessProof, Sources};
-pub use token::Sealer;
+pub use token::{Revision, Sealer};

@@ -19,6 +19,9 @@ pub(super) struct Progress {
     /// The largest xmax of all recorded snapshots. Cached data includes no change of the
     /// transaction with this id, or of a transaction with a larger id.
     position: AtomicU64,
+    /// The xmax of the last read of the feed. The server that answered it has no transaction with
+    /// this id or a larger id.
+    last_read: AtomicU64,
     /// The last sealed token, which is used again for the same revision.
     last_token: ArcSwapOption<SealedToken>,
 }
@@ -35,6 +38,7 @@ impl Progress {
             sealer,
             horizon: AtomicU64::new(0),
             position: AtomicU64::new(0),
+            last_read: AtomicU64::new(0),
             last_token: ArcSwapOption::empty(),
         }
     }
@@ -53,6 +57,23 @@ impl Progress {
     /// used.
     pub(super) fn record_snapshot(&self, xmax: u64) {
         self.position.fetch_max(xmax, Ordering::AcqRel);
+    }
+
+    /// Records the xmax of a read of the feed. Must be called before the changes of the read are
+    /// applied.
+    pub(super) fn record_read(&self, xmax: u64) {
+        self.last_read.store(xmax, Ordering::Release);
+        self.record_snapshot(xmax);
+    }
+
+    /// Forgets the position, because another server may lack the transactions up to it.
+    pub(super) fn forget_position(&self) {
+        self.position.store(0, Ordering::Release);
+    }
+
+    /// Whether the server of the last read has reached a revision.
+    pub(super) fn has_reached(&self, revision: Revision) -> bool {
+        self.last_read.load(Ordering::Acquire) >= revision.position
     }
 
     /// The token for a decision. `horizon` is the value before the decision's data was read. All

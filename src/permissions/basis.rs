@@ -3,7 +3,8 @@
 use super::Engine;
 use crate::{
     error::{Error, Result},
-    proto::v1::Consistency,
+    feed::Revision,
+    proto::v1::{Consistency, ErrorReason},
 };
 
 const FIELD: &str = "consistency_token";
@@ -24,7 +25,9 @@ impl Engine {
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
-    /// contradicts the requested consistency.
+    /// contradicts the requested consistency. Returns UNAVAILABLE when Postgres has not reached the
+    /// revision of the token: it lost transactions in a failover, so its data is older than the
+    /// token.
     pub async fn wait_for_basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
@@ -41,8 +44,20 @@ impl Engine {
                 return Err(Error::field(FIELD, "must be empty with MINIMIZE_LATENCY"));
             }
         };
+        if let Some(revision) = revision {
+            self.require_reached(revision).await?;
+        }
         let consistency = if is_fresh { C::MinimizeLatency } else { C::FullyConsistent };
         Ok(Basis { consistency, horizon: self.feed.horizon() })
+    }
+
+    /// Refuses a revision that Postgres has not reached.
+    async fn require_reached(&self, revision: Revision) -> Result<()> {
+        if Box::pin(self.feed.has_reached(&self.db, revision)).await? {
+            return Ok(());
+        }
+        let text = "the database lacks changes that the consistency token includes";
+        Err(Error::refused(ErrorReason::StoreUnavailable, text))
     }
 
     /// The consistency token of a decision that was made with this basis.

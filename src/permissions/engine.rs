@@ -25,7 +25,7 @@ use crate::{
 /// Loads the standings of subjects. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    db: Db,
+    pub(super) db: Db,
     cache: Arc<StandingCache>,
     pub(super) feed: Feed,
 }

@@ -156,7 +156,7 @@ async fn first_row<'q>(
     connection_in_use.work = InProgress::Statement;
     let row = connection_in_use.connection()?.fetch_optional(query).await;
     connection_in_use.work = InProgress::Nothing;
-    row
+    row.inspect_err(|error| connection_in_use.handle_error(error))
 }
 
 /// Runs a single statement on a pool connection. All rows are read before the first row is
@@ -171,6 +171,9 @@ async fn all_rows<'q>(
         connection_in_use.work = InProgress::Statement;
         let rows = connection_in_use.connection()?.fetch_many(query).collect::<Vec<Step>>().await;
         connection_in_use.work = InProgress::Nothing;
+        if let Some(Err(error)) = rows.last() {
+            connection_in_use.handle_error(error);
+        }
         sqlx::Result::Ok(rows)
     };
     stream::iter(read_rows.await.unwrap_or_else(|error| vec![Err(error)]))

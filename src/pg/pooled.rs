@@ -1,12 +1,12 @@
 //! A pool connection in use, and its cleanup when its call is cancelled.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time;
 
-use super::connecting;
+use super::{connecting, primary::Primary};
 use crate::{concurrency::fair_permits::Permit, telemetry::Operations};
 
 /// Grace period for a running statement whose call was cancelled. Then the connection is closed,
@@ -17,15 +17,17 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     connections: PgPool,
+    primary: Arc<Primary>,
     /// Counts statements that ran longer than [`GRACE`] after their call was cancelled.
     abandoned: Counter,
     operations: Operations,
 }
 
 impl Pool {
-    pub(super) fn new(connections: PgPool) -> Self {
+    pub(super) fn new(connections: PgPool, primary: Arc<Primary>) -> Self {
+        primary.add_pool(connections.clone());
         let (abandoned, operations) = (Counter::default(), Operations::default());
-        Self { connections, abandoned, operations }
+        Self { connections, primary, abandoned, operations }
     }
 
     pub(super) fn with_operations(self, operations: Operations) -> Self {
@@ -40,6 +42,10 @@ impl Pool {
 
     pub(super) fn connections(&self) -> &PgPool {
         &self.connections
+    }
+
+    pub(super) fn primary(&self) -> &Arc<Primary> {
+        &self.primary
     }
 
     pub(super) fn operations(&self) -> &Operations {
@@ -66,18 +72,25 @@ pub(super) struct PooledConnection {
     connection: Option<PoolConnection<Postgres>>,
     pub(super) work: InProgress,
     permit: Option<Permit>,
+    primary: Arc<Primary>,
     abandoned: Counter,
 }
 
 impl PooledConnection {
     /// Takes a connection from the pool. `permit` counts the connection in a tenant's share, and is
     /// released together with the connection.
+    ///
+    /// # Errors
+    /// Fails at once while there is no primary.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
-        let connection = Some(connecting::acquire(&pool.connections).await?);
+        // Boxed, because the future of sqlx takes several KiB.
+        let connection = Box::pin(connecting::acquire(&pool.connections));
+        let connection = Some(pool.primary.unless_unavailable(connection).await?);
         Ok(Self {
             connection,
             work: InProgress::Nothing,
             permit,
+            primary: pool.primary.clone(),
             abandoned: pool.abandoned.clone(),
         })
     }
@@ -85,6 +98,32 @@ impl PooledConnection {
     pub(super) fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }
+
+    /// Reacts to an error of a statement. An error of a read-only server forbids the use of this
+    /// connection and of all other open connections, because they lead to the same server. After a
+    /// lost connection, the server is checked.
+    pub(super) fn handle_error(&mut self, error: &sqlx::Error) {
+        if is_read_only(error) {
+            self.forbid_use();
+        } else if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) {
+            self.primary.suspect();
+        }
+    }
+
+    /// Closes this connection after its use, and forbids the use of all other connections that are
+    /// open now.
+    pub(super) fn forbid_use(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
+        self.primary.invalidate_connections();
+    }
+}
+
+/// Whether Postgres refused a write because the server is read-only (SQLSTATE 25006). A standby
+/// refuses writes, and so does a primary with `default_transaction_read_only`.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006"))
 }
 
 impl Drop for PooledConnection {

@@ -1,13 +1,15 @@
 //! The pool of connections to Postgres, and the check of its role's privileges.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
-use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
+use sqlx::{Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 
-use super::{InstrumentedExecutor, Tx, pooled::Pool, share::ConnectionShares, url::parse};
+use super::{
+    InstrumentedExecutor, Tx, pooled::Pool, primary::Primary, share::ConnectionShares, url::parse,
+};
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
 /// The database role that the service connects as. The migrations grant it its privileges.
@@ -23,6 +25,16 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";
 
+/// The settings of each connection.
+const SESSION_SETTINGS: [(&str, &str); 3] = [
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "5s"),
+    // Ends the transaction of a process that hangs or is unreachable, because the transaction
+    // would keep its locks. A transaction of this service waits only for Postgres, so it is never
+    // idle for long.
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+
 /// A handle to Postgres. Cheap to clone.
 #[derive(Clone)]
 pub struct Postgres {
@@ -37,42 +49,52 @@ impl fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Creates a pool of at most `max_connections`. Each connection is opened at its first use.
+    /// Creates a pool of at most `max_connections`. Each connection is opened at its first use, to
+    /// the primary: the first server of the URL, until [`Postgres::check`] finds another one.
     ///
     /// # Errors
     /// When the URL can't be read.
     pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
-        let options = parse(url)?.options([
-            ("statement_timeout", "10s"),
-            ("lock_timeout", "5s"),
-            // Ends the transaction of a process that hangs or is unreachable, because the
-            // transaction would keep its locks. A transaction of this service waits only for
-            // Postgres, so it is never idle for long.
-            ("idle_in_transaction_session_timeout", "10s"),
-        ]);
+        let mut servers = parse(url)?;
+        for server in &mut servers {
+            server.options = server.options.clone().options(SESSION_SETTINGS);
+        }
+        Ok(Self::with_pool(Arc::new(Primary::new(servers)), max_connections))
+    }
+
+    /// A handle with a pool of its own, to the same primary. Calls that use all connections of one
+    /// pool do not delay the users of the other pool.
+    #[must_use]
+    pub fn with_own_pool(&self, max_connections: u32) -> Self {
+        let handle = Self::with_pool(self.pool.primary().clone(), max_connections);
+        handle.with_operations(self.pool.operations().clone())
+    }
+
+    fn with_pool(primary: Arc<Primary>, max_connections: u32) -> Self {
+        let validity = primary.validity().clone();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // A ping on each acquire would double the round trips. A broken connection fails at
             // its first use and is then replaced.
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // Not every operating system that Postgres runs on supports this setting.
-                    if let Err(error) = connection.execute(CHECK_CLIENT).await {
-                        tracing::debug!(%error, "Postgres can't check that clients are connected");
-                    }
-                    Ok(())
-                })
+            .before_acquire(move |_, state| {
+                let accepted = validity.accepts(state.age);
+                Box::pin(async move { Ok(accepted) })
             })
-            .connect_lazy_with(options);
-        Ok(Self { pool: Pool::new(pool), shares: Arc::new(ConnectionShares::new(max_connections)) })
+            .after_connect(|connection, _| Box::pin(set_up(connection)))
+            .connect_lazy_with(primary.server().options.clone());
+        Self {
+            pool: Pool::new(pool, primary),
+            shares: Arc::new(ConnectionShares::new(max_connections)),
+        }
     }
 
     /// Registers the metrics of the connections.
     pub fn register(&self, registry: &mut Registry) {
         self.shares.register(registry);
         self.pool.register(registry);
+        self.pool.primary().register(registry);
     }
 
     /// Records the statements in `operations`, which Redis uses too.
@@ -117,9 +139,23 @@ impl Postgres {
         Ok(())
     }
 
-    /// Whether Postgres answers a query.
-    pub async fn is_up(&self) -> bool {
-        sqlx::query_scalar!(r#"select true as "up!""#).fetch_one(self.pool()).await.is_ok()
+    /// Checks that one of the servers is the primary, accepts writes, and has a schema that suits
+    /// this program. If the last check failed, calls that need a connection fail at once.
+    ///
+    /// # Errors
+    /// The cause for each server of the URL.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        self.pool
+            .primary()
+            .check()
+            .await
+            .map_err(|cause| anyhow!("Postgres can't be used: {cause}"))
+    }
+
+    /// Waits until the next check is due: after a second, or earlier when the server is suspected
+    /// to be gone, or was not usable at the last check.
+    pub async fn wait_for_next_check(&self) {
+        self.pool.primary().wait_for_next_check().await;
     }
 
     /// An executor for a single statement that concerns no tenant or all tenants.
@@ -180,8 +216,27 @@ impl Postgres {
         self.pool().is_closed()
     }
 
-    /// Closes the pool, and waits until all connections in use are returned and closed.
+    /// Closes the pool, and waits until all connections in use are returned and closed. Also closes
+    /// the connection of the checks.
     pub async fn close(&self) {
+        self.pool.primary().close().await;
         self.pool().close().await;
     }
+}
+
+/// Sets up a new connection. Refuses a read-only server, such as a standby, because its answers may
+/// be outdated. The pool then tries again until its timeout.
+async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let read_only = sqlx::query_scalar!(
+        r#"select current_setting('transaction_read_only')::boolean as "read_only!""#
+    );
+    if read_only.fetch_one(&mut *connection).await? {
+        let cause = "the server of a new connection is read-only";
+        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
+    }
+    // Not every operating system that Postgres runs on supports this setting.
+    if let Err(error) = connection.execute(CHECK_CLIENT).await {
+        tracing::debug!(%error, "Postgres can't check that clients are connected");
+    }
+    Ok(())
 }

@@ -1,30 +1,141 @@
 //! The schema: its migrations, and the connection of its owner.
 
-use anyhow::Context;
+use std::collections::HashMap;
+
+use anyhow::{Context, anyhow, bail};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use time::OffsetDateTime;
 
-use super::{postgres::APP_ROLE, url::parse};
+use super::{known_migrations::MIGRATIONS, postgres::APP_ROLE, url::parse};
 
-/// Opens one connection as the role that owns the schema.
-///
-/// # Errors
-/// When the URL is invalid or Postgres is unavailable.
-pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
-    parse(url)?.connect().await.context("can't connect to Postgres as the schema's owner")
+/// A migration that this program knows or that was applied.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    pub number: i64,
+    pub name: String,
+    /// Whether this program knows the migration. A newer program applied an unknown migration.
+    pub is_known: bool,
+    /// `None` when the migration is not applied.
+    pub applied_at: Option<OffsetDateTime>,
 }
 
-/// Applies all migrations. If `app_url` contains the service's role and a password, sets that
-/// password for the role.
+/// The result of [`migrate`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Migrations {
+    /// All migrations that this program knows are applied, and no others.
+    UpToDate,
+    /// A newer program has migrated the schema: this is the number of its newest migration.
+    Newer(i64),
+}
+
+/// Opens one connection to the primary as the role that owns the schema.
 ///
 /// # Errors
-/// When Postgres is unavailable or a migration fails. A failed migration is rolled back.
+/// When the URL is invalid, or no server of the URL is an available primary. The error names the
+/// cause for each server.
+pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
+    let mut causes = Vec::new();
+    for server in parse(url)? {
+        let cause = match server.options.connect().await {
+            Ok(mut connection) => match is_standby(&mut connection).await {
+                Ok(false) => return Ok(connection),
+                Ok(true) => "the server is a standby".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        causes.push(format!("{}: {cause}", server.address));
+    }
+    Err(anyhow!("can't connect to Postgres as the schema's owner: {}", causes.join("; ")))
+}
+
+async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let standby = sqlx::query_scalar!(r#"select pg_is_in_recovery() as "standby!""#);
+    standby.fetch_one(connection).await
+}
+
+/// The migrations in the order of their numbers, with the time when each was applied.
+///
+/// # Errors
+/// When Postgres is unavailable.
+pub async fn migrations(owner_connection: &mut PgConnection) -> anyhow::Result<Vec<Migration>> {
+    let mut applied = applied_migrations(owner_connection).await?;
+    let mut all: Vec<Migration> = MIGRATIONS
+        .iter()
+        .map(|known| Migration {
+            number: known.version,
+            name: known.description.clone().into_owned(),
+            is_known: true,
+            applied_at: applied.remove(&known.version).map(|(_, applied_at)| applied_at),
+        })
+        .collect();
+    all.extend(applied.into_iter().map(|(number, (name, applied_at))| Migration {
+        number,
+        name,
+        is_known: false,
+        applied_at: Some(applied_at),
+    }));
+    all.sort_by_key(|migration| migration.number);
+    Ok(all)
+}
+
+/// Name and time of each applied migration, by number.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sqlx creates the table, so the macros, which know only the migrations, lack it"
+)]
+async fn applied_migrations(
+    owner_connection: &mut PgConnection,
+) -> anyhow::Result<HashMap<i64, (String, OffsetDateTime)>> {
+    const TABLE: &str = "select to_regclass('public._sqlx_migrations') is not null";
+    if !sqlx::query_scalar::<_, bool>(TABLE).fetch_one(&mut *owner_connection).await? {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(i64, String, OffsetDateTime)> = sqlx::query_as(
+        "select version, description, installed_on from _sqlx_migrations where success",
+    )
+    .fetch_all(owner_connection)
+    .await?;
+    Ok(rows.into_iter().map(|(number, name, time)| (number, (name, time))).collect())
+}
+
+/// Applies all migrations that are missing. If `app_url` contains the service's role and a
+/// password, sets that password for the role.
+///
+/// A schema of a newer program stays as it is.
+///
+/// # Errors
+/// When Postgres is unavailable or a migration fails. A failed migration is rolled back. Also when
+/// the schema has migrations of a newer program, and lacks one that this program knows.
 pub async fn migrate(
     owner_connection: &mut PgConnection,
     app_url: Option<&SecretString>,
+) -> anyhow::Result<Migrations> {
+    let all = migrations(owner_connection).await?;
+    let newest_unknown = all.iter().rev().find(|migration| !migration.is_known);
+    if let Some(newest) = newest_unknown {
+        if let Some(missing) = all.iter().find(|migration| migration.applied_at.is_none()) {
+            bail!(
+                "the schema has the migration {} of another program, and lacks {}: use the \
+                 program that applied it",
+                newest.number,
+                missing.number
+            );
+        }
+        return Ok(Migrations::Newer(newest.number));
+    }
+    MIGRATIONS.run(&mut *owner_connection).await.context("a migration failed")?;
+    if let Some(password) = app_url.and_then(app_password) {
+        set_app_password(owner_connection, &password).await?;
+    }
+    Ok(Migrations::UpToDate)
+}
+
+async fn set_app_password(
+    owner_connection: &mut PgConnection,
+    password: &SecretString,
 ) -> anyhow::Result<()> {
-    sqlx::migrate!().run(&mut *owner_connection).await.context("a migration failed")?;
-    let Some(password) = app_url.and_then(app_password) else { return Ok(()) };
     let mut tx = owner_connection.begin().await?;
     let statement = sqlx::query_scalar!(
         r#"select format('alter role tenantry_app password %L', $1::text) as "sql!""#,

@@ -3,9 +3,9 @@
 //! Rule: `current_tenant` (`migrations/0001_roles_and_context.sql`) decides which tenant a
 //! transaction works in. Row-level security compares the tenant of each row with that tenant.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::{
     instrumented_executor::{InstrumentedExecutor, observe},
@@ -36,6 +36,9 @@ pub struct Tx {
 
 impl Tx {
     /// Begins a transaction. Its statements time out at the deadline of the current call.
+    ///
+    /// The reply to `BEGIN` says whether the transaction is read-only, as on a standby. Then the
+    /// transaction fails, because its reads may be outdated.
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
         let timeout = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
         let timeout_ms = timeout.min(MAX_STATEMENT).as_millis();
@@ -43,13 +46,21 @@ impl Tx {
         // with both statements saves a round trip.
         let statement = format!(
             "begin; select set_config('tenantry.tenant', '{tenant}', true), \
-             set_config('statement_timeout', '{timeout_ms}ms', true)"
+             set_config('statement_timeout', '{timeout_ms}ms', true), \
+             current_setting('transaction_read_only') as read_only"
         );
         let begin = async {
             let mut connection = PooledConnection::acquire(pool, Some(permit)).await?;
             // From here on Postgres may be in a transaction, even if its response never arrives.
             connection.work = InProgress::Transaction;
-            connection.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
+            let begin = sqlx::raw_sql(AssertSqlSafe(statement));
+            let rows = connection.connection()?.fetch_all(begin).await?;
+            let read_only = rows.first().map(|row| row.try_get("read_only")).transpose()?;
+            if read_only == Some("on") {
+                connection.forbid_use();
+                let cause = "the server of this connection is read-only";
+                return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
+            }
             Ok(connection)
         };
         let connection = observe(pool.operations(), "BEGIN", begin).await?;

@@ -1,23 +1,138 @@
-//! Parsing of Postgres URLs.
+//! Parsing of Postgres URLs. A URL may name several servers, separated by commas:
+//! `postgres://user@db1:5432,db2:5432/tenantry`.
+
+use std::fmt::Write;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use url::Url;
+
+/// The parameter of libpq that selects the primary among several servers. The service always
+/// connects to the primary, so other values than these are refused.
+const SESSION_ATTRIBUTES: &str = "target_session_attrs";
+const PRIMARY_ATTRIBUTES: [&str; 2] = ["read-write", "primary"];
+
+/// A Postgres server that a URL names.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub options: PgConnectOptions,
+    /// Host and port, or the path of the Unix socket. Contains no secret.
+    pub address: String,
+}
 
 /// Checks that a URL is valid. The error says what the URL must look like.
 pub(crate) fn check_url(url: &SecretString) -> Result<(), &'static str> {
-    // The parser's own error may repeat a password.
-    let options = url.expose_secret().parse::<PgConnectOptions>();
-    options.map(drop).map_err(|_| "must be a URL like postgres://user@host/database")
+    servers(url.expose_secret()).map(drop)
 }
 
-/// The connection options of a URL.
+/// The servers of a URL, in the order of the URL.
 ///
 /// # Errors
 /// When the URL is invalid. The error does not contain the URL, because the URL may contain a
 /// password.
-pub(super) fn parse(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
-    check_url(url)
-        .map_err(|problem| anyhow::anyhow!("a Postgres URL can't be read: it {problem}"))?;
-    let options: PgConnectOptions = url.expose_secret().parse()?;
-    Ok(options.application_name("tenantry").disable_statement_logging())
+pub(super) fn parse(url: &SecretString) -> anyhow::Result<Vec<Server>> {
+    servers(url.expose_secret())
+        .map_err(|problem| anyhow::anyhow!("a Postgres URL can't be read: it {problem}"))
+}
+
+fn servers(url: &str) -> Result<Vec<Server>, &'static str> {
+    const FORM: &str = "must be a URL like postgres://user@host/database";
+    let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
+    if !["postgres", "postgresql"].contains(&scheme) {
+        return Err(FORM);
+    }
+    let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(authority_end);
+    let hosts_start = authority.rfind('@').map_or(0, |at| at + 1);
+    let (user, hosts) = authority.split_at(hosts_start);
+    hosts
+        .split(',')
+        .map(|host| {
+            // The parser's own error may repeat a password.
+            let url = Url::parse(&format!("{scheme}://{user}{host}{path}")).map_err(|_| FORM)?;
+            let url = without_session_attributes(url)?;
+            let options = PgConnectOptions::from_url(&url).map_err(|_| FORM)?;
+            let options = options.application_name("tenantry").disable_statement_logging();
+            Ok(Server { address: address(&options), options })
+        })
+        .collect()
+}
+
+/// The URL without the parameter [`SESSION_ATTRIBUTES`], which sqlx does not know.
+fn without_session_attributes(mut url: Url) -> Result<Url, &'static str> {
+    let (own, others): (Vec<_>, Vec<_>) =
+        url.query_pairs().into_owned().partition(|(name, _)| name == SESSION_ATTRIBUTES);
+    if own.is_empty() {
+        return Ok(url);
+    }
+    if own.iter().any(|(_, value)| !PRIMARY_ATTRIBUTES.contains(&value.as_str())) {
+        return Err("may have target_session_attrs only as read-write: the service always uses \
+                    the primary");
+    }
+    url.set_query(None);
+    if !others.is_empty() {
+        url.query_pairs_mut().extend_pairs(others);
+    }
+    Ok(url)
+}
+
+fn address(options: &PgConnectOptions) -> String {
+    let mut address = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    if options.get_socket().is_none() {
+        write!(address, ":{}", options.get_port()).ok();
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(url: &str) -> Result<Vec<String>, &'static str> {
+        Ok(servers(url)?.into_iter().map(|server| server.address).collect())
+    }
+
+    #[test]
+    fn a_url_names_one_or_several_servers() {
+        for (url, expected) in [
+            ("postgres://app@db/tenantry", vec!["db:5432"]),
+            ("postgresql://app:p%40w@db:6432", vec!["db:6432"]),
+            (
+                "postgres://app@db1,db2:6432,[::1]:7432/tenantry?target_session_attrs=read-write",
+                vec!["db1:5432", "db2:6432", "[::1]:7432"],
+            ),
+            ("postgres://app@localhost/tenantry?host=/run/postgresql", vec!["/run/postgresql"]),
+        ] {
+            assert_eq!(addresses(url), Ok(expected.into_iter().map(str::to_owned).collect()));
+        }
+    }
+
+    #[test]
+    fn servers_of_one_url_share_user_database_and_parameters() {
+        let url = "postgres://app@db1,db2/tenantry?sslmode=require&target_session_attrs=primary";
+        for server in servers(url).expect("the URL is valid") {
+            assert_eq!(server.options.get_username(), "app");
+            assert_eq!(server.options.get_database(), Some("tenantry"));
+            assert!(matches!(server.options.get_ssl_mode(), sqlx::postgres::PgSslMode::Require));
+        }
+    }
+
+    #[test]
+    fn other_schemes_and_wishes_for_a_standby_are_refused() {
+        for url in [
+            "",
+            "db",
+            "postgresx:/foo",
+            "postgresx://app@db/tenantry",
+            "mysql://app@db/tenantry",
+            "postgres://app@db:port/tenantry",
+            "postgres://app@db/tenantry?target_session_attrs=any",
+            "postgres://app@db/tenantry?target_session_attrs=standby",
+        ] {
+            assert!(addresses(url).is_err(), "{url}");
+        }
+    }
 }

@@ -39,7 +39,8 @@ use web::GrpcWeb;
 /// no new calls, and the calls in progress may finish within the grace period.
 ///
 /// # Errors
-/// When Postgres or the key service is unavailable, when the database role can bypass row-level
+/// When Postgres or the key service is unavailable, when Postgres is a standby or its schema does
+/// not suit this program, when the database role can bypass row-level
 /// security, when the configured master key cannot unwrap the data key for data that belongs to no
 /// tenant, or when the operating system cannot start the threads.
 pub async fn serve(
@@ -47,6 +48,7 @@ pub async fn serve(
     listeners: Listeners,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    app.stores.db.postgres().check().await?;
     app.stores.db.postgres().check_privileges().await?;
     app.stores.db.load_common_data_key().await?;
     let mut parts = app.start()?;

@@ -1,18 +1,11 @@
-//! Reports the readiness of this replica to probes. Without Postgres the replica is not ready.
+//! Reports the readiness of this replica to probes. The replica is not ready while it has no
+//! Postgres that is the primary, accepts writes, and has a schema that suits this program.
 
-use std::time::Duration;
-
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::services;
 use crate::db::Db;
-
-/// Interval between two checks of Postgres.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Timeout of a check. If Postgres does not respond in time, it is unavailable.
-const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The readiness that probes see, over gRPC and HTTP.
 pub(super) struct Readiness {
@@ -33,14 +26,11 @@ impl Readiness {
         self.ready.subscribe()
     }
 
-    /// Checks Postgres once per [`INTERVAL`] and reports the result, while the future is polled.
+    /// Checks Postgres again and again, and reports the result, while the future is polled.
     pub(super) async fn keep_reporting(&self, db: &Db) {
-        let mut ticks = time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            let is_up = time::timeout(TIMEOUT, db.postgres().is_up()).await;
-            self.report(is_up.unwrap_or(false)).await;
+            self.report(db.postgres().check().await.is_ok()).await;
+            db.postgres().wait_for_next_check().await;
         }
     }
 

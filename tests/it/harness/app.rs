@@ -28,8 +28,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
-use super::{Client, Cluster, Forge, leaks};
+use super::{Client, Cluster, Forge, leaks, within_seconds};
 
 /// A running server and its database. Dropping the value stops the server, unless tests share it.
 pub struct TestApp {
@@ -139,6 +142,24 @@ impl TestApp {
             suffix: None,
             owner_connection: OnceCell::new(),
         }
+    }
+
+    /// The error with which the start of a server with this `DATABASE_URL` fails.
+    pub async fn start_error(database: &str, url: String) -> String {
+        let mut values = Self::values(database);
+        values.set("DATABASE_URL", url);
+        let config = Config::check(&values).expect("the settings are valid");
+        let listeners = Listeners::bind(&config.server).await.expect("the listeners are bound");
+        let app = App::build(config).expect("the app builds");
+        let served = Box::pin(server::serve(app, listeners, std::future::pending()));
+        within_seconds(10, served).await.expect_err("the start should fail").to_string()
+    }
+
+    /// Whether the server reports that it is ready.
+    pub async fn is_serving(&self) -> bool {
+        let request = HealthCheckRequest { service: String::new() };
+        let reply = HealthClient::new(self.channel.clone()).check(request).await;
+        reply.expect("health").into_inner().status() == ServingStatus::Serving
     }
 
     /// The settings of a test server.

@@ -45,6 +45,7 @@
 //! | mails that were sent | [`MailServer`], [`mail_settings`] |
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`PrivateRedis`] |
+//! | a Postgres that is stopped or read-only, or a standby | [`PrivatePostgres`] |
 //! | every RPC from the descriptors | [`methods`] |
 //! | a rare race, in many rounds | [`rounds`] |
 
@@ -55,6 +56,7 @@ mod dynamic;
 mod forge;
 mod leaks;
 mod mail;
+mod private_postgres;
 mod proxy;
 mod redis;
 mod rounds;
@@ -72,6 +74,7 @@ pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
 pub use mail::{MailServer, mail_settings};
+pub use private_postgres::PrivatePostgres;
 pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};
 pub use rounds::rounds;

@@ -19,6 +19,8 @@ use super::{Cluster, statements::StatementParser, within_seconds};
 /// A TCP proxy to a store. It forwards all bytes until a test asks for a fault.
 pub struct Proxy {
     addr: SocketAddr,
+    /// The Unix socket of the store.
+    target: watch::Sender<PathBuf>,
     state: watch::Sender<State>,
     statements: Statements,
     _task: JoinSet<()>,
@@ -30,10 +32,11 @@ type Statements = Arc<Mutex<Vec<String>>>;
 /// Parts of the statements that a server sends without a call: the change feed, the audit backlog,
 /// the health check, the settings of each new connection, and the rollback of a transaction of a
 /// background worker that found no work.
-const BACKGROUND_STATEMENTS: [&str; 5] = [
+const BACKGROUND_STATEMENTS: [&str; 6] = [
     "read_changes",
     "audit_backlog",
-    r#"select true as "up!""#,
+    "schema_version()",
+    "transaction_read_only')::boolean",
     "client_connection_check_interval",
     "ROLLBACK",
 ];
@@ -90,20 +93,37 @@ impl Proxy {
         Self::start(Cluster::get().redis_socket(), false).await
     }
 
-    async fn start(target: PathBuf, is_postgres: bool) -> Self {
+    /// A proxy to the Postgres at this Unix socket.
+    pub async fn to_postgres(socket: PathBuf) -> Self {
+        Self::start(socket, true).await
+    }
+
+    /// Cuts all connections. Later connections lead to the store at this Unix socket.
+    pub fn switch_to(&self, socket: PathBuf) {
+        self.target.send_replace(socket);
+    }
+
+    /// The address of the proxy itself.
+    pub fn address(&self) -> SocketAddr {
+        self.addr
+    }
+
+    async fn start(socket: PathBuf, is_postgres: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let state = watch::Sender::new(State::default());
         let mut task = JoinSet::new();
         let (shared, statements) = (state.clone(), Statements::default());
         let log = is_postgres.then(|| statements.clone());
+        let target = watch::Sender::new(socket);
+        let targets = target.subscribe();
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(forward(client, target.clone(), shared.clone(), log.clone()));
+                connections.spawn(forward(client, targets.clone(), shared.clone(), log.clone()));
             }
         });
-        Self { addr, state, statements, _task: task }
+        Self { addr, target, state, statements, _task: task }
     }
 
     pub fn postgres_url(&self, database: &str) -> String {
@@ -204,14 +224,15 @@ impl State {
 /// Forwards one connection. The client of the proxy is the server under test.
 async fn forward(
     client: TcpStream,
-    target: PathBuf,
+    mut target: watch::Receiver<PathBuf>,
     state: watch::Sender<State>,
     log: Option<Statements>,
 ) {
     if state.borrow().request_flow == Flow::Cut {
         return;
     }
-    let Ok(store) = UnixStream::connect(&target).await else { return };
+    let socket = target.borrow_and_update().clone();
+    let Ok(store) = UnixStream::connect(&socket).await else { return };
     let Ok(port) = client.peer_addr().map(|peer| peer.port()) else { return };
     let ((mut from_client, mut to_client), (mut from_store, mut to_store)) =
         (client.into_split(), store.into_split());
@@ -253,6 +274,7 @@ async fn forward(
         () = requests => {}
         () = replies => {}
         _ = cut => {}
+        _ = target.changed() => {}
     }
 }
 

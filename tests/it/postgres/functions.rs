@@ -63,6 +63,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
         "remove_mail",
         "retry_mail",
         "rewrap_data_key",
+        "schema_version",
         "seal_events",
         "sign_in_tenants",
         "trim_changes",

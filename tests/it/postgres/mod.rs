@@ -9,6 +9,7 @@ mod overlap;
 mod plans;
 mod pooled;
 mod privileges;
+mod schema_version;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 

@@ -1,25 +1,8 @@
 //! The service does not start with a database role that bypasses row-level security.
 
 use sqlx::{AssertSqlSafe, raw_sql};
-use tenantry::{
-    app::App,
-    config::Config,
-    server::{self, Listeners},
-};
 
-use crate::harness::{Cluster, TestApp, within_seconds};
-
-/// Starts a server with this DATABASE_URL. Returns the error with which the start fails.
-async fn start_error(database: &str, url: String) -> String {
-    let mut values = TestApp::values(database);
-    values.set("DATABASE_URL", url);
-    let config = Config::check(&values).expect("settings");
-    let listeners = Listeners::bind(&config.server).await.expect("the listeners are bound");
-    let app = App::build(config).expect("the app builds");
-    let served =
-        within_seconds(10, Box::pin(server::serve(app, listeners, std::future::pending()))).await;
-    served.expect_err("the start should fail").to_string()
-}
+use crate::harness::{Cluster, TestApp};
 
 /// E02: the role may have this right itself, through another role, or as the owner of a table.
 #[tokio::test]
@@ -27,7 +10,7 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
     let cluster = Cluster::get();
     let database = cluster.new_database().await;
     let mut owner_connection = cluster.connect_owner(&database).await;
-    let error = start_error(&database, cluster.owner_url(&database)).await;
+    let error = TestApp::start_error(&database, cluster.owner_url(&database)).await;
     assert!(error.contains("can bypass row-level security"), "{error}");
 
     for create_role in [
@@ -45,7 +28,7 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
             .await
             .expect(create_role);
         let url = cluster.app_url(&database).replace("tenantry_app@", "it_power@");
-        let error = start_error(&database, url).await;
+        let error = TestApp::start_error(&database, url).await;
         assert!(error.contains("can bypass row-level security"), "{create_role}: {error}");
         let clean_up = "reassign owned by it_power to postgres; drop role it_power;
                         drop role if exists it_between";

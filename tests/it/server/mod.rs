@@ -7,6 +7,7 @@ mod postgres_faults;
 mod redis_faults;
 mod request_id;
 mod slow_message;
+mod standby;
 mod stop;
 mod unread_log;
 mod wrong_clock;

@@ -6,7 +6,6 @@ use tenantry::proto::v1::{
     WhoAmIRequest,
 };
 use tonic::{Code, Status};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use crate::harness::{
@@ -50,47 +49,41 @@ async fn call_each_kind(client: &Client) -> Vec<Result<(), Status>> {
     ]
 }
 
-async fn is_serving(app: &TestApp) -> bool {
-    let request = HealthCheckRequest { service: String::new() };
-    let reply = HealthClient::new(app.channel.clone()).check(request).await.expect("health");
-    reply.into_inner().status() == tonic_health::pb::health_check_response::ServingStatus::Serving
-}
-
 /// I01: without Postgres, calls return UNAVAILABLE with a retry delay.
 #[tokio::test]
 async fn calls_are_unavailable_until_postgres_is_back() {
     let (app, proxy, acme) = start_server_behind_proxy("30s").await;
-    wait_until(10, || is_serving(&app)).await;
+    wait_until(10, || app.is_serving()).await;
     proxy.cut();
     for reply in within_seconds(20, call_each_kind(&acme)).await {
         let status =
             assert_refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
         assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
     }
-    wait_until(10, || async { !is_serving(&app).await }).await;
+    wait_until(10, || async { !app.is_serving().await }).await;
     proxy.pass();
     wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
-    wait_until(10, || is_serving(&app)).await;
+    wait_until(10, || app.is_serving()).await;
 }
 
 /// I01: the server is not ready meanwhile, and recovers without a restart.
-/// I03: each call ends at its deadline.
+/// I03: a call ends at its deadline.
+/// N35: while the server is not ready, calls do not wait for their deadline.
 #[tokio::test]
 async fn calls_time_out_while_postgres_hangs() {
     let (app, proxy, acme) = start_server_behind_proxy("1s").await;
-    wait_until(10, || is_serving(&app)).await;
+    wait_until(10, || app.is_serving()).await;
     proxy.hold();
+    let reply = within_seconds(20, acme.users().list_users(ListUsersRequest::default())).await;
+    assert_refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    // The server has noticed: calls no longer wait.
+    wait_until(10, || async { !app.is_serving().await }).await;
     for reply in within_seconds(20, call_each_kind(&acme)).await {
-        assert_refused(
-            reply.map(tonic::Response::new),
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-        );
+        assert_refused(reply.map(tonic::Response::new), Code::Unavailable, "STORE_UNAVAILABLE");
     }
-    wait_until(10, || async { !is_serving(&app).await }).await;
     proxy.pass();
     wait_until(10, || async { call_each_kind(&acme).await.iter().all(Result::is_ok) }).await;
-    wait_until(10, || is_serving(&app)).await;
+    wait_until(10, || app.is_serving()).await;
 }
 
 /// I10: the server replaces connections that Postgres terminated.

@@ -1,0 +1,216 @@
+//! Finds the primary among the servers of the URL, and stops the use of a server that is
+//! unavailable or not the primary.
+//!
+//! All pools of the process share one [`Primary`]. While the last check found no primary, calls
+//! that need a connection fail at once, with the cause, instead of waiting for a connection.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
+
+use super::{
+    server_check::{self, Unfit},
+    url::Server,
+    validity::Validity,
+};
+
+/// Wait for a connection after which the server is checked. sqlx repeats a refused connection
+/// without reporting it, so a long wait can mean that the server is gone.
+const SUSPICIOUS_WAIT: Duration = Duration::from_millis(50);
+
+/// Pause between two checks: of a server that was fit at the last check, of one that was not, and
+/// of one that was suspected since the last check.
+const PAUSE_WHEN_FIT: Duration = Duration::from_secs(1);
+const PAUSE_WHEN_UNFIT: Duration = Duration::from_millis(250);
+const PAUSE_WHEN_SUSPECTED: Duration = Duration::from_millis(100);
+
+/// The primary that the pools of this process use.
+#[derive(Debug)]
+pub(super) struct Primary {
+    servers: Vec<Server>,
+    /// Index of the server that new connections are opened to.
+    current: AtomicUsize,
+    /// The cause why no server can be used; `None` when the last check found the primary, and
+    /// before the first check.
+    outage: watch::Sender<Option<Arc<str>>>,
+    /// The connection of the checks. It is not in a pool, so a check never waits for calls.
+    connection: tokio::sync::Mutex<Option<PgConnection>>,
+    /// Shared with the pools, which check it when they hand out a connection.
+    validity: Arc<Validity>,
+    suspected: Notify,
+    pools: Mutex<Vec<PgPool>>,
+    up: Gauge,
+}
+
+impl Primary {
+    pub(super) fn new(servers: Vec<Server>) -> Self {
+        Self {
+            servers,
+            current: AtomicUsize::new(0),
+            outage: watch::Sender::new(None),
+            connection: tokio::sync::Mutex::new(None),
+            validity: Arc::new(Validity::new()),
+            suspected: Notify::new(),
+            pools: Mutex::default(),
+            up: Gauge::default(),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let help = "1 when the last check found the primary of Postgres, with a schema that suits \
+                    this program; otherwise 0";
+        registry.register("tenantry_postgres_up", help, self.up.clone());
+    }
+
+    /// The server that new connections are opened to.
+    pub(super) fn server(&self) -> &Server {
+        &self.servers[self.current.load(Ordering::Acquire)]
+    }
+
+    /// Adds a pool. When another server becomes the primary, the pool opens its next connections to
+    /// that server.
+    pub(super) fn add_pool(&self, pool: PgPool) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    }
+
+    pub(super) fn validity(&self) -> &Arc<Validity> {
+        &self.validity
+    }
+
+    /// Forbids the use of all connections that are open now, and requests a check.
+    pub(super) fn invalidate_connections(&self) {
+        self.validity.invalidate();
+        self.suspect();
+    }
+
+    /// Requests a check, because the server may be gone.
+    pub(super) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Waits for `connection`, unless there is no primary.
+    ///
+    /// # Errors
+    /// An I/O error with the cause when there is no primary.
+    pub(super) async fn unless_unavailable<T>(
+        &self,
+        connection: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        let mut changes = self.outage.subscribe();
+        let suspect_later = async {
+            time::sleep(SUSPICIOUS_WAIT).await;
+            self.suspect();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            outage = changes.wait_for(Option::is_some) => {
+                let cause = outage.ok().and_then(|outage| outage.clone()).unwrap_or_default();
+                Err(io::Error::new(io::ErrorKind::NotConnected, cause.to_string()).into())
+            }
+            result = connection => result,
+            () = suspect_later => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// Checks the servers until the primary is found.
+    ///
+    /// # Errors
+    /// The cause for each server, when none is a primary that suits this program.
+    pub(super) async fn check(&self) -> Result<(), Arc<str>> {
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.as_mut() {
+            if server_check::check_again(open).await.is_ok() {
+                self.up.set(1);
+                return Ok(());
+            }
+            // The other connections to this server are broken too, or lead to a standby.
+            *connection = None;
+            self.validity.invalidate();
+        }
+        match self.find().await {
+            Ok((index, open)) => {
+                *connection = Some(open);
+                self.record_primary(index);
+                Ok(())
+            }
+            Err(cause) => {
+                self.record_outage(&cause);
+                Err(cause)
+            }
+        }
+    }
+
+    /// Waits until the next check is due.
+    pub(super) async fn wait_for_next_check(&self) {
+        if self.outage.borrow().is_some() {
+            return time::sleep(PAUSE_WHEN_UNFIT).await;
+        }
+        time::sleep(PAUSE_WHEN_SUSPECTED).await;
+        let rest = PAUSE_WHEN_FIT.saturating_sub(PAUSE_WHEN_SUSPECTED);
+        time::timeout(rest, self.suspected.notified()).await.ok();
+    }
+
+    /// Closes the connection of the checks.
+    pub(super) async fn close(&self) {
+        if let Some(open) = self.connection.lock().await.take() {
+            // If this fails, Postgres notices the end of the connection later.
+            open.close().await.ok();
+        }
+    }
+
+    /// Connects to all servers at once, and returns the first one that is the primary.
+    async fn find(&self) -> Result<(usize, PgConnection), Arc<str>> {
+        let connect = |(index, server)| async move { (index, server_check::connect(server).await) };
+        let mut results: FuturesUnordered<_> =
+            self.servers.iter().enumerate().map(connect).collect();
+        let mut causes: Vec<(usize, Unfit)> = Vec::new();
+        while let Some((index, result)) = results.next().await {
+            match result {
+                Ok(connection) => return Ok((index, connection)),
+                Err(cause) => causes.push((index, cause)),
+            }
+        }
+        causes.sort_by_key(|(index, _)| *index);
+        let describe =
+            |(index, cause): &(usize, Unfit)| format!("{}: {cause}", self.servers[*index].address);
+        Err(causes.iter().map(describe).collect::<Vec<_>>().join("; ").into())
+    }
+
+    fn record_primary(&self, index: usize) {
+        let server = &self.servers[index];
+        if self.current.swap(index, Ordering::AcqRel) != index {
+            tracing::info!(server = server.address, "another Postgres server is the primary");
+            let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            for pool in &*pools {
+                pool.set_connect_options(server.options.clone());
+            }
+            self.validity.invalidate();
+        }
+        if self.outage.send_replace(None).is_some() {
+            tracing::info!(server = server.address, "Postgres is available again");
+        }
+        self.up.set(1);
+    }
+
+    fn record_outage(&self, cause: &Arc<str>) {
+        self.up.set(0);
+        self.validity.invalidate();
+        if self.outage.send_replace(Some(cause.clone())).as_ref() != Some(cause) {
+            tracing::warn!(%cause, "Postgres can't be used");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The check whether a Postgres server is fit for use: it is the primary, it accepts writes, and
+//! its schema suits this program.
+//!
+//! Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
+//! schema.
+
+use std::{collections::HashSet, time::Duration};
+
+use sqlx::{ConnectOptions, PgConnection};
+use tokio::time;
+
+use super::{known_migrations::MIGRATIONS, url::Server};
+
+/// Timeout of one check, including the connection to the server.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The SQLSTATE of a schema that is older than the function `schema_version`.
+const UNDEFINED_FUNCTION: &str = "42883";
+
+/// The SQLSTATE for a role that may not call `schema_version`.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// The reason why a server must not be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("{0}")]
+    Unavailable(#[from] sqlx::Error),
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    TimedOut,
+    /// A standby may lack changes that were committed long ago.
+    #[error("the server is a standby")]
+    Standby,
+    #[error("the server is read-only (default_transaction_read_only)")]
+    ReadOnly,
+    /// Contains the numbers of the missing migrations.
+    #[error("the schema lacks the migrations {0:?}; run `tenantry migrate`")]
+    SchemaBehind(Vec<i64>),
+    /// Contains the number of the oldest migration that a program must know.
+    #[error(
+        "the schema is too new: it needs a program that knows the migration {0}; \
+         upgrade this program"
+    )]
+    SchemaAhead(i64),
+}
+
+/// Opens a connection to a server and checks the server.
+///
+/// # Errors
+/// When the server is unavailable or unfit.
+pub(super) async fn connect(server: &Server) -> Result<PgConnection, Unfit> {
+    let check = async {
+        let mut connection = server.options.connect().await?;
+        check(&mut connection).await?;
+        Ok(connection)
+    };
+    time::timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
+}
+
+/// Checks the server of an open connection again.
+///
+/// # Errors
+/// When the server is unavailable or unfit.
+pub(super) async fn check_again(connection: &mut PgConnection) -> Result<(), Unfit> {
+    time::timeout(TIMEOUT, check(connection)).await.unwrap_or(Err(Unfit::TimedOut))
+}
+
+async fn check(connection: &mut PgConnection) -> Result<(), Unfit> {
+    let server = sqlx::query!(
+        r#"
+        select pg_is_in_recovery() as "standby!",
+               current_setting('transaction_read_only')::boolean as "read_only!"
+        "#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if server.standby {
+        return Err(Unfit::Standby);
+    }
+    if server.read_only {
+        return Err(Unfit::ReadOnly);
+    }
+    check_schema(connection).await
+}
+
+async fn check_schema(connection: &mut PgConnection) -> Result<(), Unfit> {
+    let schema = sqlx::query!(
+        r#"
+        select applied as "applied!", oldest_known as "oldest_known!" from schema_version()
+        "#
+    )
+    .fetch_one(connection)
+    .await;
+    let schema = match schema {
+        Ok(schema) => schema,
+        Err(error) if has_code(&error, UNDEFINED_FUNCTION) => {
+            return Err(Unfit::SchemaBehind(numbers().collect()));
+        }
+        // The start of the server refuses such a role with a better message.
+        Err(error) if has_code(&error, INSUFFICIENT_PRIVILEGE) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let applied: HashSet<i64> = schema.applied.into_iter().collect();
+    let missing: Vec<i64> = numbers().filter(|number| !applied.contains(number)).collect();
+    if !missing.is_empty() {
+        return Err(Unfit::SchemaBehind(missing));
+    }
+    if numbers().max() < Some(schema.oldest_known) {
+        return Err(Unfit::SchemaAhead(schema.oldest_known));
+    }
+    Ok(())
+}
+
+/// The numbers of the migrations that this program knows.
+fn numbers() -> impl Iterator<Item = i64> {
+    MIGRATIONS.iter().map(|migration| migration.version)
+}
+
+fn has_code(error: &sqlx::Error, sqlstate: &str) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(sqlstate))
+}

@@ -1,0 +1,151 @@
+//! Postgres is a standby, read-only, or has another schema than the program needs: nothing is
+//! decided from outdated data, and the server recovers by itself.
+
+use tenantry::proto::v1::{
+    CheckRequest, Consistency, CreateUserRequest, RoleLevel, UnassignRoleRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Client, PrivatePostgres, Proxy, TestApp, assert_refused, wait_until};
+
+/// Asks about `invoice:read` of a user, with each kind of consistency.
+async fn check_with_each_consistency(
+    client: &Client,
+    user_id: &str,
+    token: &str,
+) -> Vec<Result<bool, tonic::Status>> {
+    let mut answers = Vec::new();
+    for (consistency, token) in [
+        (Consistency::MinimizeLatency, ""),
+        (Consistency::AtLeastAsFresh, token),
+        (Consistency::FullyConsistent, ""),
+    ] {
+        let request = CheckRequest {
+            user_id: user_id.into(),
+            permission: "invoice:read".into(),
+            consistency: consistency.into(),
+            consistency_token: token.into(),
+            ..CheckRequest::default()
+        };
+        let reply = client.permissions().check(request).await;
+        answers.push(reply.map(|reply| reply.into_inner().allowed));
+    }
+    answers
+}
+
+/// A server whose connections to Postgres pass through these proxies.
+async fn start_server(name: &str, proxies: &[&Proxy]) -> TestApp {
+    let hosts: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    let url = format!(
+        "postgres://tenantry_app@{}/tenantry?target_session_attrs=read-write",
+        hosts.join(",")
+    );
+    TestApp::on_database(name, |values| values.set("DATABASE_URL", url)).await
+}
+
+/// N28: while the connections lead to a standby, which lacks a revocation, nothing is allowed, and
+/// the server is not ready. A server does not start on a standby. After a failover, the server uses
+/// the new primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_decides_nothing() {
+    let mut primary = PrivatePostgres::start("standby").await;
+    let proxy = Proxy::to_postgres(primary.socket()).await;
+    let (acme, user, role) = {
+        let app = start_server("standby", &[&proxy]).await;
+        let acme = app.create_tenant("acme").await;
+        let user = acme.create_user("ada@acme.test").await;
+        let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
+        acme.assign(&user, &role).await;
+        app.stop().await;
+        (acme, user, role)
+    };
+    let standby = primary.start_standby().await;
+    let other_proxy = Proxy::to_postgres(standby.socket()).await;
+    let error = TestApp::start_error("standby", standby.app_url()).await;
+    assert!(error.contains("the server is a standby"), "{error}");
+
+    // The URL names the standby first: the server finds the primary.
+    let app = start_server("standby", &[&other_proxy, &proxy]).await;
+    wait_until(10, || app.is_serving()).await;
+    let acme = acme.on(&app.channel);
+    assert!(acme.user_may(&user, "invoice:read").await);
+    let request = UnassignRoleRequest {
+        user_id: user.clone(),
+        role_id: role.clone(),
+        ..UnassignRoleRequest::default()
+    };
+    let reply = acme.roles().unassign_role(request).await.expect("unassigned");
+    let token = reply.into_inner().consistency_token;
+    assert!(!acme.user_may(&user, "invoice:read").await);
+
+    // The address of the primary now leads to the standby.
+    proxy.switch_to(standby.socket());
+    wait_until(10, || async {
+        let answers = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(!answers.iter().any(|answer| matches!(answer, Ok(true))), "{answers:?}");
+        !app.is_serving().await
+    })
+    .await;
+    wait_until(10, || async {
+        let answers = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(!answers.iter().any(|answer| matches!(answer, Ok(true))), "{answers:?}");
+        answers.iter().all(Result::is_err)
+    })
+    .await;
+
+    // The primary is back at the other address.
+    other_proxy.switch_to(primary.socket());
+    wait_until(10, || app.is_serving()).await;
+    wait_until(10, || async {
+        let answers = check_with_each_consistency(&acme, &user, &token).await;
+        answers.iter().all(|answer| matches!(answer, Ok(false)))
+    })
+    .await;
+
+    // The primary is lost, and the standby, which lacks the revocation, becomes the primary. With
+    // the token of the revocation, the server never decides without the revocation.
+    other_proxy.cut();
+    standby.promote().await;
+    wait_until(10, || app.is_serving()).await;
+    wait_until(10, || async {
+        let answers = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(!matches!(answers[1], Ok(true)), "{answers:?}");
+        answers[0].is_ok() && answers[1].is_err() && answers[2].is_ok()
+    })
+    .await;
+}
+
+/// N29: while Postgres is read-only, writes are unavailable and the server is not ready. Both end
+/// together with the read-only state.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_read_only_phase_writes_succeed_again() {
+    let postgres = PrivatePostgres::start("read-only").await;
+    let proxy = Proxy::to_postgres(postgres.socket()).await;
+    let app = start_server("read-only", &[&proxy]).await;
+    let acme = app.create_tenant("acme").await;
+    for user in ["bob@acme.test", "carol@acme.test"] {
+        postgres.set_read_only(true).await;
+        wait_until(10, || async { !app.is_serving().await }).await;
+        let request = CreateUserRequest { email: user.into(), ..CreateUserRequest::default() };
+        let reply = acme.users().create_user(request).await;
+        assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
+        assert_eq!(app.metric("tenantry_postgres_up").await, Some(0.0));
+        postgres.set_read_only(false).await;
+        wait_until(10, || app.is_serving()).await;
+        acme.create_user(user).await;
+        assert_eq!(app.metric("tenantry_postgres_up").await, Some(1.0));
+    }
+}
+
+/// N35: the start fails with the address and the cause.
+#[tokio::test]
+async fn the_error_of_a_failed_start_has_the_address_and_the_cause() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let error =
+        TestApp::start_error("nowhere", format!("postgres://tenantry_app@{address}/tenantry"))
+            .await;
+    assert!(error.contains(&address.to_string()), "{error}");
+    assert!(error.to_lowercase().contains("refused"), "{error}");
+}
