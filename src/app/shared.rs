@@ -19,6 +19,7 @@ use crate::{
     sessions::{Authenticator, SessionCache, VerifiedTokens},
     sign_in::FailureTiming,
     telemetry::ResourceGauges,
+    tenants::purge,
     tokens::Keyring,
 };
 
@@ -43,7 +44,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Creates the parts, and starts the background workers: for the change feed, the audit trail,
-    /// expired idempotency records, and mails.
+    /// expired idempotency records, deleted tenants, and mails.
     ///
     /// # Errors
     /// Fails when the folder for mails can't be created.
@@ -76,6 +77,7 @@ impl Shared {
         );
         db.follow(feed.clone());
         idempotency::spawn_trimming(db, registry);
+        purge::spawn(db, redis, registry);
         let refusals = Refusals::new(db.clone());
         let stream_length = config.audit_stream_length;
         let chain_signal =

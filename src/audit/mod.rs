@@ -35,6 +35,7 @@ pub use kind::EventKind;
 pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
+pub use stream::stream_key;
 pub use worker::{ChainReceiver, ChainSignal, start_workers};
 
 use crate::{

@@ -158,7 +158,7 @@ impl Outbox {
         if self.stream_length == 0 {
             return Ok(());
         }
-        let key = format!("audit:{{{}}}", event.tenant_id);
+        let key = stream_key(event.tenant_id);
         let max_length = ("MAXLEN", "~", i64::from(self.stream_length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
         let command = self.redis.client().xadd(&key, false, max_length, &id, event.fields());
@@ -198,6 +198,13 @@ impl Outbox {
             Err(error) => Err(SendError::Failed(error)),
         }
     }
+}
+
+/// The key of a tenant's stream in Redis. The braces are a hash tag: Redis Cluster stores all keys
+/// of a tenant in one slot.
+#[must_use]
+pub fn stream_key(tenant: Uuid) -> String {
+    format!("audit:{{{tenant}}}")
 }
 
 /// The id after this id. After the highest id comes the lowest id.

@@ -51,6 +51,13 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
     },
     write_policy("mail_outbox", "mail_outbox_of_lookup"),
     read_policy("tenants", "tenants_of_lookup"),
+    CrossTenantPolicy {
+        table: "tenants",
+        policy: "tenants_of_purge",
+        command: "d",
+        using: "(deleted_at IS NOT NULL)",
+        with_check: None,
+    },
     read_policy("users", "users_of_lookup"),
 ];
 
@@ -66,7 +73,9 @@ with tables as (
 ), policies as (
     select p.polrelid, c.relname, p.polname,
         p.polcmd = '*' and p.polpermissive and p.polroles = '{0}'
-            and pg_get_expr(p.polqual, p.polrelid) = own.rows
+            -- The row of a deleted tenant is hidden from the tenant too.
+            and pg_get_expr(p.polqual, p.polrelid) = case when c.relname = 'tenants'
+                then '(' || own.rows || ' AND (deleted_at IS NULL))' else own.rows end
             and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
         exists (
             select from across a
@@ -132,8 +141,9 @@ pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
         .expect("the catalog")
 }
 
-/// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`].
-const CROSS_TENANT_QUERIES: [&str; 9] = [
+/// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`], in this
+/// order: the last queries delete the second tenant.
+const CROSS_TENANT_QUERIES: [&str; 12] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -145,6 +155,10 @@ const CROSS_TENANT_QUERIES: [&str; 9] = [
     "select waiting from mail_backlog()",
     "select trim_requests('0 s', 10)",
     "select trim_changes('0 s', 10)",
+    "select count(*) from (select set_config('tenantry.tenant', '00000000-0000-0000-0000-00000000000a', true))
+         as here (tenant), lateral mark_tenant_deleted(tenant::uuid) done where done",
+    "select count(*) from tenants_to_purge(10)",
+    "select count(*) from remove_deleted_tenant('00000000-0000-0000-0000-00000000000a', false) done where done",
 ];
 
 /// Whether a query of [`CROSS_TENANT_QUERIES`] returns 1. A trim returns 1 only once, because the
@@ -154,7 +168,7 @@ async fn returns_one(query: &'static str, app: &PgPool) -> bool {
     count.ok() == Some(Some(1))
 }
 
-/// Inserts a tenant with one row for each query of [`CROSS_TENANT_QUERIES`].
+/// Inserts a tenant with one row for each query of [`CROSS_TENANT_QUERIES`], and a second tenant.
 async fn insert_acme(owner_connection: &mut PgConnection) {
     for statement in [
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
@@ -174,6 +188,8 @@ async fn insert_acme(owner_connection: &mut PgConnection) {
          select tenant_id, gen_random_uuid(), 'user_created', '' from tenants",
         "select seal_events(array_agg(tenant_id), array_agg(event_id), array[1],
              array[sha256('')]) from audit_events where kind = 'tenant_created'",
+        "insert into tenants (tenant_id, name, slug, state)
+         values ('00000000-0000-0000-0000-00000000000a', 'Gone', 'gone', 'suspended')",
     ] {
         sqlx::query(statement).execute(&mut *owner_connection).await.expect("a row");
     }
