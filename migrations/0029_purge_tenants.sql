@@ -3,10 +3,12 @@
 -- The purge deletes in the deleted tenant, as tenantry_app.
 grant delete on idempotency_records to tenantry_app;
 
--- As in 0002_change_feed.sql, without changes of tenants that are purged.
+-- As in 0002_change_feed.sql, without the deletions of the purge and of the trim of role
+-- assignments (0030_trim_rows.sql).
 --
 -- Decides: together with the triggers named `..._change`, which changes reach the caches of
---     all replicas. The deletion of a tenant is one change: its rows are no further changes.
+--     all replicas. The deletion of a tenant is one change: its rows are no further changes. The
+--     deletion of an assignment that expired a day ago changes no decision.
 -- Called by: the triggers tenants_change, users_change, service_accounts_change,
 --     api_keys_change, roles_change, role_assignments_change and sessions_change.
 -- In SQL because: with a trigger, no statement can change a row without a row in the feed. The
@@ -22,6 +24,11 @@ begin
     if tg_op = 'DELETE' and current_setting('tenantry.purge', true) = tenant::text
         and not exists (
             select from tenants t where t.tenant_id = tenant and t.deleted_at is null)
+    then
+        return null;
+    end if;
+    if tg_op = 'DELETE' and tg_table_name = 'role_assignments'
+        and (changed ->> 'expires_at')::timestamptz <= now() - interval '1 day'
     then
         return null;
     end if;

@@ -70,6 +70,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
         "tenants_to_purge",
         "trim_changes",
         "trim_requests",
+        "trim_rows",
     ];
     assert_eq!(names, expected);
     for Function { name, owner, is_public, .. } in &cross_tenant_functions {
