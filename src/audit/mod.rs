@@ -12,6 +12,7 @@
 mod blocked;
 pub mod chain;
 mod event;
+pub mod export;
 mod kind;
 mod list;
 mod origin;
