@@ -31,6 +31,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of rows that one transaction deletes from one table.
 const BATCH: i64 = 1000;
 
+/// Maximum number of batches of one tenant between two searches. So a large tenant does not delay
+/// the others, and the metrics are current.
+const BATCHES_PER_TENANT: usize = 20;
+
 /// Maximum number of deleted tenants that one search finds.
 const MAX_TENANTS: i64 = 1000;
 
@@ -97,10 +101,10 @@ impl Purger {
         result
     }
 
-    /// Deletes the rows of a tenant, unless another replica is purging. After each batch, pauses as
-    /// long as the batch took, so that calls get at least half of the time of Postgres.
+    /// Deletes some batches of a tenant's rows, unless another replica is purging. After each batch,
+    /// pauses as long as the batch took, so that calls get at least half of the time of Postgres.
     async fn purge(&self, tenant: &DeletedTenant) -> Result<()> {
-        loop {
+        for _ in 0..BATCHES_PER_TENANT {
             let started_at = Instant::now();
             let mut tx = self.db.begin_without_cipher(tenant.id).await?;
             let Some(deleted) = store::delete_rows(&mut tx, BATCH).await? else { return Ok(()) };
@@ -111,6 +115,7 @@ impl Purger {
             self.metrics.deleted_rows.inc_by(u64::try_from(deleted).unwrap_or_default());
             time::sleep(started_at.elapsed()).await;
         }
+        Ok(())
     }
 
     /// Deletes the tenant's keys in Redis and its last row, if nothing will write to the keys any

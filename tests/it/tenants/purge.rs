@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::proto::v1::{
-    CheckRequest, DeleteTenantRequest, WatchEventsRequest, WatchPermissionsRequest, WhoAmIRequest,
+    CheckRequest, DeleteTenantRequest, GetTenantRequest, ListTenantsRequest, WatchEventsRequest,
+    WatchPermissionsRequest, WhoAmIRequest,
 };
 use tonic::{Code, Streaming};
 
@@ -137,6 +138,15 @@ async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
     }
     assert_eq!(app.row_counts().await, expected_rows);
 
+    let request = GetTenantRequest { tenant: acme.tenant_id.clone() };
+    let result = platform_admin.tenants().get_tenant(request).await;
+    assert_refused(result, Code::NotFound, "NOT_FOUND");
+    let request = ListTenantsRequest {
+        filter: "state = TENANT_STATE_SUSPENDED".into(),
+        ..Default::default()
+    };
+    let list = platform_admin.tenants().list_tenants(request).await.expect("a list").into_inner();
+    assert_eq!(list.tenants, []);
     let sign_in = app.anonymous().try_login("acme", &acme.email, PASSWORD).await;
     assert_eq!(sign_in.err().map(|status| status.code()), Some(Code::Unauthenticated));
     let result = acme.auth().who_am_i(WhoAmIRequest {}).await;
