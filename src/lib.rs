@@ -56,6 +56,7 @@ mod sign_in;
 mod telemetry;
 mod tenants;
 pub mod tokens;
+mod trim;
 mod users;
 
 pub use audit::EventKind;

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::{keys::ServerKeys, stores::Stores};
 use crate::{
-    api::{idempotency, paging::Pages},
+    api::paging::Pages,
     audit::{self, ChainSignal, Refusals},
     config::Config,
     db::Db,
@@ -19,7 +19,9 @@ use crate::{
     sessions::{Authenticator, SessionCache, VerifiedTokens},
     sign_in::FailureTiming,
     telemetry::ResourceGauges,
+    tenants::purge,
     tokens::Keyring,
+    trim,
 };
 
 /// The shared parts.
@@ -43,7 +45,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Creates the parts, and starts the background workers: for the change feed, the audit trail,
-    /// expired idempotency records, and mails.
+    /// ended rows, deleted tenants, and mails.
     ///
     /// # Errors
     /// Fails when the folder for mails can't be created.
@@ -75,7 +77,8 @@ impl Shared {
             registry,
         );
         db.follow(feed.clone());
-        idempotency::spawn_trimming(db, registry);
+        trim::start(db, &config.retention, registry);
+        purge::spawn(db, redis, registry);
         let refusals = Refusals::new(db.clone());
         let stream_length = config.audit_stream_length;
         let chain_signal =

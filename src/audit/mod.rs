@@ -12,6 +12,7 @@
 mod blocked;
 pub mod chain;
 mod event;
+pub mod export;
 mod kind;
 mod list;
 mod origin;
@@ -35,6 +36,7 @@ pub use kind::EventKind;
 pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
 pub use service::Events;
+pub use stream::stream_key;
 pub use worker::{ChainReceiver, ChainSignal, start_workers};
 
 use crate::{

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use fred::{
     error::{Error, ErrorKind},
-    interfaces::StreamsInterface,
+    interfaces::{KeysInterface, StreamsInterface},
     types::scripts::Script,
 };
 use uuid::Uuid;
@@ -36,6 +36,10 @@ use crate::{
 /// Maximum number of events that one transaction takes from the outbox. Each stream keeps at
 /// least this number of entries, so it still contains the events of a batch that is sent again.
 const BATCH: u16 = 200;
+
+/// Lifetime of a stream after its last event, in seconds: 30 days. A stream whose tenant has no
+/// events expires.
+const STREAM_LIFETIME: i64 = 30 * 24 * 60 * 60;
 
 /// The result of one pass through the outbox.
 #[derive(Default, Clone, Copy, Debug)]
@@ -97,6 +101,7 @@ impl Outbox {
             return Ok(progress);
         }
         let tenants: Vec<_> = sent.iter().map(|event| event.tenant_id).collect();
+        self.renew_expiry(&tenants).await;
         let positions: Vec<_> = sent.iter().map(|event| event.position).collect();
         store::mark_published(&mut tx, &tenants, &positions).await?;
         tx.commit().await?;
@@ -154,11 +159,27 @@ impl Outbox {
         (sent, progress)
     }
 
+    /// Sets the expiry of the streams to which events were sent. If Redis fails, the next event of
+    /// the tenant sets it.
+    async fn renew_expiry(&self, tenants: &[Uuid]) {
+        if self.stream_length == 0 {
+            return;
+        }
+        for tenant in tenants.iter().collect::<HashSet<_>>() {
+            let command = self.redis.client().expire(stream_key(*tenant), STREAM_LIFETIME, None);
+            let result: Result<(), _> = self.redis.run("EXPIRE", command).await;
+            if let Err(error) = result {
+                tracing::debug!(%error, %tenant, "the expiry of an audit stream was not set");
+                return;
+            }
+        }
+    }
+
     async fn send(&self, event: &OutboxEvent) -> Result<(), SendError> {
         if self.stream_length == 0 {
             return Ok(());
         }
-        let key = format!("audit:{{{}}}", event.tenant_id);
+        let key = stream_key(event.tenant_id);
         let max_length = ("MAXLEN", "~", i64::from(self.stream_length.max(BATCH.into())), None);
         let id = format!("{}-0", event.position);
         let command = self.redis.client().xadd(&key, false, max_length, &id, event.fields());
@@ -198,6 +219,13 @@ impl Outbox {
             Err(error) => Err(SendError::Failed(error)),
         }
     }
+}
+
+/// The key of a tenant's stream in Redis. The braces are a hash tag: Redis Cluster stores all keys
+/// of a tenant in one slot.
+#[must_use]
+pub fn stream_key(tenant: Uuid) -> String {
+    format!("audit:{{{tenant}}}")
 }
 
 /// The id after this id. After the highest id comes the lowest id.

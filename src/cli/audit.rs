@@ -1,13 +1,21 @@
 //! The command `tenantry audit`.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{connect::url, progress, provision};
 use crate::{
-    audit::verify::{self, Head, VerifiedTrail},
+    audit::{
+        export,
+        verify::{self, Head, VerifiedTrail},
+    },
     config::Values,
     db::Db,
     ids::TenantId,
@@ -34,30 +42,53 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("File with the output of an earlier run: the trails must contain its hashes"),
         );
+    let export = Command::new("export")
+        .about(
+            "Export the audit trail. Prints a line of JSON for each event that has a place in the \
+             chain, in the order of the chain",
+        )
+        .arg(
+            Arg::new("tenant")
+                .long("tenant")
+                .value_name("TENANT")
+                .help("Export only this tenant's trail, by id or slug"),
+        )
+        .arg(
+            Arg::new("after")
+                .long("after")
+                .value_name("POSITION")
+                .value_parser(value_parser!(i64).range(0..))
+                .default_value("0")
+                .help(
+                    "Start after this position: the position of the last event of an earlier run",
+                ),
+        );
     Command::new("audit")
-        .about("Verify the audit trail")
+        .about("Verify or export the audit trail")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Values::arguments(verify))
+        .subcommand(Values::arguments(export))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let (_, matches) = matches.subcommand().context("no command")?;
+    let (name, matches) = matches.subcommand().context("no command")?;
     let values = Values::gather(matches)?;
     let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
     db.postgres().check().await?;
+    if name == "export" { export(&db, matches).await } else { verify(&db, matches).await }
+}
+
+async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),
     };
-    let tenants = match matches.get_one::<String>("tenant") {
-        Some(id_or_slug) => vec![find_tenant(&db, id_or_slug).await?],
-        None => all_tenants(&db, &kept_heads).await?,
-    };
+    let tenants = tenants(db, matches, &kept_heads).await?;
     let mut faulty_trails = 0;
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
-        let trail = verify::verify(&db, *tenant, kept_heads.get(&tenant.0)).await?;
+        let trail = verify::verify(db, *tenant, kept_heads.get(&tenant.0)).await?;
         let line = serde_json::to_string(&trail)?;
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
@@ -66,6 +97,42 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     bar.finish_and_clear();
     ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
+}
+
+/// Writes the events batch by batch, so the memory does not depend on the length of a trail.
+async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
+    let after = *matches.get_one::<i64>("after").context("--after has a default")?;
+    ensure!(
+        after == 0 || matches.contains_id("tenant"),
+        "--after needs --tenant: each tenant has its own positions"
+    );
+    for tenant in tenants(db, matches, &HashMap::new()).await? {
+        let mut position = after;
+        loop {
+            let events = export::read_after(db, tenant, position).await?;
+            let Some(last) = events.last() else { break };
+            position = last.position;
+            let mut lines = Vec::new();
+            for event in &events {
+                serde_json::to_writer(&mut lines, event)?;
+                lines.push(b'\n');
+            }
+            io::stdout().write_all(&lines).context("can't write to standard output")?;
+        }
+    }
+    Ok(())
+}
+
+/// The tenant of the command, or all tenants.
+async fn tenants(
+    db: &Db,
+    matches: &ArgMatches,
+    kept_heads: &HashMap<uuid::Uuid, Head>,
+) -> anyhow::Result<Vec<TenantId>> {
+    match matches.get_one::<String>("tenant") {
+        Some(id_or_slug) => Ok(vec![find_tenant(db, id_or_slug).await?]),
+        None => all_tenants(db, kept_heads).await,
+    }
 }
 
 /// Finds a tenant by id or slug. A deleted tenant can be found by its id.

@@ -3,6 +3,7 @@
 
 mod mail;
 mod privacy;
+mod retention;
 mod server;
 mod settings;
 mod sign_in;
@@ -22,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use mail::{Mail, MailDestination, TOKEN_PLACEHOLDER};
 pub use privacy::master_keys;
+pub use retention::Retention;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
 pub use sign_in::TenantlessSignIn;
@@ -73,6 +75,8 @@ pub struct Config {
     /// Approximate number of entries in each tenant's Redis stream of audit events; 0 turns the
     /// streams off.
     pub audit_stream_length: u32,
+    /// Time for which ended rows are kept.
+    pub retention: Retention,
 }
 
 /// Limits of the in-memory caches.
@@ -149,6 +153,7 @@ impl Config {
                 tokens: to_usize(reader.number("MEMORY_TOKENS", 1, 100_000_000)),
             },
             audit_stream_length: reader.number("AUDIT_STREAM_LENGTH", 0, 1_000_000),
+            retention: Retention::read(&mut reader),
         };
         // The settings of logging are checked here, so that their errors are in the same list.
         reader.choice("LOG_FORMAT", "json", "human");

@@ -222,6 +222,21 @@ pub const SETTINGS: &[Setting] = &[
         Some("1000"),
         "Approximate number of events in each tenant's Redis stream, at least 200; 0: no streams",
     ),
+    setting(
+        "SESSION_RETENTION",
+        Some("30d"),
+        "How long a session is kept after it expired or was revoked; at least 1d",
+    ),
+    setting(
+        "ASSIGNMENT_RETENTION",
+        Some("30d"),
+        "How long a role assignment is kept after it expired; at least 1d",
+    ),
+    setting(
+        "API_KEY_RETENTION",
+        Some("30d"),
+        "How long an API key is kept after it expired or was revoked; at least 1d",
+    ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Minimum password length, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),

@@ -1,6 +1,6 @@
 //! The changes in the feed, and the trait for listeners.
 //!
-//! - Rule: `record_change` (`migrations/0002_change_feed.sql`) and its triggers decide which
+//! - Rule: `record_change` (`migrations/0029_purge_tenants.sql`) and its triggers decide which
 //!   changes are written to the feed.
 //! - Rule: `changes_floor` (`migrations/0002_change_feed.sql`) decides which changes may be
 //!   deleted.

@@ -65,7 +65,7 @@ impl Feed {
         let channel = wake::channel(&postgres);
         let subscribed = metrics.subscribed.clone();
         wake::listen(subscriber, channel.clone(), postgres.clone(), wake_up, subscribed);
-        tokio::spawn(trim::trim_until_closed(postgres.clone()));
+        tokio::spawn(trim::trim_until_closed(postgres.clone(), metrics.trimmed.clone()));
         tokio::spawn(Follower::new(postgres, listeners, metrics).run(state.clone()));
         Self { state, redis, channel }
     }

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     changes: Counter,
     gap: Counter,
     lapses: Counter,
+    pub(super) trimmed: Counter,
     pub(super) subscribed: Gauge,
 }
 
@@ -51,6 +52,8 @@ impl Metrics {
         registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
         let lapses = "Times that the in-memory caches could not answer because the feed was late";
         registry.register("tenantry_feed_lapses", lapses, metrics.lapses.clone());
+        let trimmed = "Old changes that this replica deleted from the change feed";
+        registry.register("tenantry_feed_changes_trimmed", trimmed, metrics.trimmed.clone());
         let subscribed = "Whether this replica receives wake-ups through Redis: 1 or 0";
         registry.register("tenantry_feed_subscribed", subscribed, metrics.subscribed.clone());
         registry.register_collector(Box::new(lag));

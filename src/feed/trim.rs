@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::types::PgInterval;
 use tokio::time;
 
@@ -21,27 +22,33 @@ const RETENTION: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 
 const BATCH: i64 = 10_000;
 
 /// Trims the feed until the pool is closed.
-pub(super) async fn trim_until_closed(postgres: Postgres) {
+pub(super) async fn trim_until_closed(postgres: Postgres, trimmed: Counter) {
+    let mut has_failed = false;
     while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
-        match trim(&postgres).await {
-            Ok(0) => {}
-            Ok(deleted) => tracing::debug!(deleted, "the change feed was trimmed"),
-            Err(error) => tracing::warn!(%error, "the change feed can't be trimmed"),
+        match trim(&postgres, &trimmed).await {
+            Ok(()) if has_failed => {
+                tracing::info!("the trim of the change feed works again");
+                has_failed = false;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the change feed can't be trimmed");
+                has_failed = true;
+            }
         }
     }
 }
 
-/// Deletes old changes in batches; returns the number of deleted changes.
-async fn trim(postgres: &Postgres) -> Result<i64> {
-    let mut deleted = 0;
+/// Deletes old changes in batches, and counts them.
+async fn trim(postgres: &Postgres, trimmed: &Counter) -> Result<()> {
     loop {
         let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
         // The result is NULL while another replica is trimming.
         let batch = batch.fetch_one(postgres.executor()).await?.unwrap_or_default();
-        deleted += batch;
+        trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
         if batch < BATCH {
-            return Ok(deleted);
+            return Ok(());
         }
     }
 }

@@ -8,8 +8,8 @@
 //!   no other run replaced it since it was read.
 //! - Rule: `count_data_keys` (`migrations/0024_rewrap_data_keys.sql`) counts the data keys that
 //!   each master key wraps.
-//! - Rule: `destroy_data_key` (`migrations/0004_data_keys.sql`) deletes the data key with its
-//!   tenant (trigger).
+//! - Rule: `destroy_data_key` (`migrations/0004_data_keys.sql`) deletes the data key with the row
+//!   of its tenant (trigger). `mark_tenant_deleted` deletes it earlier.
 
 use uuid::Uuid;
 

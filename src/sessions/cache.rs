@@ -191,9 +191,10 @@ fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
+/// The key of a tenant's epoch in Redis.
 // The braces are a hash tag: Redis Cluster stores all keys of a tenant in one slot, as a script
 // requires.
-fn epoch_key(tenant: TenantId) -> String {
+pub fn epoch_key(tenant: TenantId) -> String {
     format!("session-epoch:{{{tenant}}}")
 }
 

@@ -14,7 +14,7 @@ mod verified;
 use crate::{api::paging::Pages, db::Db};
 
 pub use authenticator::{Authenticated, Authenticator};
-pub use cache::{Lookup, SessionCache};
+pub use cache::{Lookup, SessionCache, epoch_key};
 pub use ended_sessions::EndedSessions;
 pub use entry::EntryKeys;
 pub use verified::{VerifiedToken, VerifiedTokens};

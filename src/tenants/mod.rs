@@ -1,6 +1,6 @@
 //! Tenants: organisations. The data of a tenant is isolated from all other tenants.
 //!
-//! - Rule: `find_tenant` (`migrations/0014_find_tenants.sql`) finds a tenant only by its complete
+//! - Rule: `find_tenant` (`migrations/0028_delete_tenants.sql`) finds a tenant only by its complete
 //!   id or slug.
 //! - Rule: `sign_in_tenants` (`migrations/0014_find_tenants.sql`) decides which tenants are
 //!   candidates for a sign-in that names no tenant.
@@ -9,6 +9,7 @@ pub mod audited;
 pub mod create;
 mod lifecycle;
 mod passwords;
+pub mod purge;
 mod read;
 mod rpc;
 pub mod settings;

@@ -1,7 +1,11 @@
 //! SQL for tenants.
 //!
-//! Rule: `list_tenants` (`migrations/0014_find_tenants.sql`) shows other tenants only to the
-//! platform tenant.
+//! - Rule: `list_tenants` (`migrations/0028_delete_tenants.sql`) shows other tenants only to the
+//!   platform tenant, and no deleted tenants.
+//! - Rule: `mark_tenant_deleted` (`migrations/0028_delete_tenants.sql`) decides what a deletion ends
+//!   at once.
+//! - Rule: `refuse_deleted_tenant` (`migrations/0028_delete_tenants.sql`) refuses new rows of a
+//!   deleted tenant (triggers).
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -159,14 +163,31 @@ pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantR
     update(tx, &row).await
 }
 
-/// Deletes a tenant, whose row the transaction has locked with [`lock`], and all its data.
+/// Marks a tenant, whose row the transaction has locked with [`lock`], as deleted, and destroys its
+/// data key. The number of changed rows does not depend on the size of the tenant: `purge` deletes
+/// the tenant's rows later.
+///
+/// # Errors
+/// Returns `NOT_FOUND` when the tenant was deleted.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<EndedSessions> {
-    // Assignments refer to roles, so they are deleted first. All other rows are deleted with the
-    // tenant's row.
-    sqlx::query!("delete from role_assignments where tenant_id = $1", tenant.0)
-        .execute(tx.conn())
+    // The new slug is random, so nobody can take it before. The old slug is free after the commit.
+    sqlx::query!(
+        r#"
+        update tenants
+        set name = 'deleted', slug = 'deleted-' || replace(gen_random_uuid()::text, '-', ''),
+            settings = '{}', state = 'suspended', version = version + 1, updated_at = now()
+        where tenant_id = $1
+        "#,
+        tenant.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    let is_marked = sqlx::query_scalar!(r#"select mark_tenant_deleted($1) as "done!""#, tenant.0)
+        .fetch_one(tx.conn())
         .await?;
-    sqlx::query!("delete from tenants where tenant_id = $1", tenant.0).execute(tx.conn()).await?;
+    if !is_marked {
+        return Err(Error::not_found());
+    }
     Ok(EndedSessions::in_tenant(tenant))
 }
 

@@ -47,4 +47,5 @@ mod tenancy;
 mod tenants;
 mod tls;
 mod tokens;
+mod trim;
 mod users;

@@ -226,7 +226,8 @@ async fn a_record_expires_after_a_day() {
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     wait_until(10, || async { record_count(&app).await == 1 }).await;
     wait_until(10, || async {
-        second_replica.metric("tenantry_requests_trimmed_total").await == Some(2500.0)
+        second_replica.metric("tenantry_trimmed_rows_total{table=\"idempotency_records\"}").await
+            == Some(2500.0)
     })
     .await;
     assert_eq!(create_user(&acme, user_request("bob@acme.test")).await, bob);

@@ -11,7 +11,6 @@
 
 mod key;
 mod store;
-mod trim;
 
 use aws_lc_rs::digest;
 use prost::Message;
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use key::Key;
-pub use trim::spawn_trimming;
+pub use store::LIFETIME;
 
 use store::Record;
 

@@ -1,17 +1,14 @@
 //! SQL for idempotency records.
 
-use sqlx::postgres::types::PgInterval;
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::Key;
-use crate::{
-    db::{Db, TenantTx},
-    error::Result,
-};
+use crate::{db::TenantTx, error::Result, pg::interval};
 
-/// Lifetime of a record: 24 hours, in microseconds.
-const LIFETIME: PgInterval =
-    PgInterval { months: 0, days: 0, microseconds: 24 * 60 * 60 * 1_000_000 };
+/// Lifetime of a record.
+pub const LIFETIME: Duration = Duration::from_hours(24);
 
 /// A record without its key.
 pub(super) struct Record {
@@ -44,7 +41,7 @@ pub(super) async fn find(tx: &mut TenantTx, key: &Key<'_>) -> Result<Option<Reco
         key.actor_or_nil(),
         key.method,
         key.request_id,
-        LIFETIME,
+        interval(LIFETIME)?,
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -79,13 +76,4 @@ pub(super) async fn save(
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// Deletes at most `limit` expired records. Returns the number of deleted records. If another
-/// replica is deleting records, deletes none.
-pub(super) async fn delete_expired(db: &Db, limit: i64) -> Result<i64> {
-    let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", LIFETIME, limit)
-        .fetch_one(db.executor())
-        .await?;
-    Ok(deleted.unwrap_or_default())
 }

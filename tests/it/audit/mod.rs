@@ -3,6 +3,7 @@
 mod chain;
 mod changes;
 mod details;
+mod export;
 mod list;
 mod redis_streams;
 mod refusals;

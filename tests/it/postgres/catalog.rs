@@ -27,6 +27,15 @@ const fn write_policy(table: &'static str, policy: &'static str) -> CrossTenantP
     CrossTenantPolicy { table, policy, command: "*", using: "true", with_check: Some("true") }
 }
 
+/// A policy that opens only rows that have ended.
+const fn trim_policy(
+    table: &'static str,
+    policy: &'static str,
+    using: &'static str,
+) -> CrossTenantPolicy {
+    CrossTenantPolicy { table, policy, command: "*", using, with_check: None }
+}
+
 const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
     write_policy("audit_chain", "audit_chain_of_lookup"),
     read_policy("audit_events", "audit_events_of_lookup"),
@@ -50,7 +59,27 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         with_check: None,
     },
     write_policy("mail_outbox", "mail_outbox_of_lookup"),
+    trim_policy("api_keys", "api_keys_of_trim", "(LEAST(expires_at, revoked_at) <= now())"),
+    trim_policy("mail_links", "mail_links_of_trim", "(expires_at <= now())"),
+    trim_policy(
+        "role_assignments",
+        "role_assignments_of_trim",
+        "(expires_at <= (now() - '1 day'::interval))",
+    ),
+    trim_policy(
+        "sessions",
+        "sessions_of_trim",
+        "(LEAST(expires_at, refresh_expires_at, revoked_at) <= now())",
+    ),
+    trim_policy("spent_assertions", "spent_assertions_of_trim", "(expires_at <= now())"),
     read_policy("tenants", "tenants_of_lookup"),
+    CrossTenantPolicy {
+        table: "tenants",
+        policy: "tenants_of_purge",
+        command: "d",
+        using: "(deleted_at IS NOT NULL)",
+        with_check: None,
+    },
     read_policy("users", "users_of_lookup"),
 ];
 
@@ -66,7 +95,9 @@ with tables as (
 ), policies as (
     select p.polrelid, c.relname, p.polname,
         p.polcmd = '*' and p.polpermissive and p.polroles = '{0}'
-            and pg_get_expr(p.polqual, p.polrelid) = own.rows
+            -- The row of a deleted tenant is hidden from the tenant too.
+            and pg_get_expr(p.polqual, p.polrelid) = case when c.relname = 'tenants'
+                then '(' || own.rows || ' AND (deleted_at IS NULL))' else own.rows end
             and pg_get_expr(p.polwithcheck, p.polrelid) = own.rows as is_own,
         exists (
             select from across a
@@ -132,8 +163,9 @@ pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
         .expect("the catalog")
 }
 
-/// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`].
-const CROSS_TENANT_QUERIES: [&str; 9] = [
+/// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`], in this
+/// order: the last queries delete the second tenant.
+const CROSS_TENANT_QUERIES: [&str; 17] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -145,6 +177,15 @@ const CROSS_TENANT_QUERIES: [&str; 9] = [
     "select waiting from mail_backlog()",
     "select trim_requests('0 s', 10)",
     "select trim_changes('0 s', 10)",
+    "select deleted from trim_rows('spent_assertions', '1 day', 0, 1)",
+    "select deleted from trim_rows('api_keys', '1 day', 0, 1)",
+    "select deleted from trim_rows('sessions', '1 day', 0, 1)",
+    "select deleted from trim_rows('role_assignments', '1 day', 0, 1)",
+    "select deleted from trim_rows('mail_links', '1 day', 0, 1)",
+    "select count(*) from (select set_config('tenantry.tenant', '00000000-0000-0000-0000-00000000000a', true))
+         as here (tenant), lateral mark_tenant_deleted(tenant::uuid) done where done",
+    "select count(*) from tenants_to_purge(10)",
+    "select count(*) from remove_deleted_tenant('00000000-0000-0000-0000-00000000000a', false) done where done",
 ];
 
 /// Whether a query of [`CROSS_TENANT_QUERIES`] returns 1. A trim returns 1 only once, because the
@@ -154,7 +195,7 @@ async fn returns_one(query: &'static str, app: &PgPool) -> bool {
     count.ok() == Some(Some(1))
 }
 
-/// Inserts a tenant with one row for each query of [`CROSS_TENANT_QUERIES`].
+/// Inserts a tenant with one row for each query of [`CROSS_TENANT_QUERIES`], and a second tenant.
 async fn insert_acme(owner_connection: &mut PgConnection) {
     for statement in [
         "insert into tenants (tenant_id, name, slug) values (gen_random_uuid(), 'Acme', 'acme')",
@@ -174,6 +215,24 @@ async fn insert_acme(owner_connection: &mut PgConnection) {
          select tenant_id, gen_random_uuid(), 'user_created', '' from tenants",
         "select seal_events(array_agg(tenant_id), array_agg(event_id), array[1],
              array[sha256('')]) from audit_events where kind = 'tenant_created'",
+        "set session_replication_role = replica",
+        "insert into spent_assertions
+         select tenant_id, gen_random_uuid(), '', now() - interval '2 days' from tenants",
+        "insert into api_keys (tenant_id, key_id, account_id, public_key, expires_at)
+         select tenant_id, gen_random_uuid(), tenant_id, '', now() - interval '2 days' from tenants",
+        "insert into sessions (tenant_id, session_id, user_id, client, amr, refresh_jti,
+             refresh_issued_at, refresh_expires_at, refresh_kid, access_jti, access_expires_at,
+             access_kid, expires_at)
+         select tenant_id, gen_random_uuid(), tenant_id, '', '{}', '', now(),
+             now() - interval '2 days', '', '', now(), '', now() from tenants",
+        "insert into role_assignments (tenant_id, assignment_id, user_id, role_id, expires_at)
+         select tenant_id, gen_random_uuid(), tenant_id, tenant_id, now() - interval '2 days'
+         from tenants",
+        "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
+         select tenant_id, tenant_id, 'password_reset', '', now() - interval '2 days' from tenants",
+        "set session_replication_role = origin",
+        "insert into tenants (tenant_id, name, slug, state)
+         values ('00000000-0000-0000-0000-00000000000a', 'Gone', 'gone', 'suspended')",
     ] {
         sqlx::query(statement).execute(&mut *owner_connection).await.expect("a row");
     }

@@ -22,11 +22,14 @@ fn rules_in(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The functions that migrations create, each with its file and the comment above it.
+/// The functions that migrations create, each with the last file that creates it and the comment
+/// above it.
 fn functions() -> BTreeMap<String, (String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
     collect_files(&root.join("migrations"), "sql", &mut paths);
+    // A later migration may replace a function of an earlier one.
+    paths.sort();
     let mut found = BTreeMap::new();
     for path in paths {
         let path = Path::new(&path)

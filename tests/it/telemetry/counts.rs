@@ -4,7 +4,7 @@ use tenantry::proto::v1::{CheckRequest, GetUserRequest, WhoAmIRequest};
 use tonic::Code;
 
 use super::collector::Collector;
-use crate::harness::{TestApp, assert_refused, unknown_id};
+use crate::harness::{TestApp, assert_refused, unknown_id, wait_until};
 
 /// Name of the metric that counts the calls of a method with this code.
 fn call_count_metric(method: &str, code: &str) -> String {
@@ -54,6 +54,10 @@ async fn unknown_methods_and_tenants_add_no_series() {
     };
     let result = call_path("/tenantry.v1.UserService/First".to_owned()).await;
     assert_refused(result, Code::Unimplemented, "METHOD_UNKNOWN");
+    // The server adds the series of the tables shortly after its start.
+    let has_tables =
+        || async { app.metric("tenantry_table_rows{table=\"users\"}").await.is_some() };
+    wait_until(20, has_tables).await;
     let count_before = series_count().await;
     for n in 0..100 {
         let result = call_path(format!("/tenantry.v1.UserService/Made{n}")).await;

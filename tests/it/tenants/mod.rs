@@ -1,6 +1,7 @@
 mod create;
 mod delete;
 mod list;
+mod purge;
 mod read;
 mod state;
 mod update;

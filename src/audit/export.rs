@@ -1,0 +1,66 @@
+//! Exports the audit trail, when an operator runs `tenantry audit export`.
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    chain,
+    store::{self, EventRow},
+};
+use crate::{clock, db::Db, error::Result, ids::TenantId};
+
+/// Number of events that one statement reads.
+const BATCH: i64 = 500;
+
+/// A sealed event with all values that its hash covers. So a reader can verify the exported chain.
+#[derive(Serialize)]
+pub struct ExportedEvent {
+    tenant_id: Uuid,
+    /// The position in the tenant's chain. The cursor of the next export.
+    pub position: i64,
+    event_id: Uuid,
+    kind: String,
+    actor_tenant_id: Option<Uuid>,
+    actor_id: Option<Uuid>,
+    target_id: Option<Uuid>,
+    session_id: Option<Uuid>,
+    request_id: String,
+    /// The stored address, which is encrypted, in base64url.
+    ip: Option<String>,
+    detail: Value,
+    create_time: String,
+    /// In base64url.
+    hash: String,
+}
+
+/// Reads the next events of a tenant after a position, in the order of the chain. Empty at the end
+/// of the chain.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn read_after(db: &Db, tenant: TenantId, position: i64) -> Result<Vec<ExportedEvent>> {
+    let mut tx = db.begin_without_cipher(tenant).await?;
+    let rows = store::read_after(&mut tx, tenant, position, BATCH).await?;
+    Ok(rows.into_iter().map(ExportedEvent::from).collect())
+}
+
+impl From<EventRow> for ExportedEvent {
+    fn from(row: EventRow) -> Self {
+        Self {
+            tenant_id: row.tenant_id,
+            position: row.position,
+            event_id: row.event_id,
+            kind: row.kind,
+            actor_tenant_id: row.actor_tenant_id,
+            actor_id: row.actor_id,
+            target_id: row.target_id,
+            session_id: row.session_id,
+            request_id: row.request_id,
+            ip: row.ip.as_deref().map(chain::text),
+            detail: row.detail,
+            create_time: clock::rfc3339(row.created_at),
+            hash: chain::text(&row.hash),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The tables that are trimmed, and how long their ended rows are kept.
+
+use std::time::Duration;
+
+use crate::{api::idempotency, config::Retention};
+
+/// Retention of rows that nobody can read and no call uses after their end. It covers the
+/// differences of clocks.
+const UNUSED: Duration = Duration::from_hours(24);
+
+/// One table that is trimmed.
+pub(super) struct Trim {
+    /// The name of the table, which is also the label of the metrics.
+    pub(super) table: &'static str,
+    /// Time from the end of a row to its deletion.
+    pub(super) retention: Duration,
+    pub(super) method: Method,
+}
+
+/// How ended rows are found.
+pub(super) enum Method {
+    /// `trim_rows` reads the table block by block.
+    Blocks,
+    /// `trim_requests` finds them by an index.
+    Requests,
+}
+
+/// All tables that are trimmed. `trim_rows` decides when a row has ended.
+pub(super) fn trims(retention: &Retention) -> Vec<Trim> {
+    let blocks = |table, retention| Trim { table, retention, method: Method::Blocks };
+    vec![
+        Trim {
+            table: "idempotency_records",
+            retention: idempotency::LIFETIME,
+            method: Method::Requests,
+        },
+        blocks("sessions", retention.sessions),
+        blocks("role_assignments", retention.assignments),
+        blocks("api_keys", retention.api_keys),
+        blocks("spent_assertions", UNUSED),
+        blocks("mail_links", UNUSED),
+        // The mail worker deletes a row when it expires, but a server without mail has no worker.
+        blocks("mail_outbox", UNUSED),
+    ]
+}

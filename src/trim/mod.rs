@@ -1,0 +1,130 @@
+//! Deletes rows that ended long ago, in all tables where rows end. One worker makes a pass through
+//! each table in small transactions. One replica at a time deletes.
+//!
+//! The rows of deleted tenants are deleted by `tenants/purge`, and old changes by `feed/trim.rs`.
+//! docs/data.md has the bound of every table.
+
+mod list;
+mod metrics;
+mod store;
+
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use tokio::time;
+
+use self::{
+    list::{Method, Trim},
+    metrics::Metrics,
+};
+use crate::{clock, config::Retention, db::Db, error::Result};
+
+/// Time between two passes through all tables.
+const INTERVAL: Duration = Duration::from_mins(10);
+
+/// Pause before the next attempt while another replica deletes.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Number of blocks of a table that one transaction reads: 512 KiB with blocks of 8 KiB.
+const BLOCKS: i64 = 64;
+
+/// Maximum number of idempotency records that one transaction deletes.
+const BATCH: i64 = 1000;
+
+struct Worker {
+    db: Db,
+    trims: Vec<Trim>,
+    metrics: Metrics,
+}
+
+/// Where a pass through a table continues.
+enum Next {
+    /// At this block.
+    Block(i64),
+    /// The pass is complete.
+    Complete,
+    /// At the same block, because another replica is deleting.
+    Retry,
+}
+
+/// Starts the worker. It stops when the database's connections are closed.
+pub fn start(db: &Db, retention: &Retention, registry: &mut Registry) {
+    let trims = list::trims(retention);
+    let metrics = Metrics::register(registry, &trims);
+    tokio::spawn(Worker { db: db.clone(), trims, metrics }.run());
+}
+
+impl Worker {
+    async fn run(self) {
+        let mut has_failed = false;
+        while !self.db.is_closed() {
+            match self.pass_all().await {
+                Ok(()) if has_failed => {
+                    tracing::info!("the trim of ended rows works again");
+                    has_failed = false;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "ended rows can't be deleted; the trim is retried");
+                    has_failed = true;
+                }
+            }
+            time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Makes a pass through each table. A failure in one table does not delay the others; returns
+    /// the last failure.
+    async fn pass_all(&self) -> Result<()> {
+        let mut result = Ok(());
+        for trim in &self.trims {
+            let started_at = clock::now();
+            match self.pass(trim).await {
+                Ok(()) => self.metrics.record_pass(trim, started_at),
+                Err(error) => result = Err(error),
+            }
+        }
+        match store::estimated_rows(&self.db).await {
+            Ok(tables) => self.metrics.record_rows(tables),
+            Err(error) => result = Err(error),
+        }
+        result
+    }
+
+    /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so that
+    /// calls get at least half of the time of Postgres.
+    async fn pass(&self, trim: &Trim) -> Result<()> {
+        let mut block = 0;
+        loop {
+            let started_at = Instant::now();
+            match self.step(trim, block).await? {
+                Next::Block(next) => block = next,
+                Next::Complete => return Ok(()),
+                Next::Retry => time::sleep(LOCK_PAUSE).await,
+            }
+            time::sleep(started_at.elapsed()).await;
+        }
+    }
+
+    /// Runs one transaction of a pass.
+    async fn step(&self, trim: &Trim, block: i64) -> Result<Next> {
+        let (deleted, next) = match trim.method {
+            Method::Blocks => {
+                let step = store::trim_rows(&self.db, trim, block, BLOCKS).await?;
+                let Some((deleted, blocks)) = step else { return Ok(Next::Retry) };
+                let next = block + BLOCKS;
+                (deleted, if next < blocks { Next::Block(next) } else { Next::Complete })
+            }
+            Method::Requests => {
+                let step = store::trim_requests(&self.db, trim, BATCH).await?;
+                let Some(deleted) = step else { return Ok(Next::Retry) };
+                (deleted, if deleted < BATCH { Next::Complete } else { Next::Block(0) })
+            }
+        };
+        self.metrics.record_deleted(trim, deleted);
+        if deleted > 0 {
+            tracing::debug!(table = trim.table, deleted, "ended rows were deleted");
+        }
+        Ok(next)
+    }
+}
