@@ -5,10 +5,10 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{connect::url, progress, provision};
+use super::{progress, provision};
 use crate::{
     audit::verify::{self, Head, VerifiedTrail},
-    config::Values,
+    config::{Values, postgres_url},
     db::Db,
     ids::TenantId,
     tenants,
@@ -43,8 +43,8 @@ pub(super) fn command() -> Command {
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (_, matches) = matches.subcommand().context("no command")?;
-    let values = Values::gather(matches)?;
-    let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    let values = Values::gather(matches).check_sources()?;
+    let db = Db::connect(&postgres_url(&values, "DATABASE_URL")?, 1)?;
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),

@@ -2,13 +2,18 @@
 
 use sqlx::Connection;
 
-use super::{connect::url, progress};
-use crate::{config::Values, pg};
+use super::progress;
+use crate::{
+    config::{Values, postgres_url},
+    pg,
+};
 
 /// Applies the migrations.
 pub(super) async fn run(values: Values) -> anyhow::Result<()> {
-    let mut owner_connection = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
-    let app_url = values.get("DATABASE_URL").map(Into::into);
+    let owner_url = postgres_url(&values, "MIGRATE_DATABASE_URL")?;
+    let app_url = values.get("DATABASE_URL").map(|_| postgres_url(&values, "DATABASE_URL"));
+    let app_url = app_url.transpose()?;
+    let mut owner_connection = pg::connect_owner(&owner_url).await?;
     let spinner = progress::spinner("applying migrations");
     let migrated = pg::migrate(&mut owner_connection, app_url.as_ref()).await;
     spinner.finish_and_clear();

@@ -85,9 +85,13 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "master-key" => return block_on(master_key::run(matches)),
         _ => {}
     }
-    let values = Values::gather(matches)?;
+    let values = Values::gather(matches);
+    if name == "serve" {
+        // Its check of all settings also reports the mistakes in the sources.
+        return block_on(serve::run(values));
+    }
+    let values = values.check_sources()?;
     match name {
-        "serve" => block_on(serve::run(values)),
         "dev" => block_on(dev::run(values)),
         "migrate" => block_on(migrate::run(values)),
         "bootstrap" => block_on(bootstrap::create_platform(values, bootstrap::email(matches))),
