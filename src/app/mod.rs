@@ -120,6 +120,7 @@ impl App {
         self.hasher.register(&mut registry);
         registry.register_collector(Box::new(DroppedLines));
         self.stores.db.register(&mut registry);
+        self.stores.redis.register(&mut registry);
         self.keys.data_keys.register(&mut registry);
         registry
     }

@@ -45,7 +45,7 @@ impl Stores {
                 .with_data_keys(data_keys)
                 .with_operations(operations.clone()),
             feed_db: Postgres::connect(url, feed::CONNECTIONS)?.with_operations(operations.clone()),
-            redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
+            redis: Redis::connect(&config.redis_url, operations.clone())?,
             subscriber: redis::subscriber(&config.redis_url)?,
         })
     }
