@@ -11,7 +11,7 @@ use crate::{
     config::{Values, postgres_url},
     db::Db,
     ids::TenantId,
-    tenants,
+    telemetry, tenants,
 };
 
 pub(super) fn command() -> Command {
@@ -53,7 +53,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(id_or_slug) => vec![find_tenant(&db, id_or_slug).await?],
         None => all_tenants(&db, &kept_heads).await?,
     };
-    let mut faulty_trails = 0;
+    let (mut faulty_trails, mut unsealed_events) = (0, 0);
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
         let trail = verify::verify(&db, *tenant, kept_heads.get(&tenant.0)).await?;
@@ -61,8 +61,15 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
+        unsealed_events += trail.unsealed;
     }
     bar.finish_and_clear();
+    if unsealed_events > 0 {
+        telemetry::write_last_line(format!(
+            "{unsealed_events} events wait to be sealed and were not verified. A running server \
+             seals events within a second"
+        ));
+    }
     ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
 }

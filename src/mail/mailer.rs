@@ -128,6 +128,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// An attempt that took too long.
+    pub(super) fn timeout() -> Self {
+        Self { is_temporary: true, text: "the attempt took too long".to_owned() }
+    }
+
     pub(super) fn permanent(text: &str) -> Self {
         Self { is_temporary: false, text: text.to_owned() }
     }

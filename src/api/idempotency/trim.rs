@@ -9,7 +9,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::time;
 
 use super::store;
-use crate::{db::Db, error::Result};
+use crate::{concurrency::step::bounded, db::Db, error::Result};
 
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -41,7 +41,7 @@ async fn run(db: Db, deleted_total: Counter) {
 async fn trim(db: &Db, deleted_total: &Counter) -> Result<i64> {
     let mut deleted = 0;
     loop {
-        let batch = store::delete_expired(db, BATCH).await?;
+        let batch = bounded(store::delete_expired(db, BATCH)).await?;
         deleted_total.inc_by(u64::try_from(batch).unwrap_or_default());
         deleted += batch;
         if batch < BATCH {
