@@ -12,6 +12,7 @@ mod operations;
 mod process;
 mod resource_gauges;
 mod traces;
+mod watched_exporter;
 
 pub use build_info::register_build_info;
 pub use calls::Calls;
