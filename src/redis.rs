@@ -4,6 +4,8 @@
 //! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis this program cannot
 //! have written, and removes them.
 
+mod monitor;
+
 use std::{
     sync::{
         Arc,
@@ -22,10 +24,12 @@ use fred::{
         scripts::Script,
     },
 };
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
 
 use crate::telemetry::Operations;
+use monitor::LastError;
 
 /// Runs commands, and records their names in metrics and traces. The arguments are not recorded.
 /// Cheap to clone.
@@ -34,6 +38,8 @@ pub struct Redis {
     client: Client,
     operations: Operations,
     pause: Arc<Pause>,
+    /// 1 while Redis answers, else 0.
+    up: Gauge,
 }
 
 /// The pause in which no command is sent, because Redis did not answer in time.
@@ -44,11 +50,30 @@ struct Pause {
 }
 
 impl Redis {
-    /// Creates a value that runs commands with `client`.
-    #[must_use]
-    pub fn new(client: Client, operations: Operations) -> Self {
+    /// Creates a client that connects and reconnects in the background. So the server starts even if
+    /// Redis is unavailable.
+    ///
+    /// # Errors
+    /// Fails when the URL is invalid.
+    pub fn connect(url: &SecretString, operations: Operations) -> anyhow::Result<Self> {
+        let client = builder(url)?.build()?;
         let pause = Arc::new(Pause { created_at: Instant::now(), end_ms: AtomicU64::new(0) });
-        Self { client, operations, pause }
+        let (up, last_error) = (Gauge::default(), Arc::new(LastError::default()));
+        let watch = monitor::watch(client.clone(), last_error.clone(), up.clone());
+        let connected = stay_connected(client.clone(), move |error| last_error.set(error));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = connected => {}
+                () = watch => {}
+            }
+        });
+        Ok(Self { client, operations, pause, up })
+    }
+
+    /// Registers the gauge of the connection.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Whether Redis answers: 1 or 0";
+        registry.register("tenantry_redis_up", help, self.up.clone());
     }
 
     /// The client. Pass the future of each command to [`Redis::run`].
@@ -139,26 +164,23 @@ fn parse(url: &SecretString) -> Result<Config, &'static str> {
     Config::from_url(url.expose_secret()).map_err(|_| "must be a URL like redis://host:port")
 }
 
-/// Creates a client that connects and reconnects in the background. So the server starts even if
-/// Redis is unavailable.
-///
-/// # Errors
-/// Fails when the URL is invalid.
-pub fn connect(url: &SecretString) -> anyhow::Result<Client> {
-    let client = builder(url)?.build()?;
-    keep_connected(client.clone());
-    Ok(client)
+/// Keeps a client connected, in a background task, until `quit` is called on the client.
+pub fn keep_connected(client: impl ClientLike + 'static) {
+    tokio::spawn(stay_connected(client, |_| {}));
 }
 
-/// Keeps a client connected, in a background task, until `quit` is called on the client. The client
-/// itself stops reconnecting after some errors, such as a wrong password. Then the task connects
-/// the client again.
-pub fn keep_connected(client: impl ClientLike + 'static) {
-    tokio::spawn(async move {
-        while !matches!(client.connect().await, Ok(Ok(()))) {
-            time::sleep(Duration::from_millis(MAX_RECONNECT_DELAY_MS.into())).await;
+/// Connects a client again whenever it gives up. The client itself stops reconnecting after some
+/// errors, such as a wrong password. Ends when `quit` is called on the client.
+async fn stay_connected(client: impl ClientLike, on_error: impl Fn(&Error)) {
+    loop {
+        match client.connect().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => on_error(&error),
+            // The task of the client panicked. It starts again.
+            Err(_) => {}
         }
-    });
+        time::sleep(Duration::from_millis(MAX_RECONNECT_DELAY_MS.into())).await;
+    }
 }
 
 fn builder(url: &SecretString) -> anyhow::Result<Builder> {

@@ -8,7 +8,9 @@ const INTRODUCTION: &str = "# Settings
 
 Each setting is an environment variable, a flag (`--grpc-addr`) and a key in an optional TOML file
 (`grpc_addr`, `--config FILE`). A flag overrides the environment variable, which overrides the file.
-All settings are checked at start, and one message lists all mistakes.
+All settings are checked at start, and one message lists all mistakes: invalid values, files that
+can't be read, pairs of values that make no sense, unknown keys in the file, and names of environment
+variables that are nearly the name of a setting that is not set.
 
 | setting | default | meaning |
 | --- | --- | --- |

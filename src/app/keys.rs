@@ -65,6 +65,7 @@ impl ServerKeys {
         reload::keep_current(&key_reload, registry);
         reload::keep_current(&self.data_keys, registry);
         if let Some(tls) = &self.tls {
+            tls.register(registry);
             reload::keep_current(tls, registry);
         }
         key_reload

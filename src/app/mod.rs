@@ -18,7 +18,7 @@ use crate::{
     passwords::Hasher,
     pg::unreadable,
     secrets::tls::Tls,
-    telemetry::{Calls, DroppedLines, Operations, Traces},
+    telemetry::{self, Calls, DroppedLines, Operations, Traces},
     tokens::KeyringReload,
 };
 use keys::ServerKeys;
@@ -119,7 +119,11 @@ impl App {
         unreadable::register(&mut registry);
         self.hasher.register(&mut registry);
         registry.register_collector(Box::new(DroppedLines));
+        telemetry::register_build_info(&mut registry);
+        #[cfg(target_os = "linux")]
+        registry.register_collector(Box::new(telemetry::ProcessMetrics));
         self.stores.db.register(&mut registry);
+        self.stores.redis.register(&mut registry);
         self.keys.data_keys.register(&mut registry);
         registry
     }

@@ -45,7 +45,7 @@ impl Stores {
         Ok(Self {
             feed_db: db.postgres().with_own_pool(feed::CONNECTIONS),
             db,
-            redis: Redis::new(redis::connect(&config.redis_url)?, operations.clone()),
+            redis: Redis::connect(&config.redis_url, operations.clone())?,
             subscriber: redis::subscriber(&config.redis_url)?,
         })
     }

@@ -81,7 +81,7 @@ kinds! {
     UserDisabled "user_disabled" "A user was disabled, which ended the sessions."
         "the user" ["sessions_revoked" "number of live sessions that ended"]
     UserEnabled "user_enabled" "A user was enabled."
-        "the user" []
+        "the user" ["by" "`command` if a command did it"]
     UserDeleted "user_deleted" "A user was deleted."
         "the user" ["sessions_revoked" "number of live sessions that ended", "assignments" "the assignments that the user had: `assignment_id`, `role_id`, `role_name`, `scope`, `expire_time`"]
     RegistrationRefused "registration_refused" "A registration was refused."

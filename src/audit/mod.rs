@@ -9,6 +9,7 @@
 //! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
 //! queue of the sealer.
 
+mod backlog;
 mod blocked;
 pub mod chain;
 mod event;
@@ -44,6 +45,10 @@ use crate::{
     error::{Error, Result},
     ids::TenantId,
 };
+
+/// The placeholder tenant whose share of the connections the workers of the trail use. So neither
+/// the calls of a tenant nor calls without a tenant can use all connections of the workers.
+const WORKER_SHARE: TenantId = TenantId(Uuid::from_u128(1));
 
 /// Records an event in the tenant that the transaction works in.
 ///

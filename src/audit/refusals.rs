@@ -10,6 +10,7 @@ use std::{
 
 use super::{Actor, CorrelationId, Event, EventKind, Origin, record_in_own_transaction};
 use crate::{
+    concurrency::step::bounded,
     db::Db,
     error::Result,
     ids::{SubjectId, TenantId},
@@ -118,8 +119,11 @@ impl Refusals {
         let by_limit = std::mem::take(&mut *lock(&self.by_limit));
         let mut result = Ok(());
         for (limit, count) in by_limit {
-            if let Err(error) = self.record_limited(limit, count).await {
-                result = Err(error);
+            // After a failure, the further counts wait for the next flush.
+            if result.is_ok() {
+                result = bounded(self.record_limited(limit, count)).await;
+            }
+            if result.is_err() {
                 self.add_limited(limit, count);
             }
         }
@@ -152,8 +156,10 @@ impl Refusals {
             let (tenant, subject) = key;
             let event =
                 Event::new(EventKind::RefusalsCounted).target(subject.0).detail("count", counted);
-            if let Err(error) = record_in_own_transaction(&self.db, tenant, &actor, event).await {
-                result = Err(error);
+            if result.is_ok() {
+                result = bounded(record_in_own_transaction(&self.db, tenant, &actor, event)).await;
+            }
+            if result.is_err() {
                 let mut by_subject = lock(&self.by_subject);
                 let newer_counts = by_subject.entry(key).or_default();
                 newer_counts.counted += counted;

@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{
-    chain,
+    WORKER_SHARE, chain,
     store::{self, EventRow},
 };
-use crate::{db::Db, error::Result};
+use crate::{db::Db, error::Result, ids::TenantId};
 
 /// Maximum number of events that one transaction seals.
 pub const BATCH: usize = 500;
@@ -39,7 +39,7 @@ pub async fn seal(db: &Db) -> Result<usize> {
     if !store::has_unsealed(db).await? {
         return Ok(0);
     }
-    let mut tx = db.pool().begin().await?;
+    let mut tx = db.postgres().begin_in_share(WORKER_SHARE, TenantId::UNKNOWN).await?;
     let rows = store::read_unsealed(&mut tx, BATCH).await?;
     if rows.is_empty() {
         return Ok(0);

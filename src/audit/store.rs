@@ -1,7 +1,6 @@
 //! SQL for the audit trail.
 
 use serde_json::Value;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -11,6 +10,7 @@ use crate::{
     db::{Db, TenantTx},
     error::{Error, Result},
     ids::TenantId,
+    pg::Tx,
     privacy::{Cipher, SealContext},
 };
 
@@ -205,29 +205,37 @@ pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> 
     Ok(tenants.into_iter().map(TenantId).collect())
 }
 
-/// The number of a tenant's events that were created before `before` and are not in the chain.
+/// A tenant's events that are not in the chain.
+#[derive(Debug)]
+pub(super) struct UnsealedCounts {
+    /// Events in the queue of the sealer.
+    pub(super) waiting: i64,
+    /// Events that are neither in the chain nor in the queue.
+    pub(super) lost: i64,
+}
+
+/// Counts a tenant's events that are not in the chain.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn count_unsealed_before(
-    tx: &mut TenantTx,
-    tenant: TenantId,
-    before: OffsetDateTime,
-) -> Result<i64> {
-    let count = sqlx::query_scalar!(
+pub(super) async fn count_unsealed(tx: &mut TenantTx, tenant: TenantId) -> Result<UnsealedCounts> {
+    let counts = sqlx::query_as!(
+        UnsealedCounts,
         r#"
-        select count(*) as "count!" from audit_events e
-        where e.tenant_id = $1 and e.created_at < $2 and not exists (
+        select count(*) filter (where q.event_id is not null) as "waiting!",
+               count(*) filter (where q.event_id is null) as "lost!"
+        from audit_events e
+        left join audit_queue q on q.tenant_id = e.tenant_id and q.event_id = e.event_id
+        where e.tenant_id = $1 and not exists (
             select from audit_chain c
             where c.tenant_id = e.tenant_id and c.event_id = e.event_id
         )
         "#,
         tenant.0,
-        before,
     )
     .fetch_one(tx.conn())
     .await?;
-    Ok(count)
+    Ok(counts)
 }
 
 /// Whether there are events that are not in a chain yet.
@@ -239,13 +247,26 @@ pub(super) async fn has_unsealed(db: &Db) -> Result<bool> {
     Ok(query.fetch_one(db.executor()).await?)
 }
 
+/// The ages of the oldest event that is not sealed, and of the oldest event that is not sent, in
+/// seconds; 0 when there is none.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn backlog_ages(db: &Db) -> Result<(f64, f64)> {
+    let query = sqlx::query!(
+        r#"select unsealed as "unsealed!", unsent as "unsent!" from audit_backlog_ages()"#
+    );
+    let ages = query.fetch_one(db.executor()).await?;
+    Ok((ages.unsealed, ages.unsent))
+}
+
 /// Reads at most `limit` unsealed events of all tenants. The `position` and `hash` of a row are the
 /// values of the last sealed event of the tenant. Returns no rows while another replica seals
 /// events.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result<Vec<EventRow>> {
+pub(super) async fn read_unsealed(tx: &mut Tx, limit: usize) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(
         EventRow,
         r#"
@@ -258,7 +279,7 @@ pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result
         "#,
         i64::try_from(limit).unwrap_or(i64::MAX),
     )
-    .fetch_all(tx)
+    .fetch_all(tx.conn())
     .await?;
     Ok(rows)
 }
@@ -268,14 +289,14 @@ pub(super) async fn read_unsealed(tx: &mut PgConnection, limit: usize) -> Result
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn seal(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     tenants: &[Uuid],
     events: &[Uuid],
     positions: &[i64],
     hashes: &[Vec<u8>],
 ) -> Result<()> {
     sqlx::query!("select seal_events($1, $2, $3, $4)", tenants, events, positions, hashes)
-        .execute(tx)
+        .execute(tx.conn())
         .await?;
     Ok(())
 }
@@ -311,7 +332,7 @@ pub(super) async fn has_unsent(db: &Db) -> Result<bool> {
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn read_outbox(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     limit: u16,
     blocked: &[Uuid],
     first_tenant: Uuid,
@@ -330,7 +351,7 @@ pub(super) async fn read_outbox(
         blocked,
         first_tenant,
     )
-    .fetch_all(tx)
+    .fetch_all(tx.conn())
     .await?;
     Ok(events)
 }
@@ -339,11 +360,7 @@ pub(super) async fn read_outbox(
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn mark_published(
-    tx: &mut PgConnection,
-    tenants: &[Uuid],
-    positions: &[i64],
-) -> Result<()> {
-    sqlx::query!("select mark_published($1, $2)", tenants, positions).execute(tx).await?;
+pub(super) async fn mark_published(tx: &mut Tx, tenants: &[Uuid], positions: &[i64]) -> Result<()> {
+    sqlx::query!("select mark_published($1, $2)", tenants, positions).execute(tx.conn()).await?;
     Ok(())
 }

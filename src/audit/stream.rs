@@ -22,6 +22,7 @@ use fred::{
 use uuid::Uuid;
 
 use super::{
+    WORKER_SHARE,
     blocked::BlockedStreams,
     chain,
     store::{self, OutboxEvent},
@@ -30,6 +31,7 @@ use crate::{
     clock,
     db::Db,
     error::Result,
+    ids::TenantId,
     redis::{self, Redis},
 };
 
@@ -94,7 +96,7 @@ impl Outbox {
             return Ok(Progress::default());
         }
         let paused_tenants = self.blocked_streams.paused_tenants();
-        let mut tx = self.db.pool().begin().await?;
+        let mut tx = self.db.postgres().begin_in_share(WORKER_SHARE, TenantId::UNKNOWN).await?;
         let events = store::read_outbox(&mut tx, BATCH, &paused_tenants, self.first_tenant).await?;
         let (sent, progress) = self.send_all(&events).await;
         if sent.is_empty() {

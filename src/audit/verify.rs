@@ -5,19 +5,15 @@
 //! only for the platform tenant.
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use super::{
     chain,
     store::{self, EventRow},
 };
-use crate::{clock, db::Db, error::Result, ids::TenantId};
+use crate::{concurrency::step::bounded, db::Db, error::Result, ids::TenantId};
 
 /// Number of events that one statement reads.
 const BATCH: i64 = 1000;
-
-/// The age after which an event that is not in the chain is a fault.
-const MAX_UNSEALED_AGE: time::Duration = time::Duration::minutes(1);
 
 /// The last position of a chain and its hash. An operator can keep a copy outside of the database,
 /// and compare the chain with the copy later.
@@ -38,6 +34,9 @@ pub struct VerifiedTrail {
     /// The faults. Only the first fault in the chain is listed, because the events after it can't
     /// be verified.
     pub faults: Vec<String>,
+    /// The number of events that wait to be sealed. They are no fault, but they are not verified.
+    #[serde(default)]
+    pub unsealed: i64,
 }
 
 /// The tenants that have an audit trail, including deleted tenants. `platform` is the id of the
@@ -46,8 +45,11 @@ pub struct VerifiedTrail {
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
-    let mut tx = db.begin_without_cipher(platform).await?;
-    store::audited_tenants(&mut tx).await
+    bounded(async {
+        let mut tx = db.begin_without_cipher(platform).await?;
+        store::audited_tenants(&mut tx).await
+    })
+    .await
 }
 
 /// Recomputes a tenant's chain, and checks that the chain contains `saved_head`.
@@ -58,24 +60,35 @@ pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Res
     let mut walk = Walk { position: 0, hash: Vec::new(), saved_head, passed_saved_head: false };
     let mut faults = Vec::new();
     while faults.is_empty() {
-        let mut tx = db.begin_without_cipher(tenant).await?;
-        let rows = store::read_after(&mut tx, tenant, walk.position, BATCH).await?;
+        let position = walk.position;
+        let read = async {
+            let mut tx = db.begin_without_cipher(tenant).await?;
+            store::read_after(&mut tx, tenant, position, BATCH).await
+        };
+        let rows = bounded(read).await?;
         if rows.is_empty() {
             break;
         }
         faults.extend(rows.iter().find_map(|row| walk.verify_next(row).err()));
     }
-    let last = store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await?;
+    let last = bounded(async {
+        store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await
+    });
+    let last = last.await?;
     if faults.is_empty() && last > walk.position {
         faults.push(missing_event(walk.position + 1));
     }
-    faults.extend(unsealed_events(db, tenant).await?);
+    let unsealed = bounded(async {
+        store::count_unsealed(&mut db.begin_without_cipher(tenant).await?, tenant).await
+    });
+    let unsealed = unsealed.await?;
+    faults.extend(lost_events(unsealed.lost));
     if let Some(saved_head) = saved_head.filter(|_| !walk.passed_saved_head) {
         let position = saved_head.position;
         faults.push(format!("the chain does not contain the kept hash of position {position}"));
     }
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
-    Ok(VerifiedTrail { head, faults })
+    Ok(VerifiedTrail { head, faults, unsealed: unsealed.waiting })
 }
 
 /// The verified part of a chain, from its start to `position`.
@@ -112,12 +125,9 @@ fn missing_event(position: i64) -> String {
     format!("the event at position {position} is missing, or its place in the chain is missing")
 }
 
-/// Describes the fault that events older than [`MAX_UNSEALED_AGE`] are not in the chain; `None`
+/// Describes the fault that events are neither in the chain nor in the queue of the sealer; `None`
 /// when there are no such events.
-async fn unsealed_events(db: &Db, tenant: TenantId) -> Result<Option<String>> {
-    let mut tx = db.begin_without_cipher(tenant).await?;
-    let before: OffsetDateTime = clock::now() - MAX_UNSEALED_AGE;
-    let count = store::count_unsealed_before(&mut tx, tenant, before).await?;
-    let text = || format!("{count} events older than one minute have no place in the chain");
-    Ok((count > 0).then(text))
+fn lost_events(count: i64) -> Option<String> {
+    let text = || format!("{count} events have no place in the chain and do not wait for one");
+    (count > 0).then(text)
 }

@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::{ChainReceiver, service::Events, store, to_proto::event_to_proto};
 use crate::{
-    concurrency::bounded::BoundedPermit,
+    concurrency::{bounded::BoundedPermit, step::bounded},
     db::Db,
     error::{Error, Result},
     gate::{Admission, Caller},
@@ -87,7 +87,8 @@ impl Stream {
                 self.last_sent_at = Instant::now();
                 return Ok(message);
             }
-            let timeout = if self.read_events().await? { Duration::ZERO } else { INTERVAL };
+            let timeout =
+                if bounded(self.read_events()).await? { Duration::ZERO } else { INTERVAL };
             if !self.chain_receiver.wait(timeout).await {
                 return Err(watch_interrupted());
             }

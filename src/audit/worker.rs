@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, time};
 
-use super::{Refusals, sealer, stream::Outbox};
-use crate::{db::Db, error::Error, redis::Redis};
+use super::{Refusals, backlog::BacklogGauges, sealer, stream::Outbox};
+use crate::{concurrency::step::bounded, db::Db, error::Error, redis::Redis};
 
 /// Pause between two runs of the sealer. Together with the poll interval of `WatchEvents`, it is
 /// less than one second, so a client gets an event within about one second.
@@ -94,12 +94,13 @@ pub fn start_workers(
     let (has_streams, chain_receiver) = (stream_length > 0, chain_signal.subscribe());
     tokio::spawn(send(db.clone(), outbox, has_streams, chain_receiver, metrics));
     tokio::spawn(record_counts(db.clone(), refusals));
+    tokio::spawn(BacklogGauges::register(registry).keep_current(db.clone()));
     chain_signal
 }
 
 async fn seal(db: Db, chain_signal: Arc<ChainSignal>, sealed: Counter) {
     while !db.is_closed() {
-        let count = sealer::seal(&db).await.unwrap_or_else(|error| log_failure(&error));
+        let count = bounded(sealer::seal(&db)).await.unwrap_or_else(|error| log_failure(&error));
         if count > 0 {
             sealed.inc_by(u64::try_from(count).unwrap_or_default());
             chain_signal.notify();
@@ -118,7 +119,7 @@ async fn send(
     metrics: Metrics,
 ) {
     while !db.is_closed() {
-        let progress = outbox.publish().await.unwrap_or_else(|error| log_failure(&error));
+        let progress = bounded(outbox.publish()).await.unwrap_or_else(|error| log_failure(&error));
         if has_streams {
             metrics.sent.inc_by(u64::try_from(progress.removed).unwrap_or_default());
         }

@@ -10,16 +10,16 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::{connect::url, progress, provision};
+use super::{progress, provision};
 use crate::{
     audit::{
         export,
         verify::{self, Head, VerifiedTrail},
     },
-    config::Values,
+    config::{Values, postgres_url},
     db::Db,
     ids::TenantId,
-    tenants,
+    telemetry, tenants,
 };
 
 pub(super) fn command() -> Command {
@@ -73,8 +73,8 @@ pub(super) fn command() -> Command {
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
-    let values = Values::gather(matches)?;
-    let db = Db::connect(&url(&values, "DATABASE_URL")?, 1)?;
+    let values = Values::gather(matches).check_sources()?;
+    let db = Db::connect(&postgres_url(&values, "DATABASE_URL")?, 1)?;
     db.postgres().check().await?;
     if name == "export" { export(&db, matches).await } else { verify(&db, matches).await }
 }
@@ -85,7 +85,7 @@ async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         None => HashMap::new(),
     };
     let tenants = tenants(db, matches, &kept_heads).await?;
-    let mut faulty_trails = 0;
+    let (mut faulty_trails, mut unsealed_events) = (0, 0);
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
         let trail = verify::verify(db, *tenant, kept_heads.get(&tenant.0)).await?;
@@ -93,8 +93,15 @@ async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
+        unsealed_events += trail.unsealed;
     }
     bar.finish_and_clear();
+    if unsealed_events > 0 {
+        telemetry::write_last_line(format!(
+            "{unsealed_events} events wait to be sealed and were not verified. A running server \
+             seals events within a second"
+        ));
+    }
     ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
 }

@@ -4,11 +4,11 @@ use anyhow::Context;
 use clap::{Arg, ArgMatches};
 
 use super::{
-    connect::{open, url},
+    connect::open,
     provision::{self, Credentials},
 };
 use crate::{
-    config::{self, Values},
+    config::{self, Values, postgres_url},
     passwords::Hasher,
 };
 
@@ -29,7 +29,7 @@ pub(super) fn email(matches: &ArgMatches) -> String {
 /// Creates the platform tenant and its administrator, and prints the administrator's credentials.
 /// Fails when the tenant exists.
 pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Result<()> {
-    let owner_db = open(&values, &url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let owner_db = open(&values, &postgres_url(&values, "MIGRATE_DATABASE_URL")?).await?;
     let credentials = provision::platform(&owner_db, &hasher(&values)?, &email).await?;
     print(&credentials.context("the platform tenant is there already")?);
     Ok(())
@@ -38,7 +38,7 @@ pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Re
 /// Creates the demo tenant and its administrator, and prints the administrator's credentials. Fails
 /// when the tenant exists.
 pub(super) async fn create_demo(values: Values, email: String) -> anyhow::Result<()> {
-    let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
+    let db = open(&values, &postgres_url(&values, "DATABASE_URL")?).await?;
     let credentials = provision::demo(&db, &hasher(&values)?, &email).await?;
     print(&credentials.context("the demo tenant is there already")?);
     Ok(())

@@ -1,6 +1,5 @@
 //! The connection of commands to Postgres.
 
-use anyhow::Context;
 use secrecy::SecretString;
 
 use crate::{
@@ -19,9 +18,4 @@ pub(super) async fn open(values: &Values, url: &SecretString) -> anyhow::Result<
     db.postgres().check().await?;
     db.load_common_data_key().await?;
     Ok(db)
-}
-
-/// The URL in the setting `name`.
-pub(super) fn url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
-    values.get(name).map(SecretString::from).with_context(|| format!("{name} must be set"))
 }

@@ -17,12 +17,12 @@ use tracing_appender::non_blocking::NonBlocking;
 use super::{
     bootstrap,
     connect::open,
-    provision::{self, Credentials},
+    provision::{self, Credentials, PasswordReset},
     serve,
 };
 use crate::{
     app::App,
-    config::{Config, Values},
+    config::{self, Config, Values},
     dev::{Options, Services},
     pg, privacy,
     secrets::files,
@@ -230,16 +230,20 @@ async fn provision(
     let hasher = bootstrap::hasher(values)?;
     let (owner_db, app_db) = (open(values, owner_url).await?, open(values, app_url).await?);
     let platform = provision::platform(&owner_db, &hasher, PLATFORM_EMAIL).await?;
-    let platform = if let Some(credentials) = platform {
-        credentials
-    } else {
-        let (tenant, email) = (provision::PLATFORM, PLATFORM_EMAIL);
-        provision::reset_password(&app_db, &hasher, tenant, email).await?
+    let policy = config::Passwords::check(values)?.policy;
+    let reset = async |slug, email| {
+        let reset = PasswordReset { slug, email, password: None, enable: true };
+        let done = provision::reset_password(&app_db, &hasher, policy, reset).await?;
+        anyhow::Ok(done.credentials)
+    };
+    let platform = match platform {
+        Some(credentials) => credentials,
+        None => reset(provision::PLATFORM, PLATFORM_EMAIL).await?,
     };
     let email = bootstrap::DEMO_EMAIL;
     let demo: Credentials = match provision::demo(&app_db, &hasher, email).await? {
         Some(credentials) => credentials,
-        None => provision::reset_password(&app_db, &hasher, provision::DEMO, email).await?,
+        None => reset(provision::DEMO, email).await?,
     };
     owner_db.close().await;
     app_db.close().await;

@@ -5,12 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Command};
 
-use super::{
-    connect::{open, url},
-    progress, provision,
-};
+use super::{connect::open, progress, provision};
 use crate::{
-    config::{self, Values},
+    config::{self, Values, postgres_url},
     db::Db,
     privacy::{self, rewrap},
 };
@@ -42,11 +39,11 @@ pub(super) fn command() -> Command {
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let (name, matches) = matches.subcommand().context("no command")?;
-    let values = Values::gather(matches)?;
+    let values = Values::gather(matches).check_sources()?;
     if name == "generate" {
         return generate(&values);
     }
-    let db = open(&values, &url(&values, "DATABASE_URL")?).await?;
+    let db = open(&values, &postgres_url(&values, "DATABASE_URL")?).await?;
     match name {
         "rotate" => rotate(&db, &values).await?,
         "rewrap" => rewrap_all(&db).await?,

@@ -2,12 +2,13 @@
 
 use anyhow::ensure;
 use clap::{Arg, ArgAction, ArgMatches};
+use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
 use time::format_description::well_known::Rfc3339;
 
-use super::{connect::url, progress};
+use super::progress;
 use crate::{
-    config::Values,
+    config::{Values, postgres_url},
     pg::{self, Migrations},
 };
 
@@ -25,20 +26,25 @@ pub(super) fn only_status(matches: &ArgMatches) -> bool {
 
 /// Applies the migrations; with `only_status`, prints them and applies none.
 pub(super) async fn run(values: Values, only_status: bool) -> anyhow::Result<()> {
-    let mut owner_connection = pg::connect_owner(&url(&values, "MIGRATE_DATABASE_URL")?).await?;
+    let owner_url = postgres_url(&values, "MIGRATE_DATABASE_URL")?;
+    let app_url = values.get("DATABASE_URL").map(|_| postgres_url(&values, "DATABASE_URL"));
+    let app_url = app_url.transpose()?;
+    let mut owner_connection = pg::connect_owner(&owner_url).await?;
     let result = if only_status {
         print_status(&mut owner_connection).await
     } else {
-        migrate(&mut owner_connection, &values).await
+        migrate(&mut owner_connection, app_url.as_ref()).await
     };
     owner_connection.close().await?;
     result
 }
 
-async fn migrate(owner_connection: &mut PgConnection, values: &Values) -> anyhow::Result<()> {
-    let app_url = values.get("DATABASE_URL").map(Into::into);
+async fn migrate(
+    owner_connection: &mut PgConnection,
+    app_url: Option<&SecretString>,
+) -> anyhow::Result<()> {
     let spinner = progress::spinner("applying migrations");
-    let migrated = pg::migrate(owner_connection, app_url.as_ref()).await;
+    let migrated = pg::migrate(owner_connection, app_url).await;
     spinner.finish_and_clear();
     match migrated? {
         Migrations::UpToDate => println!("the schema is up to date"),

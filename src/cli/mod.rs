@@ -13,14 +13,18 @@ mod migrate;
 mod policies;
 mod progress;
 pub mod provision;
+mod reset_password;
 mod serve;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
 
 use crate::{config::Values, telemetry};
+
+/// Maximum duration of a command that makes a few changes.
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs the command in the program's arguments.
 #[must_use]
@@ -73,6 +77,7 @@ pub fn command() -> Command {
             with_settings("seed", "Create the demo tenant and its administrator")
                 .arg(bootstrap::email_argument(bootstrap::DEMO_EMAIL)),
         )
+        .subcommand(reset_password::command())
         .subcommand(with_settings("healthcheck", "Check whether the server at GRPC_ADDR is ready"))
         .subcommand(Command::new("policies").about("Print the access policy of each method"))
         .subcommand(completions::command())
@@ -85,19 +90,37 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "completions" => return completions::run(command(), matches),
         "keys" => return keys::run(matches),
         "audit" => return block_on(audit::run(matches)),
+        "reset-password" => return block_on(within_timeout(reset_password::run(matches))),
         "master-key" => return block_on(master_key::run(matches)),
         _ => {}
     }
-    let values = Values::gather(matches)?;
+    let values = Values::gather(matches);
+    if name == "serve" {
+        // Its check of all settings also reports the mistakes in the sources.
+        return block_on(serve::run(values));
+    }
+    let values = values.check_sources()?;
     match name {
-        "serve" => block_on(serve::run(values)),
         "dev" => block_on(dev::run(values)),
         "migrate" => block_on(migrate::run(values, migrate::only_status(matches))),
-        "bootstrap" => block_on(bootstrap::create_platform(values, bootstrap::email(matches))),
-        "seed" => block_on(bootstrap::create_demo(values, bootstrap::email(matches))),
+        "bootstrap" => {
+            let create = bootstrap::create_platform(values, bootstrap::email(matches));
+            block_on(within_timeout(create))
+        }
+        "seed" => {
+            let create = bootstrap::create_demo(values, bootstrap::email(matches));
+            block_on(within_timeout(create))
+        }
         "healthcheck" => block_on(healthcheck::run(values)),
         _ => anyhow::bail!("no such command: {name}"),
     }
+}
+
+/// Ends a short command with an error if a store stops to answer without an error.
+async fn within_timeout(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::time::timeout(COMMAND_TIMEOUT, command)
+        .await
+        .context("a store did not answer in time")?
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

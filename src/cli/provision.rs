@@ -1,7 +1,7 @@
 //! Creates the tenants that exist before anybody can sign in: the platform tenant with its
 //! first administrator, and the demo tenant.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aws_lc_rs::rand;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,11 +14,11 @@ use crate::{
     error::Result,
     ids::{RoleId, SubjectId, TenantId},
     limits::WorkOwner,
-    passwords::{Hasher, PasswordPolicy},
+    passwords::{self, Hasher, PasswordPolicy},
     roles::{self, system},
     sessions,
     tenants::{self, create::NewTenant},
-    users,
+    users::{self, UserState},
 };
 
 /// The slug of the platform tenant.
@@ -101,21 +101,63 @@ pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Optio
     Ok(Some(credentials(DEMO, email, &password)))
 }
 
-/// Sets a new password for the user with this email, and ends the user's sessions.
+/// A new password for a user.
+pub struct PasswordReset<'a> {
+    /// The slug of the user's tenant.
+    pub slug: &'a str,
+    pub email: &'a str,
+    /// The new password; `None` to generate one.
+    pub password: Option<SecretString>,
+    /// Whether a disabled user is enabled.
+    pub enable: bool,
+}
+
+/// The result of a [`PasswordReset`].
+pub struct PasswordResetDone {
+    pub credentials: Credentials,
+    /// Number of the user's sessions that ended.
+    pub ended_sessions: u64,
+    /// Whether the user was disabled before.
+    pub was_enabled: bool,
+}
+
+/// Sets a new password for a user, and ends the user's sessions.
 ///
 /// # Errors
-/// Fails when the tenant or the user does not exist, or when Postgres is unavailable.
+/// Fails when the tenant or the user does not exist, when the user is disabled and is not to be
+/// enabled, when a rule for passwords refuses the password, or when Postgres is unavailable.
 pub async fn reset_password(
     db: &Db,
     hasher: &Hasher,
-    slug: &str,
-    email: &str,
-) -> anyhow::Result<Credentials> {
+    policy: PasswordPolicy,
+    reset: PasswordReset<'_>,
+) -> anyhow::Result<PasswordResetDone> {
+    let PasswordReset { slug, email, password, enable } = reset;
     let tenant = tenants::find(db, slug).await?.context("there is no such tenant")?.id;
-    let (password, hash) = new_password(hasher).await?;
     let mut tx = db.begin(tenant).await?;
+    let tenant_row = tenants::store::get(&mut tx, tenant).await?;
     let user = users::store::find_by_email(&mut tx, tenant, email).await?;
     let user = user.context("there is no such user")?.user_id;
+    // No connection is held while a password is hashed.
+    drop(tx);
+    let (password, hash) = match password {
+        None => new_password(hasher).await?,
+        Some(password) => {
+            let password = passwords::normalise(password.expose_secret());
+            tenants::check_password(&tenant_row, policy, "the password", &password, email)?;
+            let hash = hash(hasher, password.clone()).await?;
+            (password, hash)
+        }
+    };
+    let mut tx = db.begin(tenant).await?;
+    let row = users::store::lock(&mut tx, tenant, user).await?;
+    let was_enabled = row.state == UserState::Disabled;
+    ensure!(enable || !was_enabled, "the user is disabled: add --enable to enable the user");
+    if was_enabled {
+        users::store::enable(&mut tx, row).await?;
+        let event = Event::new(EventKind::UserEnabled).target(user.0).detail("by", "command");
+        audit::record(&mut tx, &operator(), event).await?;
+    }
     password::set(&mut tx, tenant, user, &hash).await?;
     let except = None;
     let (count, ended_sessions) =
@@ -125,7 +167,8 @@ pub async fn reset_password(
     audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await?;
     ended_sessions.expire_in_cache();
-    Ok(credentials(slug, email, &password))
+    let credentials = credentials(slug, email, &password);
+    Ok(PasswordResetDone { credentials, ended_sessions: count, was_enabled })
 }
 
 /// Records in the platform tenant's audit trail that data keys were wrapped by another master
@@ -185,9 +228,12 @@ pub fn random_secret() -> anyhow::Result<SecretString> {
 
 async fn new_password(hasher: &Hasher) -> anyhow::Result<(SecretString, String)> {
     let password = random_secret()?;
-    let owner = WorkOwner::new(TenantId::UNKNOWN, None);
-    let hash = hasher.take_slot(owner)?.hash(password.clone()).await?;
+    let hash = hash(hasher, password.clone()).await?;
     Ok((password, hash))
+}
+
+async fn hash(hasher: &Hasher, password: SecretString) -> Result<String> {
+    hasher.take_slot(WorkOwner::new(TenantId::UNKNOWN, None))?.hash(password).await
 }
 
 /// The actor of events that a command records.

@@ -15,7 +15,6 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let _log_guard = telemetry::init(&values)?;
     let listeners = Listeners::bind(&config.server).await?;
     let app = App::build(config)?;
-    tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
     Box::pin(server::serve(app, listeners, stop_signal()?)).await?;
     tracing::info!("stopped");
     Ok(())

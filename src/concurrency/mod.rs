@@ -6,3 +6,4 @@ pub mod deadline;
 pub mod fair_permits;
 pub mod pace;
 pub mod priority;
+pub mod step;

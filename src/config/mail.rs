@@ -61,6 +61,7 @@ fn parse_destination(text: &str) -> Result<MailDestination, String> {
             url.to_file_path().map(MailDestination::Folder).map_err(|()| expected_format.to_owned())
         }
         "smtp" | "smtps" => {
+            check_encryption(&url)?;
             let url = SecretString::from(text);
             AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
                 .map_err(|_| expected_format)?;
@@ -70,6 +71,18 @@ fn parse_destination(text: &str) -> Result<MailDestination, String> {
     }
 }
 
+/// Checks that a password is sent only over TLS: with `smtps`, or with STARTTLS (RFC 3207) that is
+/// required. On loopback nobody else reads the connection.
+fn check_encryption(url: &Url) -> Result<(), String> {
+    let is_required = url.query_pairs().any(|(key, value)| key == "tls" && value == "required");
+    let is_loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if url.password().is_none() || url.scheme() == "smtps" || is_required || is_loopback {
+        return Ok(());
+    }
+    Err("has a password, so it must use TLS: smtps://…, or smtp://…?tls=required for STARTTLS"
+        .into())
+}
+
 fn parse_reset_page(text: &str) -> Result<String, String> {
     let is_valid = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
         && text.contains(TOKEN_PLACEHOLDER);
@@ -77,5 +90,29 @@ fn parse_reset_page(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!("must be a URL with {TOKEN_PLACEHOLDER} in it"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// N43: a password is not sent in plain text to another host.
+    #[test]
+    fn a_password_needs_tls() {
+        for url in [
+            "smtps://user:secret@mail.test",
+            "smtp://user:secret@mail.test?tls=required",
+            "smtp://user:secret@localhost:25",
+            "smtp://mail.test",
+        ] {
+            assert!(parse_destination(url).is_ok(), "{url}");
+        }
+        for url in
+            ["smtp://user:secret@mail.test", "smtp://user:secret@mail.test?tls=opportunistic"]
+        {
+            let error = parse_destination(url).err().unwrap_or_default();
+            assert!(error.contains("tls=required") && !error.contains("secret"), "{error}");
+        }
     }
 }

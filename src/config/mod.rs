@@ -1,12 +1,15 @@
 //! The settings of the program. Every value in a [`Config`] is valid.
 #![warn(missing_docs)]
 
+mod files;
 mod mail;
+mod pairs;
 mod privacy;
 mod retention;
 mod server;
 mod settings;
 mod sign_in;
+mod sources;
 mod tokens;
 mod traces;
 mod transit;
@@ -40,6 +43,24 @@ use values::{Reader, thread_count, to_usize};
 
 /// The default address of metrics and probes over HTTP.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+const POSTGRES_SCHEMES: &[&str] = &["postgres", "postgresql"];
+const REDIS_SCHEMES: &[&str] = &[
+    "redis",
+    "rediss",
+    "redis+unix",
+    "redis-cluster",
+    "rediss-cluster",
+    "redis-sentinel",
+    "rediss-sentinel",
+    "valkey",
+    "valkeys",
+    "valkey+unix",
+    "valkey-cluster",
+    "valkeys-cluster",
+    "valkey-sentinel",
+    "valkeys-sentinel",
+];
 
 /// All settings of `tenantry serve`.
 pub struct Config {
@@ -128,10 +149,10 @@ impl Config {
             sign_in_failure_time: failure_time(&mut reader, server.request_timeout),
             server,
             database: Database {
-                url: reader.url("DATABASE_URL", crate::pg::check_url),
+                url: reader.url("DATABASE_URL", POSTGRES_SCHEMES, crate::pg::check_url),
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
-            redis_url: reader.url("REDIS_URL", crate::redis::check_url),
+            redis_url: reader.url("REDIS_URL", REDIS_SCHEMES, crate::redis::check_url),
             tokens: Tokens::read(&mut reader, key_service.clone()),
             master: privacy::read(&mut reader, key_service),
             passwords: Passwords::read(&mut reader),
@@ -161,6 +182,8 @@ impl Config {
             Ok(_) => Ok(()),
             Err(_) => Err("must be error, warn, info, debug, trace or a tracing filter".into()),
         });
+        pairs::check(&config.tokens, &config.server, &mut reader);
+        files::check(&config.tokens.keys, &mut reader);
         reader.finish()?;
         Ok(config)
     }
@@ -197,6 +220,17 @@ impl Passwords {
     }
 }
 
+/// Reads the setting `name` as the URL of a Postgres.
+///
+/// # Errors
+/// Fails when the setting is not set or not the URL of a Postgres.
+pub fn postgres_url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
+    let mut reader = Reader::new(values);
+    let url = reader.url(name, POSTGRES_SCHEMES, crate::pg::check_url);
+    reader.finish()?;
+    Ok(url)
+}
+
 /// Reads the failure time: from 1 ms to 10 s, and at most the request timeout.
 fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration {
     const MIN: Duration = Duration::from_millis(1);
@@ -221,6 +255,9 @@ mod tests {
             values.set(setting.name, setting.default.unwrap_or("x"));
         }
         values.set("REDIS_URL", "redis://localhost");
+        for setting in SETTINGS.iter().filter(|setting| setting.name.ends_with("_KEY_PATH")) {
+            values.set(setting.name, setting.default.unwrap_or("/dev/null"));
+        }
         values.set("ARGON2_MEMORY_KIB", "1024");
         values.set("JWT_ACCESS_EXPIRES_IN", "soon");
         values.set("DATABASE_URL", "");

@@ -199,7 +199,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "MAIL_URL",
         Some("off"),
-        "Destination of mails: smtps://user:password@host, smtp://host, file:///folder; or off",
+        "Mails: smtps://user:password@host, smtp://user:password@host?tls=required (STARTTLS), \
+         smtp://host, file:///folder; or off",
     ),
     setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",

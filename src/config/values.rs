@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Arg, ArgMatches, Command};
-use secrecy::SecretString;
+use secrecy::{SecretString, zeroize::Zeroizing};
 
-use super::settings::SETTINGS;
+use super::{
+    settings::SETTINGS,
+    sources::{self, FILE_VARIABLE},
+};
 
 const FILE_FLAG: &str = "config";
 
@@ -24,6 +27,8 @@ pub struct Values {
     texts: BTreeMap<&'static str, String>,
     /// The names of the settings that a flag, the environment or the file sets.
     explicit_names: BTreeSet<&'static str>,
+    /// The mistakes in the file and in the names of environment variables.
+    mistakes: Vec<String>,
 }
 
 impl Values {
@@ -32,7 +37,7 @@ impl Values {
     pub fn arguments(command: Command) -> Command {
         let file = Arg::new(FILE_FLAG)
             .long(FILE_FLAG)
-            .env("TENANTRY_CONFIG")
+            .env(FILE_VARIABLE)
             .value_name("FILE")
             .help("TOML file with settings; keys are the settings' names in lower case");
         SETTINGS.iter().fold(command.arg(file), |command, setting| {
@@ -52,11 +57,11 @@ impl Values {
         })
     }
 
-    /// Reads the settings from the command line, the environment and the file.
-    ///
-    /// # Errors
-    /// Fails when the file cannot be read, or when it contains an unknown key or an invalid value.
-    pub fn gather(matches: &ArgMatches) -> anyhow::Result<Self> {
+    /// Reads the settings from the command line, the environment and the file. Mistakes in the file
+    /// and in the names of environment variables are reported with the invalid settings, by
+    /// [`Values::check_sources`] or by the checks of this module.
+    #[must_use]
+    pub fn gather(matches: &ArgMatches) -> Self {
         let mut values = Self::default();
         for setting in SETTINGS {
             if let Some(default) = setting.default {
@@ -64,7 +69,11 @@ impl Values {
             }
         }
         if let Some(path) = matches.get_one::<String>(FILE_FLAG) {
-            values.read_file(path)?;
+            let file = sources::read_file(path);
+            for (name, text) in file.settings {
+                values.set_explicitly(name, text);
+            }
+            values.mistakes = file.mistakes;
         }
         for setting in SETTINGS {
             // An empty value means that the setting is not set, because Compose files and Helm
@@ -74,7 +83,20 @@ impl Values {
                 values.set_explicitly(setting.name, value.clone());
             }
         }
-        Ok(values)
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let misspelt = sources::misspelt_variables(names, |name| values.is_explicit(name));
+        values.mistakes.extend(misspelt);
+        values
+    }
+
+    /// Fails when the file or the name of an environment variable has a mistake. For commands that
+    /// do not check all settings.
+    ///
+    /// # Errors
+    /// Fails with one message that lists every mistake.
+    pub fn check_sources(self) -> anyhow::Result<Self> {
+        Reader::new(&self).finish()?;
+        Ok(self)
     }
 
     /// Sets a setting, and replaces any earlier value.
@@ -89,6 +111,11 @@ impl Values {
         }
     }
 
+    /// Whether a flag, the environment or the file sets this setting.
+    pub(super) fn is_explicit(&self, name: &str) -> bool {
+        self.explicit_names.contains(name)
+    }
+
     fn set_explicitly(&mut self, name: &'static str, value: String) {
         self.explicit_names.insert(name);
         self.set(name, value);
@@ -98,25 +125,6 @@ impl Values {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    fn read_file(&mut self, path: &str) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("can't read {path}"))?;
-        // The message of the TOML parser would show the line, which may contain a secret.
-        let table: toml::Table =
-            text.parse().map_err(|_| anyhow::anyhow!("{path} is not valid TOML"))?;
-        for (key, value) in table {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == key) else {
-                bail!("{path}: {key} is no setting");
-            };
-            let text = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
-                _ => bail!("{path}: {key} must be a string or a whole number"),
-            };
-            self.set_explicitly(setting.name, text);
-        }
-        Ok(())
     }
 }
 
@@ -128,10 +136,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(values: &'a Values) -> Self {
-        Self { values, errors: Vec::new() }
+        Self { values, errors: values.mistakes.clone() }
     }
 
-    /// Parses a setting. The error of `parse` describes a valid value. For an invalid setting,
+    /// Parses a setting. The error of `parse` describes a valid value. The reported error also has
+    /// the invalid value, unless the value may be secret. For an invalid setting,
     /// returns the default of the type. This default is never used, because [`Reader::finish`] then
     /// fails.
     pub(super) fn read<T: Default>(
@@ -140,7 +149,7 @@ impl<'a> Reader<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> T {
         let result = match self.values.get(name) {
-            Some(text) => parse(text),
+            Some(text) => parse(text).map_err(|error| error + &shown_value(name, text)),
             None => Err("must be set".into()),
         };
         result.unwrap_or_else(|error| {
@@ -149,18 +158,39 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Adds an error of a setting: `problem` follows the name of the setting.
+    pub(super) fn add_error(&mut self, name: &str, problem: &str) {
+        let value = self.values.get(name).map(|text| shown_value(name, text)).unwrap_or_default();
+        self.errors.push(format!("{name} {problem}{value}"));
+    }
+
+    /// Whether a flag, the environment or the file sets this setting.
+    pub(super) fn is_explicit(&self, name: &str) -> bool {
+        self.values.is_explicit(name)
+    }
+
+    /// Checks that the file of a path setting can be read, unless the setting is `off` or not set.
+    pub(super) fn check_file(&mut self, name: &str) {
+        let Some(path) = self.values.get(name).filter(|path| *path != "off") else { return };
+        if let Err(error) = std::fs::read(path).map(Zeroizing::new) {
+            self.errors.push(format!("{name} must be a readable file: can't read {path}: {error}"));
+        }
+    }
+
     pub(super) fn text(&mut self, name: &str) -> String {
         self.read(name, |text| Ok(text.to_owned()))
     }
 
-    /// Reads a URL. `check` checks the URL with the library that uses it. The error must not repeat
-    /// the URL, which may contain a password.
+    /// Reads a URL with one of these schemes. `check` checks the URL with the library that uses it.
+    /// The error must not repeat the URL, which may contain a password.
     pub(super) fn url(
         &mut self,
         name: &str,
+        schemes: &[&str],
         check: impl FnOnce(&SecretString) -> Result<(), &'static str>,
     ) -> SecretString {
         let text = self.read(name, |text| {
+            check_scheme(text, schemes)?;
             check(&text.into()).map_err(str::to_owned)?;
             Ok(text.to_owned())
         });
@@ -208,6 +238,26 @@ impl<'a> Reader<'a> {
         }
         bail!("the settings can't be used:\n  {}", self.errors.join("\n  "))
     }
+}
+
+/// Checks the scheme of a URL. The libraries of the stores accept unknown schemes.
+fn check_scheme(url: &str, schemes: &[&str]) -> Result<(), String> {
+    let has_scheme = |scheme: &&str| url.split_once("://").is_some_and(|(used, _)| used == *scheme);
+    if schemes.iter().any(has_scheme) {
+        return Ok(());
+    }
+    let usual = schemes.iter().take(2).map(|scheme| format!("{scheme}://")).collect::<Vec<_>>();
+    Err(format!("must be a URL that begins with {}", usual.join(" or ")))
+}
+
+/// The end of an error: the invalid value, unless it may contain a secret or an address of a mail.
+fn shown_value(name: &str, text: &str) -> String {
+    const MAX_LENGTH: usize = 100;
+    let is_secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret)
+        || ["_URL", "_ENDPOINT"].iter().any(|suffix| name.ends_with(suffix))
+        || text.contains('@')
+        || text.len() > MAX_LENGTH;
+    if is_secret { String::new() } else { format!("; it is {text:?}") }
 }
 
 /// The number of threads; 0 means the number of cores.

@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// its caches.
 const RETENTION: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
 
+/// Timeout of one batch, also if the network breaks without an error.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Maximum number of changes that one transaction deletes.
 const BATCH: i64 = 10_000;
 
@@ -45,7 +48,9 @@ async fn trim(postgres: &Postgres, trimmed: &Counter) -> Result<()> {
     loop {
         let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
         // The result is NULL while another replica is trimming.
-        let batch = batch.fetch_one(postgres.executor()).await?.unwrap_or_default();
+        let batch = time::timeout(BATCH_TIMEOUT, batch.fetch_one(postgres.executor())).await;
+        // A timeout is reported like a pool timeout, as in the follower.
+        let batch = batch.unwrap_or(Err(sqlx::Error::PoolTimedOut))?.unwrap_or_default();
         trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
         if batch < BATCH {
             return Ok(());

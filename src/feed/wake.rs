@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use fred::{
     clients::SubscriberClient,
+    error::{Error, ErrorKind},
     interfaces::{EventInterface, PubsubInterface},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -26,6 +27,9 @@ pub(super) fn channel(postgres: &Postgres) -> Arc<str> {
 
 /// Pause after a failed attempt to subscribe.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Timeout of an attempt to subscribe.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Interval at which an existing subscription is renewed.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -85,7 +89,9 @@ async fn keep_subscribed(
     let (mut pause, mut failures) = (RETRY, 0);
     while !postgres.is_closed() {
         time::timeout(pause, connected.recv()).await.ok();
-        let result = client.subscribe(&*channel).await;
+        let subscription = time::timeout(SUBSCRIBE_TIMEOUT, client.subscribe(&*channel)).await;
+        let result = subscription
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")));
         subscribed.set(i64::from(result.is_ok()));
         match result {
             Ok(()) => {

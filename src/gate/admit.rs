@@ -7,7 +7,10 @@
 //! the metadata; for another caller such a call is refused. A public call names its tenant in the
 //! metadata or in the message: see `sign_in/named_tenant.rs`.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use http::{HeaderMap, Request};
 use tonic::{Code, Status};
@@ -25,12 +28,16 @@ use crate::{
     credentials::api_keys::Secret,
     db::Db,
     error::{Error, Result},
+    ids::{SubjectId, TenantId},
     limits::{Limits, RateClass, TrustedProxies},
     permissions::UserStanding,
     proto::v1::ErrorReason,
     sessions::{Authenticated, Authenticator},
     tenants,
 };
+
+/// The tenant and the subject of a call, for its log line; not set while the caller is not known.
+pub(super) type Identified = OnceLock<(TenantId, SubjectId)>;
 
 /// Admits calls.
 pub struct Authorizer {
@@ -57,6 +64,7 @@ impl Authorizer {
         request: &mut Request<B>,
         method: Option<&MethodPolicy>,
         origin: Origin,
+        identified: &Identified,
     ) -> Result<Option<Caller>, Status> {
         let (method, tenant_key) = check_metadata(request.headers(), method)?;
         if method.access == Access::Public {
@@ -71,6 +79,8 @@ impl Authorizer {
 
         let mut caller = self.identify(request.headers(), origin).await?;
         let result = self.admit_caller(request, method, tenant_key, &mut caller).await;
+        // Set once for each call, so this never fails.
+        identified.set((caller.tenant, caller.user)).ok();
         if let Err(error) = result {
             let refusal = Status::from(error);
             self.record_refusal(&caller, &method.path, &refusal).await;

@@ -37,8 +37,9 @@ use opentelemetry::context::FutureExt as _;
 use prometheus_client::registry::Registry;
 use tokio::{sync::SemaphorePermit, task, time};
 use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt;
 use tower::Service;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 pub use admission::Admission;
 pub use admit::Authorizer;
@@ -49,6 +50,7 @@ pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 pub use proof::{admission, caller, self_or_permitted, visitor, write_caller};
 pub use write_caller::{RoleGrant, WriteCaller};
 
+use admit::Identified;
 use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
 
@@ -172,8 +174,9 @@ impl Gate {
         let method = self.authorizer.policies.method(request.uri().path());
         let time_limit = deadline::time_limit(request.headers(), self.time_limit);
         let deadline = tokio::time::Instant::from_std(start) + time_limit;
+        let identified = Identified::new();
         let mut call = pin!(crate::concurrency::deadline::scope(deadline, async {
-            match self.admit(request, method, origin).await {
+            match self.admit(request, method, origin, &identified).await {
                 Ok((admitted, caller)) => {
                     let response = self.run(admitted, deadline, services).await;
                     self.record_refusal(caller, method, response.headers()).await;
@@ -200,7 +203,8 @@ impl Gate {
         };
         let mut response = result.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)));
         let duration = start.elapsed();
-        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
+        let status = Status::from_header_map(response.headers());
+        let code = status.as_ref().map_or(Code::Ok, Status::code);
         let (index, name) =
             method.map_or((usize::MAX, "_OTHER"), |method| (method.index, method.name()));
         self.calls.ended((index, name), code, duration, trace.as_ref());
@@ -208,8 +212,17 @@ impl Gate {
         if is_logged {
             let (micros, trace_id) =
                 (duration.as_micros(), trace.as_ref().map(telemetry::trace_id));
+            let (tenant, subject) = identified.get().copied().unzip();
+            let reason = status.and_then(|status| status.get_details_error_info());
             tracing::info!(
-                method = path, request_id = %correlation_id, trace_id, ?code, micros,
+                method = path,
+                request_id = %correlation_id,
+                trace_id,
+                tenant = tenant.map(field::display),
+                subject = subject.map(field::display),
+                ?code,
+                reason = reason.map(|info| info.reason),
+                micros,
                 "done"
             );
         }
@@ -245,6 +258,7 @@ impl Gate {
         request: Request<impl RequestBody>,
         method: Option<&MethodPolicy>,
         origin: Origin,
+        identified: &Identified,
     ) -> Result<(Admitted<'_>, Option<Caller>), Status> {
         let (head, mut body) = request.into_parts();
         let message = match self.read_message(&head.headers, &mut body, method, &origin).await {
@@ -259,7 +273,7 @@ impl Gate {
             || message.len() > long_calls::MAX_SHORT_MESSAGE;
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::new(Full::new(message)));
-        let caller = self.authorizer.admit(&mut request, method, origin).await?;
+        let caller = self.authorizer.admit(&mut request, method, origin, identified).await?;
         if let (Some(method), Some(caller)) = (method, &caller)
             && method.is_stream
         {

@@ -14,7 +14,7 @@
 //! failures of guesses without a tenant. Otherwise the response to a guess that names a tenant
 //! would reveal whether guesses without a tenant tried the account.
 //!
-//! While Redis is unavailable, `local.rs` limits the guesses in the memory of this replica.
+//! While Redis is unavailable, `local_guesses.rs` limits the guesses in the memory of this replica.
 //!
 //! - Rule: `begin_guess.lua` (`src/limits/begin_guess.lua`) decides whether a guess may begin, or
 //!   how long the guess must wait. The constants of this file are the arguments of the scripts.
@@ -23,7 +23,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Limits, names::CounterNames};
+use super::{Limits, local_guesses::GuessInFlight, names::CounterNames};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -61,7 +61,9 @@ const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 #[must_use]
 pub struct Guess {
     limits: Limits,
-    redis_keys: Vec<String>,
+    counter: GuessCounter,
+    /// The guess in this replica's memory; `None` when it began in Redis. Dropping it ends it.
+    _in_flight: Option<GuessInFlight>,
 }
 
 impl Limits {
@@ -119,15 +121,18 @@ impl Limits {
         let arguments =
             vec![FREE_FAILURES, EXTRA_IN_FLIGHT, millis(IN_FLIGHT_TIMEOUT), millis(MAX_WAIT)];
         let redis_wait = self.0.redis.begin_guess(keys, arguments).await;
-        let wait = redis_wait.unwrap_or_else(|_| {
+        let (wait, in_flight) = if let Ok(wait) = redis_wait {
+            (wait, None)
+        } else {
             self.0.metrics.record_counted_alone();
-            self.0.local.begin_guess(&counter.local_key)
-        });
+            let local_guess = self.0.local.guesses.begin(&counter.local_key);
+            (local_guess.as_ref().err().copied().unwrap_or_default(), local_guess.ok())
+        };
         // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(MAX_WAIT);
         let result = self.check_wait(wait, "guess", "account");
         result.inspect_err(|_| self.0.refusals.limited(tenant, "guess", "account"))?;
-        Ok(Guess { limits: self.clone(), redis_keys: counter.redis_keys.to_vec() })
+        Ok(Guess { limits: self.clone(), counter, _in_flight: in_flight })
     }
 }
 
@@ -146,8 +151,10 @@ impl Guess {
 
     /// Ends the guess: the password matched.
     pub async fn record_success(self) {
-        let redis = &self.limits.0.redis;
-        let result = redis.guess_succeeded(self.redis_keys, KNOWN_NETWORK_RETENTION).await;
+        let inner = &self.limits.0;
+        inner.local.guesses.record_success(&self.counter.local_key);
+        let keys = self.counter.redis_keys.to_vec();
+        let result = inner.redis.guess_succeeded(keys, KNOWN_NETWORK_RETENTION).await;
         result.unwrap_or_else(|error| tracing::debug!(%error, "a right guess was not recorded"));
     }
 
@@ -171,8 +178,14 @@ impl Guess {
             FAILURE_RETENTION.as_secs(),
             failures,
         ];
-        let result = self.limits.0.redis.guess_failed(self.redis_keys, arguments).await;
-        result.unwrap_or_else(|error| tracing::debug!(%error, "a guess was not ended in Redis"));
+        let inner = &self.limits.0;
+        let keys = self.counter.redis_keys.to_vec();
+        if let Err(error) = inner.redis.guess_failed(keys, arguments).await {
+            tracing::debug!(%error, "a guess was not ended in Redis");
+            if failures > 0 {
+                inner.local.guesses.record_failure(&self.counter.local_key);
+            }
+        }
     }
 }
 

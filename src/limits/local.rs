@@ -1,7 +1,7 @@
 //! Limits that each replica counts alone: all limits while Redis is unavailable, and always the
 //! rates of calls that are too frequent for a request to Redis each time.
 
-use std::{collections::HashMap, num::NonZeroU32, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -9,19 +9,16 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::rates::{Rate, RateClass, RateLimit, Rates};
+use super::{
+    local_guesses::LocalGuesses,
+    rates::{Rate, RateClass, RateLimit, Rates},
+};
 
 /// Maximum number of keys that each limit counts separately. All further keys are counted together.
 const MAX_KEYS: usize = 100_000;
 
 /// The key under which all further keys are counted together.
 const SHARED_KEY: &str = "";
-
-/// Maximum number of guesses at one account from one network in a burst.
-const GUESS_BURST: u32 = 10;
-
-/// Time after which one more guess is allowed.
-const GUESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The counters of one limit, by key.
 type Counters = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
@@ -31,7 +28,7 @@ pub(super) struct LocalLimiter {
     /// The counters of calls, by the class and the property ([`RateLimit::by`]) of the limit.
     rates: HashMap<(RateClass, &'static str), Counters>,
     /// The counters of guesses.
-    guesses: Option<Counters>,
+    pub(super) guesses: LocalGuesses,
 }
 
 impl LocalLimiter {
@@ -40,12 +37,10 @@ impl LocalLimiter {
         let limits = limits.chain([Rates::account(), Rates::mailbox()]);
         let rates =
             limits.filter_map(|limit| Some(((limit.class, limit.by), new_counters(limit.rate?)?)));
-        let burst = NonZeroU32::new(GUESS_BURST);
-        let guess_rate = burst.map(|calls| Rate { calls, per: GUESS_INTERVAL * GUESS_BURST });
         Self {
             clock: DefaultClock::default(),
             rates: rates.collect(),
-            guesses: guess_rate.and_then(new_counters),
+            guesses: LocalGuesses::default(),
         }
     }
 
@@ -53,12 +48,6 @@ impl LocalLimiter {
     /// and returns the time to wait.
     pub(super) fn count_call(&self, limit: &RateLimit, key: &str) -> Duration {
         self.count(self.rates.get(&(limit.class, limit.by)), key)
-    }
-
-    /// Counts the guess if a guess is allowed now, and returns zero. Otherwise counts nothing, and
-    /// returns the time to wait.
-    pub(super) fn begin_guess(&self, key: &str) -> Duration {
-        self.count(self.guesses.as_ref(), key)
     }
 
     fn count(&self, counters: Option<&Counters>, key: &str) -> Duration {

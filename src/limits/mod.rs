@@ -19,6 +19,7 @@
 
 mod guesses;
 mod local;
+mod local_guesses;
 mod metrics;
 mod names;
 mod owner;

@@ -1,6 +1,9 @@
 //! Sends mails by SMTP, or writes them to a folder.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use anyhow::Context;
 use lettre::{
@@ -26,6 +29,8 @@ pub struct Mailer {
     transport: Transport,
     from: Mailbox,
     mails: Family<OutcomeLabel, Counter>,
+    /// Whether the last attempt failed because the mail server did not answer.
+    is_unreachable: AtomicBool,
 }
 
 enum Transport {
@@ -85,7 +90,8 @@ impl Mailer {
         for outcome in Outcome::ALL {
             drop(mails.get_or_create(&outcome.label()));
         }
-        Ok(Self { transport, from: mail.from.clone(), mails })
+        let is_unreachable = AtomicBool::new(false);
+        Ok(Self { transport, from: mail.from.clone(), mails, is_unreachable })
     }
 
     /// Counts the final result of a mail.
@@ -110,11 +116,28 @@ impl Mailer {
             .body(mail.text.clone());
         let message = message.map_err(|_| Failure::permanent("the mail can't be composed"))?;
         match &self.transport {
-            Transport::Smtp(smtp) => smtp.send(message).await.map(drop).map_err(Failure::from),
+            Transport::Smtp(smtp) => {
+                let result = smtp.send(message).await;
+                // A status code is an answer.
+                let error = result.as_ref().err().filter(|error| error.status().is_none());
+                self.log_reachability(error.is_some());
+                result.map(drop).map_err(Failure::from)
+            }
             Transport::Folder(folder) => {
                 let result = folder.send(message).await.map(drop);
                 result.map_err(|_| Failure::permanent("the mail can't be written to the folder"))
             }
+        }
+    }
+}
+
+impl Mailer {
+    /// Logs when the mail server stops to answer, and when it answers again.
+    fn log_reachability(&self, is_unreachable: bool) {
+        match (self.is_unreachable.swap(is_unreachable, Ordering::Relaxed), is_unreachable) {
+            (false, true) => tracing::warn!("the mail server of MAIL_URL does not answer"),
+            (true, false) => tracing::info!("the mail server answers again"),
+            _ => {}
         }
     }
 }
@@ -128,6 +151,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// An attempt that took too long.
+    pub(super) fn timeout() -> Self {
+        Self { is_temporary: true, text: "the attempt took too long".to_owned() }
+    }
+
     pub(super) fn permanent(text: &str) -> Self {
         Self { is_temporary: false, text: text.to_owned() }
     }

@@ -27,6 +27,7 @@ use super::{
     store::{self, ClaimedRow},
 };
 use crate::{
+    concurrency::step::bounded,
     config,
     db::{Db, TenantTx},
     error::{Error, Result},
@@ -48,8 +49,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two updates of the gauges.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time after which a claimed row is due again. An attempt takes less time than this.
+/// Time after which a claimed row is due again. An attempt and the update of its row take less time
+/// than this.
 const LEASE: Duration = Duration::from_mins(1);
+
+/// Timeout of an attempt, also if a store or the mail server stops to answer without an error.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Minimum delay between two attempts: the delay after the first attempt.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -206,7 +211,8 @@ impl Worker {
 
     async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<ClaimedRow> {
         let limit = i64::try_from(limit).unwrap_or_default();
-        let batch = store::claim(&self.db, kinds, limit, MAX_CLAIMED_PER_TENANT, LEASE).await;
+        let claim = store::claim(&self.db, kinds, limit, MAX_CLAIMED_PER_TENANT, LEASE);
+        let batch = bounded(claim).await;
         batch.unwrap_or_else(|error| {
             tracing::warn!(%error, "the outbox of mails can't be read");
             Vec::new()
@@ -216,7 +222,7 @@ impl Worker {
     /// Updates the gauges until the server stops.
     async fn update_gauges(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
-            match store::backlog(&self.db).await {
+            match bounded(store::backlog(&self.db)).await {
                 Ok((waiting_rows, oldest_age_seconds)) => {
                     self.backlog.waiting_rows.set(waiting_rows);
                     self.backlog.oldest_age_seconds.set(oldest_age_seconds);
@@ -236,13 +242,14 @@ impl Worker {
             tracing::error!(%tenant, %mail, kind, "a mail expired before it was sent");
             Some(Outcome::Expired)
         } else {
-            match self.attempt(&row).await {
+            let attempt = timeout(ATTEMPT_TIMEOUT, self.attempt(&row)).await;
+            match attempt.unwrap_or_else(|_| Err(Failure::timeout())) {
                 Ok(outcome) => outcome,
                 Err(failure) if failure.is_temporary => {
                     let (attempts, reason) = (row.attempts, failure.text);
                     tracing::warn!(%tenant, %mail, kind, attempts, reason, "a mail is retried");
                     let delay = retry_delay(row.attempts);
-                    let result = store::retry(&self.db, &row, delay).await;
+                    let result = bounded(store::retry(&self.db, &row, delay)).await;
                     // If the query fails, the row is due again when its lease expires.
                     result.unwrap_or_else(|error| {
                         tracing::warn!(%error, %mail, "a retry was not scheduled");
@@ -259,7 +266,7 @@ impl Worker {
         if let Some(outcome) = outcome {
             self.mailer.count(outcome);
         }
-        if let Err(error) = store::remove(&self.db, tenant, row.id).await {
+        if let Err(error) = bounded(store::remove(&self.db, tenant, row.id)).await {
             tracing::warn!(%error, %mail, "a handled mail can't be removed from the outbox");
         }
     }

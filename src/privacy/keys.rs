@@ -1,12 +1,16 @@
 //! Data keys: reads, unwraps, caches and creates them.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::Context;
 use aws_lc_rs::rand;
 use prometheus_client::registry::Registry;
 use quick_cache::sync::Cache;
 use secrecy::zeroize::Zeroizing;
+use tokio::{runtime::Handle, time};
 
 use super::{
     cipher::{self, Cipher, KEY_LENGTH, UnreadableCounter},
@@ -22,6 +26,9 @@ use crate::{
     secrets::reload::Reload,
 };
 
+/// Timeout of reading the common data key, when the file of master keys changed.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Maximum number of tenants whose ciphers are cached.
 const MAX_CACHED_TENANTS: usize = 50_000;
 
@@ -32,6 +39,9 @@ pub struct DataKeys {
     tenant_ciphers: Cache<TenantId, Arc<Cipher>>,
     /// The cipher for data that belongs to no tenant.
     common_cipher: OnceLock<Arc<Cipher>>,
+    /// The database of the common data key, which changed master keys must be able to unwrap; not
+    /// set before [`DataKeys::load_common`].
+    postgres: OnceLock<Postgres>,
     unreadable_counter: UnreadableCounter,
 }
 
@@ -53,6 +63,7 @@ impl DataKeys {
             masters,
             tenant_ciphers: Cache::new(MAX_CACHED_TENANTS),
             common_cipher: OnceLock::new(),
+            postgres: OnceLock::new(),
             unreadable_counter: UnreadableCounter::default(),
         }))
     }
@@ -95,6 +106,7 @@ impl DataKeys {
         let key = self.unwrap(no_tenant, wrapped).await;
         let key = key.context("can't unwrap the data key for data that belongs to no tenant")?;
         self.common_cipher.set(Arc::new(self.new_cipher(no_tenant, &key)?)).ok();
+        self.postgres.set(postgres.clone()).ok();
         Ok(())
     }
 
@@ -201,8 +213,19 @@ impl Reload for DataKeys {
     const NAME: &str = "master keys";
     const METRIC: &str = "tenantry_master_key_reloads";
 
+    /// Changed master keys are used only if they unwrap the common data key. Otherwise the data
+    /// keys of new tenants could be wrapped by a key that nobody has.
     fn reload(&self) -> anyhow::Result<bool> {
-        self.masters.reload()
+        let Some(keys) = self.masters.read_changed()? else { return Ok(false) };
+        let Some(postgres) = self.postgres.get() else { return Ok(false) };
+        let tenant = TenantId::UNKNOWN;
+        let read = time::timeout(READ_TIMEOUT, read_wrapped_key(postgres, tenant));
+        let common = Handle::current().block_on(read);
+        let common = common.context("Postgres did not answer in time")??;
+        self.masters.adopt(keys, tenant, common.as_ref()).context(
+            "the changed master keys can't unwrap the data key for data that belongs to no tenant",
+        )?;
+        Ok(true)
     }
 }
 

@@ -51,6 +51,9 @@ struct KeyFile {
     keys: ArcSwap<Vec<KeyLine>>,
 }
 
+/// The keys of a changed file, which are not in use yet.
+pub(super) struct ChangedKeys(Vec<KeyLine>);
+
 /// A data key as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrappedKey {
@@ -94,12 +97,35 @@ impl MasterKeys {
         self.file.is_some() || self.service.is_some()
     }
 
-    /// Reads the file again; returns whether its keys changed.
+    /// Reads the file again; `None` when its keys have not changed.
     ///
     /// # Errors
-    /// When the file can't be read. Then the keys in memory stay in use.
-    pub fn reload(&self) -> anyhow::Result<bool> {
-        self.file.as_ref().map_or(Ok(false), KeyFile::reload)
+    /// When the file can't be read or has no keys.
+    pub(super) fn read_changed(&self) -> anyhow::Result<Option<ChangedKeys>> {
+        self.file.as_ref().map_or(Ok(None), KeyFile::read_changed)
+    }
+
+    /// Uses changed keys from now on. `known` is a stored data key that the changed keys must be
+    /// able to unwrap, unless the file does not wrap it.
+    ///
+    /// # Errors
+    /// When the changed keys can't unwrap `known`. Then the old keys stay in use, because a data
+    /// key wrapped by a wrong master key could never be unwrapped later.
+    pub(super) fn adopt(
+        &self,
+        keys: ChangedKeys,
+        tenant: TenantId,
+        known: Option<&WrappedKey>,
+    ) -> anyhow::Result<()> {
+        if let Some(known) = known
+            && let Some(id) = known.by.strip_prefix("file:")
+        {
+            unwrap_by_keys(&keys.0, tenant, id, &known.bytes)?;
+        }
+        if let Some(file) = &self.file {
+            file.keys.store(Arc::new(keys.0));
+        }
+        Ok(())
     }
 
     /// Wraps a tenant's data key by the current master key. Blocks the thread.
@@ -140,26 +166,16 @@ impl MasterKeys {
         id: &str,
         bytes: &[u8],
     ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-        let no_master_key =
-            || format!("the data key is wrapped by {id}, which MASTER_KEY_PATH does not have");
-        let file = self.file.as_ref().with_context(no_master_key)?;
-        let has_id = |keys: &[KeyLine]| keys.iter().any(|key| key.id == id);
-        if !has_id(&file.keys.load()) {
+        let file = self.file.as_ref().with_context(|| no_master_key(id))?;
+        if !file.keys.load().iter().any(|key| key.id == id) {
             // The file may have changed: another replica already wraps data keys by a new key.
-            file.reload()?;
+            if let Some(keys) = file.read_changed()? {
+                let plain = unwrap_by_keys(&keys.0, tenant, id, bytes)?;
+                file.keys.store(Arc::new(keys.0));
+                return Ok(plain);
+            }
         }
-        let keys = file.keys.load();
-        let master = keys.iter().find(|key| key.id == id).with_context(no_master_key)?;
-        let too_short = "the wrapped data key is too short";
-        let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN).context(too_short)?;
-        let mut plain = Zeroizing::new(ciphertext.to_vec());
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context(too_short)?;
-        let plaintext = cipher(master)?
-            .open_in_place(nonce, Aad::from(associated_data(tenant)), &mut plain)
-            .map_err(|_| anyhow::anyhow!("the master key {id} does not open it"))?;
-        let length = plaintext.len();
-        plain.truncate(length);
-        Ok(plain)
+        unwrap_by_keys(&file.keys.load(), tenant, id, bytes)
     }
 
     fn unwrap_by_service(
@@ -191,20 +207,39 @@ impl KeyFile {
         Ok(Self { path: path.to_owned(), keys: ArcSwap::from_pointee(read(path)?) })
     }
 
-    fn reload(&self) -> anyhow::Result<bool> {
+    fn read_changed(&self) -> anyhow::Result<Option<ChangedKeys>> {
         let keys = read(&self.path)?;
-        let is_unchanged = {
-            let old = self.keys.load();
-            let is_same = |(a, b): (&KeyLine, &KeyLine)| {
-                a.id == b.id && a.key.expose_secret() == b.key.expose_secret()
-            };
-            old.len() == keys.len() && old.iter().zip(&keys).all(is_same)
+        let old = self.keys.load();
+        let is_same = |(a, b): (&KeyLine, &KeyLine)| {
+            a.id == b.id && a.key.expose_secret() == b.key.expose_secret()
         };
-        if !is_unchanged {
-            self.keys.store(Arc::new(keys));
-        }
-        Ok(!is_unchanged)
+        let is_unchanged = old.len() == keys.len() && old.iter().zip(&keys).all(is_same);
+        Ok((!is_unchanged).then_some(ChangedKeys(keys)))
     }
+}
+
+/// Unwraps a data key that the key `id` of a file wraps.
+fn unwrap_by_keys(
+    keys: &[KeyLine],
+    tenant: TenantId,
+    id: &str,
+    bytes: &[u8],
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let master = keys.iter().find(|key| key.id == id).with_context(|| no_master_key(id))?;
+    let too_short = "the wrapped data key is too short";
+    let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN).context(too_short)?;
+    let mut plain = Zeroizing::new(ciphertext.to_vec());
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context(too_short)?;
+    let plaintext = cipher(master)?
+        .open_in_place(nonce, Aad::from(associated_data(tenant)), &mut plain)
+        .map_err(|_| anyhow::anyhow!("the master key {id} does not open it"))?;
+    let length = plaintext.len();
+    plain.truncate(length);
+    Ok(plain)
+}
+
+fn no_master_key(id: &str) -> String {
+    format!("the data key is wrapped by {id}, which MASTER_KEY_PATH does not have")
 }
 
 /// Reads the master keys of a file. The first key is the current master key.

@@ -15,7 +15,7 @@ use super::{
     master::{MasterKeys, WrappedKey},
     store::{self, StoredDataKey},
 };
-use crate::{ids::TenantId, pg::Postgres};
+use crate::{concurrency::step::bounded, error::Result, ids::TenantId, pg::Postgres};
 
 /// Maximum number of data keys that one transaction reads or replaces.
 const BATCH: i64 = 500;
@@ -62,10 +62,12 @@ pub async fn all(
     let mut progress = Progress { by: current(masters).await?, ..Progress::default() };
     let mut last_tenant = None;
     loop {
-        let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
-        let rows = store::wrapped_by_others(&mut tx, &progress.by, last_tenant, BATCH).await?;
-        // No transaction may be open while a key service is called.
-        drop(tx);
+        // The transaction ends here: none may be open while a key service is called.
+        let rows = bounded(async {
+            let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
+            store::wrapped_by_others(&mut tx, &progress.by, last_tenant, BATCH).await
+        });
+        let rows = rows.await?;
         let Some(last_row) = rows.last() else { return Ok(progress) };
         last_tenant = Some(last_row.tenant_id);
         let masters = masters.clone();
@@ -112,16 +114,13 @@ fn rewrap(masters: &MasterKeys, old: &StoredDataKey) -> anyhow::Result<WrappedKe
 }
 
 /// Writes a batch; returns the number of keys that were replaced.
-async fn replace(
-    postgres: &Postgres,
-    batch: &[(StoredDataKey, WrappedKey)],
-) -> anyhow::Result<u64> {
-    let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
+async fn replace(postgres: &Postgres, batch: &[(StoredDataKey, WrappedKey)]) -> Result<u64> {
+    let mut tx = bounded(postgres.begin(TenantId::UNKNOWN)).await?;
     let mut replaced_keys = 0;
     for (old, new) in batch {
-        replaced_keys += u64::from(store::replace(&mut tx, old, new).await?);
+        replaced_keys += u64::from(bounded(store::replace(&mut tx, old, new)).await?);
     }
-    tx.commit().await?;
+    bounded(tx.commit()).await?;
     Ok(replaced_keys)
 }
 
@@ -130,8 +129,11 @@ async fn replace(
 /// # Errors
 /// When Postgres is unavailable.
 pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
-    let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
-    Ok(store::counts(&mut tx).await?)
+    let counts = bounded(async {
+        let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
+        store::counts(&mut tx).await
+    });
+    Ok(counts.await?)
 }
 
 /// The name of the current master key, in the format of the column `wrapped_by`. A key service
@@ -142,7 +144,10 @@ pub async fn counts(postgres: &Postgres) -> anyhow::Result<Vec<(String, i64)>> {
 pub async fn current(masters: &Arc<MasterKeys>) -> anyhow::Result<String> {
     let masters = masters.clone();
     let wrap_dummy_key = move || {
-        masters.reload()?;
+        if let Some(keys) = masters.read_changed()? {
+            // The caller has just added a key to the file. All earlier keys are still in the file.
+            masters.adopt(keys, TenantId::UNKNOWN, None)?;
+        }
         masters.wrap(TenantId::UNKNOWN, &Zeroizing::new([0; KEY_LENGTH]))
     };
     Ok(tokio::task::spawn_blocking(wrap_dummy_key).await??.by)

@@ -1,29 +1,59 @@
 //! Atomic replacement of files, and locks on folders.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{ErrorKind, Result, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::Path,
 };
 
-/// Replaces a file atomically, with the permission bits `mode`.
+/// The permission bits of a new file until its owner is set.
+const DRAFT_MODE: u32 = 0o600;
+
+/// Replaces a file atomically. The owner, the group and the permission bits of an existing file
+/// stay the same. A new file has the permission bits `mode`.
 ///
 /// # Errors
-/// When the file can't be written. Then the old file is unchanged, unless only the last sync
-/// failed.
+/// When the file can't be written, or when this process may not give the new file the owner and the
+/// group of the old file. Then the old file is unchanged, unless only the last sync failed.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
-    let draft = path.with_extension("draft");
+    // If the path is a symbolic link, the file that it points to is replaced, not the link.
+    let target = fs::canonicalize(path).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(path.to_owned()),
+        _ => Err(error),
+    })?;
+    let draft = target.with_extension("draft");
     fs::remove_file(&draft).or_else(|error| match error.kind() {
         ErrorKind::NotFound => Ok(()),
         _ => Err(error),
     })?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(DRAFT_MODE).open(&draft)?;
+    let result = write_draft(&mut file, &target, mode, content);
+    if let Err(error) = result.and_then(|()| fs::rename(&draft, &target)) {
+        // The draft may contain a key.
+        fs::remove_file(&draft).ok();
+        return Err(error);
+    }
     // The sync of the folder makes the new name durable too.
-    File::open(folder(path))?.sync_all()
+    File::open(folder(&target))?.sync_all()
+}
+
+/// Writes the content, with the owner, group and permission bits of the file that is replaced.
+fn write_draft(draft: &mut File, target: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    let mode = match fs::metadata(target) {
+        Ok(old) => {
+            let new = draft.metadata()?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                fchown(&*draft, Some(old.uid()), Some(old.gid()))?;
+            }
+            old.mode() & 0o7777
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => mode,
+        Err(error) => return Err(error),
+    };
+    draft.set_permissions(Permissions::from_mode(mode))?;
+    draft.write_all(content)?;
+    draft.sync_all()
 }
 
 /// Locks a folder exclusively, until the returned file is dropped. The lock serializes changes of

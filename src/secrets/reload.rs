@@ -59,7 +59,10 @@ async fn reload_until_dropped<R: Reload>(value: Weak<R>, reloads: Family<Outcome
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the thread that read the files panicked")))
         {
             Ok(has_changed) => {
-                last_error.clear();
+                if !last_error.is_empty() {
+                    tracing::info!("the {} can be read again", R::NAME);
+                    last_error.clear();
+                }
                 if has_changed {
                     reloads.get_or_create(&Outcome { outcome: "ok" }).inc();
                     tracing::info!("the {} changed", R::NAME);
@@ -70,9 +73,9 @@ async fn reload_until_dropped<R: Reload>(value: Weak<R>, reloads: Family<Outcome
                 let text = format!("{error:#}");
                 if text != last_error {
                     let name = R::NAME;
-                    tracing::error!(
+                    tracing::warn!(
                         error = text,
-                        "the {name} can't be read; the old {name} stay in use"
+                        "the changed {name} can't be used; the old {name} stay in use"
                     );
                     last_error = text;
                 }

@@ -6,17 +6,22 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
-use super::reload::Reload;
+use super::{
+    expiry::{self, ExpiryWatch},
+    reload::Reload,
+};
 use crate::{config::TlsPaths, credentials::api_keys::ClientNames};
 
 /// The ALPN protocol names (RFC 7301) when only gRPC is served, which uses HTTP/2.
@@ -30,11 +35,14 @@ pub struct Tls {
     paths: TlsPaths,
     protocols: &'static [&'static [u8]],
     current: ArcSwap<LoadedFiles>,
+    expiry: ExpiryWatch,
 }
 
 struct LoadedFiles {
     files: Files,
     acceptor: TlsAcceptor,
+    /// The end of the certificate's validity.
+    not_after: OffsetDateTime,
 }
 
 /// The content of the files.
@@ -49,12 +57,20 @@ impl Tls {
     /// Reads the files. Clients may negotiate HTTP/1 when gRPC-Web is served.
     ///
     /// # Errors
-    /// When a file is missing, or when the certificate and the key do not match.
+    /// When a file is missing, when the certificate and the key do not match, or when the
+    /// certificate has expired.
     pub fn load(paths: TlsPaths, serves_web: bool) -> anyhow::Result<Arc<Self>> {
         let protocols = if serves_web { GRPC_AND_WEB } else { GRPC };
         let files = Files::read(&paths)?;
-        let current = ArcSwap::from_pointee(LoadedFiles::new(files, &paths, protocols)?);
-        Ok(Arc::new(Self { paths, protocols, current }))
+        let loaded = LoadedFiles::new(files, &paths, protocols)?;
+        let expiry = ExpiryWatch::default();
+        expiry.check(loaded.not_after);
+        Ok(Arc::new(Self { paths, protocols, current: ArcSwap::from_pointee(loaded), expiry }))
+    }
+
+    /// Registers the gauge of the certificate's expiry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.expiry.register(registry);
     }
 
     /// Runs the TLS handshake with a client (RFC 8446, section 4).
@@ -82,11 +98,15 @@ impl Reload for Tls {
     const METRIC: &str = "tenantry_certificate_reloads";
 
     fn reload(&self) -> anyhow::Result<bool> {
+        // Also checked when no file changed, because time passes.
+        self.expiry.check(self.current.load().not_after);
         let files = Files::read(&self.paths)?;
         if files == self.current.load().files {
             return Ok(false);
         }
-        self.current.store(Arc::new(LoadedFiles::new(files, &self.paths, self.protocols)?));
+        let loaded = LoadedFiles::new(files, &self.paths, self.protocols)?;
+        self.expiry.check(loaded.not_after);
+        self.current.store(Arc::new(loaded));
         Ok(true)
     }
 }
@@ -106,6 +126,7 @@ impl Files {
 impl LoadedFiles {
     fn new(files: Files, paths: &TlsPaths, protocols: &[&[u8]]) -> anyhow::Result<Self> {
         let chain = certificates(&files.cert, &paths.cert)?;
+        let not_after = expiry::check_not_expired(&chain, &paths.cert)?;
         let key_path = paths.key.display();
         // The error contains only the path, because the parser's error could contain a part of the
         // key.
@@ -134,7 +155,7 @@ impl LoadedFiles {
             format!("{} and {key_path} do not go together", paths.cert.display())
         })?;
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Self { files, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        Ok(Self { files, acceptor: TlsAcceptor::from(Arc::new(config)), not_after })
     }
 }
 

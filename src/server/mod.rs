@@ -85,6 +85,7 @@ pub async fn serve(
         grace_after_max_age: config.request_timeout,
     };
     let cores = Cores::start(config.threads, connection_limiter, &Arc::new(context))?;
+    tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
     // Only `stop` completes; the other futures run until then.
     tokio::select! {
         () = stop => {}

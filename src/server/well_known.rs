@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderName, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
 use serde_json::{Map, Value, json};
+use tower_http::cors::{Any, CorsLayer};
 
 use crate::tokens::Keyring;
 
@@ -23,6 +24,8 @@ pub(super) fn routes(keyring: Arc<Keyring>) -> Router {
     Router::new()
         .route(JWKS, get(jwks))
         .route("/.well-known/openid-configuration", get(configuration))
+        // Public documents: pages of any origin may read them (Fetch, CORS protocol).
+        .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET]))
         .with_state(keyring)
 }
 

@@ -86,7 +86,7 @@ impl SignIns {
         let result = self.open(&mut slot, &mut accounts, input).await;
         drop(slot);
         let matching_index = result.as_ref().map(|session| session.account_index);
-        accounts.end_guesses(matching_index).await;
+        Box::pin(accounts.end_guesses(matching_index)).await;
         Ok(result?.unsigned_tokens)
     }
 

@@ -3,16 +3,23 @@
 //!
 //! Logs, traces and metrics contain ids, but never emails, tokens or secrets.
 
+mod build_info;
 mod calls;
 mod codes;
 mod logs;
 mod operations;
+#[cfg(target_os = "linux")]
+mod process;
 mod resource_gauges;
 mod traces;
+mod watched_exporter;
 
+pub use build_info::register_build_info;
 pub use calls::Calls;
 pub use logs::{DroppedLines, init, non_blocking_writer, write_last_line};
 pub use operations::{Operations, RunningOperation};
+#[cfg(target_os = "linux")]
+pub use process::ProcessMetrics;
 pub use resource_gauges::ResourceGauges;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};

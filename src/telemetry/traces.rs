@@ -23,7 +23,7 @@ use opentelemetry_sdk::{
 };
 use tonic::{Code, transport::ClientTlsConfig};
 
-use super::codes;
+use super::{codes, watched_exporter::WatchedExporter};
 
 /// Timeout of sending a batch to the collector, and of sending the remaining spans at shutdown.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,6 +66,7 @@ impl Traces {
             exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
         }
         let exporter = exporter.build().context("the collector's URL can't be used")?;
+        let exporter = WatchedExporter::new(exporter, &settings.endpoint);
         let ratio_sampler = Sampler::TraceIdRatioBased(settings.ratio);
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)

@@ -17,7 +17,7 @@ use self::{
     list::{Method, Trim},
     metrics::Metrics,
 };
-use crate::{clock, config::Retention, db::Db, error::Result};
+use crate::{clock, concurrency::step::bounded, config::Retention, db::Db, error::Result};
 
 /// Time between two passes through all tables.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -84,7 +84,7 @@ impl Worker {
                 Err(error) => result = Err(error),
             }
         }
-        match store::estimated_rows(&self.db).await {
+        match bounded(store::estimated_rows(&self.db)).await {
             Ok(tables) => self.metrics.record_rows(tables),
             Err(error) => result = Err(error),
         }
@@ -97,7 +97,7 @@ impl Worker {
         let mut block = 0;
         loop {
             let started_at = Instant::now();
-            match self.step(trim, block).await? {
+            match bounded(self.step(trim, block)).await? {
                 Next::Block(next) => block = next,
                 Next::Complete => return Ok(()),
                 Next::Retry => time::sleep(LOCK_PAUSE).await,

@@ -17,6 +17,7 @@ use tokio::time;
 use self::store::DeletedTenant;
 use crate::{
     audit,
+    concurrency::step::bounded,
     db::{Db, TenantTx},
     error::{Error, Result},
     ids::TenantId,
@@ -88,7 +89,7 @@ impl Purger {
     /// Purges the deleted tenants. A failure for one tenant does not delay the others; returns the
     /// last failure.
     async fn purge_all(&self) -> Result<()> {
-        let tenants = store::deleted_tenants(&self.db, MAX_TENANTS).await?;
+        let tenants = bounded(store::deleted_tenants(&self.db, MAX_TENANTS)).await?;
         self.metrics.waiting_tenants.set(i64::try_from(tenants.len()).unwrap_or(i64::MAX));
         let oldest = tenants.first().map_or(Duration::ZERO, |tenant| tenant.age);
         self.metrics.oldest_age_seconds.set(oldest.as_secs_f64());
@@ -106,16 +107,25 @@ impl Purger {
     async fn purge(&self, tenant: &DeletedTenant) -> Result<()> {
         for _ in 0..BATCHES_PER_TENANT {
             let started_at = Instant::now();
-            let mut tx = self.db.begin_without_cipher(tenant.id).await?;
-            let Some(deleted) = store::delete_rows(&mut tx, BATCH).await? else { return Ok(()) };
-            if deleted == 0 {
-                return self.finish(tx, tenant).await;
+            if !bounded(self.purge_batch(tenant)).await? {
+                return Ok(());
             }
-            tx.commit_without_waiting().await?;
-            self.metrics.deleted_rows.inc_by(u64::try_from(deleted).unwrap_or_default());
             time::sleep(started_at.elapsed()).await;
         }
         Ok(())
+    }
+
+    /// Deletes one batch. Returns whether rows may be left that this worker should delete.
+    async fn purge_batch(&self, tenant: &DeletedTenant) -> Result<bool> {
+        let mut tx = self.db.begin_without_cipher(tenant.id).await?;
+        let Some(deleted) = store::delete_rows(&mut tx, BATCH).await? else { return Ok(false) };
+        if deleted == 0 {
+            self.finish(tx, tenant).await?;
+            return Ok(false);
+        }
+        tx.commit_without_waiting().await?;
+        self.metrics.deleted_rows.inc_by(u64::try_from(deleted).unwrap_or_default());
+        Ok(true)
     }
 
     /// Deletes the tenant's keys in Redis and its last row, if nothing will write to the keys any

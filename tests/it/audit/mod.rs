@@ -1,5 +1,6 @@
 //! The audit trail: recorded events, access to them, and their verification.
 
+mod backlog;
 mod chain;
 mod changes;
 mod details;

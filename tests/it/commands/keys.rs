@@ -1,6 +1,10 @@
 //! `tenantry keys`
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
+};
 
 use tempfile::tempdir;
 
@@ -171,4 +175,48 @@ async fn rotating_or_retiring_without_keys_fails() {
         assert!(!output.ok && output.err.contains("can't read"), "{output:?}");
     }
     assert_eq!(fs::read_dir(temp_dir.path()).expect("a folder").count(), 0);
+}
+
+/// N37: the service's user can read replaced files as before: of signing keys and of master keys.
+#[tokio::test]
+async fn replaced_files_keep_their_owner_group_and_mode() {
+    let temp_dir = tempdir().expect("a folder");
+    let path = |name: &str| temp_dir.path().join(name);
+    let dir = temp_dir.path().to_str().expect("text");
+    assert!(run(&["keys", "generate", "--algorithm", "EdDSA", "--dir", dir], &[]).await.ok);
+    let master = path("master.keys").display().to_string();
+    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &master)]).await.ok);
+    let files = FILES.map(str::to_owned).into_iter().chain(["master.keys".to_owned()]);
+    for name in files.clone() {
+        // Only root may give a file to another user. Everybody may change the mode.
+        if rustix::process::geteuid().is_root() {
+            chown(path(&name), Some(4321), Some(1234)).expect("root may change the owner");
+        }
+        fs::set_permissions(path(&name), fs::Permissions::from_mode(0o640)).expect("changed");
+    }
+    // An orchestrator may link to the files.
+    fs::rename(path("access.pem"), path("linked.pem")).expect("renamed");
+    symlink(path("linked.pem"), path("access.pem")).expect("linked");
+    let facts = || {
+        let facts = |name: &String| {
+            let file = fs::metadata(path(name)).expect(name);
+            (file.uid(), file.gid(), file.mode() & 0o7777)
+        };
+        files.clone().map(|name| facts(&name)).collect::<Vec<_>>()
+    };
+    let before = facts();
+    let contents_before = file_contents(temp_dir.path());
+
+    assert!(run(&["keys", "rotate", "--dir", dir], &[]).await.ok);
+    tenantry::privacy::add_key(Path::new(&master)).expect("added");
+
+    assert_eq!(facts(), before);
+    let contents = file_contents(temp_dir.path());
+    assert!(contents.iter().zip(&contents_before).all(|(new, old)| new != old));
+    assert!(fs::symlink_metadata(path("access.pem")).expect("a link").is_symlink());
+    let names = fs::read_dir(temp_dir.path()).expect("a folder");
+    let names = names.map(|entry| entry.expect("an entry").file_name());
+    assert!(
+        names.map(|name| name.into_string().expect("text")).all(|name| !name.contains("draft"))
+    );
 }

@@ -4,6 +4,7 @@ mod completions;
 mod database;
 mod healthcheck;
 mod keys;
+mod reset_password;
 mod serve;
 mod settings;
 mod version;

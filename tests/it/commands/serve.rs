@@ -135,6 +135,20 @@ async fn a_database_role_that_bypasses_row_security_is_refused() {
     assert!(!output.ok && output.err.contains("can bypass row-level security"), "{output:?}");
 }
 
+/// N36: the log says "serving" only when Postgres answered.
+#[tokio::test]
+async fn without_postgres_the_log_does_not_say_that_the_server_serves() {
+    let dir = tempdir().expect("a folder");
+    copy_keys_to(dir.path());
+    let mut settings = settings("none", dir.path());
+    // `DATABASE_URL`
+    settings[0].1 = "postgres://tenantry_app@127.0.0.1:1/none".to_owned();
+
+    let output = serve(&settings).await;
+    let log = output.out.clone() + &output.err;
+    assert!(!output.ok && !log.contains("serving"), "{output:?}");
+}
+
 #[tokio::test]
 async fn the_error_contains_an_address_that_is_in_use() {
     let app = TestApp::spawn().await;

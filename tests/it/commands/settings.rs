@@ -57,7 +57,9 @@ async fn the_error_for_an_invalid_file_does_not_contain_its_lines() {
         ("grpc_adr = \"x\"", "grpc_adr is no setting"),
         ("GRPC_ADDR = \"x\"", "GRPC_ADDR is no setting"),
         ("grpc_addr = true", "grpc_addr must be a string or a whole number"),
-        ("database_url = \"postgres://app:canary@x", "is not valid TOML"),
+        ("# A comment\ndatabase_url = \"postgres://app:canary@x", "is not valid TOML: line 2"),
+        ("grpc_adr = \"x\"\nmail = 1\nmax_requests = 1.5", "max_requests must be a string"),
+        ("max_requests = 1.5\ngrpc_adr = \"x\"", "grpc_adr is no setting; did you mean grpc_addr?"),
     ] {
         let file = settings_file(text);
         let path = file.path().to_str().expect("text");
@@ -78,5 +80,68 @@ async fn help_shows_every_setting_but_no_secret() {
     for setting in tenantry::config::SETTINGS {
         assert!(output.out.contains(&format!("--{}", setting.flag())), "{}", setting.name);
         assert!(output.out.contains(setting.name), "{}", setting.name);
+    }
+}
+
+/// N36: one message has the mistakes of all sources: the file, the names of environment variables,
+/// the values, and pairs of values.
+#[tokio::test]
+async fn one_message_has_the_mistakes_of_all_sources() {
+    let file = settings_file(
+        "tenant_registraton = \"closed\"\nlog_format = true\nsession_expires_in = \"1d\"\n",
+    );
+    let settings = [
+        ("TENANTRY_CONFIG", file.path().to_str().expect("text")),
+        ("RATE_LIMIT_SIGNIN", "off"),
+        ("EMAIL_FROM", "somebody"),
+        ("DATABASE_URL", "postgresx:/tenantry_app:canary@host"),
+        ("REDIS_URL", "http://:canary@host"),
+        ("MAIL_URL", "mailto:canary@host"),
+        ("GRPC_ADDR", "0.0.0.0:7000"),
+        ("HTTP_ADDR", "127.0.0.1:7000"),
+        ("PLAINTEXT", "all"),
+        ("JWT_ACCESS_EXPIRES_IN", "2h"),
+        ("JWT_REFRESH_EXPIRES_IN", "1h"),
+        ("MAX_REQUESTS", "many"),
+        ("JWT_ACCESS_PRIVATE_KEY_PATH", "/nowhere/1"),
+        ("JWT_ACCESS_PUBLIC_KEY_PATH", "/nowhere/2"),
+        ("JWT_REFRESH_PRIVATE_KEY_PATH", "/nowhere/3"),
+        ("JWT_REFRESH_PUBLIC_KEY_PATH", "/nowhere/4"),
+        ("MASTER_KEY_PATH", "/nowhere/5"),
+        ("TLS_CERT_PATH", "/nowhere/6"),
+        ("TLS_KEY_PATH", "/nowhere/7"),
+    ];
+    let output = run(&["serve"], &settings).await;
+
+    assert!(!output.ok && !output.err.contains("canary"), "{output:?}");
+    let files = (1..=7).map(|number| format!("can't read /nowhere/{number}:"));
+    let others = [
+        "tenant_registraton is no setting; did you mean tenant_registration?",
+        "log_format must be a string or a whole number",
+        "RATE_LIMIT_SIGNIN is no setting; did you mean RATE_LIMIT_SIGN_IN?",
+        "DATABASE_URL must be a URL that begins with postgres:// or postgresql://",
+        "REDIS_URL must be a URL that begins with redis:// or rediss://",
+        "MAIL_URL must be a URL like",
+        "HTTP_ADDR must have another port than GRPC_ADDR; it is \"127.0.0.1:7000\"",
+        "JWT_ACCESS_EXPIRES_IN must be at most JWT_REFRESH_EXPIRES_IN, which is 1h; it is \"2h\"",
+        "MAX_REQUESTS must be a whole number from 1 to 1000000; it is \"many\"",
+    ];
+    let expected: Vec<_> = others.map(str::to_owned).into_iter().chain(files).collect();
+    for mistake in &expected {
+        assert!(output.err.contains(mistake), "{mistake}: {}", output.err);
+    }
+    assert_eq!(output.err.lines().count(), 1 + expected.len(), "{}", output.err);
+}
+
+/// N36: a command that does not check all settings refuses mistakes in names too.
+#[tokio::test]
+async fn every_command_refuses_misspelt_names_and_urls_of_other_stores() {
+    let output = run(&["healthcheck"], &[("GRPC_ADR", "127.0.0.1:1")]).await;
+    assert!(!output.ok && output.err.contains("did you mean GRPC_ADDR?"), "{output:?}");
+    let url = ("MIGRATE_DATABASE_URL", "mysql://root:canary@host/db");
+    for command in ["migrate", "bootstrap"] {
+        let output = run(&[command], &[url]).await;
+        let is_named = output.err.contains("MIGRATE_DATABASE_URL must be a URL that begins with");
+        assert!(!output.ok && is_named && !output.err.contains("canary"), "{output:?}");
     }
 }

@@ -1,6 +1,11 @@
 //! The binary as its own process, for tests of memory, signals and open files.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tenantry::config::SETTINGS;
 use tokio::{
@@ -17,7 +22,8 @@ use super::{Cluster, TestApp};
 /// A running server process and its address.
 pub struct ServerProcess {
     pub process: Child,
-    log: JoinHandle<Vec<String>>,
+    log: JoinHandle<()>,
+    lines: Arc<Mutex<Vec<String>>>,
     pub addr: SocketAddr,
     pub channel: Channel,
 }
@@ -83,8 +89,10 @@ impl ServerProcess {
         let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines();
         let (send_address, address) = oneshot::channel();
         // Read the log from the start, because a full pipe would block the server.
+        let shared_lines = Arc::<Mutex<Vec<String>>>::default();
+        let read_lines = shared_lines.clone();
         let log = tokio::spawn(async move {
-            let (mut log, mut send_address) = (Vec::new(), Some(send_address));
+            let mut send_address = Some(send_address);
             while let Some(line) = lines.next_line().await.expect("the log is readable") {
                 let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
                 if event["message"] == "serving"
@@ -92,9 +100,8 @@ impl ServerProcess {
                 {
                     sender.send(event["address"].as_str().expect("an address").to_owned()).ok();
                 }
-                log.push(line);
+                read_lines.lock().expect("no panic").push(line);
             }
-            log
         });
         let address = timeout(Duration::from_mins(1), address)
             .await
@@ -109,7 +116,15 @@ impl ServerProcess {
             }
         });
         let addr = address.parse().expect("an address");
-        Self { process, log, addr, channel: channel.await.expect("the server listens") }
+        let channel = channel.await.expect("the server listens");
+        Self { process, log, lines: shared_lines, addr, channel }
+    }
+
+    /// The events of the log so far that have this message.
+    pub fn logged(&self, message: &str) -> Vec<serde_json::Value> {
+        let lines = self.lines.lock().expect("no panic");
+        let events = lines.iter().map(|line| serde_json::from_str(line).expect(line));
+        events.filter(|event: &serde_json::Value| event["message"] == message).collect()
     }
 
     /// A number in `/proc/PID/status`, by name.
@@ -127,6 +142,7 @@ impl ServerProcess {
         Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
         let exit = timeout(Duration::from_secs(30), self.process.wait()).await;
         assert!(exit.expect("the server exits").expect("a status").success());
-        self.log.await.expect("the log")
+        self.log.await.expect("the log");
+        std::mem::take(&mut *self.lines.lock().expect("no panic"))
     }
 }

@@ -44,6 +44,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
         cross_tenant_functions.iter().map(|function| function.name.as_str()).collect();
     let expected = [
         "audit_backlog",
+        "audit_backlog_ages",
         "audited_tenants",
         "changes_floor",
         "claim_mails",

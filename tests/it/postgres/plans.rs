@@ -69,6 +69,11 @@ async fn frequent_queries_use_an_index_that_begins_with_the_tenant() {
          order by created_at desc, event_id desc limit 50",
         "select * from audit_events where tenant_id = '$t' and target_id = '$u'
              and created_at < now() order by created_at desc, event_id desc limit 50",
+        // N42: the events of a session and of a request.
+        "select * from audit_events where tenant_id = '$t' and session_id = '$u'
+         order by created_at desc, event_id desc limit 50",
+        "select * from audit_events where tenant_id = '$t' and request_id = 'x'
+         order by created_at desc, event_id desc limit 50",
         "select * from audit_chain where tenant_id = '$t' and position > 7
          order by position limit 50",
     ] {

@@ -186,6 +186,43 @@ async fn without_the_right_master_key_nothing_starts() {
     assert_eq!(wrapping_keys(&app).await, before);
 }
 
+/// N37: a wrong file does not replace the master keys of a running server: new and old tenants can
+/// be read, also after a restart with the right file.
+#[tokio::test]
+async fn wrong_master_keys_do_not_replace_the_keys_of_a_running_server() {
+    let (app, dir, path) = spawn_with_key().await;
+    let old_tenant = app.create_tenant("old").await;
+    let right = fs::read_to_string(&path).expect("a file");
+    let other = dir.path().join("other.keys").display().to_string();
+    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other)]).await.ok);
+    let wrong = fs::read_to_string(&other).expect("a file");
+    let (_, wrong_key) = wrong.split_once(' ').expect("a key");
+    let forged = format!("{} {wrong_key}", key_ids(&path)[0]);
+    let metric =
+        |outcome: &str| format!("tenantry_master_key_reloads_total{{outcome=\"{outcome}\"}}");
+    for (slug, wrong_file) in [("new", &wrong), ("newer", &forged)] {
+        let failures = app.metric(&metric("failed")).await.unwrap_or_default();
+        fs::write(&path, wrong_file).expect("written");
+        wait_until(10, || async {
+            app.metric(&metric("failed")).await.unwrap_or_default() > failures
+        })
+        .await;
+        let new_tenant = app.create_tenant(slug).await;
+        assert_readable(&app, &old_tenant).await;
+        fs::write(&path, &right).expect("written");
+        let restarted = TestApp::on_database(&app.database, |values| {
+            values.set("MASTER_KEY_PATH", path.as_str());
+        })
+        .await;
+        assert_readable(&restarted, &new_tenant).await;
+    }
+    assert_eq!(app.metric(&metric("ok")).await, Some(0.0));
+    // A file that has the right key and a further key is used.
+    fs::write(&path, format!("{wrong}{right}")).expect("written");
+    wait_until(10, || async { app.metric(&metric("ok")).await == Some(1.0) }).await;
+    assert_readable(&app, &app.create_tenant("latest").await).await;
+}
+
 /// Runs `serve` with this master key. Returns the error with which the start fails.
 async fn serve_error(app: &TestApp, path: &Path) -> String {
     let values = TestApp::values(&app.database);

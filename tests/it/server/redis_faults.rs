@@ -2,11 +2,14 @@
 //! time.
 
 use tenantry::proto::v1::{
-    CheckRequest, LogoutRequest, RefreshRequest, RevokeAllSessionsRequest, WhoAmIRequest,
+    CheckRequest, LoginRequest, LogoutRequest, RefreshRequest, RevokeAllSessionsRequest,
+    WhoAmIRequest,
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, Proxy, TestApp, assert_refused, within_seconds};
+use crate::harness::{
+    Client, PASSWORD, Proxy, ServerProcess, TestApp, assert_refused, wait_until, within_seconds,
+};
 
 /// Asserts the results that must be the same in every state of Redis: sign-in, Check, Refresh
 /// and Logout succeed, and a signed-out session is refused.
@@ -111,4 +114,73 @@ async fn a_session_revoked_while_redis_was_unavailable_stays_revoked() {
     acme.sessions().revoke_all_sessions(request).await.expect("revoked");
     let reply = victim.auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
+}
+
+/// N34: without Redis, right sign-ins are not limited, and wrong passwords are.
+#[tokio::test]
+async fn without_redis_only_wrong_passwords_are_limited() {
+    let app = TestApp::with(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
+    let acme = app.create_tenant("acme").await;
+    for _ in 0..25 {
+        app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    }
+    let sign_in = |password: &str| LoginRequest {
+        organization_slug: "acme".into(),
+        email: acme.email.clone(),
+        password: password.into(),
+        ..LoginRequest::default()
+    };
+    for _ in 0..10 {
+        let reply = app.anonymous().auth().login(sign_in("not this one")).await;
+        assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    }
+    let reply = app.anonymous().auth().login(sign_in(PASSWORD)).await;
+    assert_refused(reply, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+/// N34: one warning and one gauge show that Redis is lost, and one line that it is back.
+#[tokio::test]
+async fn the_log_says_when_redis_is_lost_and_when_it_is_back() {
+    const LOST: &str = "Redis is unavailable; calls continue without it";
+    const BACK: &str = "Redis is available again";
+    let proxy = Proxy::redis().await;
+    let url = proxy.redis_url();
+    let app = TestApp::with(|values| values.set("REDIS_URL", url.clone())).await;
+    wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(1.0) }).await;
+    let server = ServerProcess::start(&[("REDIS_URL", &url)]).await;
+    for faults in 1..=2 {
+        if faults == 1 {
+            proxy.cut();
+        } else {
+            proxy.hold();
+        }
+        wait_until(20, || async { server.logged(LOST).len() == faults }).await;
+        wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(0.0) }).await;
+        proxy.pass();
+        wait_until(20, || async { server.logged(BACK).len() == faults }).await;
+        wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(1.0) }).await;
+    }
+    let warning = &server.logged(LOST)[0];
+    assert_eq!(warning["level"], "WARN");
+    assert_eq!(warning["redis"], url.trim_start_matches("redis://"));
+}
+
+/// N34: the warning has the cause: nobody listens, the password is wrong, or there is no answer.
+#[tokio::test]
+async fn the_warning_has_the_cause_why_redis_is_unavailable() {
+    let proxy = Proxy::redis().await;
+    let wrong_password = proxy.redis_url().replace("redis://", "redis://nobody:canary@");
+    let no_tls = proxy.redis_url().replace("redis://", "rediss://");
+    for (url, cause) in [
+        ("redis://127.0.0.1:1", "can't connect"),
+        (&wrong_password, "the user or the password is wrong"),
+        // Redis without TLS does not answer a TLS handshake.
+        (&no_tls, "no answer in time"),
+    ] {
+        let server = ServerProcess::start(&[("REDIS_URL", url)]).await;
+        let message = "Redis is unavailable; calls continue without it";
+        wait_until(20, || async { !server.logged(message).is_empty() }).await;
+        let text = server.logged(message)[0]["cause"].as_str().expect("a cause").to_owned();
+        assert!(text.contains(cause) && !text.contains("canary"), "{url}: {text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Postgres is a standby, read-only, or has another schema than the program needs: nothing is
 //! decided from outdated data, and the server recovers by itself.
 
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tenantry::proto::v1::{
     CheckRequest, Consistency, CreateUserRequest, RoleLevel, UnassignRoleRequest,
 };
@@ -43,6 +44,29 @@ async fn start_server(name: &str, proxies: &[&Proxy]) -> TestApp {
     TestApp::on_database(name, |values| values.set("DATABASE_URL", url)).await
 }
 
+/// Asserts that a single statement on a standby reads no rows, as when a pooler has moved the
+/// connection to another server.
+async fn assert_no_rows_are_read(standby: &PrivatePostgres, acme: &Client, user_id: &str) {
+    let mut connection = PgConnection::connect(&standby.app_url()).await.expect("a connection");
+    let set_tenant = format!("set tenantry.tenant = '{}'", acme.tenant_id);
+    sqlx::raw_sql(AssertSqlSafe(set_tenant)).execute(&mut connection).await.expect("set");
+    for query in [
+        "select * from users".to_owned(),
+        "select * from sessions".to_owned(),
+        "select * from find_tenant('acme')".to_owned(),
+        "select * from read_changes(null)".to_owned(),
+        "select * from read_changes(pg_current_snapshot())".to_owned(),
+        format!(
+            "select * from subject_standings('{}', array['{user_id}']::uuid[], null)",
+            acme.tenant_id
+        ),
+    ] {
+        let result = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut connection).await;
+        let error = result.expect_err(&query).into_database_error().expect("an error of Postgres");
+        assert_eq!(error.code().as_deref(), Some("25006"), "{query}: {error}");
+    }
+}
+
 /// N28: while the connections lead to a standby, which lacks a revocation, nothing is allowed, and
 /// the server is not ready. A server does not start on a standby. After a failover, the server uses
 /// the new primary.
@@ -63,6 +87,8 @@ async fn a_standby_decides_nothing() {
     let other_proxy = Proxy::to_postgres(standby.socket()).await;
     let error = TestApp::start_error("standby", standby.app_url()).await;
     assert!(error.contains("the server is a standby"), "{error}");
+
+    assert_no_rows_are_read(&standby, &acme, &user).await;
 
     // The URL names the standby first: the server finds the primary.
     let app = start_server("standby", &[&other_proxy, &proxy]).await;

@@ -36,6 +36,7 @@ async fn metrics_have_the_openmetrics_format() {
     assert_eq!(app.get("/metrics/secret").await.0, 404);
 }
 
+/// N43: pages of any origin may read the keys.
 #[tokio::test]
 async fn keys_are_published_at_the_well_known_paths() {
     let app = TestApp::with(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
@@ -43,6 +44,7 @@ async fn keys_are_published_at_the_well_known_paths() {
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
     assert!(head.contains("cache-control: public, max-age=300"), "{head}");
+    assert!(head.contains("access-control-allow-origin: *"), "{head}");
     let keys: Value = serde_json::from_str(&body).expect("JSON");
     let rpc_keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     let rpc_keys: Vec<_> = rpc_keys

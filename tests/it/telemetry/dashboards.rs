@@ -26,7 +26,7 @@ const LABELS: &[&str] = &[
 fn metric_names(file: &str) -> BTreeSet<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = fs::read_to_string(path).expect("a file");
-    let name_pattern = Regex::new(r"\b(?:tenantry|rpc|db)_[a-z_]+\b").expect("a pattern");
+    let name_pattern = Regex::new(r"\b(?:tenantry|rpc|db|process)_[a-z_]+\b").expect("a pattern");
     let suffix_pattern = Regex::new("_(?:bucket|sum|count|total)$").expect("a pattern");
     let names = name_pattern.find_iter(&text).map(|found| found.as_str());
     let metrics = names.filter(|name| !LABELS.contains(name));

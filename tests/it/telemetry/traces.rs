@@ -222,3 +222,17 @@ async fn a_hanging_collector_delays_no_call() {
     server.stop().await;
     assert!(start.elapsed() < Duration::from_secs(15));
 }
+
+/// N34: the log says that the collector accepts no traces.
+#[tokio::test]
+async fn the_log_says_that_the_collector_is_unavailable() {
+    let server = ServerProcess::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1"),
+    ])
+    .await;
+    Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
+    let message = "the collector accepts no traces; they are dropped";
+    wait_until(20, || async { !server.logged(message).is_empty() }).await;
+    assert_eq!(server.logged(message)[0]["collector"], "http://127.0.0.1:1");
+}

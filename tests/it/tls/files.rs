@@ -70,8 +70,11 @@ async fn incomplete_tls_settings_are_refused() {
 async fn the_server_does_not_start_with_mismatched_tls_files() {
     let authority = Authority::new();
     let other_certificate = authority.sign("localhost");
+    let expired = authority.sign_until(&["localhost"], Some(-time::Duration::HOUR));
     for (name, content, expected) in [
         ("cert.pem", String::new(), "has no certificate"),
+        // N37
+        ("cert.pem", expired.cert, "expired at"),
         ("cert.pem", other_certificate.cert.clone(), "do not go together"),
         ("key.pem", other_certificate.cert.clone(), "has no private key"),
         ("key.pem", "secret".into(), "has no private key"),

@@ -48,9 +48,17 @@ impl Authority {
     }
 
     fn sign_all(&self, names: &[&str]) -> CertificateAndKey {
+        self.sign_until(names, None)
+    }
+
+    /// Creates a certificate that is valid until this time from now; `None` for a long time.
+    fn sign_until(&self, names: &[&str], validity: Option<time::Duration>) -> CertificateAndKey {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        if let Some(validity) = validity {
+            params.not_after = tenantry::clock::now() + validity;
+        }
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         CertificateAndKey { cert: cert.pem(), key: key.serialize_pem() }
     }

@@ -31,6 +31,11 @@ async fn unusable_files_do_not_replace_the_certificate() {
     let app = TestApp::with(|values| files.set(values)).await;
     for break_file in [
         |files: &Files| fs::remove_file(files.path("cert.pem")).expect("removed"),
+        // N37: a certificate that has expired.
+        |files: &Files| {
+            let expired = Authority::new().sign_until(&["localhost"], Some(-time::Duration::HOUR));
+            files.write(&expired);
+        },
         |files: &Files| fs::write(files.path("cert.pem"), "").expect("written"),
         // A certificate that belongs to another key.
         |files: &Files| {
@@ -67,4 +72,23 @@ async fn new_client_authorities_replace_the_old_ones() {
     check_health(channel(&app, &authority, Some(&old_certificate)))
         .await
         .expect_err("the old authority is still accepted");
+}
+
+/// N37: the gauge has the expiry of the certificate in use.
+#[tokio::test]
+async fn the_gauge_has_the_expiry_of_the_certificate_in_use() {
+    let authority = Authority::new();
+    let files = Files::create(&authority);
+    let app = TestApp::with(|values| files.set(values)).await;
+    let metric = "tenantry_tls_certificate_not_after_seconds";
+    let now = tenantry::clock::now().unix_timestamp();
+    let far = app.metric(metric).await.expect("a gauge");
+    let days =
+        |seconds: f64| (seconds - f64::from(i32::try_from(now).expect("before 2038"))) / 86400.0;
+    assert!(days(far) > 365.0, "{far}");
+    files.write(&authority.sign_until(&["localhost"], Some(time::Duration::days(10))));
+    wait_until(10, || async {
+        (9.9..10.1).contains(&days(app.metric(metric).await.expect("a gauge")))
+    })
+    .await;
 }

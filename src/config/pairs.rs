@@ -1,0 +1,52 @@
+//! Rules for pairs of settings: values that are valid alone, but make no sense together.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{server::Server, tokens::Tokens, values::Reader};
+use crate::tokens::KeySource;
+
+/// Adds an error for each pair of settings that makes no sense. A setting that is invalid alone has
+/// the default of its type, and is not reported again.
+pub(super) fn check(tokens: &Tokens, server: &Server, reader: &mut Reader<'_>) {
+    let lifetimes = tokens.lifetimes;
+    let access = ("JWT_ACCESS_EXPIRES_IN", lifetimes.access);
+    let refresh = ("JWT_REFRESH_EXPIRES_IN", lifetimes.refresh);
+    let session = ("SESSION_EXPIRES_IN", lifetimes.session);
+    check_order(reader, access, refresh);
+    check_order(reader, access, session);
+    // The default of the first setting may be above the second setting: then the second applies.
+    if reader.is_explicit(refresh.0) {
+        check_order(reader, refresh, session);
+    }
+    let connections = server.connections;
+    let (name, total_name) = ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_CONNECTIONS");
+    if reader.is_explicit(name) && (1..connections.per_address).contains(&connections.total) {
+        let total = connections.total;
+        reader.add_error(name, &format!("must be at most {total_name}, which is {total}"));
+    }
+    check_addresses(server, reader);
+    if let KeySource::Transit(keys) = &tokens.keys
+        && keys.access == keys.refresh
+        && !keys.access.is_empty()
+    {
+        reader.add_error("JWT_REFRESH_TRANSIT_KEY", "must differ from JWT_ACCESS_TRANSIT_KEY");
+    }
+}
+
+fn check_order(reader: &mut Reader<'_>, lower: (&str, Duration), upper: (&str, Duration)) {
+    if lower.1 > upper.1 && !upper.1.is_zero() {
+        let max = humantime::format_duration(upper.1);
+        reader.add_error(lower.0, &format!("must be at most {}, which is {max}", upper.0));
+    }
+}
+
+fn check_addresses(server: &Server, reader: &mut Reader<'_>) {
+    let overlap = |a: SocketAddr, b: SocketAddr| {
+        let is_same_address =
+            a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() == b.port() && a.port() != 0 && is_same_address
+    };
+    if server.http_addr.is_some_and(|http_addr| overlap(server.addr, http_addr)) {
+        reader.add_error("HTTP_ADDR", "must have another port than GRPC_ADDR");
+    }
+}

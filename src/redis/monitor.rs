@@ -1,0 +1,97 @@
+//! Watches the connection to Redis: a gauge, one warning when Redis is lost, and one line when it is
+//! back. Calls continue without Redis, so the log would not show the outage otherwise.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fred::{
+    clients::Client,
+    error::{Error, ErrorKind},
+    interfaces::{ClientLike, EventInterface},
+};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::{self, MissedTickBehavior};
+
+/// Interval between two checks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Timeout of a check. The client's own timeout is shorter; this one bounds a check even if the
+/// client does not.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Number of failed checks in a row after which Redis counts as lost. A single slow command is no
+/// outage.
+const FAILURES: u32 = 3;
+
+/// Keeps the gauge current, and writes the lines of the log. `connect_errors` receives the errors
+/// with which attempts to connect ended.
+pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Gauge) {
+    let mut errors = client.error_rx();
+    let mut failures = 0;
+    let mut ticks = time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let check = time::timeout(TIMEOUT, client.ping::<()>(None)).await;
+        // If the receiver lagged, the next check has the errors that are left.
+        while let Ok((error, _)) = errors.try_recv() {
+            connect_errors.set(&error);
+        }
+        if matches!(check, Ok(Ok(()))) {
+            if failures >= FAILURES {
+                tracing::info!(redis = address(&client), "Redis is available again");
+            }
+            up.set(1);
+            failures = 0;
+            connect_errors.take();
+            continue;
+        }
+        failures += 1;
+        if failures == FAILURES {
+            up.set(0);
+            let check_error = check.ok().and_then(Result::err).as_ref().map(describe);
+            let cause = connect_errors.take().or(check_error);
+            let cause = cause.unwrap_or_else(|| "no answer".to_owned());
+            let redis = address(&client);
+            tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
+        }
+    }
+}
+
+/// The description of the last error of the connection.
+#[derive(Default)]
+pub(super) struct LastError(Mutex<Option<String>>);
+
+impl LastError {
+    pub(super) fn set(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(error));
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Describes an error without the text of a command.
+fn describe(error: &Error) -> String {
+    let kind = match error.kind() {
+        ErrorKind::Auth => "the user or the password is wrong",
+        ErrorKind::IO => "can't connect, or the connection broke",
+        ErrorKind::Tls => "the TLS handshake failed",
+        ErrorKind::Timeout => "no answer in time",
+        _ => "an error of the connection",
+    };
+    format!("{kind}: {}", error.details())
+}
+
+/// Host and port of Redis.
+fn address(client: &Client) -> String {
+    let hosts = client.client_config().server.hosts();
+    hosts
+        .iter()
+        .map(|server| format!("{}:{}", server.host, server.port))
+        .collect::<Vec<_>>()
+        .join(",")
+}
