@@ -1,0 +1,152 @@
+//! The stores of a run: a Postgres and a Redis.
+
+mod private;
+mod process;
+mod redis_command;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use sqlx::{AssertSqlSafe, Connection};
+use tenantry::pg;
+use url::Url;
+
+pub use self::private::PrivateStores;
+use self::redis_command::redis_command;
+
+/// Name of the database of a run.
+pub const DATABASE: &str = "chaos";
+
+/// Which stores a run uses.
+#[derive(Clone, Debug)]
+pub enum StoresOption {
+    /// A Postgres and a Redis that the run starts.
+    Private,
+    /// Running servers: the URL of Postgres for the schema's owner, and the URL of Redis. The run
+    /// replaces the database `chaos`, and empties Redis.
+    Urls { postgres: Url, redis: Url },
+}
+
+/// Running stores.
+pub struct Stores {
+    /// The processes, if this run started them.
+    pub private: Option<PrivateStores>,
+    /// Address of Postgres.
+    pub postgres: StoreAddress,
+    /// Address of Redis.
+    pub redis: StoreAddress,
+    /// URL of a database for the schema's owner, without the name of the database.
+    owner_url: Url,
+}
+
+/// Where a store listens.
+#[derive(Clone, Debug)]
+pub enum StoreAddress {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+impl StoresOption {
+    /// Reads the option: `private`, or the two URLs with a comma between them.
+    ///
+    /// # Errors
+    /// Returns an error for any other text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        if text == "private" {
+            return Ok(Self::Private);
+        }
+        let Some((postgres, redis)) = text.split_once(',') else {
+            bail!("write `private`, or POSTGRES_URL,REDIS_URL");
+        };
+        Ok(Self::Urls { postgres: Url::parse(postgres)?, redis: Url::parse(redis)? })
+    }
+}
+
+impl Stores {
+    /// Starts or connects to the stores, and creates an empty, migrated database.
+    ///
+    /// # Errors
+    /// Returns an error when a store is unavailable.
+    pub async fn start(option: &StoresOption, dir: &Path) -> anyhow::Result<Self> {
+        let stores = match option {
+            StoresOption::Private => Self::start_private(dir).await?,
+            StoresOption::Urls { postgres, redis } => Self {
+                private: None,
+                postgres: StoreAddress::of_url(postgres, 5432)?,
+                redis: StoreAddress::of_url(redis, 6379)?,
+                owner_url: postgres.clone(),
+            },
+        };
+        stores.redis("FLUSHALL").await?;
+        stores.execute("postgres", "drop database if exists chaos with (force)").await?;
+        stores.execute("postgres", "create database chaos").await?;
+        let mut connection = pg::connect_owner(&stores.owner_url(DATABASE).into()).await?;
+        pg::migrate(&mut connection, None).await?;
+        connection.close().await?;
+        Ok(stores)
+    }
+
+    async fn start_private(dir: &Path) -> anyhow::Result<Self> {
+        let private = PrivateStores::start(dir).await?;
+        let owner_url = Url::parse(&private.owner_url("postgres"))?;
+        let (postgres, redis) = (private.postgres_socket()?, private.redis_socket());
+        Ok(Self {
+            private: Some(private),
+            postgres: StoreAddress::Unix(postgres),
+            redis: StoreAddress::Unix(redis),
+            owner_url,
+        })
+    }
+
+    /// URL of a database for the schema's owner.
+    pub fn owner_url(&self, database: &str) -> String {
+        let mut url = self.owner_url.clone();
+        url.set_path(database);
+        url.into()
+    }
+
+    /// URL of the run's database for the role of the service.
+    ///
+    /// # Errors
+    /// Returns an error when the owner's URL has no host.
+    pub fn app_url(&self) -> anyhow::Result<String> {
+        let mut url = self.owner_url.clone();
+        url.set_path(DATABASE);
+        let is_set = url.set_username("tenantry_app").is_ok() && url.set_password(None).is_ok();
+        ensure!(is_set, "the URL of Postgres has no host");
+        Ok(url.into())
+    }
+
+    /// Runs a command of Redis, and returns its reply.
+    ///
+    /// # Errors
+    /// Returns an error when Redis is unavailable or replies with an error.
+    pub async fn redis(&self, command: &str) -> anyhow::Result<String> {
+        redis_command(&self.redis, command).await
+    }
+
+    async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let mut connection = pg::connect_owner(&self.owner_url(database).into()).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Stops the stores that this run started.
+    ///
+    /// # Errors
+    /// Returns an error when a store does not stop in time.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        match self.private {
+            Some(private) => private.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoreAddress {
+    fn of_url(url: &Url, default_port: u16) -> anyhow::Result<Self> {
+        let host = url.host_str().context("the URL has no host")?;
+        Ok(Self::Tcp(format!("{host}:{}", url.port().unwrap_or(default_port))))
+    }
+}
