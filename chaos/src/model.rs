@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::history::{
-    Condition, Effect, Evidence, Fact, Fault, Freshness, Op, OpId, Outcome, Time,
+    Condition, Effect, Evidence, Fact, Fault, Freshness, Op, OpId, Outcome, RefreshUse, Time,
 };
 
 /// Bound of docs/consistency.md: a decision includes every change that was acknowledged this long
@@ -91,9 +91,6 @@ impl Model {
                 writes.entry(fact).or_default().push(write);
             }
         }
-        for (session, write) in reuse_writes(ops, faults) {
-            writes.entry(Fact::SessionLive(session)).or_default().push(write);
-        }
         let tokens = ops
             .iter()
             .filter(|op| op.is_ok() && !op.effects.is_empty())
@@ -104,7 +101,60 @@ impl Model {
             .collect();
         let mut model = Self { writes, spans: HashMap::new(), possible: HashMap::new(), tokens };
         model.find_spans();
+        // Whether a second use of a refresh token ends the session depends on other facts.
+        for (session, write) in model.reuse_writes(ops, faults, &sessions) {
+            model.writes.entry(Fact::SessionLive(session)).or_default().push(write);
+        }
+        model.find_spans();
         model
+    }
+
+    /// The writes that end a session because a refresh token was presented twice.
+    fn reuse_writes(
+        &self,
+        ops: &[Op],
+        faults: &[Fault],
+        sessions: &Sessions,
+    ) -> Vec<(usize, Write)> {
+        let mut by_token: HashMap<&str, Vec<(&Op, &RefreshUse)>> = HashMap::new();
+        for op in ops {
+            if let Some(refresh) = &op.refresh {
+                by_token.entry(&refresh.presented).or_default().push((op, refresh));
+            }
+        }
+        let mut writes = Vec::new();
+        for uses in by_token.values() {
+            for (op, refresh) in uses.iter().filter(|(op, _)| !op.is_ok()) {
+                let others =
+                    || uses.iter().filter(|(other, _)| other.id != op.id && other.start < op.end);
+                if others().next().is_none() {
+                    continue;
+                }
+                let was_spent = others().any(|(other, use_before)| {
+                    let is_retry = use_before.request_id == refresh.request_id;
+                    other.is_ok() && other.end < op.start && !is_retry
+                });
+                let is_certain =
+                    was_spent && !op.is_unknown() && self.may_act(op, refresh.session, sessions);
+                let end = if op.is_unknown() { end_of_effect(op, faults) } else { op.end };
+                let write = Write { op: op.id, start: op.start, end, value: false, is_certain };
+                writes.push((refresh.session, write));
+            }
+        }
+        writes
+    }
+
+    /// Whether the tenant and the user of a session were certainly active while `op` ran. Otherwise
+    /// a refresh is refused without a look at the token.
+    fn may_act(&self, op: &Op, session: usize, sessions: &Sessions) -> bool {
+        let user = sessions.iter().find_map(|(user, opened)| {
+            opened.iter().any(|(number, _)| *number == session).then_some(*user)
+        });
+        let facts = [op.tenant.map(Fact::TenantActive), user.map(Fact::UserEnabled)];
+        facts
+            .into_iter()
+            .flatten()
+            .all(|fact| self.age(fact, false, op.start, op.end) > Duration::ZERO)
     }
 
     fn find_spans(&mut self) {
@@ -136,7 +186,8 @@ impl Model {
             Condition::Is(fact, value) => {
                 let age = self.age(*fact, *value, start, end);
                 let allowed = self.allowed_age(*fact, freshness, start);
-                Fit { excess: age.saturating_sub(allowed), age }
+                let excess = if age == Duration::MAX { age } else { age.saturating_sub(allowed) };
+                Fit { excess, age }
             }
             // An empty `All` is true, and an empty `Any` is false.
             Condition::All(parts) => fits(parts)
@@ -169,8 +220,10 @@ impl Model {
             Freshness::Bounded => BOUND,
             Freshness::Current => Duration::ZERO,
             Freshness::SinceToken(op) => self.tokens.get(&op).map_or(BOUND, |token| {
-                // The token covers its own change, and what was acknowledged before its call.
-                let since = if token.facts.contains(&fact) { token.end } else { token.start };
+                // The token covers its own change, and what was acknowledged before its call. At
+                // the end of the call itself, the old value is still possible.
+                let after_end = token.end + Duration::from_nanos(1);
+                let since = if token.facts.contains(&fact) { after_end } else { token.start };
                 start.saturating_sub(since).min(BOUND)
             }),
         }
@@ -192,9 +245,11 @@ impl Model {
     }
 }
 
-/// The users' sessions: for each user, the numbers of the sessions and the starts of their logins.
-fn sessions_by_user(ops: &[Op]) -> HashMap<usize, Vec<(usize, Time)>> {
-    let mut sessions: HashMap<usize, Vec<(usize, Time)>> = HashMap::new();
+/// For each user, the numbers of its sessions and the starts of their logins.
+type Sessions = HashMap<usize, Vec<(usize, Time)>>;
+
+fn sessions_by_user(ops: &[Op]) -> Sessions {
+    let mut sessions = Sessions::new();
     for op in ops.iter().filter(|op| op.method == "Login") {
         let user = op.evidence.iter().find_map(|evidence| user_of(&evidence.condition));
         for effect in &op.effects {
@@ -216,7 +271,7 @@ fn user_of(condition: &Condition) -> Option<usize> {
 }
 
 /// The facts that the operation sets if it takes effect.
-fn facts_set_by(op: &Op, sessions: &HashMap<usize, Vec<(usize, Time)>>) -> Vec<(Fact, bool)> {
+fn facts_set_by(op: &Op, sessions: &Sessions) -> Vec<(Fact, bool)> {
     let mut facts = Vec::new();
     for effect in &op.effects {
         match effect {
@@ -253,35 +308,6 @@ fn end_of_effect(op: &Op, faults: &[Fault]) -> Time {
         }
     }
     end
-}
-
-/// The writes that end a session because a refresh token was presented twice.
-fn reuse_writes(ops: &[Op], faults: &[Fault]) -> Vec<(usize, Write)> {
-    let mut by_token: HashMap<&str, Vec<&Op>> = HashMap::new();
-    for op in ops {
-        if let Some(refresh) = &op.refresh {
-            by_token.entry(&refresh.presented).or_default().push(op);
-        }
-    }
-    let mut writes = Vec::new();
-    for uses in by_token.values() {
-        for op in uses.iter().filter(|op| !op.is_ok()) {
-            let Some(refresh) = &op.refresh else { continue };
-            let others = || uses.iter().filter(|other| other.id != op.id && other.start < op.end);
-            if others().next().is_none() {
-                continue;
-            }
-            let was_spent = others().any(|other| {
-                let request_id = other.refresh.as_ref().map(|other| &other.request_id);
-                other.is_ok() && other.end < op.start && request_id != Some(&refresh.request_id)
-            });
-            let is_certain = was_spent && !op.is_unknown();
-            let end = if op.is_unknown() { end_of_effect(op, faults) } else { op.end };
-            let write = Write { op: op.id, start: op.start, end, value: false, is_certain };
-            writes.push((refresh.session, write));
-        }
-    }
-    writes
 }
 
 fn spans_of(writes: &[Write], value: bool) -> Vec<Span> {

@@ -218,7 +218,8 @@ impl Client {
                 }
             }
             for grant in &response.permissions {
-                if !world.roles.iter().any(|role| role.name == grant.role_name) {
+                let mut others = world.roles.iter().filter(|role| role.tenant != tenant);
+                if others.any(|role| role.name == grant.role_name) {
                     op.foreign_rows.push(format!("role {}", grant.role_name));
                 }
             }

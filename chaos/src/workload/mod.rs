@@ -97,10 +97,15 @@ impl Client {
     /// Reactivates a suspended tenant, or sometimes suspends one.
     async fn tenant_state_step(&mut self) {
         let world = self.world.clone();
-        let tenant = self.rng.usize(..world.probe_tenant());
-        let is_suspended = world.tenants[tenant].is_suspended.load(Ordering::Relaxed);
-        if is_suspended || self.rng.u8(..4) == 0 {
-            self.change_tenant_state(tenant, is_suspended).await;
+        let is_suspended =
+            |tenant: &usize| world.tenants[*tenant].is_suspended.load(Ordering::Relaxed);
+        match (0..world.probe_tenant()).find(is_suspended) {
+            Some(tenant) if self.rng.u8(..3) == 0 => self.change_tenant_state(tenant, true).await,
+            None if self.rng.u8(..6) == 0 => {
+                let tenant = self.rng.usize(..world.probe_tenant());
+                self.change_tenant_state(tenant, false).await;
+            }
+            _ => {}
         }
     }
 
