@@ -1,12 +1,18 @@
 //! The audit trail has the event of every acknowledged write, in the order of the writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use super::Violation;
 use crate::{
-    history::{EventWhen, Op, OpId, Time},
+    history::{EventWhen, Fault, Op, OpId, Time},
     model::Model,
 };
+
+/// Time within which events get their positions in the order of the replicas' clocks.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 const COMPLETE: &str = "every acknowledged write has its audit event";
 const ORDERED: &str = "audit events have the order of the writes";
@@ -50,12 +56,12 @@ fn recorded_kinds(trails: &Trails) -> HashMap<OpId, Vec<&str>> {
     kinds
 }
 
-pub fn check(ops: &[Op], model: &Model, trails: &Trails) -> Vec<Violation> {
+pub fn check(ops: &[Op], model: &Model, trails: &Trails, faults: &[Fault]) -> Vec<Violation> {
     let mut violations = missing_events(ops, model, trails);
     let by_id: HashMap<OpId, &Op> = ops.iter().map(|op| (op.id, op)).collect();
     for (tenant, trail) in trails {
         violations.extend(gap(*tenant, trail));
-        violations.extend(inversions(trail, &by_id));
+        violations.extend(inversions(trail, &by_id, faults));
     }
     violations
 }
@@ -97,13 +103,18 @@ fn gap(tenant: usize, trail: &[TrailEvent]) -> Option<Violation> {
 }
 
 /// Pairs of acknowledged writes of which the later one has the earlier event.
-fn inversions(trail: &[TrailEvent], by_id: &HashMap<OpId, &Op>) -> Vec<Violation> {
+fn inversions(
+    trail: &[TrailEvent],
+    by_id: &HashMap<OpId, &Op>,
+    faults: &[Fault],
+) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut latest: Option<(Time, &Op)> = None;
     let acknowledged = trail.iter().filter_map(|event| by_id.get(&event.op?));
     for op in acknowledged.filter(|op| op.is_ok()) {
         if let Some((start, later)) = latest
             && op.end < start
+            && !is_explained_by_clocks(op, later, faults)
         {
             violations.push(Violation {
                 invariant: ORDERED,
@@ -116,4 +127,12 @@ fn inversions(trail: &[TrailEvent], by_id: &HashMap<OpId, &Op>) -> Vec<Violation
         }
     }
     violations
+}
+
+/// Whether a wrong clock explains the order of the events. Events that get their positions
+/// together are ordered by the clocks of the replicas that recorded them.
+fn is_explained_by_clocks(earlier: &Op, later: &Op, faults: &[Fault]) -> bool {
+    let mut wrong_clocks = faults.iter().filter(|fault| fault.nemesis == "wrong-clock");
+    later.end.saturating_sub(earlier.start) < BATCH_TIME
+        && wrong_clocks.any(|fault| fault.start <= later.end && fault.end >= earlier.start)
 }

@@ -52,6 +52,6 @@ pub fn check(
     verdict.violations.extend(refresh::check(ops));
     verdict.violations.extend(rows::check(ops));
     verdict.violations.extend(status::check(ops, faults));
-    verdict.violations.extend(audit::check(ops, &model, trails));
+    verdict.violations.extend(audit::check(ops, &model, trails, faults));
     verdict
 }

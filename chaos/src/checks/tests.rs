@@ -267,6 +267,14 @@ fn events_have_the_order_of_the_writes() {
     assert_eq!(broken_with_trail(&ops, &trail(&[1, 2])), Vec::<&str>::new());
     let inverted = ["audit events have the order of the writes"];
     assert_eq!(broken_with_trail(&ops, &trail(&[2, 1])), inverted);
+    let wrong_clock = Fault {
+        nemesis: "wrong-clock",
+        target: String::new(),
+        start: ms(50),
+        end: ms(150),
+        recovery: Some(ms(1)),
+    };
+    assert_eq!(check(&ops, &[wrong_clock], &trail(&[2, 1]), None).violations, []);
 }
 
 #[test]

@@ -142,6 +142,7 @@ async fn find_redis(services: &Services) -> anyhow::Result<StoreProcess> {
     let mut command = Command::new(&process.program);
     command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(&socket);
     command.args(["--dir", &dir, "--save", "", "--appendonly", "yes"]);
+    process.name = "redis-server".into();
     process.arguments = command.get_args().map(ToOwned::to_owned).collect();
     Ok(process)
 }

@@ -20,6 +20,8 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 pub struct StoreProcess {
     pid: u32,
     pub program: PathBuf,
+    /// The name that the program is started by. Redis has one program for several names.
+    pub name: OsString,
     pub arguments: Vec<OsString>,
     /// The directory of the store's data.
     pub dir: PathBuf,
@@ -38,8 +40,8 @@ impl StoreProcess {
     /// Returns an error when there is no such process.
     pub fn of_running(pid: u32, dir: PathBuf) -> anyhow::Result<Self> {
         let command_line = fs::read(format!("/proc/{pid}/cmdline"))?;
-        let arguments = command_line.split(|byte| *byte == 0).filter(|part| !part.is_empty());
-        let arguments = arguments.skip(1).map(|part| OsStr::from_bytes(part).to_owned()).collect();
+        let words = command_line.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+        let mut words = words.map(|part| OsStr::from_bytes(part).to_owned());
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let id = |name: &str| -> anyhow::Result<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -49,7 +51,8 @@ impl StoreProcess {
         Ok(Self {
             pid,
             program: fs::read_link(format!("/proc/{pid}/exe"))?,
-            arguments,
+            name: words.next().context("a process without a name")?,
+            arguments: words.collect(),
             dir,
             user: id("Uid:")?,
             group: id("Gid:")?,
@@ -111,6 +114,7 @@ impl StoreProcess {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command
+            .arg0(&self.name)
             .args(&self.arguments)
             .env_clear()
             .current_dir(&self.dir)

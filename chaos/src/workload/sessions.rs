@@ -54,6 +54,7 @@ impl Client {
                 refresh_token: response.refresh_token,
                 spent_token: None,
                 pending_request: None,
+                was_refused: false,
             });
         } else if is_refused(&op, "INVALID_CREDENTIALS") {
             op.needs(may_sign_in.negated(), Freshness::Current);
@@ -95,6 +96,9 @@ impl Client {
             world.change_session(session.number, |session| session.pending_request = pending);
         }
         let session = session.number;
+        if is_refused(&op, "TOKEN_INVALID") {
+            world.change_session(session, |session| session.was_refused = true);
+        }
         op.refresh = Some(RefreshUse { session, presented, request_id, successor });
         self.record(op);
     }

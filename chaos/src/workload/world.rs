@@ -22,7 +22,7 @@ pub const GRANTED_PERMISSIONS: usize = 3;
 /// Password of all users.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// Maximum number of sessions that the workload remembers.
+/// Number of the newest sessions that the workload uses.
 const SESSIONS: usize = 60;
 
 /// Maximum number of consistency tokens that the workload remembers.
@@ -80,6 +80,8 @@ pub struct Session {
     pub spent_token: Option<String>,
     /// The request id of a refresh whose outcome is unknown.
     pub pending_request: Option<String>,
+    /// Whether a refresh was refused, so the session has probably ended.
+    pub was_refused: bool,
 }
 
 /// The consistency token of a write, and the user whom the write was about.
@@ -153,23 +155,26 @@ impl World {
     }
 
     pub fn add_session(&self, session: Session) {
-        let mut sessions = lock(&self.sessions);
-        if sessions.len() >= SESSIONS {
-            sessions.remove(0);
-        }
-        sessions.push(session);
+        lock(&self.sessions).push(session);
     }
 
+    /// A random one of the newest sessions. Most of the time one that may be live.
     pub fn random_session(&self, rng: &mut Rng) -> Option<Session> {
         let sessions = lock(&self.sessions);
-        sessions.get(rng.usize(..sessions.len().max(1))).cloned()
+        let newest = &sessions[sessions.len().saturating_sub(SESSIONS)..];
+        let mut chosen = newest.get(rng.usize(..newest.len().max(1)))?;
+        for _ in 0..4 {
+            if chosen.was_refused {
+                chosen = newest.get(rng.usize(..newest.len()))?;
+            }
+        }
+        Some(chosen.clone())
     }
 
     pub fn sessions(&self) -> Vec<Session> {
         lock(&self.sessions).clone()
     }
 
-    /// Changes a session that the workload still remembers.
     pub fn change_session(&self, number: usize, change: impl FnOnce(&mut Session)) {
         let mut sessions = lock(&self.sessions);
         if let Some(session) = sessions.iter_mut().find(|session| session.number == number) {
