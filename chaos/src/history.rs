@@ -92,6 +92,7 @@ pub struct ExpectedEvent {
     pub when: EventWhen,
 }
 
+/// When an operation records its event.
 #[derive(Clone, Debug)]
 pub enum EventWhen {
     Always,
@@ -177,6 +178,18 @@ impl History {
         let mut ops = std::mem::take(&mut *self.ops.lock().unwrap_or_else(PoisonError::into_inner));
         ops.sort_by_key(|op| op.id);
         ops
+    }
+}
+
+impl ExpectedEvent {
+    /// The event that a successful operation always records.
+    pub fn always(kind: &'static str) -> Self {
+        Self { kind, when: EventWhen::Always }
+    }
+
+    /// The event that a successful operation records if it changes a fact.
+    pub fn if_changed(kind: &'static str, fact: Fact, value: bool) -> Self {
+        Self { kind, when: EventWhen::Changed(fact, value) }
     }
 }
 

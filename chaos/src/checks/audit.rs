@@ -116,9 +116,10 @@ fn inversions(
             && op.end < start
             && !is_explained_by_clocks(op, later, faults)
         {
+            let gap = start.saturating_sub(op.end);
             violations.push(Violation {
                 invariant: ORDERED,
-                text: format!("the second write has the earlier event, by {:.3?}", start - op.end),
+                text: format!("the second write began {gap:.3?} later and has the earlier event"),
                 operations: vec![op.to_string(), later.to_string()],
             });
         }

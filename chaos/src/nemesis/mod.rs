@@ -117,7 +117,7 @@ impl fmt::Display for Target {
 pub async fn torment(
     cluster: &mut Cluster,
     client: &mut Client,
-    nemeses: &[Nemesis],
+    kinds: &[Nemesis],
     end: Time,
 ) -> anyhow::Result<Vec<Fault>> {
     let mut faults = Vec::new();
@@ -126,7 +126,7 @@ pub async fn torment(
     while client.world.history.now() < end {
         // Each kind occurs once before one occurs again.
         if order.is_empty() {
-            order = nemeses.to_vec();
+            order = kinds.to_vec();
             client.rng.shuffle(&mut order);
         }
         let Some(nemesis) = order.pop() else { break };

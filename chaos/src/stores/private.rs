@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use sqlx::Connection;
+use sqlx::{Connection, Row};
 use tenantry::{
     dev::{Options, Services},
     pg,
@@ -120,7 +120,8 @@ async fn find_postgres(services: &Services) -> anyhow::Result<StoreProcess> {
     let url = services.postgres_url("postgres", "postgres").into();
     let mut connection = pg::connect_owner(&url).await?;
     let sql = "select pg_read_file('postmaster.pid')";
-    let (text,): (String,) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
+    let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
+    let text: String = row.try_get(0)?;
     connection.close().await?;
     let mut lines = text.lines();
     let pid = lines.next().context("an empty pid file")?.trim().parse()?;

@@ -1,4 +1,4 @@
-//! Decisions: Check, BatchCheck, ListPermissions and ListSubjects.
+//! Decisions: `Check`, `BatchCheck`, `ListPermissions` and `ListSubjects`.
 
 use tenantry::proto::v1::{
     BatchCheckItem, BatchCheckRequest, BatchCheckResponse, CheckRequest, CheckResponse,
@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 
 use super::{
     call::{Call, Client, admitted},
-    world::{PERMISSIONS, Session, User, World, WriteToken},
+    world::{PERMISSIONS, Session, User, World, WriteToken, allowed_by},
 };
 use crate::history::{Condition, Freshness, Op};
 
@@ -211,7 +211,7 @@ impl Client {
                         continue;
                     };
                     parts.pop();
-                    parts.push(world.allowed_by(&user, *role, permission));
+                    parts.push(allowed_by(&user, *role, permission));
                     let condition = Condition::All(parts);
                     let condition = if is_listed { condition } else { condition.negated() };
                     op.needs(condition, mode.freshness);

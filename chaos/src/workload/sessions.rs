@@ -10,7 +10,7 @@ use tenantry::proto::v1::{
 use super::{
     call::{Call, Client, admitted},
     world::{PASSWORD, Session, User, World},
-    writes::{if_changed, is_refused},
+    writes::is_refused,
 };
 use crate::history::{Condition, Effect, EventWhen, ExpectedEvent, Fact, Freshness, RefreshUse};
 
@@ -40,7 +40,7 @@ impl Client {
             Condition::Is(Fact::TenantActive(user.tenant), true),
             Condition::Is(Fact::UserEnabled(user.number), true),
         ]);
-        op.event = super::writes::always("signed_in");
+        op.event = Some(ExpectedEvent::always("signed_in"));
         if let Some(response) = response {
             let number = world.next_session();
             op.arguments = format!("{}, session {number}", op.arguments);
@@ -114,7 +114,7 @@ impl Client {
         let (mut op, _) = self.send::<_, LogoutResponse>(call, LogoutRequest::default()).await;
         admitted(&mut op, &World::in_force(session));
         op.effects.push(Effect::Set(fact, false));
-        op.event = if_changed("signed_out", fact, false);
+        op.event = Some(ExpectedEvent::if_changed("signed_out", fact, false));
         self.record(op);
     }
 
@@ -133,7 +133,7 @@ impl Client {
             )
             .await;
         op.effects.push(Effect::Set(fact, false));
-        op.event = if_changed("session_revoked", fact, false);
+        op.event = Some(ExpectedEvent::if_changed("session_revoked", fact, false));
         self.record(op);
     }
 

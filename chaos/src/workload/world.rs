@@ -225,19 +225,11 @@ impl World {
     /// The condition under which a user is allowed something.
     pub fn allowed(&self, user: &User, permission: usize) -> Condition {
         let roles = self.tenants[user.tenant].roles.iter();
-        let by_role = roles.map(|role| self.allowed_by(user, *role, permission)).collect();
+        let by_role = roles.map(|role| allowed_by(user, *role, permission)).collect();
         Condition::All(vec![
             Condition::Is(Fact::TenantActive(user.tenant), true),
             Condition::Is(Fact::UserEnabled(user.number), true),
             Condition::Any(by_role),
-        ])
-    }
-
-    /// The condition under which an assigned role grants a permission.
-    pub fn allowed_by(&self, user: &User, role: usize, permission: usize) -> Condition {
-        Condition::All(vec![
-            Condition::Is(Fact::Assigned { user: user.number, role }, true),
-            Condition::Is(Fact::Grants { role, permission }, true),
         ])
     }
 
@@ -249,4 +241,12 @@ impl World {
             Condition::Is(Fact::SessionLive(session.number), true),
         ]
     }
+}
+
+/// The condition under which an assigned role grants a permission to a user.
+pub fn allowed_by(user: &User, role: usize, permission: usize) -> Condition {
+    Condition::All(vec![
+        Condition::Is(Fact::Assigned { user: user.number, role }, true),
+        Condition::Is(Fact::Grants { role, permission }, true),
+    ])
 }

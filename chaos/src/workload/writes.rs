@@ -14,17 +14,7 @@ use super::{
     call::{Call, Client},
     world::{GRANTED_PERMISSIONS, PASSWORD, PERMISSIONS, User, WriteToken},
 };
-use crate::history::{Condition, Effect, EventWhen, ExpectedEvent, Fact, Freshness, Op, Outcome};
-
-/// The event that a successful operation always records.
-pub fn always(kind: &'static str) -> Option<ExpectedEvent> {
-    Some(ExpectedEvent { kind, when: EventWhen::Always })
-}
-
-/// The event that a successful operation records if it changes a fact.
-pub fn if_changed(kind: &'static str, fact: Fact, value: bool) -> Option<ExpectedEvent> {
-    Some(ExpectedEvent { kind, when: EventWhen::Changed(fact, value) })
-}
+use crate::history::{Condition, Effect, ExpectedEvent, Fact, Freshness, Op, Outcome};
 
 /// Whether the call was refused for this reason.
 pub fn is_refused(op: &Op, expected_reason: &str) -> bool {
@@ -57,7 +47,8 @@ impl Client {
             (op, response.map(|response: UnassignRoleResponse| response.consistency_token))
         };
         op.effects.push(Effect::Set(fact, assign));
-        op.event = always(if assign { "role_assigned" } else { "role_unassigned" });
+        op.event =
+            Some(ExpectedEvent::always(if assign { "role_assigned" } else { "role_unassigned" }));
         let reason = if assign { "ROLE_ALREADY_ASSIGNED" } else { "NOT_FOUND" };
         if is_refused(&op, reason) {
             op.needs(Condition::Is(fact, assign), Freshness::Current);
@@ -89,7 +80,7 @@ impl Client {
         op.effects = (0..GRANTED_PERMISSIONS)
             .map(|permission| Effect::Set(Fact::Grants { role, permission }, granted(permission)))
             .collect();
-        op.event = always("role_updated");
+        op.event = Some(ExpectedEvent::always("role_updated"));
         let is_ok = op.is_ok();
         let token = response.map(|response| response.consistency_token);
         self.keep_token(&op, tenant, None, token);
@@ -118,7 +109,7 @@ impl Client {
             op.effects.push(Effect::EndSessions { user: user.number });
         }
         let kind = if enable { "user_enabled" } else { "user_disabled" };
-        op.event = if_changed(kind, fact, enable);
+        op.event = Some(ExpectedEvent::if_changed(kind, fact, enable));
         self.keep_token(&op, user.tenant, Some(user.number), token);
         self.record(op);
     }
@@ -147,7 +138,7 @@ impl Client {
         };
         op.effects.push(Effect::Set(fact, activate));
         let kind = if activate { "tenant_reactivated" } else { "tenant_suspended" };
-        op.event = if_changed(kind, fact, activate);
+        op.event = Some(ExpectedEvent::if_changed(kind, fact, activate));
         if op.is_ok() || op.is_unknown() {
             world.tenants[tenant].is_suspended.store(!activate, Ordering::Relaxed);
         }
@@ -184,7 +175,8 @@ impl Client {
                 self.send_as_admin::<_, CreateUserResponse>(path, tenant, arguments, message).await;
             (op, response.map(|response| (response.user, response.consistency_token)))
         };
-        op.event = always(if register { "user_registered" } else { "user_created" });
+        op.event =
+            Some(ExpectedEvent::always(if register { "user_registered" } else { "user_created" }));
         let is_created = created.is_some();
         if let Some((user, token)) = created {
             let user = user.unwrap_or_default();
