@@ -86,6 +86,12 @@ fn command() -> Command {
                 .help("Treat revocations as acknowledged this much earlier, to see violations"),
         )
         .arg(
+            Arg::new("plant-loss")
+                .long("plant-loss")
+                .action(ArgAction::SetTrue)
+                .help("Let Postgres acknowledge commits that are not on disk, to see violations"),
+        )
+        .arg(
             Arg::new("dir")
                 .long("dir")
                 .value_parser(value_parser!(PathBuf))
@@ -127,6 +133,7 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
         },
         stores: stores.clone(),
         nemeses,
+        plants_loss: matches.get_flag("plant-loss"),
         planted_delay: matches.get_one("plant-delay").copied(),
         dir: matches.get_one::<PathBuf>("dir").context("no directory")?.clone(),
     })

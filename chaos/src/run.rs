@@ -15,7 +15,7 @@ use crate::{
     nemesis::{self, Nemesis},
     report::{Report, RunOptions},
     stores::StoresOption,
-    workload::{self, Client, World},
+    workload::{self, Client, Kind, World},
 };
 
 /// Number of tenants that the workload uses and suspends.
@@ -25,7 +25,10 @@ pub struct Options {
     pub run: RunOptions,
     pub stores: StoresOption,
     pub nemeses: Vec<Nemesis>,
+    /// Treats revocations as acknowledged this much earlier.
     pub planted_delay: Option<Duration>,
+    /// Lets Postgres lose acknowledged commits when it is killed.
+    pub plants_loss: bool,
     pub dir: PathBuf,
 }
 
@@ -38,15 +41,20 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     crate::say(&format!("seed {}", options.run.seed));
     let (mut cluster, platform) =
         Cluster::start(&options.dir, &options.stores, options.run.replicas).await?;
+    if options.plants_loss {
+        cluster.stores.lose_commits().await?;
+    }
     let addresses = cluster.replicas.iter().map(|replica| replica.addr).collect();
     let world = World::new(addresses, 1);
     let world = workload::create(world, &platform, TENANTS, &mut rng).await?;
 
     let mut workers = JoinSet::new();
-    for _ in 0..options.run.workers {
-        workers.spawn(Client::new(world.clone(), rng.fork())?.work());
+    for number in 0..options.run.workers {
+        // The first worker writes, also if it is the only one.
+        let kind = if number % 3 == 2 { Kind::Reader } else { Kind::Writer };
+        workers.spawn(Client::new(world.clone(), rng.fork(), kind)?.work());
     }
-    let mut client = Client::new(world.clone(), rng.fork())?;
+    let mut client = Client::new(world.clone(), rng.fork(), Kind::Writer)?;
     let end = world.history.now() + options.run.duration;
     let faults = nemesis::torment(&mut cluster, &mut client, &options.nemeses, end).await?;
     sleep(end.saturating_sub(world.history.now())).await;

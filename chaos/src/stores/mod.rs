@@ -78,6 +78,9 @@ impl Stores {
             },
         };
         stores.redis("FLUSHALL").await?;
+        // An earlier run may have planted a fault.
+        stores.execute("postgres", "alter system reset all").await?;
+        stores.execute("postgres", "select pg_reload_conf()").await?;
         stores.execute("postgres", "drop database if exists chaos with (force)").await?;
         stores.execute("postgres", "create database chaos").await?;
         let mut connection = pg::connect_owner(&stores.owner_url(DATABASE).into()).await?;
@@ -123,6 +126,18 @@ impl Stores {
     /// Returns an error when Redis is unavailable or replies with an error.
     pub async fn redis(&self, command: &str) -> anyhow::Result<String> {
         redis_command(&self.redis, command).await
+    }
+
+    /// Lets Postgres acknowledge commits before they are on disk. This plants a fault that the
+    /// checks must find.
+    ///
+    /// # Errors
+    /// Returns an error when Postgres is unavailable.
+    pub async fn lose_commits(&self) -> anyhow::Result<()> {
+        for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+            self.execute("postgres", &format!("alter system set {setting}")).await?;
+        }
+        self.execute("postgres", "select pg_reload_conf()").await
     }
 
     async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {

@@ -15,10 +15,16 @@ use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 
 use super::world::World;
-use crate::history::{Condition, Fact, Freshness, Op, OpId, Outcome};
+use crate::history::{Condition, Fact, Freshness, Op, OpId, Outcome, Time};
 
 /// Deadline of a call.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Deadline of the calls of a reader. A cached decision needs about a millisecond.
+const READER_DEADLINE: Duration = Duration::from_millis(250);
+
+/// Time in which a writer avoids a replica that has not answered.
+const AVOIDANCE: Duration = Duration::from_secs(1);
 
 /// Maximum time until the client drops a call that it cancels, in milliseconds.
 const CANCEL_WITHIN_MS: u64 = 30;
@@ -27,7 +33,21 @@ const CANCEL_WITHIN_MS: u64 = 30;
 pub struct Client {
     pub world: Arc<World>,
     pub rng: Rng,
+    kind: Kind,
     channels: Vec<Channel>,
+    /// For each replica, the time until which a writer avoids it.
+    avoided_until: Vec<Time>,
+}
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sends all kinds of calls. It avoids replicas that do not answer, as a load balancer does, so
+    /// that writes continue while a replica is cut off.
+    Writer,
+    /// Asks for decisions that a cache may answer, with a short deadline. It avoids no replica, so
+    /// that a replica that is cut off is asked all the time.
+    Reader,
 }
 
 /// What a call needs besides its message.
@@ -48,13 +68,28 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error when an address is invalid.
-    pub fn new(world: Arc<World>, rng: Rng) -> anyhow::Result<Self> {
+    pub fn new(world: Arc<World>, rng: Rng, kind: Kind) -> anyhow::Result<Self> {
         let mut channels = Vec::new();
         for addr in &world.replicas {
             let endpoint = Endpoint::from_shared(format!("http://{addr}"))?;
             channels.push(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy());
         }
-        Ok(Self { world, rng, channels })
+        let avoided_until = vec![Time::ZERO; channels.len()];
+        Ok(Self { world, rng, kind, channels, avoided_until })
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn choose_replica(&mut self) -> usize {
+        let now = self.world.history.now();
+        let good: Vec<usize> =
+            (0..self.channels.len()).filter(|number| self.avoided_until[*number] <= now).collect();
+        if self.kind == Kind::Reader || good.is_empty() || self.rng.u8(..10) == 0 {
+            return self.rng.usize(..self.channels.len());
+        }
+        good[self.rng.usize(..good.len())]
     }
 
     /// Sends a call. Returns the operation, which the caller completes and adds to the history,
@@ -64,10 +99,12 @@ impl Client {
         Req: Message + Send + Sync + 'static,
         Resp: Message + Default + Send + Sync + 'static,
     {
-        let replica = call.replica.unwrap_or_else(|| self.rng.usize(..self.channels.len()));
+        let replica = call.replica.unwrap_or_else(|| self.choose_replica());
         let id = self.world.history.next_id();
         let limit = if call.replica.is_none() && self.world.cancels_calls() && self.rng.bool() {
             Duration::from_millis(self.rng.u64(..CANCEL_WITHIN_MS))
+        } else if self.kind == Kind::Reader {
+            READER_DEADLINE
         } else {
             DEADLINE
         };
@@ -81,6 +118,9 @@ impl Client {
             Ok(Err(status)) => (classify(&status), None),
             Ok(Ok(response)) => (Outcome::Ok, Some(response)),
         };
+        if matches!(outcome, Outcome::Unknown(_)) {
+            self.avoided_until[replica] = end + AVOIDANCE;
+        }
         let op = Op {
             id,
             replica,

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 };
 
 use super::{
-    call::{Call, Client, admitted},
+    call::{Call, Client, Kind, admitted},
     world::{PERMISSIONS, Session, User, World, WriteToken, allowed_by},
 };
 use crate::history::{Condition, Freshness, Op};
@@ -30,7 +30,9 @@ impl Client {
             freshness,
             text,
         };
-        match (self.rng.u8(..10), token) {
+        // A reader asks only for what a cache may answer.
+        let choice = if self.kind() == Kind::Reader { 5..10 } else { 0..10 };
+        match (self.rng.u8(choice), token) {
             (0..=1, _) => {
                 mode(Consistency::FullyConsistent, Freshness::Current, "fully consistent")
             }

@@ -15,7 +15,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::sleep;
 
 pub use self::{
-    call::{Client, operation_of},
+    call::{Client, Kind, operation_of},
     final_reads::read_final_state,
     setup::{PlatformAdmin, create},
     world::World,
@@ -28,7 +28,10 @@ impl Client {
     /// Sends random calls until the world ends.
     pub async fn work(mut self) {
         while !self.world.ends() {
-            self.step().await;
+            match self.kind() {
+                Kind::Writer => self.step().await,
+                Kind::Reader => self.reader_step().await,
+            }
             sleep(PAUSE).await;
         }
     }
@@ -53,6 +56,19 @@ impl Client {
             948..950 => _ = self.create_user(tenant, true).await,
             950..975 => self.login_step(tenant).await,
             _ => self.check(self.world.probe_tenant()).await,
+        }
+    }
+
+    /// Asks for a decision that a cache may answer.
+    async fn reader_step(&mut self) {
+        let tenant = self.rng.usize(..self.world.tenants.len());
+        let session = self.world.clone().random_session(&mut self.rng);
+        match (self.rng.u8(..10), session) {
+            (0..=2, Some(session)) => self.check_self(&session).await,
+            (3..=4, Some(session)) => self.check_access_token(&session).await,
+            (5, _) => self.list_permissions(tenant).await,
+            (6, _) => self.batch_check(tenant).await,
+            _ => self.check(tenant).await,
         }
     }
 

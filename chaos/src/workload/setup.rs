@@ -11,7 +11,7 @@ use tenantry::proto::v1::{
 };
 
 use super::{
-    call::{Call, Client},
+    call::{Call, Client, Kind},
     world::{GRANTED_PERMISSIONS, PASSWORD, PERMISSIONS, Role, Tenant, World},
 };
 use crate::history::{Effect, Fact, Op, OpId};
@@ -44,7 +44,7 @@ pub async fn create(
     // The calls of the setup need a shared world, which has no tenants yet. The tenants are
     // collected here, and the roles and users are created when the world is complete.
     let calls = Arc::new(World::new(world.replicas.clone(), FIRST_SETUP_ID));
-    let mut client = Client::new(calls, rng.fork())?;
+    let mut client = Client::new(calls, rng.fork(), Kind::Writer)?;
     world.platform_token =
         sign_in(&mut client, "platform", &platform.email, &platform.password).await?;
     for number in 0..=tenants {
@@ -63,7 +63,7 @@ pub async fn create(
     for op in initial_state(&world, &mut client).await? {
         world.history.push(op);
     }
-    let mut client = Client::new(world.clone(), rng.fork())?;
+    let mut client = Client::new(world.clone(), rng.fork(), Kind::Writer)?;
     for tenant in 0..=tenants {
         for _ in 0..USERS {
             ensure!(client.create_user(tenant, false).await, "no user was created");
@@ -147,8 +147,8 @@ async fn initial_state(world: &World, client: &mut Client) -> anyhow::Result<Vec
         let message = WhoAmIRequest {};
         let (mut op, _) = client.send::<_, WhoAmIResponse>(call, message).await;
         ensure!(op.is_ok(), "{op}");
-        // The numbers of the setup are not used again.
-        op.id = 0;
+        // The call had a number of the setup.
+        op.id = world.history.next_id();
         (op.start, op.end) = (world.history.now(), world.history.now());
         op.effects.push(Effect::Set(Fact::TenantActive(number), true));
         for role in &tenant.roles {
