@@ -73,10 +73,10 @@ fn command() -> Command {
         .arg(
             Arg::new("stores")
                 .long("stores")
-                .value_name("private|POSTGRES_URL,REDIS_URL")
+                .value_name("private|patroni|POSTGRES_URL,REDIS_URL")
                 .value_parser(StoresOption::parse)
                 .default_value("private")
-                .help("Start private stores, or use running ones. Their data is replaced"),
+                .help("Start private stores, also with three Postgres servers under Patroni, or use running ones, whose data is replaced"),
         )
         .arg(
             Arg::new("plant-delay")
@@ -111,16 +111,13 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
 fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     let stores: &StoresOption = matches.get_one("stores").context("no stores")?;
     let names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
-    let is_private = matches!(stores, StoresOption::Private);
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
     let nemeses: Vec<Nemesis> = NEMESES
         .iter()
-        .filter(|(nemesis, name)| {
-            is_chosen(name) && (is_private || !nemesis.needs_private_stores())
-        })
+        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores))
         .map(|(nemesis, _)| *nemesis)
         .collect();
-    ensure!(!nemeses.is_empty(), "these faults need private stores");
+    ensure!(!nemeses.is_empty(), "these faults need other stores");
     let count = |name| -> anyhow::Result<usize> {
         Ok(usize::try_from(*matches.get_one::<u64>(name).context("no number")?)?)
     };

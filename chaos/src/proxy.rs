@@ -69,20 +69,19 @@ async fn forward(client: TcpStream, target: StoreAddress, mut flow: watch::Recei
         return;
     }
     client.set_nodelay(true).ok();
-    let (from_client, to_client) = client.into_split();
     let mut cut = flow.clone();
     let forwarded = async {
         match target {
             StoreAddress::Unix(path) => {
                 let Ok(store) = UnixStream::connect(path).await else { return };
+                let (from_client, to_client) = client.into_split();
                 let (from_store, to_store) = store.into_split();
                 join(copy(from_client, to_store, &flow), copy(from_store, to_client, &flow)).await;
             }
-            StoreAddress::Tcp(address) => {
-                let Ok(store) = TcpStream::connect(address).await else { return };
-                store.set_nodelay(true).ok();
-                let (from_store, to_store) = store.into_split();
-                join(copy(from_client, to_store, &flow), copy(from_store, to_client, &flow)).await;
+            StoreAddress::Tcp(address) => forward_tcp(client, &address, &flow).await,
+            StoreAddress::Leader(leader) => {
+                let address = leader.borrow().clone();
+                forward_tcp(client, &address, &flow).await;
             }
         }
     };
@@ -90,6 +89,14 @@ async fn forward(client: TcpStream, target: StoreAddress, mut flow: watch::Recei
         () = forwarded => {}
         _ = cut.wait_for(|flow| *flow == Flow::Cut) => {}
     }
+}
+
+async fn forward_tcp(client: TcpStream, address: &str, flow: &watch::Receiver<Flow>) {
+    let Ok(store) = TcpStream::connect(address).await else { return };
+    store.set_nodelay(true).ok();
+    let (from_client, to_client) = client.into_split();
+    let (from_store, to_store) = store.into_split();
+    join(copy(from_client, to_store, flow), copy(from_store, to_client, flow)).await;
 }
 
 /// Waits for the end of one direction, because then the connection is closed.

@@ -1,5 +1,6 @@
 //! Nemeses: each injects one kind of fault, keeps it for a while, and removes it.
 
+mod leader;
 mod network;
 mod replica;
 mod store;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::Cluster,
     history::{Fault, Time},
+    stores::StoresOption,
     workload::Client,
 };
 
@@ -44,10 +46,12 @@ pub enum Nemesis {
     HoldRedis,
     SlowPostgres,
     SlowRedis,
+    SwitchOver,
+    KillLeader,
 }
 
 /// All kinds of faults, with their names.
-pub const NEMESES: [(Nemesis, &str); 16] = [
+pub const NEMESES: [(Nemesis, &str); 18] = [
     (Nemesis::KillReplica, "kill-replica"),
     (Nemesis::PauseReplica, "pause-replica"),
     (Nemesis::WrongClock, "wrong-clock"),
@@ -64,6 +68,8 @@ pub const NEMESES: [(Nemesis, &str); 16] = [
     (Nemesis::HoldRedis, "hold-redis"),
     (Nemesis::SlowPostgres, "slow-postgres"),
     (Nemesis::SlowRedis, "slow-redis"),
+    (Nemesis::SwitchOver, "switchover"),
+    (Nemesis::KillLeader, "kill-leader"),
 ];
 
 /// Replicas that a fault affects.
@@ -78,12 +84,14 @@ impl Nemesis {
         NEMESES.iter().find(|(nemesis, _)| *nemesis == self).map_or("", |(_, name)| name)
     }
 
-    /// Whether the fault needs stores that this run started.
-    pub fn needs_private_stores(self) -> bool {
-        matches!(
-            self,
-            Self::KillPostgres | Self::KillRedis | Self::PausePostgres | Self::PauseRedis
-        )
+    /// Whether the fault can be injected into these stores.
+    pub fn suits(self, stores: &StoresOption) -> bool {
+        match self {
+            Self::KillPostgres | Self::PausePostgres => matches!(stores, StoresOption::Private),
+            Self::KillRedis | Self::PauseRedis => !matches!(stores, StoresOption::Urls { .. }),
+            Self::SwitchOver | Self::KillLeader => matches!(stores, StoresOption::Patroni),
+            _ => true,
+        }
     }
 }
 
@@ -173,6 +181,8 @@ async fn inject(
         Nemesis::PausePostgres => store::pause_postgres(cluster, duration).await?,
         Nemesis::PauseRedis => store::pause_redis(cluster, duration).await?,
         Nemesis::FullRedis => store::fill_redis(cluster, duration).await?,
+        Nemesis::SwitchOver => leader::switch_over(cluster).await?,
+        Nemesis::KillLeader => leader::kill(cluster).await?,
         Nemesis::CutPostgres
         | Nemesis::CutRedis
         | Nemesis::HoldPostgres

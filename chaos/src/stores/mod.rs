@@ -1,5 +1,6 @@
 //! The stores of a run: a Postgres and a Redis.
 
+mod patroni;
 mod private;
 mod process;
 mod redis_command;
@@ -9,10 +10,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use sqlx::{AssertSqlSafe, Connection};
 use tenantry::pg;
+use tokio::sync::watch;
 use url::Url;
 
-pub use self::private::PrivateStores;
-use self::redis_command::redis_command;
+pub use self::{patroni::Patroni, private::PrivateStores};
+use self::{patroni::ServerUser, redis_command::redis_command};
+use crate::proxy::Proxy;
 
 /// Name of the database of a run.
 pub const DATABASE: &str = "chaos";
@@ -22,6 +25,8 @@ pub const DATABASE: &str = "chaos";
 pub enum StoresOption {
     /// A Postgres and a Redis that the run starts.
     Private,
+    /// Three Postgres servers under Patroni, and a Redis, which the run starts.
+    Patroni,
     /// Running servers: the URL of Postgres for the schema's owner, and the URL of Redis. The run
     /// replaces the database `chaos`, and empties Redis.
     Urls { postgres: Url, redis: Url },
@@ -31,6 +36,11 @@ pub enum StoresOption {
 pub struct Stores {
     /// The processes, if this run started them.
     pub private: Option<PrivateStores>,
+    /// The Postgres servers under Patroni, if the run uses them. Then the Postgres in `private` is
+    /// not used.
+    pub patroni: Option<Patroni>,
+    /// Leads the run's own connections to the leader.
+    leader_proxy: Option<Proxy>,
     /// Address of Postgres.
     pub postgres: StoreAddress,
     /// Address of Redis.
@@ -44,6 +54,8 @@ pub struct Stores {
 pub enum StoreAddress {
     Unix(PathBuf),
     Tcp(String),
+    /// The address can change.
+    Leader(watch::Receiver<String>),
 }
 
 impl StoresOption {
@@ -55,8 +67,11 @@ impl StoresOption {
         if text == "private" {
             return Ok(Self::Private);
         }
+        if text == "patroni" {
+            return Ok(Self::Patroni);
+        }
         let Some((postgres, redis)) = text.split_once(',') else {
-            bail!("write `private`, or POSTGRES_URL,REDIS_URL");
+            bail!("write `private`, `patroni` or POSTGRES_URL,REDIS_URL");
         };
         Ok(Self::Urls { postgres: Url::parse(postgres)?, redis: Url::parse(redis)? })
     }
@@ -70,8 +85,11 @@ impl Stores {
     pub async fn start(option: &StoresOption, dir: &Path) -> anyhow::Result<Self> {
         let stores = match option {
             StoresOption::Private => Self::start_private(dir).await?,
+            StoresOption::Patroni => Self::start_patroni(dir).await?,
             StoresOption::Urls { postgres, redis } => Self {
                 private: None,
+                patroni: None,
+                leader_proxy: None,
                 postgres: StoreAddress::of_url(postgres, 5432)?,
                 redis: StoreAddress::of_url(redis, 6379)?,
                 owner_url: postgres.clone(),
@@ -95,10 +113,25 @@ impl Stores {
         let (postgres, redis) = (private.postgres_socket()?, private.redis_socket());
         Ok(Self {
             private: Some(private),
+            patroni: None,
+            leader_proxy: None,
             postgres: StoreAddress::Unix(postgres),
             redis: StoreAddress::Unix(redis),
             owner_url,
         })
+    }
+
+    async fn start_patroni(dir: &Path) -> anyhow::Result<Self> {
+        let mut stores = Self::start_private(dir).await?;
+        let private = stores.private.as_ref().context("no stores")?;
+        let user = ServerUser { user: private.postgres.user, group: private.postgres.group };
+        let patroni = Patroni::start(&dir.with_file_name("patroni"), user).await?;
+        stores.postgres = StoreAddress::Leader(patroni.leader.clone());
+        let proxy = Proxy::start(stores.postgres.clone()).await?;
+        stores.owner_url = Url::parse(&format!("postgres://postgres@{}/", proxy.addr()))?;
+        stores.patroni = Some(patroni);
+        stores.leader_proxy = Some(proxy);
+        Ok(stores)
     }
 
     /// URL of a database for the schema's owner.
@@ -152,6 +185,9 @@ impl Stores {
     /// # Errors
     /// Returns an error when a store does not stop in time.
     pub async fn stop(self) -> anyhow::Result<()> {
+        if let Some(patroni) = self.patroni {
+            patroni.stop().await?;
+        }
         match self.private {
             Some(private) => private.stop().await,
             None => Ok(()),

@@ -25,8 +25,8 @@ pub struct StoreProcess {
     pub arguments: Vec<OsString>,
     /// The directory of the store's data.
     pub dir: PathBuf,
-    user: u32,
-    group: u32,
+    pub user: u32,
+    pub group: u32,
     /// The process group, with which the store ends when this program ends.
     process_group: i32,
     /// The process, if this program started it again.
@@ -142,6 +142,16 @@ impl StoreProcess {
         }
         Ok(())
     }
+}
+
+/// The directory of the programs of the newest installed Postgres; empty if they are in the PATH.
+pub fn postgres_bin() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    versions.sort();
+    versions.pop().map(|(_, path)| path.join("bin")).unwrap_or_default()
 }
 
 fn to_pid(pid: u32) -> anyhow::Result<Pid> {

@@ -25,6 +25,10 @@ pub async fn redis_command(address: &StoreAddress, command: &str) -> anyhow::Res
             StoreAddress::Tcp(address) => {
                 exchange(TcpStream::connect(address).await?, command).await
             }
+            StoreAddress::Leader(leader) => {
+                let address = leader.borrow().clone();
+                exchange(TcpStream::connect(address).await?, command).await
+            }
         }
     };
     let reply = timeout(LIMIT, reply).await.context("Redis did not reply")??;
