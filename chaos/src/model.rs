@@ -303,8 +303,9 @@ fn effect_of(op: &Op, faults: &[Fault], committed: &BTreeMap<OpId, bool>) -> Opt
 fn end_of_effect(op: &Op, faults: &[Fault]) -> Time {
     let mut end = op.end + EFFECT_LIMIT;
     for fault in faults {
-        if fault.start <= op.end + EFFECT_LIMIT && fault.end >= op.start {
-            end = end.max(fault.end + EFFECT_LIMIT);
+        let recovered = fault.end + fault.recovery.unwrap_or_default();
+        if fault.start <= op.end + EFFECT_LIMIT && recovered >= op.start {
+            end = end.max(recovered + EFFECT_LIMIT);
         }
     }
     end
