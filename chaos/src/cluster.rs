@@ -127,7 +127,7 @@ fn settings(keys_dir: &Path) -> anyhow::Result<Vec<(&'static str, String)>> {
         ("RATE_LIMIT_SIGN_IN", "off".to_owned()),
         ("RATE_LIMIT_REGISTRATION", "off".to_owned()),
         ("SIGN_IN_FAILURE_TIME", "200ms".to_owned()),
-        // A line for each call, so that the pipe of an unread log becomes full.
-        ("LOG_LEVEL", "info".to_owned()),
+        // A line for each decision, so that the pipe of an unread log becomes full.
+        ("LOG_LEVEL", "info,tenantry=debug".to_owned()),
     ])
 }
