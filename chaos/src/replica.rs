@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -195,7 +195,5 @@ pub async fn faketime_library() -> Option<String> {
     command.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
     let output = command.output().await.ok()?;
     let library = String::from_utf8(output.stdout).ok()?;
-    let library = library.trim();
-    Some(library.to_owned())
-        .filter(|library| Path::new(library.as_str()).is_absolute() || !library.is_empty())
+    Some(library.trim().to_owned()).filter(|library| !library.is_empty())
 }
