@@ -10,6 +10,8 @@ use crate::{cluster::Cluster, stores::Patroni};
 /// Returns an error when Patroni refuses or the servers do not recover.
 pub async fn switch_over(cluster: &Cluster) -> anyhow::Result<String> {
     let patroni = patroni(cluster)?;
+    // Without a synchronous standby, Patroni refuses a switchover.
+    patroni.wait_until_ready().await?;
     let name = patroni.switch_over().await?;
     patroni.wait_until_ready().await?;
     Ok(format!("leader {name}"))

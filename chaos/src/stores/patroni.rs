@@ -124,14 +124,20 @@ impl Patroni {
         Ok(node.name.clone())
     }
 
-    /// Kills all processes of the leader's Postgres. Patroni makes the standby the leader.
+    /// Kills all processes of the leader's Postgres. Patroni makes the standby the leader. Returns
+    /// when Patroni has noticed the end of the old leader.
     ///
     /// # Errors
-    /// Returns an error when there is no leader.
+    /// Returns an error when there is no leader, or Patroni does not notice its end.
     pub async fn kill_leader(&self) -> anyhow::Result<String> {
         let node = self.leader_node().await.context("there is no leader")?;
         let pid = postmaster(&node.data).context("the leader has no process")?;
         StoreProcess::of_running(pid, node.data.clone())?.kill()?;
+        let began = Instant::now();
+        while is_ok(&node.rest, "/primary").await {
+            ensure!(began.elapsed() < LIMIT, "Patroni does not notice the end of the leader");
+            sleep(POLL).await;
+        }
         Ok(node.name.clone())
     }
 
