@@ -8,6 +8,7 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY .sqlx .sqlx
 # These crates are not built, but their manifests are part of the workspace.
 COPY bench bench
+COPY chaos chaos
 COPY clients/rust clients/rust
 COPY reference reference
 COPY build build

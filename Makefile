@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-clients test-docs bench lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run build test test-clients test-docs bench chaos lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ bench: services ## measure the cost of decisions; ARGS='--quick'; --help lists m
 	cargo build --release --bin tenantry
 	cargo build --release --package tenantry-bench
 	@exec "$${CARGO_TARGET_DIR:-target}/release/tenantry-bench" $(ARGS)
+
+chaos: test-programs ## inject faults into a running system and check its answers; ARGS='--duration 5m'; --help lists more
+	cargo build --bin tenantry
+	cargo build --package tenantry-chaos
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry-chaos" $(ARGS)
 
 lint: ## check the formatting, and lint; every warning is an error
 	cargo fmt --all --check

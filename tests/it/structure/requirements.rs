@@ -14,7 +14,7 @@ use super::{collect_files, read};
 fn codes_in_comments() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in ["tests", "src", "bench/src", "clients/rust/src"] {
+    for folder in ["tests", "src", "bench/src", "chaos/src", "clients/rust/src"] {
         collect_files(&root.join(folder), "rs", &mut files);
     }
     let line =

@@ -1,0 +1,353 @@
+//! The model: at which times each fact may have had each value, as the writes of the history
+//! allow.
+//!
+//! A successful write takes effect at one moment between its start and its end. An unknown write
+//! takes effect at one moment between its start and the end of its possible effect, or never. So a
+//! value is possible from the start of a write of this value until the end of the first successful
+//! write of the other value that began after the effect of the first write.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use crate::history::{
+    Condition, Effect, Evidence, Fact, Fault, Freshness, Op, OpId, Outcome, RefreshUse, Time,
+};
+
+/// Bound of docs/consistency.md: a decision includes every change that was acknowledged this long
+/// before the call.
+pub const BOUND: Duration = Duration::from_secs(1);
+
+/// Time after its end in which an unknown call may still take effect. A fault in this time
+/// prolongs it: a process or a connection that stood still continues with the call afterwards.
+pub const EFFECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A write of a fact.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    op: OpId,
+    start: Time,
+    end: Time,
+    value: bool,
+    is_certain: bool,
+}
+
+/// Times at which a value was possible because of one write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Span {
+    op: OpId,
+    start: Time,
+    end: Time,
+}
+
+/// The possible values of all facts.
+pub struct Model {
+    writes: HashMap<Fact, Vec<Write>>,
+    /// Spans of each value, by their writes.
+    spans: HashMap<(Fact, bool), Vec<Span>>,
+    /// The union of the spans, ordered.
+    possible: HashMap<(Fact, bool), Vec<(Time, Time)>>,
+    /// Start and end of each operation whose consistency token may be used.
+    tokens: HashMap<OpId, TokenOrigin>,
+}
+
+/// The operation that returned a consistency token.
+struct TokenOrigin {
+    start: Time,
+    end: Time,
+    facts: HashSet<Fact>,
+}
+
+/// How well the model explains an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fit {
+    /// How much older the data must have been than the freshness allows; zero if the answer is
+    /// explained, and [`Duration::MAX`] if no data explains it.
+    pub excess: Duration,
+    /// Least possible age of the data at the start of the call.
+    pub age: Duration,
+}
+
+impl Model {
+    /// Builds the model. `committed` says for unknown operations whether the audit trail proves
+    /// that they took effect. `planted_delay` moves the writes that take rights away into the past,
+    /// to prove that the checks find stale answers.
+    pub fn build(
+        ops: &[Op],
+        faults: &[Fault],
+        committed: &BTreeMap<OpId, bool>,
+        planted_delay: Option<Duration>,
+    ) -> Self {
+        let mut writes: HashMap<Fact, Vec<Write>> = HashMap::new();
+        let sessions = sessions_by_user(ops);
+        for op in ops {
+            let Some((end, is_certain)) = effect_of(op, faults, committed) else { continue };
+            for (fact, value) in facts_set_by(op, &sessions) {
+                let delay = planted_delay.filter(|_| !value && !op.is_final).unwrap_or_default();
+                let start = op.start.saturating_sub(delay);
+                let end = end.saturating_sub(delay);
+                let write = Write { op: op.id, start, end, value, is_certain };
+                writes.entry(fact).or_default().push(write);
+            }
+        }
+        let tokens = ops
+            .iter()
+            .filter(|op| op.is_ok() && !op.effects.is_empty())
+            .map(|op| {
+                let facts = facts_set_by(op, &sessions).into_iter().map(|(fact, _)| fact).collect();
+                (op.id, TokenOrigin { start: op.start, end: op.end, facts })
+            })
+            .collect();
+        let mut model = Self { writes, spans: HashMap::new(), possible: HashMap::new(), tokens };
+        model.find_spans();
+        // Whether a second use of a refresh token ends the session depends on other facts.
+        for (session, write) in model.reuse_writes(ops, faults, &sessions) {
+            model.writes.entry(Fact::SessionLive(session)).or_default().push(write);
+        }
+        model.find_spans();
+        model
+    }
+
+    /// The writes that end a session because a refresh token was presented twice.
+    fn reuse_writes(
+        &self,
+        ops: &[Op],
+        faults: &[Fault],
+        sessions: &Sessions,
+    ) -> Vec<(usize, Write)> {
+        let mut by_token: HashMap<&str, Vec<(&Op, &RefreshUse)>> = HashMap::new();
+        for op in ops {
+            if let Some(refresh) = &op.refresh {
+                by_token.entry(&refresh.presented).or_default().push((op, refresh));
+            }
+        }
+        let mut writes = Vec::new();
+        for uses in by_token.values() {
+            for (op, refresh) in uses.iter().filter(|(op, _)| !op.is_ok()) {
+                let others =
+                    || uses.iter().filter(|(other, _)| other.id != op.id && other.start < op.end);
+                if others().next().is_none() {
+                    continue;
+                }
+                let was_spent = others().any(|(other, use_before)| {
+                    let is_retry = use_before.request_id == refresh.request_id;
+                    other.is_ok() && other.end < op.start && !is_retry
+                });
+                let is_certain =
+                    was_spent && !op.is_unknown() && self.may_act(op, refresh.session, sessions);
+                let end = if op.is_unknown() { end_of_effect(op, faults) } else { op.end };
+                let write = Write { op: op.id, start: op.start, end, value: false, is_certain };
+                writes.push((refresh.session, write));
+            }
+        }
+        writes
+    }
+
+    /// Whether the tenant and the user of a session were certainly active while `op` ran. Otherwise
+    /// a refresh is refused without a look at the token.
+    fn may_act(&self, op: &Op, session: usize, sessions: &Sessions) -> bool {
+        let user = sessions.iter().find_map(|(user, opened)| {
+            opened.iter().any(|(number, _)| *number == session).then_some(*user)
+        });
+        let facts = [op.tenant.map(Fact::TenantActive), user.map(Fact::UserEnabled)];
+        facts
+            .into_iter()
+            .flatten()
+            .all(|fact| self.age(fact, false, op.start, op.end) > Duration::ZERO)
+    }
+
+    fn find_spans(&mut self) {
+        for (fact, writes) in &self.writes {
+            for value in [false, true] {
+                let spans = spans_of(writes, value);
+                self.possible.insert((*fact, value), union(&spans));
+                self.spans.insert((*fact, value), spans);
+            }
+        }
+    }
+
+    /// How well the model explains evidence of a call with these times.
+    pub fn fit(&self, evidence: &Evidence, start: Time, end: Time) -> Fit {
+        self.fit_condition(&evidence.condition, evidence.freshness, start, end)
+    }
+
+    fn fit_condition(
+        &self,
+        condition: &Condition,
+        freshness: Freshness,
+        start: Time,
+        end: Time,
+    ) -> Fit {
+        let fits = |parts: &[Condition]| -> Vec<Fit> {
+            parts.iter().map(|part| self.fit_condition(part, freshness, start, end)).collect()
+        };
+        match condition {
+            Condition::Is(fact, value) => {
+                let age = self.age(*fact, *value, start, end);
+                let allowed = self.allowed_age(*fact, freshness, start);
+                let excess = if age == Duration::MAX { age } else { age.saturating_sub(allowed) };
+                Fit { excess, age }
+            }
+            // An empty `All` is true, and an empty `Any` is false.
+            Condition::All(parts) => fits(parts)
+                .into_iter()
+                .max()
+                .unwrap_or(Fit { excess: Duration::ZERO, age: Duration::ZERO }),
+            Condition::Any(parts) => fits(parts)
+                .into_iter()
+                .min()
+                .unwrap_or(Fit { excess: Duration::MAX, age: Duration::MAX }),
+        }
+    }
+
+    /// Time from the last moment at which the value was possible to the start of the call; zero if
+    /// it was possible during the call, and [`Duration::MAX`] if it never was before.
+    fn age(&self, fact: Fact, value: bool, start: Time, end: Time) -> Duration {
+        let Some(possible) = self.possible.get(&(fact, value)) else {
+            // A fact that no operation wrote is false.
+            return if value { Duration::MAX } else { Duration::ZERO };
+        };
+        let begun = possible.partition_point(|(from, _)| *from <= end);
+        let Some((_, until)) = begun.checked_sub(1).and_then(|last| possible.get(last)) else {
+            return Duration::MAX;
+        };
+        start.saturating_sub(*until)
+    }
+
+    fn allowed_age(&self, fact: Fact, freshness: Freshness, start: Time) -> Duration {
+        match freshness {
+            Freshness::Bounded => BOUND,
+            Freshness::Current => Duration::ZERO,
+            Freshness::SinceToken(op) => self.tokens.get(&op).map_or(BOUND, |token| {
+                // The token covers its own change, and what was acknowledged before its call. At
+                // the end of the call itself, the old value is still possible.
+                let after_end = token.end + Duration::from_nanos(1);
+                let since = if token.facts.contains(&fact) { after_end } else { token.start };
+                start.saturating_sub(since).min(BOUND)
+            }),
+        }
+    }
+
+    /// Whether other writes than `op` explain that the fact had this value already while `op` ran.
+    pub fn may_have_been(&self, fact: Fact, value: bool, op: &Op) -> bool {
+        let Some(spans) = self.spans.get(&(fact, value)) else { return !value };
+        let mut others = spans.iter().filter(|span| span.op != op.id);
+        others.any(|span| span.start <= op.end && span.end >= op.start)
+    }
+
+    /// The ids of the last operations that wrote the fact and began before `time`.
+    pub fn writers_before(&self, fact: Fact, time: Time) -> Vec<OpId> {
+        let writes = self.writes.get(&fact).into_iter().flatten();
+        let mut begun: Vec<_> = writes.filter(|write| write.start <= time).collect();
+        begun.sort_by_key(|write| write.start);
+        begun.iter().rev().take(4).rev().map(|write| write.op).collect()
+    }
+}
+
+/// For each user, the numbers of its sessions and the starts of their logins.
+type Sessions = HashMap<usize, Vec<(usize, Time)>>;
+
+fn sessions_by_user(ops: &[Op]) -> Sessions {
+    let mut sessions = Sessions::new();
+    for op in ops.iter().filter(|op| op.method == "Login") {
+        let user = op.evidence.iter().find_map(|evidence| user_of(&evidence.condition));
+        for effect in &op.effects {
+            if let (Effect::Set(Fact::SessionLive(session), true), Some(user)) = (effect, user) {
+                sessions.entry(user).or_default().push((*session, op.start));
+            }
+        }
+    }
+    sessions
+}
+
+/// The user whose state the condition names.
+fn user_of(condition: &Condition) -> Option<usize> {
+    match condition {
+        Condition::Is(Fact::UserEnabled(user), _) => Some(*user),
+        Condition::Is(..) => None,
+        Condition::All(parts) | Condition::Any(parts) => parts.iter().find_map(user_of),
+    }
+}
+
+/// The facts that the operation sets if it takes effect.
+fn facts_set_by(op: &Op, sessions: &Sessions) -> Vec<(Fact, bool)> {
+    let mut facts = Vec::new();
+    for effect in &op.effects {
+        match effect {
+            Effect::Set(fact, value) => facts.push((*fact, *value)),
+            Effect::EndSessions { user } => {
+                let opened = sessions.get(user).into_iter().flatten();
+                let opened = opened.filter(|(_, login_start)| *login_start <= op.end);
+                facts.extend(opened.map(|(session, _)| (Fact::SessionLive(*session), false)));
+            }
+        }
+    }
+    facts
+}
+
+/// The end of the operation's possible effect, and whether it certainly took effect. `None` if it
+/// had no effect.
+fn effect_of(op: &Op, faults: &[Fault], committed: &BTreeMap<OpId, bool>) -> Option<(Time, bool)> {
+    match op.outcome {
+        Outcome::Ok => Some((op.end, true)),
+        Outcome::Refused { .. } => None,
+        Outcome::Unknown(_) | Outcome::Internal(_) => match committed.get(&op.id) {
+            Some(false) => None,
+            Some(true) => Some((end_of_effect(op, faults), true)),
+            None => Some((end_of_effect(op, faults), false)),
+        },
+    }
+}
+
+fn end_of_effect(op: &Op, faults: &[Fault]) -> Time {
+    let mut end = op.end + EFFECT_LIMIT;
+    for fault in faults {
+        let recovered = fault.end + fault.recovery.unwrap_or_default();
+        if fault.start <= op.end + EFFECT_LIMIT && recovered >= op.start {
+            end = end.max(recovered + EFFECT_LIMIT);
+        }
+    }
+    end
+}
+
+fn spans_of(writes: &[Write], value: bool) -> Vec<Span> {
+    // Successful writes of the other value, by their start; `ends` has the earliest end from each
+    // position on.
+    let mut others: Vec<_> =
+        writes.iter().filter(|write| write.is_certain && write.value != value).collect();
+    others.sort_by_key(|write| write.start);
+    let mut ends: Vec<Time> = others.iter().map(|write| write.end).collect();
+    for index in (1..ends.len()).rev() {
+        let next = ends[index];
+        ends[index - 1] = ends[index - 1].min(next);
+    }
+    let until = |effect_end: Time| {
+        let first = others.partition_point(|write| write.start <= effect_end);
+        ends.get(first).copied().unwrap_or(Time::MAX)
+    };
+    let mut spans: Vec<_> = writes
+        .iter()
+        .filter(|write| write.value == value)
+        .map(|write| Span { op: write.op, start: write.start, end: until(write.end) })
+        .collect();
+    if !value {
+        // Every fact is false before the first write.
+        let first = ends.first().copied().unwrap_or(Time::MAX);
+        spans.push(Span { op: 0, start: Time::ZERO, end: first });
+    }
+    spans
+}
+
+fn union(spans: &[Span]) -> Vec<(Time, Time)> {
+    let mut sorted: Vec<_> = spans.iter().map(|span| (span.start, span.end)).collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(Time, Time)> = Vec::new();
+    for (start, end) in sorted {
+        match merged.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => merged.push((start, end)),
+        }
+    }
+    merged
+}

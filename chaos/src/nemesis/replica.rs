@@ -1,0 +1,69 @@
+//! Faults of replicas.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use super::Target;
+use crate::cluster::Cluster;
+
+/// Kills a replica, and starts it again.
+///
+/// # Errors
+/// Returns an error when the replica does not start again.
+pub async fn kill(cluster: &mut Cluster, number: usize, down: Duration) -> anyhow::Result<String> {
+    let replica = &mut cluster.replicas[number];
+    replica.kill().await?;
+    sleep(down).await;
+    replica.start_process(&cluster.program, None)?;
+    replica.wait_until_listening().await?;
+    Ok(Target::One(number).to_string())
+}
+
+/// Stops a replica with SIGSTOP, and continues it.
+///
+/// # Errors
+/// Returns an error when the replica has ended.
+pub async fn pause(
+    cluster: &mut Cluster,
+    number: usize,
+    duration: Duration,
+) -> anyhow::Result<String> {
+    let replica = &cluster.replicas[number];
+    replica.signal(Signal::STOP)?;
+    sleep(duration).await;
+    replica.signal(Signal::CONT)?;
+    Ok(Target::One(number).to_string())
+}
+
+/// Restarts a replica with a wrong clock, and later with the right one. The difference is less
+/// than the leeway for clocks, so all replicas accept all tokens.
+///
+/// # Errors
+/// Returns an error when the replica does not start again.
+pub async fn wrong_clock(
+    cluster: &mut Cluster,
+    number: usize,
+    offset: &str,
+    duration: Duration,
+) -> anyhow::Result<String> {
+    let replica = &mut cluster.replicas[number];
+    replica.stop().await?;
+    replica.start_process(&cluster.program, Some(offset))?;
+    replica.wait_until_listening().await?;
+    sleep(duration).await;
+    replica.stop().await?;
+    replica.start_process(&cluster.program, None)?;
+    replica.wait_until_listening().await?;
+    Ok(format!("{}, {offset}", Target::One(number)))
+}
+
+/// Leaves the log of a replica unread.
+pub async fn block_log(cluster: &mut Cluster, number: usize, duration: Duration) -> String {
+    let replica = &cluster.replicas[number];
+    replica.read_log(false);
+    sleep(duration).await;
+    replica.read_log(true);
+    Target::One(number).to_string()
+}

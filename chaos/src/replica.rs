@@ -1,0 +1,199 @@
+//! A replica: the real program as its own process, with a proxy to each store.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    fs::File,
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    proxy::Proxy,
+    stores::{DATABASE, Stores},
+};
+
+/// Timeout of the start of a replica.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What all replicas need to start.
+pub struct Program {
+    /// Path of the program `tenantry`.
+    pub path: PathBuf,
+    /// Settings, the same for all replicas.
+    pub settings: Vec<(&'static str, String)>,
+    /// Directory of the logs.
+    pub log_dir: PathBuf,
+    /// Path of faketime's library, if it is installed.
+    pub faketime: Option<String>,
+}
+
+/// A replica. Its process is killed when this value is dropped.
+pub struct Replica {
+    number: usize,
+    pub addr: SocketAddr,
+    pub postgres: Proxy,
+    pub redis: Proxy,
+    child: Option<Child>,
+    /// Whether the log is read.
+    reads_log: watch::Sender<bool>,
+}
+
+impl Replica {
+    /// Creates the proxies, and starts the process.
+    ///
+    /// # Errors
+    /// Returns an error when the process does not serve in time.
+    pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
+        let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut replica = Self {
+            number,
+            addr,
+            postgres: Proxy::start(stores.postgres.clone()).await?,
+            redis: Proxy::start(stores.redis.clone()).await?,
+            child: None,
+            reads_log: watch::Sender::new(true),
+        };
+        replica.start_process(program, None)?;
+        replica.wait_until_listening().await?;
+        Ok(replica)
+    }
+
+    /// Starts the process. `clock` is the difference of its clock from the real time, such as
+    /// `+20s`.
+    ///
+    /// # Errors
+    /// Returns an error when the program cannot be started.
+    pub fn start_process(&mut self, program: &Program, clock: Option<&str>) -> anyhow::Result<()> {
+        // `setpriv` replaces itself with the program, and ends it when this program dies.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&program.path).arg("serve");
+        command.env_clear().envs(program.settings.iter().map(|(name, value)| (name, value)));
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        let postgres = self.postgres.addr();
+        command
+            .env("DATABASE_URL", format!("postgres://tenantry_app@{postgres}/{DATABASE}"))
+            .env("REDIS_URL", format!("redis://{}", self.redis.addr()))
+            .env("GRPC_ADDR", self.addr.to_string())
+            .env("HTTP_ADDR", "off")
+            .env("LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if let Some(offset) = clock {
+            let library = program.faketime.as_ref().context("faketime is not installed")?;
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        let mut child = command.spawn().context("setpriv")?;
+        let log = child.stderr.take().context("the log is not a pipe")?;
+        let file = program.log_dir.join(format!("replica-{}.log", self.number));
+        tokio::spawn(keep_log(log, file, self.reads_log.subscribe()));
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until the process accepts connections.
+    ///
+    /// # Errors
+    /// Returns an error when it ends, or does not listen in time.
+    pub async fn wait_until_listening(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while tokio::net::TcpStream::connect(self.addr).await.is_err() {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("replica {} ended, {status}; see its log", self.number);
+            }
+            if Instant::now() > deadline {
+                bail!("replica {} does not listen", self.number);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Kills the process and waits for its end.
+    ///
+    /// # Errors
+    /// Returns an error when the process does not end.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the process in order, as an update of the service does.
+    ///
+    /// # Errors
+    /// Returns an error when the process does not end in time.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        if self.child.is_some() {
+            self.signal(Signal::TERM)?;
+        }
+        if let Some(mut child) = self.child.take() {
+            timeout(START_LIMIT, child.wait()).await.context("a replica did not stop")??;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Errors
+    /// Returns an error when the process has ended.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.as_ref().and_then(Child::id).context("the replica does not run")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("process id 0")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Reads the log, or leaves it unread, so that the pipe becomes full.
+    pub fn read_log(&self, reads: bool) {
+        self.reads_log.send_replace(reads);
+    }
+}
+
+/// Appends the log of a process to a file, while `reads` is true.
+async fn keep_log(
+    mut log: impl AsyncRead + Unpin,
+    file: PathBuf,
+    mut reads: watch::Receiver<bool>,
+) {
+    let Ok(mut file) = File::options().create(true).append(true).open(file).await else { return };
+    let mut buffer = vec![0; 64 * 1024];
+    while reads.wait_for(|reads| *reads).await.is_ok() {
+        match log.read(&mut buffer).await {
+            Ok(read @ 1..) => {
+                if file.write_all(&buffer[..read]).await.is_err() {
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Path of faketime's library; `None` if faketime is not installed.
+pub async fn faketime_library() -> Option<String> {
+    // The library is loaded directly, which avoids a parent process of the replica.
+    let mut command = Command::new("faketime");
+    command.args(["-f", "+0s", "printenv", "LD_PRELOAD"]);
+    let output = command.output().await.ok()?;
+    let library = String::from_utf8(output.stdout).ok()?;
+    Some(library.trim().to_owned()).filter(|library| !library.is_empty())
+}

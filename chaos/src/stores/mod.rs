@@ -1,0 +1,203 @@
+//! The stores of a run: a Postgres and a Redis.
+
+mod patroni;
+mod private;
+mod process;
+mod redis_command;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use sqlx::{AssertSqlSafe, Connection};
+use tenantry::pg;
+use tokio::sync::watch;
+use url::Url;
+
+pub use self::{patroni::Patroni, private::PrivateStores};
+use self::{patroni::ServerUser, redis_command::redis_command};
+use crate::proxy::Proxy;
+
+/// Name of the database of a run.
+pub const DATABASE: &str = "chaos";
+
+/// Which stores a run uses.
+#[derive(Clone, Debug)]
+pub enum StoresOption {
+    /// A Postgres and a Redis that the run starts.
+    Private,
+    /// Three Postgres servers under Patroni, and a Redis, which the run starts.
+    Patroni,
+    /// Running servers: the URL of Postgres for the schema's owner, and the URL of Redis. The run
+    /// replaces the database `chaos`, and empties Redis.
+    Urls { postgres: Url, redis: Url },
+}
+
+/// Running stores.
+pub struct Stores {
+    /// The processes, if this run started them.
+    pub private: Option<PrivateStores>,
+    /// The Postgres servers under Patroni, if the run uses them. Then the Postgres in `private` is
+    /// not used.
+    pub patroni: Option<Patroni>,
+    /// Leads the run's own connections to the leader.
+    leader_proxy: Option<Proxy>,
+    /// Address of Postgres.
+    pub postgres: StoreAddress,
+    /// Address of Redis.
+    pub redis: StoreAddress,
+    /// URL of a database for the schema's owner, without the name of the database.
+    owner_url: Url,
+}
+
+/// Where a store listens.
+#[derive(Clone, Debug)]
+pub enum StoreAddress {
+    Unix(PathBuf),
+    Tcp(String),
+    /// The address can change.
+    Leader(watch::Receiver<String>),
+}
+
+impl StoresOption {
+    /// Reads the option: `private`, or the two URLs with a comma between them.
+    ///
+    /// # Errors
+    /// Returns an error for any other text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        if text == "private" {
+            return Ok(Self::Private);
+        }
+        if text == "patroni" {
+            return Ok(Self::Patroni);
+        }
+        let Some((postgres, redis)) = text.split_once(',') else {
+            bail!("write `private`, `patroni` or POSTGRES_URL,REDIS_URL");
+        };
+        Ok(Self::Urls { postgres: Url::parse(postgres)?, redis: Url::parse(redis)? })
+    }
+}
+
+impl Stores {
+    /// Starts or connects to the stores, and creates an empty, migrated database.
+    ///
+    /// # Errors
+    /// Returns an error when a store is unavailable.
+    pub async fn start(option: &StoresOption, dir: &Path) -> anyhow::Result<Self> {
+        let stores = match option {
+            StoresOption::Private => Self::start_private(dir).await?,
+            StoresOption::Patroni => Self::start_patroni(dir).await?,
+            StoresOption::Urls { postgres, redis } => Self {
+                private: None,
+                patroni: None,
+                leader_proxy: None,
+                postgres: StoreAddress::of_url(postgres, 5432)?,
+                redis: StoreAddress::of_url(redis, 6379)?,
+                owner_url: postgres.clone(),
+            },
+        };
+        stores.redis("FLUSHALL").await?;
+        // An earlier run may have planted a fault.
+        stores.execute("postgres", "alter system reset all").await?;
+        stores.execute("postgres", "select pg_reload_conf()").await?;
+        stores.execute("postgres", "drop database if exists chaos with (force)").await?;
+        stores.execute("postgres", "create database chaos").await?;
+        let mut connection = pg::connect_owner(&stores.owner_url(DATABASE).into()).await?;
+        pg::migrate(&mut connection, None).await?;
+        connection.close().await?;
+        Ok(stores)
+    }
+
+    async fn start_private(dir: &Path) -> anyhow::Result<Self> {
+        let private = PrivateStores::start(dir).await?;
+        let owner_url = Url::parse(&private.owner_url("postgres"))?;
+        let (postgres, redis) = (private.postgres_socket()?, private.redis_socket());
+        Ok(Self {
+            private: Some(private),
+            patroni: None,
+            leader_proxy: None,
+            postgres: StoreAddress::Unix(postgres),
+            redis: StoreAddress::Unix(redis),
+            owner_url,
+        })
+    }
+
+    async fn start_patroni(dir: &Path) -> anyhow::Result<Self> {
+        let mut stores = Self::start_private(dir).await?;
+        let private = stores.private.as_ref().context("no stores")?;
+        let user = ServerUser { user: private.postgres.user, group: private.postgres.group };
+        let patroni = Patroni::start(&dir.with_file_name("patroni"), user).await?;
+        stores.postgres = StoreAddress::Leader(patroni.leader.clone());
+        let proxy = Proxy::start(stores.postgres.clone()).await?;
+        stores.owner_url = Url::parse(&format!("postgres://postgres@{}/", proxy.addr()))?;
+        stores.patroni = Some(patroni);
+        stores.leader_proxy = Some(proxy);
+        Ok(stores)
+    }
+
+    /// URL of a database for the schema's owner.
+    pub fn owner_url(&self, database: &str) -> String {
+        let mut url = self.owner_url.clone();
+        url.set_path(database);
+        url.into()
+    }
+
+    /// URL of the run's database for the role of the service.
+    ///
+    /// # Errors
+    /// Returns an error when the owner's URL has no host.
+    pub fn app_url(&self) -> anyhow::Result<String> {
+        let mut url = self.owner_url.clone();
+        url.set_path(DATABASE);
+        let is_set = url.set_username("tenantry_app").is_ok() && url.set_password(None).is_ok();
+        ensure!(is_set, "the URL of Postgres has no host");
+        Ok(url.into())
+    }
+
+    /// Runs a command of Redis, and returns its reply.
+    ///
+    /// # Errors
+    /// Returns an error when Redis is unavailable or replies with an error.
+    pub async fn redis(&self, command: &str) -> anyhow::Result<String> {
+        redis_command(&self.redis, command).await
+    }
+
+    /// Lets Postgres acknowledge commits before they are on disk. This plants a fault that the
+    /// checks must find.
+    ///
+    /// # Errors
+    /// Returns an error when Postgres is unavailable.
+    pub async fn lose_commits(&self) -> anyhow::Result<()> {
+        for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+            self.execute("postgres", &format!("alter system set {setting}")).await?;
+        }
+        self.execute("postgres", "select pg_reload_conf()").await
+    }
+
+    async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let mut connection = pg::connect_owner(&self.owner_url(database).into()).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Stops the stores that this run started.
+    ///
+    /// # Errors
+    /// Returns an error when a store does not stop in time.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        if let Some(patroni) = self.patroni {
+            patroni.stop().await?;
+        }
+        match self.private {
+            Some(private) => private.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoreAddress {
+    fn of_url(url: &Url, default_port: u16) -> anyhow::Result<Self> {
+        let host = url.host_str().context("the URL has no host")?;
+        Ok(Self::Tcp(format!("{host}:{}", url.port().unwrap_or(default_port))))
+    }
+}

@@ -1,0 +1,149 @@
+//! The stores that a run starts, with access to their processes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use sqlx::{Connection, Row};
+use tenantry::{
+    dev::{Options, Services},
+    pg,
+};
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+use super::{StoreAddress, process::StoreProcess, redis_command::redis_command};
+
+/// Timeout of the start of a store.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// A private Postgres and Redis. Their processes can be stopped, killed and started again.
+pub struct PrivateStores {
+    services: Services,
+    pub postgres: StoreProcess,
+    pub redis: StoreProcess,
+}
+
+impl PrivateStores {
+    /// Starts the stores with their data below `dir`. Postgres writes each commit to the disk, so
+    /// no acknowledged commit is lost when Postgres is killed.
+    ///
+    /// # Errors
+    /// Returns an error when a store does not start.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let services = Services::start(dir, Options { durable: true }).await?;
+        let postgres = find_postgres(&services).await?;
+        let redis = find_redis(&services).await?;
+        Ok(Self { services, postgres, redis })
+    }
+
+    /// URL of a database for the superuser, who owns the schema.
+    pub fn owner_url(&self, database: &str) -> String {
+        self.services.postgres_url("postgres", database)
+    }
+
+    pub fn postgres_socket(&self) -> anyhow::Result<PathBuf> {
+        postgres_socket(&self.services)
+    }
+
+    pub fn redis_socket(&self) -> PathBuf {
+        redis_socket(&self.services)
+    }
+
+    /// Starts Postgres again after it was killed, and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// Returns an error when Postgres does not start.
+    pub async fn restart_postgres(&mut self) -> anyhow::Result<()> {
+        self.postgres.wait_until_ended().await?;
+        // Postgres refuses to start if the process id in its pid file or in the lock file of its
+        // socket belongs to a process, also to one that has ended and that its parent has not
+        // waited for. Postgres accepts the id of its own parent.
+        let pid_file = self.postgres.dir.join("postmaster.pid");
+        let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        std::fs::write(&pid_file, format!("{}\n{rest}", std::process::id()))?;
+        let lock = format!("{}.lock", self.postgres_socket()?.display());
+        std::fs::remove_file(lock).ok();
+        self.postgres.start_again()?;
+        let url = self.owner_url("postgres").into();
+        let ready = async {
+            while pg::connect_owner(&url).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(START_LIMIT, ready).await.context("Postgres did not start again")
+    }
+
+    /// Starts Redis again after it was killed, and waits until it answers.
+    ///
+    /// # Errors
+    /// Returns an error when Redis does not start.
+    pub async fn restart_redis(&mut self) -> anyhow::Result<()> {
+        self.redis.wait_until_ended().await?;
+        self.redis.start_again()?;
+        let address = StoreAddress::Unix(self.redis_socket());
+        let ready = async {
+            while redis_command(&address, "PING").await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(START_LIMIT, ready).await.context("Redis did not start again")
+    }
+
+    /// Stops both stores.
+    ///
+    /// # Errors
+    /// Returns an error when a store does not stop in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.postgres.stop_if_started_again().await?;
+        self.redis.stop_if_started_again().await?;
+        self.services.stop().await
+    }
+}
+
+fn postgres_socket(services: &Services) -> anyhow::Result<PathBuf> {
+    let url = Url::parse(&services.postgres_url("postgres", "postgres"))?;
+    let host = url.query_pairs().find(|(key, _)| key == "host");
+    let (_, dir) = host.context("the URL of Postgres has no directory")?;
+    Ok(PathBuf::from(dir.into_owned()).join(".s.PGSQL.5432"))
+}
+
+fn redis_socket(services: &Services) -> PathBuf {
+    PathBuf::from(services.redis_url().trim_start_matches("redis+unix://"))
+}
+
+async fn find_postgres(services: &Services) -> anyhow::Result<StoreProcess> {
+    let url = services.postgres_url("postgres", "postgres").into();
+    let mut connection = pg::connect_owner(&url).await?;
+    let sql = "select pg_read_file('postmaster.pid')";
+    let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
+    let text: String = row.try_get(0)?;
+    connection.close().await?;
+    let mut lines = text.lines();
+    let pid = lines.next().context("an empty pid file")?.trim().parse()?;
+    let dir = PathBuf::from(lines.next().context("a pid file without a directory")?);
+    StoreProcess::of_running(pid, dir)
+}
+
+/// Redis replaces its arguments in `/proc`, so they are read from its configuration.
+async fn find_redis(services: &Services) -> anyhow::Result<StoreProcess> {
+    let socket = redis_socket(services);
+    let address = StoreAddress::Unix(socket.clone());
+    let info = redis_command(&address, "INFO server").await?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("process_id:"));
+    let pid = pid.context("Redis does not tell its process id")?.trim().parse()?;
+    let config = redis_command(&address, "CONFIG GET dir").await?;
+    let dir = config.lines().last().context("Redis does not tell its directory")?.trim().to_owned();
+    ensure!(Path::new(&dir).is_dir(), "Redis has no directory {dir}");
+    let mut process = StoreProcess::of_running(pid, PathBuf::from(&dir))?;
+    let mut command = Command::new(&process.program);
+    command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(&socket);
+    command.args(["--dir", &dir, "--save", "", "--appendonly", "yes"]);
+    process.name = "redis-server".into();
+    process.arguments = command.get_args().map(ToOwned::to_owned).collect();
+    Ok(process)
+}
