@@ -39,11 +39,40 @@ return case
 end;
 
 -- These policies apply to the functions that read the rows of several tenants.
-alter policy changes_of_lookup on changes using ((select require_primary()));
-alter policy change_marks_of_lookup on change_marks
-    using ((select require_primary())) with check (true);
-alter policy tenants_of_lookup on tenants using ((select require_primary()));
-alter policy users_of_lookup on users using ((select require_primary()));
-alter policy data_keys_of_lookup on data_keys
-    using ((select require_primary())) with check (true);
-alter policy audit_events_of_lookup on audit_events using ((select require_primary()));
+do $$
+declare
+    policy record;
+begin
+    for policy in
+        select polname, polrelid::regclass as "table" from pg_policy
+        where polname = polrelid::regclass || '_of_lookup'
+    loop
+        execute format('alter policy %I on %s using ((select require_primary()))',
+            policy.polname, policy."table");
+    end loop;
+end $$;
+
+-- As in 0020_read_changes.sql; fails on a standby also when it reads no change.
+--
+-- Decides: which changes a replica must apply to its cache, and when it must drop all of it.
+-- Called by: src/feed/follower.rs.
+-- In SQL because: security definer, it reads the changes of all tenants. One round trip.
+create or replace function read_changes(p_seen pg_snapshot)
+    returns table (
+        snapshot pg_snapshot, server timestamptz, missed boolean,
+        tenant_id uuid, kind text, subject_id uuid
+    )
+    language sql stable security definer
+    set search_path = pg_catalog, public, pg_temp
+begin atomic
+    select pg_current_snapshot(), pg_postmaster_start_time(),
+        coalesce(pg_snapshot_xmin(p_seen) < (select changes_floor()), false)
+            or coalesce(
+                pg_snapshot_xmax(p_seen) > pg_snapshot_xmax(pg_current_snapshot()), false),
+        c.tenant_id, c.kind, c.subject_id
+    from (values (1)) as one
+    left join changes c
+        on c.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(c.xid, p_seen)
+    where require_primary()
+    order by c.xid, c.change_id;
+end;

@@ -6,7 +6,7 @@
 //! committed change exactly once, in the first read after the commit, even while older transactions
 //! are still open.
 //!
-//! Rule: `read_changes` (`migrations/0020_read_changes.sql`) decides which changes the follower
+//! Rule: `read_changes` (`migrations/0035_refuse_standby.sql`) decides which changes the follower
 //! has not seen, and whether it may have missed some.
 
 use std::{mem, sync::Arc, time::Duration};

@@ -1,8 +1,10 @@
 //! The check whether a Postgres server is fit for use: it is the primary, it accepts writes, and
 //! its schema suits this program.
 //!
-//! Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
-//! schema.
+//! - Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
+//!   schema.
+//! - Rule: `require_primary` (`migrations/0035_refuse_standby.sql`) decides that no row is read on a
+//!   standby, also when a connection pooler changed the server after this check.
 
 use std::{collections::HashSet, time::Duration};
 

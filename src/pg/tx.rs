@@ -1,6 +1,6 @@
 //! Transactions that work in one tenant.
 //!
-//! Rule: `current_tenant` (`migrations/0001_roles_and_context.sql`) decides which tenant a
+//! Rule: `current_tenant` (`migrations/0035_refuse_standby.sql`) decides which tenant a
 //! transaction works in. Row-level security compares the tenant of each row with that tenant.
 
 use std::{io, time::Duration};

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use tenantry::proto::v1::ListRolesRequest;
+
 use crate::{
     feed::tokens::{valid_request, write_methods},
-    harness::{Client, Fault, Proxy, TestApp},
+    harness::{Client, Fault, Proxy, TestApp, wait_until},
 };
 
 /// Number of connections of the replica, which connects to Postgres through a proxy.
@@ -30,6 +32,20 @@ async fn snapshot(app: &TestApp, caller: &Client) -> Snapshot {
     Snapshot { rows, counts, events }
 }
 
+/// The tables whose rows or row counts differ.
+fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let tables = before.counts.keys();
+    let differs = |table: &&String| {
+        before.rows.get(*table) != after.rows.get(*table)
+            || before.counts.get(*table) != after.counts.get(*table)
+    };
+    tables.filter(differs).cloned().collect()
+}
+
+async fn list_roles(client: &Client) -> Result<(), tonic::Status> {
+    client.roles().list_roles(ListRolesRequest::default()).await.map(drop)
+}
+
 /// I08: a write that is cut off is stored completely or not at all, and an audit event exists
 /// exactly when there is a change.
 #[tokio::test]
@@ -43,6 +59,7 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
         values.set("DATABASE_MAX_CONNECTIONS", CONNECTIONS.to_string());
     })
     .await;
+    let replica_admin = platform_admin.on(&replica.channel);
     for (n, method) in write_methods().iter().enumerate() {
         let (caller, message) = valid_request(&app, method, n, &platform_admin).await;
         let replica_client = caller.on(&replica.channel);
@@ -61,6 +78,8 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
                 }
                 let was_cut = proxy.has_fired();
                 proxy.pass();
+                // While the replica believes that Postgres is away, its calls fail at once.
+                wait_until(10, || async { list_roles(&replica_admin).await.is_ok() }).await;
                 let snapshot_after = snapshot(&app, &caller).await;
                 let changed = (&snapshot_before.rows, &snapshot_before.counts)
                     != (&snapshot_after.rows, &snapshot_after.counts);
@@ -68,7 +87,8 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
                 assert_eq!(
                     snapshot_after.events > snapshot_before.events,
                     changed,
-                    "{name}, {statement}"
+                    "{name}, {statement}: {:?}",
+                    differences(&snapshot_before, &snapshot_after)
                 );
                 let changes_nothing = METHODS_WITHOUT_CHANGE.contains(&method.0.name());
                 assert!(

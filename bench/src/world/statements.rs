@@ -27,7 +27,7 @@ pub async fn count(stores: &Services, database: &str) -> anyhow::Result<u64> {
          from pg_stat_statements s
          join pg_database d on d.oid = s.dbid
          where d.datname = '{database}' and s.userid = 'tenantry_app'::regrole
-           and s.query !~ 'from read_changes\\(|select trim_changes\\(|schema_version\\(|current_setting\\(\\$1\\)::boolean'"
+           and s.query !~ 'from read_changes\\(|select trim_changes\\(|tenants_to_purge\\(|trim_rows\\(|estimated_rows\\(|schema_version\\(|current_setting\\(\\$1\\)::boolean'"
     );
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
     connection.close().await?;

@@ -14,27 +14,31 @@ const UNSEALED_AGE: &str = "tenantry_audit_unsealed_oldest_seconds";
 #[tokio::test(flavor = "multi_thread")]
 async fn the_workers_continue_after_a_silent_break_of_the_network() {
     let proxy = Proxy::postgres().await;
-    let database = Cluster::get().new_database().await;
-    let url = proxy.postgres_url(&database);
-    let app = TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
+    let app = TestApp::spawn().await;
+    let database = app.database.clone();
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
+    app.stop().await;
     let is_settled = async || {
         let waiting: i64 = sqlx::query_scalar(
             "select (select count(*) from audit_queue) + (select count(*) from audit_outbox)",
         )
-        .fetch_one(&mut app.owner_connection().await)
+        .fetch_one(&mut Cluster::get().connect_owner(&database).await)
         .await
         .expect("counted");
         waiting == 0
     };
-    // The replies on this connection never arrive, and the connection stays open.
     for (role, statement) in [("first", "seal_events"), ("second", "mark_published")] {
+        // The replies on this connection never arrive, and the connection stays open. The server is
+        // new, because a connection sends the text of a statement only once.
         proxy.fault_when_sent(statement, Fault::HoldReplies);
-        acme.create_role(role, RoleLevel::Member, &[]).await;
+        let url = proxy.postgres_url(&database);
+        let app = TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
+        acme.on(&app.channel).create_role(role, RoleLevel::Member, &[]).await;
         proxy.wait_until_held().await;
         wait_until(60, is_settled).await;
         proxy.pass();
+        app.stop().await;
     }
 }
 

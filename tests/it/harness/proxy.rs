@@ -32,12 +32,15 @@ type Statements = Arc<Mutex<Vec<String>>>;
 /// Parts of the statements that a server sends without a call: the change feed, the audit backlog,
 /// the health check, the settings of each new connection, and the rollback of a transaction of a
 /// background worker that found no work.
-const BACKGROUND_STATEMENTS: [&str; 6] = [
+const BACKGROUND_STATEMENTS: [&str; 9] = [
     "read_changes",
     "audit_backlog",
     "schema_version()",
     "transaction_read_only')::boolean",
     "client_connection_check_interval",
+    "tenants_to_purge",
+    "trim_rows",
+    "estimated_rows",
     "ROLLBACK",
 ];
 

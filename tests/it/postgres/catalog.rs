@@ -8,6 +8,9 @@ use crate::harness::{Cluster, wait_until};
 /// Tables without rows of tenants.
 const TABLES_WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
 
+/// The condition of policies that open all rows, except on a standby.
+const ON_PRIMARY: &str = "( SELECT require_primary() AS require_primary)";
+
 /// A policy that opens the rows of all tenants to the cross-tenant functions. The fields have the
 /// texts of the catalog.
 #[derive(serde::Serialize)]
@@ -20,11 +23,11 @@ struct CrossTenantPolicy {
 }
 
 const fn read_policy(table: &'static str, policy: &'static str) -> CrossTenantPolicy {
-    CrossTenantPolicy { table, policy, command: "r", using: "true", with_check: None }
+    CrossTenantPolicy { table, policy, command: "r", using: ON_PRIMARY, with_check: None }
 }
 
 const fn write_policy(table: &'static str, policy: &'static str) -> CrossTenantPolicy {
-    CrossTenantPolicy { table, policy, command: "*", using: "true", with_check: Some("true") }
+    CrossTenantPolicy { table, policy, command: "*", using: ON_PRIMARY, with_check: Some("true") }
 }
 
 /// A policy that opens only rows that have ended.
@@ -55,7 +58,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         table: "idempotency_records",
         policy: "idempotency_records_of_lookup",
         command: "*",
-        using: "true",
+        using: ON_PRIMARY,
         with_check: None,
     },
     write_policy("mail_outbox", "mail_outbox_of_lookup"),
@@ -326,21 +329,22 @@ async fn every_change_that_opens_a_table_is_noticed() {
         "alter policy users_of_tenant on users with check (true)",
         "alter policy users_of_tenant on users to tenantry_lookup",
         "alter policy users_of_lookup on users to public",
+        "alter policy users_of_lookup on users using (true)",
         "alter policy change_marks_of_lookup on change_marks to public",
         "alter policy users_of_lookup on users using (email_lookup is not null)",
         "create policy users_of_lookup on credentials for select to tenantry_lookup using (true)",
         "create policy users_of_lookup on sessions using (true)",
         "create policy users_of_tenant on credentials using (true)",
         "drop policy users_of_lookup on users;
-         create policy users_of_lookup on users to tenantry_lookup using (true)",
+         create policy users_of_lookup on users to tenantry_lookup using ((select require_primary()))",
         "drop policy users_of_lookup on users;
-         create policy users_of_lookup on users to tenantry_lookup using (true) with check (true)",
+         create policy users_of_lookup on users to tenantry_lookup using ((select require_primary())) with check (true)",
         "drop policy users_of_lookup on users;
          create policy users_of_lookup on users for update to tenantry_lookup
-             using (true) with check (true)",
+             using ((select require_primary())) with check (true)",
         "drop policy users_of_lookup on users;
          create policy users_of_lookup on users as restrictive for select to tenantry_lookup
-             using (true)",
+             using ((select require_primary()))",
         "drop policy changes_of_trim on changes;
          create policy changes_of_trim on changes to tenantry_lookup using (true)",
         "drop policy users_of_tenant on users;
