@@ -66,6 +66,7 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
         let mut failed_calls = 0;
         'write: for statement in 1..50 {
             for fault in [Fault::Cut, Fault::CutReplies] {
+                app.wait_until_purged().await;
                 app.wait_until_audit_settled().await;
                 let snapshot_before = snapshot(&app, &caller).await;
                 proxy.fault_at_statement(statement, fault);

@@ -32,7 +32,7 @@ type Statements = Arc<Mutex<Vec<String>>>;
 /// Parts of the statements that a server sends without a call: the change feed, the audit backlog,
 /// the health check, the settings of each new connection, and the rollback of a transaction of a
 /// background worker that found no work.
-const BACKGROUND_STATEMENTS: [&str; 9] = [
+const BACKGROUND_STATEMENTS: [&str; 10] = [
     "read_changes",
     "audit_backlog",
     "schema_version()",
@@ -40,6 +40,7 @@ const BACKGROUND_STATEMENTS: [&str; 9] = [
     "client_connection_check_interval",
     "tenants_to_purge",
     "trim_rows",
+    "trim_requests",
     "estimated_rows",
     "ROLLBACK",
 ];

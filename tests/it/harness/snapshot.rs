@@ -29,17 +29,14 @@ impl TestApp {
         rows.into_iter().collect()
     }
 
-    /// Number of rows of each table. Leaves out the same rows as [`TestApp::rows_of`], and the rows
-    /// of deleted tenants except their audit events, because a background worker deletes them.
+    /// Number of rows of each table. Leaves out the same rows as [`TestApp::rows_of`].
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.assert_not_shared();
         let mut owner_connection = self.reused_owner_connection().await;
         let count_of = |table: String| {
             format!(
                 "select '{table}', count(*) from {table} t
-                 where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})
-                   and ('{table}' = 'audit_events' or tenant_id in (
-                       select tenant_id from tenants where deleted_at is null))"
+                 where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
         let sql = tables(&mut owner_connection).await.into_iter().map(count_of).collect::<Vec<_>>();
@@ -47,6 +44,14 @@ impl TestApp {
         let counts: Vec<(String, i64)> =
             query.fetch_all(&mut *owner_connection).await.expect("counts");
         counts.into_iter().collect()
+    }
+
+    /// Waits until no deleted tenant has rows that a background worker has yet to delete.
+    pub async fn wait_until_purged(&self) {
+        self.assert_not_shared();
+        let nothing_to_purge =
+            "select not exists (select from tenants where deleted_at is not null)";
+        self.until_true(nothing_to_purge).await;
     }
 
     /// Waits until every transaction that began before the last change has ended. This includes

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use regex::Regex;
 
 use crate::{
-    harness::TestApp,
+    harness::{TestApp, wait_until},
     tls::{Authority, Files},
 };
 
@@ -41,6 +41,8 @@ async fn every_metric_in_dashboards_alerts_and_docs_exists() {
         values.set("MAIL_URL", "smtp://localhost:1");
     })
     .await;
+    // The background worker reads these numbers at its first pass.
+    wait_until(10, || async { app.get("/metrics").await.1.contains("tenantry_table_rows{") }).await;
     let (_, page) = app.get("/metrics").await;
     let existing_metrics: BTreeSet<_> = page
         .lines()

@@ -215,9 +215,10 @@ async fn a_hanging_collector_delays_no_call() {
     make_calls().await;
     let memory_before = server.status("VmRSS");
     make_calls().await;
-    // In KiB. An unbounded queue would grow by one KiB for each of the 10,000 spans.
+    // In KiB. An unbounded queue would grow by more than one KiB for each of the 10,000 spans. The
+    // bounded queue, and what the allocator keeps, took up to 6 MiB on a busy machine.
     let growth = server.status("VmRSS").saturating_sub(memory_before);
-    assert!(growth < 4096, "{growth} KiB");
+    assert!(growth < 8192, "{growth} KiB");
     let start = Instant::now();
     server.stop().await;
     assert!(start.elapsed() < Duration::from_secs(15));

@@ -131,7 +131,7 @@ async fn the_server_does_not_start_with_an_unusable_key_service() {
     let database = Cluster::get().new_database().await;
     for (setting, value, expected) in [
         ("JWT_ACCESS_TRANSIT_KEY", "nothing", "responded with 404"),
-        ("JWT_ACCESS_TRANSIT_KEY", "tenantry-refresh", "must use different keys"),
+        ("JWT_ACCESS_TRANSIT_KEY", "tenantry-refresh", "must differ from JWT_ACCESS_TRANSIT_KEY"),
         ("TRANSIT_MOUNT", "elsewhere", "responded with 404"),
         ("TRANSIT_TOKEN_PATH", "/nowhere/token", "can't read /nowhere/token"),
         ("TRANSIT_URL", "http://127.0.0.1:1", "does not respond"),
@@ -140,8 +140,11 @@ async fn the_server_does_not_start_with_an_unusable_key_service() {
         let mut values = TestApp::values(&database);
         service.set(&mut values);
         values.set(setting, value);
-        let config = Config::check(&values).expect("settings");
-        let error = App::build(config).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let error = match Config::check(&values) {
+            Ok(config) => App::build(config).map(drop).expect_err("the start should fail"),
+            Err(error) => error,
+        };
+        let error = format!("{error:#}");
         assert!(error.contains(expected), "{setting}: {error}");
         assert!(!error.contains("hvs."), "{error}");
     }
