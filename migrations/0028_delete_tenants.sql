@@ -27,7 +27,8 @@ grant delete on data_keys to tenantry_lookup;
 --
 -- Decides: from the commit on, nobody can sign in to the tenant, every decision about its
 --     subjects denies, and its personal data cannot be read again, because its data key is
---     destroyed. The policy tenants_of_tenant limits it to the transaction's tenant. A retry of the request that created the tenant does not return it.
+--     destroyed. The policy tenants_of_tenant limits it to the transaction's tenant. A retry of
+--     the request that created the tenant does not return it.
 -- Called by: src/tenants/store.rs. The caller has renamed and suspended the tenant, which frees
 --     the slug, writes the change to the feed, and waits for the transactions that have
 --     inserted users, service accounts or roles: the slug is a key, so its change and their
