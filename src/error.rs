@@ -6,7 +6,7 @@
 //! gets a general message.
 #![warn(missing_docs)]
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, io, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -89,6 +89,15 @@ impl Error {
         Self::Defect(message.into())
     }
 
+    /// Whether the call failed at once, because the last check found Postgres unusable. The check
+    /// has logged the cause, and the calls of an outage would fill the log.
+    fn is_known_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::NotConnected
+        )
+    }
+
     /// The documented reason of the error.
     #[must_use]
     pub fn reason(&self) -> ErrorReason {
@@ -109,7 +118,9 @@ impl Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let reason = error.reason();
-        if matches!(reason, ErrorReason::Internal | ErrorReason::StoreUnavailable) {
+        if error.is_known_outage() {
+            tracing::debug!(error = %error, "request failed");
+        } else if matches!(reason, ErrorReason::Internal | ErrorReason::StoreUnavailable) {
             tracing::error!(error = %error, "request failed");
         }
         match error {

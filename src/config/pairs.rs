@@ -13,10 +13,11 @@ pub(super) fn check(tokens: &Tokens, server: &Server, reader: &mut Reader<'_>) {
     let refresh = ("JWT_REFRESH_EXPIRES_IN", lifetimes.refresh);
     let session = ("SESSION_EXPIRES_IN", lifetimes.session);
     check_order(reader, access, refresh);
-    check_order(reader, access, session);
     // The default of the first setting may be above the second setting: then the second applies.
-    if reader.is_explicit(refresh.0) {
-        check_order(reader, refresh, session);
+    for lifetime in [access, refresh] {
+        if reader.is_explicit(lifetime.0) {
+            check_order(reader, lifetime, session);
+        }
     }
     let connections = server.connections;
     let (name, total_name) = ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_CONNECTIONS");

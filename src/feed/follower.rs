@@ -94,6 +94,7 @@ impl Follower {
 
     /// Applies the changes that became visible since the last read; returns their number.
     async fn read(&mut self, state: &State) -> Result<u64> {
+        let server_generation = self.postgres.generation();
         let rows = sqlx::query!(
             r#"
             select snapshot::text as "snapshot!", server as "server!", missed as "missed!",
@@ -118,7 +119,7 @@ impl Follower {
         }
         // The snapshot is recorded first, because a token created from cached data must not be
         // older than the data.
-        state.progress.record_read(xmax);
+        state.progress.record_read(xmax, server_generation);
         if self.last_read.is_none() {
             // This is the first read. Entries that were cached before this read may be outdated.
             self.clear(state);

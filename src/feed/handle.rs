@@ -113,9 +113,9 @@ impl Feed {
         self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
 
-    /// Whether the server had reached the revision at the last read of the feed.
-    pub(super) fn last_read_has_reached(&self, revision: Revision) -> bool {
-        self.state.progress.has_reached(revision)
+    /// Whether the server of this generation had reached the revision at the last read of the feed.
+    pub(super) fn last_read_has_reached(&self, revision: Revision, server_generation: u64) -> bool {
+        self.state.progress.has_reached(revision, server_generation)
     }
 
     /// Reads the feed if the caches are not fresh; returns whether they are fresh now.

@@ -2,7 +2,7 @@
 //! ids.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -19,11 +19,19 @@ pub(super) struct Progress {
     /// The largest xmax of all recorded snapshots. Cached data includes no change of the
     /// transaction with this id, or of a transaction with a larger id.
     position: AtomicU64,
-    /// The xmax of the last read of the feed. The server that answered it has no transaction with
-    /// this id or a larger id.
-    last_read: AtomicU64,
+    /// The last read of the feed.
+    last_read: Mutex<LastRead>,
     /// The last sealed token, which is used again for the same revision.
     last_token: ArcSwapOption<SealedToken>,
+}
+
+/// A read of the feed.
+#[derive(Default)]
+struct LastRead {
+    /// The server that answered has no transaction with this id or a larger id.
+    xmax: u64,
+    /// [`crate::pg::Postgres::generation`] before the read.
+    server_generation: u64,
 }
 
 struct SealedToken {
@@ -38,7 +46,7 @@ impl Progress {
             sealer,
             horizon: AtomicU64::new(0),
             position: AtomicU64::new(0),
-            last_read: AtomicU64::new(0),
+            last_read: Mutex::default(),
             last_token: ArcSwapOption::empty(),
         }
     }
@@ -59,11 +67,15 @@ impl Progress {
         self.position.fetch_max(xmax, Ordering::AcqRel);
     }
 
-    /// Records the xmax of a read of the feed. Must be called before the changes of the read are
-    /// applied.
-    pub(super) fn record_read(&self, xmax: u64) {
-        self.last_read.store(xmax, Ordering::Release);
+    /// Records the xmax of a read of the feed, and the generation of the server that answered. Must
+    /// be called before the changes of the read are applied.
+    pub(super) fn record_read(&self, xmax: u64, server_generation: u64) {
+        *self.lock_last_read() = LastRead { xmax, server_generation };
         self.record_snapshot(xmax);
+    }
+
+    fn lock_last_read(&self) -> MutexGuard<'_, LastRead> {
+        self.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the position, because another server may lack the transactions up to it.
@@ -71,9 +83,11 @@ impl Progress {
         self.position.store(0, Ordering::Release);
     }
 
-    /// Whether the server of the last read has reached a revision.
-    pub(super) fn has_reached(&self, revision: Revision) -> bool {
-        self.last_read.load(Ordering::Acquire) >= revision.position
+    /// Whether the server of this generation had reached a revision at the last read. False when
+    /// another server answered the last read.
+    pub(super) fn has_reached(&self, revision: Revision, server_generation: u64) -> bool {
+        let last_read = self.lock_last_read();
+        last_read.server_generation == server_generation && last_read.xmax >= revision.position
     }
 
     /// The token for a decision. `horizon` is the value before the decision's data was read. All

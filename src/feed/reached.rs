@@ -17,7 +17,7 @@ impl Feed {
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
     pub async fn has_reached(&self, db: &Db, revision: Revision) -> Result<bool> {
-        if self.last_read_has_reached(revision) {
+        if self.last_read_has_reached(revision, db.postgres().generation()) {
             return Ok(true);
         }
         let last_id = revision.position.saturating_sub(1).to_string();

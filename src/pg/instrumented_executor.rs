@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{
     FutureExt, Stream, StreamExt,
-    future::{self, BoxFuture},
+    future::BoxFuture,
     stream::{self, BoxStream},
 };
 use sqlx::{
@@ -100,10 +100,11 @@ impl<'c> Executor<'c> for InstrumentedExecutor<'c> {
     {
         let (running, text, query) = self.begin(query);
         let row = match self.target {
-            Target::Transaction(connection_in_use) => match connection_in_use.connection() {
-                Ok(connection) => connection.fetch_optional(query),
-                Err(error) => future::err(error).boxed(),
-            },
+            Target::Transaction(connection_in_use) => async move {
+                let row = connection_in_use.connection()?.fetch_optional(query).await;
+                row.inspect_err(|error| connection_in_use.handle_error(error))
+            }
+            .boxed(),
             Target::Pool(pool, permit) => first_row(pool, permit, query).boxed(),
         };
         Box::pin(async move {

@@ -71,6 +71,8 @@ pub(super) struct PooledConnection {
     /// `Some` until drop.
     connection: Option<PoolConnection<Postgres>>,
     pub(super) work: InProgress,
+    /// Whether the connection must not return to the pool.
+    must_close: bool,
     permit: Option<Permit>,
     primary: Arc<Primary>,
     abandoned: Counter,
@@ -89,6 +91,7 @@ impl PooledConnection {
         Ok(Self {
             connection,
             work: InProgress::Nothing,
+            must_close: false,
             permit,
             primary: pool.primary.clone(),
             abandoned: pool.abandoned.clone(),
@@ -105,7 +108,7 @@ impl PooledConnection {
     pub(super) fn handle_error(&mut self, error: &sqlx::Error) {
         if is_read_only(error) {
             self.forbid_use();
-        } else if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) {
+        } else if is_connection_loss(error) {
             self.primary.suspect();
         }
     }
@@ -113,9 +116,7 @@ impl PooledConnection {
     /// Closes this connection after its use, and forbids the use of all other connections that are
     /// open now.
     pub(super) fn forbid_use(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            connection.close_on_drop();
-        }
+        self.must_close = true;
         self.primary.invalidate_connections();
     }
 }
@@ -128,36 +129,55 @@ fn is_read_only(error: &sqlx::Error) -> bool {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        let (permit, work) = (self.permit.take(), self.work);
-        if work != InProgress::Nothing {
-            let abandoned = self.abandoned.clone();
-            tokio::spawn(async move {
-                clean_up(connection, work, &abandoned).await;
-                drop(permit);
-            });
+        let Some(mut connection) = self.connection.take() else { return };
+        let (work, must_close) = (self.work, self.must_close);
+        // Only unfinished work keeps the tenant's permit.
+        let permit = self.permit.take().filter(|_| work != InProgress::Nothing);
+        let abandoned = self.abandoned.clone();
+        tokio::spawn(async move {
+            if must_close || !clean_up(&mut connection, work, &abandoned).await {
+                // The connection may be broken, or the network may hang.
+                time::timeout(GRACE, connection.close()).await.ok();
+            } else {
+                // The pool pings the connection without a timeout of its own. After the timeout,
+                // the pool may open another connection instead.
+                time::timeout(GRACE, connection.return_to_pool()).await.ok();
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Whether the error means that the connection was lost: an error of the network, or a shutdown or
+/// crash of the server (SQLSTATE 57P, and 08 from a connection pooler).
+fn is_connection_loss(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
         }
+        _ => false,
     }
 }
 
 /// Rolls back an open transaction, or waits for a running statement: Postgres answers a ping after
-/// the statement. Closes the connection if this fails or takes longer than [`GRACE`]. Without the
-/// cleanup, the connection would return to the pool with unfinished work (launchbadge/sqlx#4393).
-async fn clean_up(mut connection: PoolConnection<Postgres>, work: InProgress, abandoned: &Counter) {
+/// the statement. Returns false if this fails or takes longer than [`GRACE`]. Without the cleanup,
+/// the connection would return to the pool with unfinished work (launchbadge/sqlx#4393).
+async fn clean_up(
+    connection: &mut PoolConnection<Postgres>,
+    work: InProgress,
+    abandoned: &Counter,
+) -> bool {
     let cleanup = async {
         match work {
-            InProgress::Transaction => (&mut *connection).execute("rollback").await.map(drop),
-            InProgress::Statement | InProgress::Nothing => connection.ping().await,
+            InProgress::Transaction => (&mut **connection).execute("rollback").await.map(drop),
+            InProgress::Statement => connection.ping().await,
+            InProgress::Nothing => Ok(()),
         }
     };
-    match time::timeout(GRACE, cleanup).await {
-        Ok(Ok(())) => {}
-        result => {
-            if result.is_err() {
-                abandoned.inc();
-            }
-            // The connection may be broken, or the network may hang.
-            time::timeout(GRACE, connection.close()).await.ok();
-        }
+    let result = time::timeout(GRACE, cleanup).await;
+    if result.is_err() {
+        abandoned.inc();
     }
+    matches!(result, Ok(Ok(())))
 }

@@ -9,6 +9,7 @@ use sqlx::{Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 
 use super::{
     InstrumentedExecutor, Tx, pooled::Pool, primary::Primary, share::ConnectionShares, url::parse,
+    validity::Validity,
 };
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
@@ -71,7 +72,7 @@ impl Postgres {
     }
 
     fn with_pool(primary: Arc<Primary>, max_connections: u32) -> Self {
-        let validity = primary.validity().clone();
+        let (validity, new_validity) = (primary.validity().clone(), primary.validity().clone());
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -82,7 +83,10 @@ impl Postgres {
                 let accepted = validity.accepts(state.age);
                 Box::pin(async move { Ok(accepted) })
             })
-            .after_connect(|connection, _| Box::pin(set_up(connection)))
+            .after_connect(move |connection, _| {
+                let validity = new_validity.clone();
+                Box::pin(async move { set_up(connection, &validity).await })
+            })
             .connect_lazy_with(primary.server().options.clone());
         Self {
             pool: Pool::new(pool, primary),
@@ -150,6 +154,12 @@ impl Postgres {
             .check()
             .await
             .map_err(|cause| anyhow!("Postgres can't be used: {cause}"))
+    }
+
+    /// A number that changes at the latest when another server becomes the primary.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.pool.primary().validity().generation()
     }
 
     /// Waits until the next check is due: after a second, or earlier when the server is suspected
@@ -226,11 +236,12 @@ impl Postgres {
 
 /// Sets up a new connection. Refuses a read-only server, such as a standby, because its answers may
 /// be outdated. The pool then tries again until its timeout.
-async fn set_up(connection: &mut PgConnection) -> sqlx::Result<()> {
+async fn set_up(connection: &mut PgConnection, validity: &Validity) -> sqlx::Result<()> {
     let read_only = sqlx::query_scalar!(
         r#"select current_setting('transaction_read_only')::boolean as "read_only!""#
     );
     if read_only.fetch_one(&mut *connection).await? {
+        validity.record_other_server();
         let cause = "the server of a new connection is read-only";
         return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
     }

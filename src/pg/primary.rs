@@ -16,9 +16,10 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use sqlx::{Connection, PgConnection, PgPool};
+use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, watch},
-    time,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -48,6 +49,8 @@ pub(super) struct Primary {
     outage: watch::Sender<Option<Arc<str>>>,
     /// The connection of the checks. It is not in a pool, so a check never waits for calls.
     connection: tokio::sync::Mutex<Option<PgConnection>>,
+    /// Start time of the Postgres server at the last check. `None` before the first check.
+    server_start: Mutex<Option<OffsetDateTime>>,
     /// Shared with the pools, which check it when they hand out a connection.
     validity: Arc<Validity>,
     suspected: Notify,
@@ -62,6 +65,7 @@ impl Primary {
             current: AtomicUsize::new(0),
             outage: watch::Sender::new(None),
             connection: tokio::sync::Mutex::new(None),
+            server_start: Mutex::default(),
             validity: Arc::new(Validity::new()),
             suspected: Notify::new(),
             pools: Mutex::default(),
@@ -93,6 +97,7 @@ impl Primary {
     /// Forbids the use of all connections that are open now, and requests a check.
     pub(super) fn invalidate_connections(&self) {
         self.validity.invalidate();
+        self.validity.record_other_server();
         self.suspect();
     }
 
@@ -111,7 +116,7 @@ impl Primary {
     ) -> sqlx::Result<T> {
         let mut changes = self.outage.subscribe();
         let suspect_later = async {
-            time::sleep(SUSPICIOUS_WAIT).await;
+            sleep(SUSPICIOUS_WAIT).await;
             self.suspect();
             std::future::pending::<()>().await;
         };
@@ -132,19 +137,26 @@ impl Primary {
     /// The cause for each server, when none is a primary that suits this program.
     pub(super) async fn check(&self) -> Result<(), Arc<str>> {
         let mut connection = self.connection.lock().await;
-        if let Some(open) = connection.as_mut() {
-            if server_check::check_again(open).await.is_ok() {
-                self.up.set(1);
-                return Ok(());
-            }
-            // The other connections to this server are broken too, or lead to a standby.
+        if self.validity.take_other_server() {
             *connection = None;
-            self.validity.invalidate();
+        }
+        if let Some(open) = connection.as_mut() {
+            match server_check::check_again(open).await {
+                Ok(()) => {
+                    self.up.set(1);
+                    return Ok(());
+                }
+                // The server may only be slow. Then its connections stay valid.
+                Err(Unfit::TimedOut) => {}
+                // The other connections to this server are broken too, or lead to a standby.
+                Err(_) => self.validity.invalidate(),
+            }
+            *connection = None;
         }
         match self.find().await {
-            Ok((index, open)) => {
+            Ok((index, (open, server_start))) => {
                 *connection = Some(open);
-                self.record_primary(index);
+                self.record_primary(index, server_start);
                 Ok(())
             }
             Err(cause) => {
@@ -157,11 +169,11 @@ impl Primary {
     /// Waits until the next check is due.
     pub(super) async fn wait_for_next_check(&self) {
         if self.outage.borrow().is_some() {
-            return time::sleep(PAUSE_WHEN_UNFIT).await;
+            return sleep(PAUSE_WHEN_UNFIT).await;
         }
-        time::sleep(PAUSE_WHEN_SUSPECTED).await;
+        sleep(PAUSE_WHEN_SUSPECTED).await;
         let rest = PAUSE_WHEN_FIT.saturating_sub(PAUSE_WHEN_SUSPECTED);
-        time::timeout(rest, self.suspected.notified()).await.ok();
+        timeout(rest, self.suspected.notified()).await.ok();
     }
 
     /// Closes the connection of the checks.
@@ -173,7 +185,7 @@ impl Primary {
     }
 
     /// Connects to all servers at once, and returns the first one that is the primary.
-    async fn find(&self) -> Result<(usize, PgConnection), Arc<str>> {
+    async fn find(&self) -> Result<(usize, (PgConnection, OffsetDateTime)), Arc<str>> {
         let connect = |(index, server)| async move { (index, server_check::connect(server).await) };
         let mut results: FuturesUnordered<_> =
             self.servers.iter().enumerate().map(connect).collect();
@@ -190,15 +202,19 @@ impl Primary {
         Err(causes.iter().map(describe).collect::<Vec<_>>().join("; ").into())
     }
 
-    fn record_primary(&self, index: usize) {
+    fn record_primary(&self, index: usize, server_start: OffsetDateTime) {
         let server = &self.servers[index];
+        let mut last_start = self.server_start.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_start.replace(server_start) != Some(server_start) {
+            // Another server, or a restart of the same one.
+            self.validity.invalidate();
+        }
         if self.current.swap(index, Ordering::AcqRel) != index {
             tracing::info!(server = server.address, "another Postgres server is the primary");
             let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             for pool in &*pools {
                 pool.set_connect_options(server.options.clone());
             }
-            self.validity.invalidate();
         }
         if self.outage.send_replace(None).is_some() {
             tracing::info!(server = server.address, "Postgres is available again");
@@ -208,7 +224,6 @@ impl Primary {
 
     fn record_outage(&self, cause: &Arc<str>) {
         self.up.set(0);
-        self.validity.invalidate();
         if self.outage.send_replace(Some(cause.clone())).as_ref() != Some(cause) {
             tracing::warn!(%cause, "Postgres can't be used");
         }

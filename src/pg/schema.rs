@@ -1,13 +1,33 @@
 //! The schema: its migrations, and the connection of its owner.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
+use backon::{BackoffBuilder, ConstantBuilder};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, error::DatabaseError,
+    migrate::MigrateError,
+};
 use time::OffsetDateTime;
 
-use super::{known_migrations::MIGRATIONS, postgres::APP_ROLE, url::parse};
+use super::{
+    known_migrations::MIGRATIONS,
+    postgres::APP_ROLE,
+    url::{first_url, parse},
+};
+
+/// Timeout of a connection to one server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Timeout of a migration's wait for a lock. Calls wait behind the migration for as long. It is
+/// shorter than the time after which Postgres looks for deadlocks (1 s), so in a deadlock with a
+/// call the migration gives way.
+const LOCK_TIMEOUT: &str = "set lock_timeout = '500ms'";
+
+/// Pause before a migration that got no lock is tried again, and the number of retries.
+const LOCK_RETRY_DELAY: Duration = Duration::from_secs(1);
+const LOCK_RETRIES: usize = 60;
 
 /// A migration that this program knows or that was applied.
 #[derive(Clone, Debug)]
@@ -37,13 +57,16 @@ pub enum Migrations {
 pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     let mut causes = Vec::new();
     for server in parse(url)? {
-        let cause = match server.options.connect().await {
-            Ok(mut connection) => match is_standby(&mut connection).await {
-                Ok(false) => return Ok(connection),
-                Ok(true) => "the server is a standby".to_owned(),
-                Err(error) => error.to_string(),
-            },
-            Err(error) => error.to_string(),
+        let connect = async {
+            let mut connection = server.options.connect().await?;
+            let standby = is_standby(&mut connection).await?;
+            Ok::<_, sqlx::Error>((connection, standby))
+        };
+        let cause = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok((connection, false))) => return Ok(connection),
+            Ok(Ok((_, true))) => "the server is a standby".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
         };
         causes.push(format!("{}: {cause}", server.address));
     }
@@ -125,11 +148,40 @@ pub async fn migrate(
         }
         return Ok(Migrations::Newer(newest.number));
     }
-    MIGRATIONS.run(&mut *owner_connection).await.context("a migration failed")?;
+    apply(owner_connection).await?;
     if let Some(password) = app_url.and_then(app_password) {
         set_app_password(owner_connection, &password).await?;
     }
     Ok(Migrations::UpToDate)
+}
+
+/// Applies the missing migrations. A migration that gets a lock too late is rolled back and tried
+/// again, because calls wait behind it meanwhile.
+async fn apply(owner_connection: &mut PgConnection) -> anyhow::Result<()> {
+    sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *owner_connection).await?;
+    let delays = ConstantBuilder::default().with_delay(LOCK_RETRY_DELAY);
+    let mut delays = delays.with_max_times(LOCK_RETRIES).build();
+    loop {
+        let result = MIGRATIONS.run(&mut *owner_connection).await;
+        if result.as_ref().is_err_and(is_lock_conflict)
+            && let Some(delay) = delays.next()
+        {
+            tokio::time::sleep(delay).await;
+            continue;
+        }
+        result.context("a migration failed")?;
+        sqlx::raw_sql("reset lock_timeout").execute(owner_connection).await?;
+        return Ok(());
+    }
+}
+
+/// Whether a migration failed because of a lock timeout or a deadlock.
+fn is_lock_conflict(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| matches!(&*code, "55P03" | "40P01"))
 }
 
 async fn set_app_password(
@@ -149,8 +201,25 @@ async fn set_app_password(
 }
 
 fn app_password(url: &SecretString) -> Option<SecretString> {
-    let url = url::Url::parse(url.expose_secret()).ok()?;
+    let url = first_url(url.expose_secret()).ok()?;
     let password = url.password().filter(|_| url.username() == APP_ROLE)?;
     let decoded = percent_encoding::percent_decode_str(password).decode_utf8().ok()?;
     Some(SecretString::from(decoded.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_a_url_with_several_servers_is_found() {
+        for url in [
+            "postgres://tenantry_app:p%40w@db/tenantry",
+            "postgres://tenantry_app:p%40w@db1:5432,db2:5433/tenantry",
+        ] {
+            let password = app_password(&SecretString::from(url)).expect(url);
+            assert_eq!(password.expose_secret(), "p@w");
+        }
+        assert!(app_password(&SecretString::from("postgres://other:pw@db/tenantry")).is_none());
+    }
 }

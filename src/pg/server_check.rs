@@ -9,7 +9,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use sqlx::{ConnectOptions, PgConnection};
-use tokio::time;
+use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::{known_migrations::MIGRATIONS, url::Server};
 
@@ -45,17 +46,19 @@ pub(super) enum Unfit {
     SchemaAhead(i64),
 }
 
-/// Opens a connection to a server and checks the server.
+/// Opens a connection to a server and checks the server. Also returns the start time of the server.
 ///
 /// # Errors
 /// When the server is unavailable or unfit.
-pub(super) async fn connect(server: &Server) -> Result<PgConnection, Unfit> {
+pub(super) async fn connect(server: &Server) -> Result<(PgConnection, OffsetDateTime), Unfit> {
     let check = async {
         let mut connection = server.options.connect().await?;
         check(&mut connection).await?;
-        Ok(connection)
+        let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
+        let started = started.fetch_one(&mut connection).await?;
+        Ok((connection, started))
     };
-    time::timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
 /// Checks the server of an open connection again.
@@ -63,7 +66,7 @@ pub(super) async fn connect(server: &Server) -> Result<PgConnection, Unfit> {
 /// # Errors
 /// When the server is unavailable or unfit.
 pub(super) async fn check_again(connection: &mut PgConnection) -> Result<(), Unfit> {
-    time::timeout(TIMEOUT, check(connection)).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, check(connection)).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
 async fn check(connection: &mut PgConnection) -> Result<(), Unfit> {

@@ -54,9 +54,10 @@ impl Tx {
             // From here on Postgres may be in a transaction, even if its response never arrives.
             connection.work = InProgress::Transaction;
             let begin = sqlx::raw_sql(AssertSqlSafe(statement));
-            let rows = connection.connection()?.fetch_all(begin).await?;
+            let rows = connection.connection()?.fetch_all(begin).await;
+            let rows = rows.inspect_err(|error| connection.handle_error(error))?;
             let read_only = rows.first().map(|row| row.try_get("read_only")).transpose()?;
-            if read_only == Some("on") {
+            if read_only != Some("off") {
                 connection.forbid_use();
                 let cause = "the server of this connection is read-only";
                 return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
@@ -90,7 +91,8 @@ impl Tx {
     /// When Postgres is unavailable. It is then unknown whether the transaction was committed.
     pub async fn commit(mut self) -> Result<()> {
         let commit = self.connection.connection()?.execute("COMMIT");
-        observe(&self.operations, "COMMIT", commit).await?;
+        let result = observe(&self.operations, "COMMIT", commit).await;
+        result.inspect_err(|error| self.connection.handle_error(error))?;
         self.connection.work = InProgress::Nothing;
         Ok(())
     }

@@ -1,8 +1,6 @@
 //! Parsing of Postgres URLs. A URL may name several servers, separated by commas:
 //! `postgres://user@db1:5432,db2:5432/tenantry`.
 
-use std::fmt::Write;
-
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use url::Url;
@@ -35,27 +33,45 @@ pub(super) fn parse(url: &SecretString) -> anyhow::Result<Vec<Server>> {
         .map_err(|problem| anyhow::anyhow!("a Postgres URL can't be read: it {problem}"))
 }
 
+const FORM: &str = "must be a URL like postgres://user@host/database";
+
 fn servers(url: &str) -> Result<Vec<Server>, &'static str> {
-    const FORM: &str = "must be a URL like postgres://user@host/database";
+    let server = |url: Url| {
+        let options = PgConnectOptions::from_url(&without_session_attributes(url)?);
+        let options = options.map_err(|_| FORM)?.application_name("tenantry");
+        // The address of an IPv6 host has brackets only in the URL.
+        let host = options.get_host().trim_matches(['[', ']']).to_owned();
+        let options = options.host(&host).disable_statement_logging();
+        Ok(Server { address: address(&options), options })
+    };
+    urls(url)?.into_iter().map(server).collect()
+}
+
+/// The URL of the first server: it has the role, the password and the database of all.
+///
+/// # Errors
+/// When the URL is invalid.
+pub(super) fn first_url(url: &str) -> Result<Url, &'static str> {
+    urls(url)?.into_iter().next().ok_or(FORM)
+}
+
+/// One URL for each server.
+fn urls(url: &str) -> Result<Vec<Url>, &'static str> {
     let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
     if !["postgres", "postgresql"].contains(&scheme) {
         return Err(FORM);
     }
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_end);
+    // With an unescaped slash in the password, a part of the password would be the host.
+    if path.split('?').next().is_some_and(|path| path.contains('@')) {
+        return Err("must have a password without / and ?, or with %2F and %3F instead");
+    }
     let hosts_start = authority.rfind('@').map_or(0, |at| at + 1);
     let (user, hosts) = authority.split_at(hosts_start);
-    hosts
-        .split(',')
-        .map(|host| {
-            // The parser's own error may repeat a password.
-            let url = Url::parse(&format!("{scheme}://{user}{host}{path}")).map_err(|_| FORM)?;
-            let url = without_session_attributes(url)?;
-            let options = PgConnectOptions::from_url(&url).map_err(|_| FORM)?;
-            let options = options.application_name("tenantry").disable_statement_logging();
-            Ok(Server { address: address(&options), options })
-        })
-        .collect()
+    // The parser's own error may repeat a password.
+    let parse = |host| Url::parse(&format!("{scheme}://{user}{host}{path}")).map_err(|_| FORM);
+    hosts.split(',').map(parse).collect()
 }
 
 /// The URL without the parameter [`SESSION_ATTRIBUTES`], which sqlx does not know.
@@ -77,14 +93,12 @@ fn without_session_attributes(mut url: Url) -> Result<Url, &'static str> {
 }
 
 fn address(options: &PgConnectOptions) -> String {
-    let mut address = match options.get_socket() {
+    let (host, port) = (options.get_host(), options.get_port());
+    match options.get_socket() {
         Some(socket) => socket.display().to_string(),
-        None => options.get_host().to_owned(),
-    };
-    if options.get_socket().is_none() {
-        write!(address, ":{}", options.get_port()).ok();
+        None if host.contains(':') => format!("[{host}]:{port}"),
+        None => format!("{host}:{port}"),
     }
-    address
 }
 
 #[cfg(test)]
@@ -129,6 +143,7 @@ mod tests {
             "postgresx://app@db/tenantry",
             "mysql://app@db/tenantry",
             "postgres://app@db:port/tenantry",
+            "postgres://app:1234/5x@db/tenantry",
             "postgres://app@db/tenantry?target_session_attrs=any",
             "postgres://app@db/tenantry?target_session_attrs=standby",
         ] {

@@ -2,7 +2,7 @@
 //! may lead to a server that is no longer the primary.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,11 +12,17 @@ pub(super) struct Validity {
     started: Instant,
     /// Microseconds from `started`. Connections that were opened earlier must not be used.
     valid_from: AtomicU64,
+    /// Whether a connection has reached a server that is not the primary since the last check.
+    reached_other_server: AtomicBool,
 }
 
 impl Validity {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), valid_from: AtomicU64::new(0) }
+        Self {
+            started: Instant::now(),
+            valid_from: AtomicU64::new(0),
+            reached_other_server: AtomicBool::new(false),
+        }
     }
 
     /// Whether a connection that was opened this long ago may be used.
@@ -28,6 +34,23 @@ impl Validity {
     /// Forbids the use of all connections that are open now.
     pub(super) fn invalidate(&self) {
         self.valid_from.fetch_max(self.now(), Ordering::AcqRel);
+    }
+
+    /// A number that changes whenever connections are invalidated, so at the latest when another
+    /// server becomes the primary.
+    pub(super) fn generation(&self) -> u64 {
+        self.valid_from.load(Ordering::Acquire)
+    }
+
+    /// Records that a connection has reached a server that is not the primary. The next check then
+    /// uses a new connection: an old one may still lead to the primary.
+    pub(super) fn record_other_server(&self) {
+        self.reached_other_server.store(true, Ordering::Release);
+    }
+
+    /// Whether a connection has reached another server since the last call.
+    pub(super) fn take_other_server(&self) -> bool {
+        self.reached_other_server.swap(false, Ordering::AcqRel)
     }
 
     fn now(&self) -> u64 {

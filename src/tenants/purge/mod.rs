@@ -4,6 +4,7 @@
 mod store;
 
 use std::{
+    mem,
     sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
@@ -78,8 +79,10 @@ impl Purger {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "deleted tenants can't be purged; the purge is retried");
-                    has_failed = true;
+                    // The purge is tried again each second, so only the first failure is logged.
+                    if !mem::replace(&mut has_failed, true) {
+                        tracing::warn!(%error, "deleted tenants can't be purged; retrying");
+                    }
                 }
             }
             time::sleep(INTERVAL).await;

@@ -55,7 +55,7 @@ enum Flow {
 }
 
 /// A fault. It starts when the server sends chosen bytes or a chosen statement to the store.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// Hold these bytes and all later bytes, in both directions.
     Hold,
