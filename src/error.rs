@@ -297,7 +297,8 @@ fn took_too_long(error: &sqlx::Error) -> bool {
     sqlstate(error).is_some_and(|code| code == "57014")
 }
 
-fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+/// The SQLSTATE with which Postgres refused a statement; `None` for all other errors.
+pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 

@@ -40,8 +40,7 @@ pub struct ExportedEvent {
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn read_after(db: &Db, tenant: TenantId, position: i64) -> Result<Vec<ExportedEvent>> {
-    let mut tx = db.begin_without_cipher(tenant).await?;
-    let rows = store::read_after(&mut tx, tenant, position, BATCH).await?;
+    let rows = store::read_batch_after(db, tenant, position, BATCH).await?;
     Ok(rows.into_iter().map(ExportedEvent::from).collect())
 }
 

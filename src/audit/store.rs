@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::event::{Actor, Event};
 use crate::{
     api::paging::Read,
+    concurrency::step::bounded,
     db::{Db, TenantTx},
     error::{Error, Result},
     ids::TenantId,
@@ -177,6 +178,23 @@ pub async fn read_after(
     .fetch_all(tx.conn())
     .await?;
     Ok(rows)
+}
+
+/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn read_batch_after(
+    db: &Db,
+    tenant: TenantId,
+    position: i64,
+    limit: i64,
+) -> Result<Vec<EventRow>> {
+    let read = async {
+        let mut tx = db.begin_without_cipher(tenant).await?;
+        read_after(&mut tx, tenant, position, limit).await
+    };
+    bounded(read).await
 }
 
 /// The last position in a tenant's chain; 0 when the chain is empty.

@@ -60,12 +60,7 @@ pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Res
     let mut walk = Walk { position: 0, hash: Vec::new(), saved_head, passed_saved_head: false };
     let mut faults = Vec::new();
     while faults.is_empty() {
-        let position = walk.position;
-        let read = async {
-            let mut tx = db.begin_without_cipher(tenant).await?;
-            store::read_after(&mut tx, tenant, position, BATCH).await
-        };
-        let rows = bounded(read).await?;
+        let rows = store::read_batch_after(db, tenant, walk.position, BATCH).await?;
         if rows.is_empty() {
             break;
         }

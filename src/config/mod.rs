@@ -44,7 +44,6 @@ use values::{Reader, thread_count, to_usize};
 /// The default address of metrics and probes over HTTP.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-const POSTGRES_SCHEMES: &[&str] = &["postgres", "postgresql"];
 const REDIS_SCHEMES: &[&str] = &[
     "redis",
     "rediss",
@@ -149,7 +148,7 @@ impl Config {
             sign_in_failure_time: failure_time(&mut reader, server.request_timeout),
             server,
             database: Database {
-                url: reader.url("DATABASE_URL", POSTGRES_SCHEMES, crate::pg::check_url),
+                url: reader.url("DATABASE_URL", crate::pg::SCHEMES, crate::pg::check_url),
                 max_connections: reader.number("DATABASE_MAX_CONNECTIONS", 1, 1000),
             },
             redis_url: reader.url("REDIS_URL", REDIS_SCHEMES, crate::redis::check_url),
@@ -226,7 +225,7 @@ impl Passwords {
 /// Fails when the setting is not set or not the URL of a Postgres.
 pub fn postgres_url(values: &Values, name: &str) -> anyhow::Result<SecretString> {
     let mut reader = Reader::new(values);
-    let url = reader.url(name, POSTGRES_SCHEMES, crate::pg::check_url);
+    let url = reader.url(name, crate::pg::SCHEMES, crate::pg::check_url);
     reader.finish()?;
     Ok(url)
 }

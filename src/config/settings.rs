@@ -43,7 +43,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "DATABASE_MAX_CONNECTIONS",
         Some("20"),
-        "Maximum number of connections to Postgres for calls; the change feed and the check of Postgres use three more",
+        "Maximum number of connections to Postgres for calls; the change feed and the check of \
+         Postgres use three more",
     ),
     secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
     setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),

@@ -18,7 +18,7 @@ use super::{Change, ChangeListener, Kind, metrics::Metrics, state::State};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
-    pg::Postgres,
+    pg::{Postgres, is_connection_loss},
 };
 
 /// Maximum pause between two reads.
@@ -84,7 +84,7 @@ impl Follower {
                     if !mem::replace(&mut self.is_failing, true) {
                         tracing::warn!(%error, "the change feed can't be read");
                     }
-                    self.server_may_differ |= is_connection_loss(&error);
+                    self.server_may_differ |= may_reach_another_server(&error);
                     self.metrics.record_failure();
                 }
             }
@@ -171,19 +171,9 @@ fn snapshot_bounds(snapshot: &str) -> Result<(u64, u64)> {
     }
 }
 
-/// Whether the error means that the connection was lost.
-///
-/// After a lost connection, the next connection may reach a restarted server or a standby after a
-/// failover. That server may assign transaction ids again that the snapshot already contains,
+/// Whether another server may answer the next read, because the connection was lost. After a
+/// failover, that server may assign transaction ids again that the snapshot already contains,
 /// because the transactions that had them were lost.
-fn is_connection_loss(error: &Error) -> bool {
-    match error {
-        Error::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_)) => true,
-        // SQLSTATE 57P: shutdown, crash or start of the server. 08 and 58: connection poolers
-        // report a lost connection.
-        Error::Database(sqlx::Error::Database(error)) => error
-            .code()
-            .is_some_and(|code| ["57P", "08", "58"].iter().any(|class| code.starts_with(class))),
-        _ => false,
-    }
+fn may_reach_another_server(error: &Error) -> bool {
+    matches!(error, Error::Database(error) if is_connection_loss(error))
 }

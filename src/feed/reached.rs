@@ -2,7 +2,10 @@
 //! restore to the past, Postgres may lack some of them.
 
 use super::{Feed, Revision};
-use crate::{db::Db, error::Result};
+use crate::{
+    db::Db,
+    error::{Result, sqlstate},
+};
 
 /// The SQLSTATE with which `pg_xact_status` refuses an id that was not assigned yet.
 const ID_OF_THE_FUTURE: &str = "22023";
@@ -26,11 +29,7 @@ impl Feed {
             .await;
         match status {
             Ok(_) => Ok(true),
-            Err(sqlx::Error::Database(error))
-                if error.code().as_deref() == Some(ID_OF_THE_FUTURE) =>
-            {
-                Ok(false)
-            }
+            Err(error) if sqlstate(&error).as_deref() == Some(ID_OF_THE_FUTURE) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

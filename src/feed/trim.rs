@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::types::PgInterval;
 use tokio::time;
 
-use crate::{error::Result, pg::Postgres};
+use crate::{concurrency::step::bounded, error::Result, pg::Postgres};
 
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -17,9 +17,6 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// Retention of changes: one hour. A replica that has not read the feed for a longer time resets
 /// its caches.
 const RETENTION: PgInterval = PgInterval { months: 0, days: 0, microseconds: 60 * 60 * 1_000_000 };
-
-/// Timeout of one batch, also if the network breaks without an error.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Maximum number of changes that one transaction deletes.
 const BATCH: i64 = 10_000;
@@ -46,14 +43,16 @@ pub(super) async fn trim_until_closed(postgres: Postgres, trimmed: Counter) {
 /// Deletes old changes in batches, and counts them.
 async fn trim(postgres: &Postgres, trimmed: &Counter) -> Result<()> {
     loop {
-        let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
-        // The result is NULL while another replica is trimming.
-        let batch = time::timeout(BATCH_TIMEOUT, batch.fetch_one(postgres.executor())).await;
-        // A timeout is reported like a pool timeout, as in the follower.
-        let batch = batch.unwrap_or(Err(sqlx::Error::PoolTimedOut))?.unwrap_or_default();
+        let batch = bounded(trim_batch(postgres)).await?;
         trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
         if batch < BATCH {
             return Ok(());
         }
     }
+}
+
+/// Deletes one batch of old changes. Returns their number: 0 while another replica is trimming.
+async fn trim_batch(postgres: &Postgres) -> Result<i64> {
+    let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
+    Ok(batch.fetch_one(postgres.executor()).await?.unwrap_or_default())
 }

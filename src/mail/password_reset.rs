@@ -99,29 +99,31 @@ impl ResetHandler {
         }
         let actor = Actor::anonymous(origin);
         let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
-        let Some(user) = active_user else {
-            return audit::record_in_own_transaction_charged_to(
-                &self.db,
-                charged_tenant,
-                tenant,
-                &actor,
-                event,
-            )
-            .await;
-        };
-        if self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await.is_err()
-        {
-            tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
-            return audit::record_in_own_transaction_charged_to(
-                &self.db,
-                charged_tenant,
-                tenant,
-                &actor,
-                event,
-            )
-            .await;
+        match active_user {
+            Some(user) if self.may_mail(tenant, user, normalized_email).await => {
+                self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
+            }
+            _ => {
+                let db = &self.db;
+                audit::record_in_own_transaction_charged_to(
+                    db,
+                    charged_tenant,
+                    tenant,
+                    &actor,
+                    event,
+                )
+                .await
+            }
         }
-        self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
+    }
+
+    /// Whether the rate limits of the account and of the address allow another mail.
+    async fn may_mail(&self, tenant: TenantId, user: SubjectId, normalized_email: &str) -> bool {
+        let limit = self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await;
+        if limit.is_err() {
+            tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
+        }
+        limit.is_ok()
     }
 
     /// Queues the mail, stores the link and records the request, in one transaction.

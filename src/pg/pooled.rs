@@ -6,8 +6,8 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time;
 
-use super::{connecting, primary::Primary};
-use crate::{concurrency::fair_permits::Permit, telemetry::Operations};
+use super::{connecting, lost::is_connection_loss, primary::Primary};
+use crate::{concurrency::fair_permits::Permit, error::sqlstate, telemetry::Operations};
 
 /// Grace period for a running statement whose call was cancelled. Then the connection is closed,
 /// and Postgres cancels the statement (see [`super::postgres`]). Closing may take as long again.
@@ -124,7 +124,7 @@ impl PooledConnection {
 /// Whether Postgres refused a write because the server is read-only (SQLSTATE 25006). A standby
 /// refuses writes, and so does a primary with `default_transaction_read_only`.
 fn is_read_only(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006"))
+    sqlstate(error).as_deref() == Some("25006")
 }
 
 impl Drop for PooledConnection {
@@ -145,18 +145,6 @@ impl Drop for PooledConnection {
             }
             drop(permit);
         });
-    }
-}
-
-/// Whether the error means that the connection was lost: an error of the network, or a shutdown or
-/// crash of the server (SQLSTATE 57P, and 08 from a connection pooler).
-fn is_connection_loss(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
-        sqlx::Error::Database(error) => {
-            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
-        }
-        _ => false,
     }
 }
 

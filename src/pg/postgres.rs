@@ -1,6 +1,6 @@
 //! The pool of connections to Postgres, and the check of its role's privileges.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, ensure};
 use prometheus_client::registry::Registry;
@@ -8,8 +8,8 @@ use secrecy::SecretString;
 use sqlx::{Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 
 use super::{
-    InstrumentedExecutor, Tx, pooled::Pool, primary::Primary, share::ConnectionShares, url::parse,
-    validity::Validity,
+    InstrumentedExecutor, Tx, pooled::Pool, primary::Primary, server_check::read_only_server,
+    share::ConnectionShares, url::parse, validity::Validity,
 };
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
@@ -242,8 +242,7 @@ async fn set_up(connection: &mut PgConnection, validity: &Validity) -> sqlx::Res
     );
     if read_only.fetch_one(&mut *connection).await? {
         validity.record_other_server();
-        let cause = "the server of a new connection is read-only";
-        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
+        return Err(read_only_server());
     }
     // Not every operating system that Postgres runs on supports this setting.
     if let Err(error) = connection.execute(CHECK_CLIENT).await {

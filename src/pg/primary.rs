@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    server_check::{self, Unfit},
+    server_check::{self, CheckedServer, Unfit},
     url::Server,
     validity::Validity,
 };
@@ -154,9 +154,9 @@ impl Primary {
             *connection = None;
         }
         match self.find().await {
-            Ok((index, (open, server_start))) => {
-                *connection = Some(open);
-                self.record_primary(index, server_start);
+            Ok((index, checked)) => {
+                *connection = Some(checked.connection);
+                self.record_primary(index, checked.server_start);
                 Ok(())
             }
             Err(cause) => {
@@ -184,15 +184,15 @@ impl Primary {
         }
     }
 
-    /// Connects to all servers at once, and returns the first one that is the primary.
-    async fn find(&self) -> Result<(usize, (PgConnection, OffsetDateTime)), Arc<str>> {
+    /// Connects to all servers at once. Returns the first one that is the primary, with its index.
+    async fn find(&self) -> Result<(usize, CheckedServer), Arc<str>> {
         let connect = |(index, server)| async move { (index, server_check::connect(server).await) };
         let mut results: FuturesUnordered<_> =
             self.servers.iter().enumerate().map(connect).collect();
         let mut causes: Vec<(usize, Unfit)> = Vec::new();
         while let Some((index, result)) = results.next().await {
             match result {
-                Ok(connection) => return Ok((index, connection)),
+                Ok(checked) => return Ok((index, checked)),
                 Err(cause) => causes.push((index, cause)),
             }
         }

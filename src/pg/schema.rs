@@ -5,10 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use backon::{BackoffBuilder, ConstantBuilder};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, error::DatabaseError,
-    migrate::MigrateError,
-};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, migrate::MigrateError};
 use time::OffsetDateTime;
 
 use super::{
@@ -16,6 +13,7 @@ use super::{
     postgres::APP_ROLE,
     url::{first_url, parse},
 };
+use crate::error::sqlstate;
 
 /// Timeout of a connection to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -180,8 +178,7 @@ fn is_lock_conflict(error: &MigrateError) -> bool {
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
         return false;
     };
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| matches!(&*code, "55P03" | "40P01"))
+    sqlstate(error).is_some_and(|code| matches!(&*code, "55P03" | "40P01"))
 }
 
 async fn set_app_password(

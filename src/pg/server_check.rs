@@ -6,13 +6,14 @@
 //! - Rule: `require_primary` (`migrations/0035_refuse_standby.sql`) decides that no row is read on a
 //!   standby, also when a connection pooler changed the server after this check.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, io, time::Duration};
 
 use sqlx::{ConnectOptions, PgConnection};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::{known_migrations::MIGRATIONS, url::Server};
+use crate::error::sqlstate;
 
 /// Timeout of one check, including the connection to the server.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,17 +47,24 @@ pub(super) enum Unfit {
     SchemaAhead(i64),
 }
 
-/// Opens a connection to a server and checks the server. Also returns the start time of the server.
+/// A server that is fit for use.
+pub(super) struct CheckedServer {
+    pub connection: PgConnection,
+    /// Start time of the server. Another server, or a restart of the same one, has another time.
+    pub server_start: OffsetDateTime,
+}
+
+/// Opens a connection to a server and checks the server.
 ///
 /// # Errors
 /// When the server is unavailable or unfit.
-pub(super) async fn connect(server: &Server) -> Result<(PgConnection, OffsetDateTime), Unfit> {
+pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
     let check = async {
         let mut connection = server.options.connect().await?;
         check(&mut connection).await?;
         let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
-        let started = started.fetch_one(&mut connection).await?;
-        Ok((connection, started))
+        let server_start = started.fetch_one(&mut connection).await?;
+        Ok(CheckedServer { connection, server_start })
     };
     timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
 }
@@ -97,11 +105,11 @@ async fn check_schema(connection: &mut PgConnection) -> Result<(), Unfit> {
     .await;
     let schema = match schema {
         Ok(schema) => schema,
-        Err(error) if has_code(&error, UNDEFINED_FUNCTION) => {
+        Err(error) if sqlstate(&error).as_deref() == Some(UNDEFINED_FUNCTION) => {
             return Err(Unfit::SchemaBehind(numbers().collect()));
         }
         // The start of the server refuses such a role with a better message.
-        Err(error) if has_code(&error, INSUFFICIENT_PRIVILEGE) => return Ok(()),
+        Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let applied: HashSet<i64> = schema.applied.into_iter().collect();
@@ -120,6 +128,8 @@ fn numbers() -> impl Iterator<Item = i64> {
     MIGRATIONS.iter().map(|migration| migration.version)
 }
 
-fn has_code(error: &sqlx::Error, sqlstate: &str) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some(sqlstate))
+/// The error of a connection that leads to a read-only server, such as a standby.
+pub(super) fn read_only_server() -> sqlx::Error {
+    let cause = "the server of the connection is read-only";
+    io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into()
 }

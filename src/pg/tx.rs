@@ -3,13 +3,14 @@
 //! Rule: `current_tenant` (`migrations/0035_refuse_standby.sql`) decides which tenant a
 //! transaction works in. Row-level security compares the tenant of each row with that tenant.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::{
     instrumented_executor::{InstrumentedExecutor, observe},
     pooled::{InProgress, Pool, PooledConnection},
+    server_check::read_only_server,
 };
 use crate::{
     concurrency::{deadline, fair_permits::Permit},
@@ -59,8 +60,7 @@ impl Tx {
             let read_only = rows.first().map(|row| row.try_get("read_only")).transpose()?;
             if read_only != Some("off") {
                 connection.forbid_use();
-                let cause = "the server of this connection is read-only";
-                return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, cause).into());
+                return Err(read_only_server());
             }
             Ok(connection)
         };

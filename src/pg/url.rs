@@ -33,6 +33,9 @@ pub(super) fn parse(url: &SecretString) -> anyhow::Result<Vec<Server>> {
         .map_err(|problem| anyhow::anyhow!("a Postgres URL can't be read: it {problem}"))
 }
 
+/// The schemes of a Postgres URL.
+pub(crate) const SCHEMES: &[&str] = &["postgres", "postgresql"];
+
 const FORM: &str = "must be a URL like postgres://user@host/database";
 
 fn servers(url: &str) -> Result<Vec<Server>, &'static str> {
@@ -58,7 +61,7 @@ pub(super) fn first_url(url: &str) -> Result<Url, &'static str> {
 /// One URL for each server.
 fn urls(url: &str) -> Result<Vec<Url>, &'static str> {
     let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
-    if !["postgres", "postgresql"].contains(&scheme) {
+    if !SCHEMES.contains(&scheme) {
         return Err(FORM);
     }
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());

@@ -40,9 +40,9 @@ use web::GrpcWeb;
 ///
 /// # Errors
 /// When Postgres or the key service is unavailable, when Postgres is a standby or its schema does
-/// not suit this program, when the database role can bypass row-level
-/// security, when the configured master key cannot unwrap the data key for data that belongs to no
-/// tenant, or when the operating system cannot start the threads.
+/// not suit this program, when the database role can bypass row-level security, when the configured
+/// master key cannot unwrap the data key for data that belongs to no tenant, or when the operating
+/// system cannot start the threads.
 pub async fn serve(
     app: App,
     listeners: Listeners,

@@ -286,7 +286,7 @@ fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
     memmem::find(bytes, pattern).is_some()
 }
 
-/// Starts the fault of [`Proxy::when_sent`] if the sent bytes contain the chosen bytes.
+/// Starts the fault of [`Proxy::fault_when_sent`] if the sent bytes contain the chosen bytes.
 fn start_triggered_fault(state: &watch::Sender<State>, sent: &[u8], port: u16) {
     state.send_if_modified(|state| {
         let Some((pattern, fault)) = &state.trigger else { return false };
