@@ -1,10 +1,14 @@
 //! The server's connections to Postgres are cut before or after each statement of each write, as
 //! when the server process is killed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use prost_reflect::DynamicMessage;
 use tenantry::proto::v1::ListRolesRequest;
+use tokio::task::yield_now;
 
 use crate::{
     feed::tokens::{valid_request, write_methods},
@@ -13,6 +17,9 @@ use crate::{
 
 /// Number of connections of the replica, which connects to Postgres through a proxy.
 const CONNECTIONS: u32 = 2;
+
+/// Maximum time in which a call is repeated because it fails without the fault.
+const MAX_WAIT_FOR_FAULT: Duration = Duration::from_secs(10);
 
 /// Methods whose sample call changes no row, because the requested state already exists.
 const METHODS_WITHOUT_CHANGE: [&str; 3] = ["EnableUser", "ReactivateTenant", "RevokeAllSessions"];
@@ -123,16 +130,18 @@ impl System {
         failed_calls
     }
 
-    /// Makes the call. A connection that an earlier cut closed fails once, so the call is repeated
-    /// until the fault has started.
+    /// Makes the call. It fails without the fault while the replica still has connections that an
+    /// earlier cut closed, or has not yet found Postgres again, so it is repeated until the fault has
+    /// started. A call that fails without the fault stores nothing.
     async fn call(&self, client: &Client, method: &Method, message: &DynamicMessage) -> RawReply {
-        let mut reply = method.call(client, message).await;
-        for _ in 0..CONNECTIONS {
-            if reply.is_err() && !self.proxy.has_fired() {
-                reply = method.call(client, message).await;
+        let deadline = Instant::now() + MAX_WAIT_FOR_FAULT;
+        loop {
+            let reply = method.call(client, message).await;
+            if reply.is_ok() || self.proxy.has_fired() || Instant::now() > deadline {
+                return reply;
             }
+            yield_now().await;
         }
-        reply
     }
 
     /// Waits until the replica has noticed that Postgres is there again. Before, its calls fail at
