@@ -105,8 +105,7 @@ end;
 -- Decides: a call that was admitted before the deletion creates nothing after it. An assignment
 --     or a key whose transaction commits at the same moment as the deletion is purged. The
 --     trigger sessions_tenant_active refuses new sessions.
--- Called by: the triggers users_tenant_exists, service_accounts_tenant_exists,
---     roles_tenant_exists, role_assignments_tenant_exists and api_keys_tenant_exists.
+-- Called by: the triggers of 0040_tenant_exists_triggers.sql.
 --     src/pg/constraint_errors.rs maps the constraint to NOT_FOUND.
 -- In SQL because: the check must run in the statement that inserts the row. The foreign key to
 --     tenants does not refuse the row, because the row of the tenant still exists.
@@ -125,17 +124,6 @@ begin
 end $$;
 
 revoke execute on function refuse_deleted_tenant() from public;
-
-create trigger users_tenant_exists after insert on users
-    for each row execute function refuse_deleted_tenant('users_tenant_fkey');
-create trigger service_accounts_tenant_exists after insert on service_accounts
-    for each row execute function refuse_deleted_tenant('service_accounts_tenant_fkey');
-create trigger roles_tenant_exists after insert on roles
-    for each row execute function refuse_deleted_tenant('roles_tenant_fkey');
-create trigger role_assignments_tenant_exists after insert on role_assignments
-    for each row execute function refuse_deleted_tenant('role_assignments_subject_fkey');
-create trigger api_keys_tenant_exists after insert on api_keys
-    for each row execute function refuse_deleted_tenant('api_keys_account_fkey');
 
 revoke execute on function mark_tenant_deleted(uuid) from public;
 grant execute on function mark_tenant_deleted(uuid) to tenantry_app;

@@ -4,17 +4,6 @@
 -- write of the table more than the trim costs. A pass through the whole table takes many small
 -- transactions.
 
--- The function of the trim sees only rows that have ended.
-create policy sessions_of_trim on sessions to tenantry_lookup
-    using (least(expires_at, refresh_expires_at, revoked_at) <= now());
-create policy role_assignments_of_trim on role_assignments to tenantry_lookup
-    using (expires_at <= now() - interval '1 day');
-create policy api_keys_of_trim on api_keys to tenantry_lookup
-    using (least(expires_at, revoked_at) <= now());
-create policy spent_assertions_of_trim on spent_assertions to tenantry_lookup
-    using (expires_at <= now());
-create policy mail_links_of_trim on mail_links to tenantry_lookup
-    using (expires_at <= now());
 grant select, delete on sessions, role_assignments, api_keys, spent_assertions, mail_links
     to tenantry_lookup;
 
@@ -22,7 +11,8 @@ grant select, delete on sessions, role_assignments, api_keys, spent_assertions, 
 -- p_keep ago. Returns their number, and the number of blocks of the table. Returns no row when
 -- another replica is trimming.
 --
--- Decides: when a row of each table has ended. The policy role_assignments_of_trim keeps an
+-- Decides: when a row of each table has ended. The policies of 0041_trim_policies.sql let it see
+--     no other rows. The policy role_assignments_of_trim keeps an
 --     expired assignment for at least a day: a replica whose clock is late may still use it, and
 --     its deletion is no change in the feed (record_change).
 -- Called by: src/trim/store.rs.

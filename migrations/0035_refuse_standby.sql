@@ -7,7 +7,7 @@
 -- Fails on a standby (SQLSTATE 25006), and returns true on a primary.
 --
 -- Decides: no row that belongs to a tenant is read on a standby.
--- Called by: current_tenant, and the policies of tenantry_lookup below.
+-- Called by: current_tenant, and the policies of 0042_policies_refuse_standby.sql.
 -- In SQL because: the answer must come from the server that reads the rows, in the same
 --     statement.
 create function require_primary() returns boolean
@@ -37,20 +37,6 @@ return case
         ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
     then current_setting('tenantry.tenant', true)::uuid
 end;
-
--- These policies apply to the functions that read the rows of several tenants.
-do $$
-declare
-    policy record;
-begin
-    for policy in
-        select polname, polrelid::regclass as "table" from pg_policy
-        where polname = polrelid::regclass || '_of_lookup'
-    loop
-        execute format('alter policy %I on %s using ((select require_primary()))',
-            policy.polname, policy."table");
-    end loop;
-end $$;
 
 -- As in 0020_read_changes.sql; fails on a standby also when it reads no change.
 --

@@ -11,7 +11,7 @@ use tenantry::{privacy, tokens::pem};
 use tokio::process::Command;
 
 use crate::{
-    replica::{Program, Replica, faketime_library},
+    replica::{Program, Release, Replica, faketime_library},
     stores::{DATABASE, Stores, StoresOption},
     workload::PlatformAdmin,
 };
@@ -25,7 +25,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the stores and the replicas, with all files below `dir`.
+    /// Starts the stores and the replicas, with all files below `dir`. With a program of the
+    /// previous release, the schema and the replicas are those of the previous release.
     ///
     /// # Errors
     /// Returns an error when a program is not installed or does not start.
@@ -33,12 +34,14 @@ impl Cluster {
         dir: &Path,
         option: &StoresOption,
         replicas: usize,
+        previous: Option<PathBuf>,
     ) -> anyhow::Result<(Self, PlatformAdmin)> {
         let log_dir = dir.join("logs");
         fs::remove_dir_all(&log_dir).ok();
         fs::create_dir_all(&log_dir).with_context(|| log_dir.display().to_string())?;
         let program = Program {
             path: sibling_program("tenantry")?,
+            previous,
             settings: settings(&dir.join("keys"))?,
             log_dir,
             faketime: faketime_library().await,
@@ -46,6 +49,8 @@ impl Cluster {
         let stores = Stores::start(option, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
         let mut cluster = Self { stores, replicas: Vec::new(), program, app_url };
+        let release = cluster.oldest_release();
+        cluster.migrate(release).await?;
         let platform = cluster.bootstrap().await?;
         for number in 0..replicas {
             let replica = Replica::start(number, &cluster.program, &cluster.stores).await?;
@@ -54,11 +59,22 @@ impl Cluster {
         Ok((cluster, platform))
     }
 
+    fn oldest_release(&self) -> Release {
+        if self.program.previous.is_some() { Release::Previous } else { Release::Current }
+    }
+
+    /// Creates or upgrades the schema with the program of a release.
+    ///
+    /// # Errors
+    /// Returns an error when the program can't be started or fails.
+    pub async fn migrate(&self, release: Release) -> anyhow::Result<()> {
+        let output = self.run(release, &["migrate"]).await?;
+        output_text(&output).map(drop)
+    }
+
     /// Creates the platform tenant with the program's own command.
     async fn bootstrap(&self) -> anyhow::Result<PlatformAdmin> {
-        let output = self.run(&["bootstrap"]).await?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = output_text(&self.run(self.oldest_release(), &["bootstrap"]).await?)?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.map(|value| value.trim().to_owned()).with_context(|| format!("no {name}"))
@@ -72,14 +88,14 @@ impl Cluster {
     /// # Errors
     /// Returns an error when the program cannot be started.
     pub async fn verify_audit(&self) -> anyhow::Result<Option<String>> {
-        let output = self.run(&["audit", "verify"]).await?;
+        let output = self.run(Release::Current, &["audit", "verify"]).await?;
         let text = [output.stdout, output.stderr].concat();
         let is_sound = output.status.success();
         Ok((!is_sound).then(|| String::from_utf8_lossy(&text).into_owned()))
     }
 
-    async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        let mut command = Command::new(&self.program.path);
+    async fn run(&self, release: Release, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(self.program.path_of(release)?);
         command
             .args(arguments)
             .env_clear()
@@ -100,6 +116,15 @@ impl Cluster {
         }
         self.stores.stop().await
     }
+}
+
+/// The standard output of a program.
+///
+/// # Errors
+/// Returns its error output when it failed.
+fn output_text(output: &Output) -> anyhow::Result<String> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Path of another program of this build, in the same directory as this program.

@@ -79,6 +79,13 @@ fn command() -> Command {
                 .help("Start private stores, also with three Postgres servers under Patroni, or use running ones, whose data is replaced"),
         )
         .arg(
+            Arg::new("previous")
+                .long("previous")
+                .value_name("PROGRAM")
+                .value_parser(value_parser!(PathBuf))
+                .help("Start with this program of an earlier release, for the fault change-release"),
+        )
+        .arg(
             Arg::new("plant-delay")
                 .long("plant-delay")
                 .value_name("TIME")
@@ -112,12 +119,14 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     let stores: &StoresOption = matches.get_one("stores").context("no stores")?;
     let names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
+    let previous: Option<PathBuf> = matches.get_one("previous").cloned();
+    let can_change = |nemesis| nemesis != Nemesis::ChangeRelease || previous.is_some();
     let nemeses: Vec<Nemesis> = NEMESES
         .iter()
-        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores))
+        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores) && can_change(*nemesis))
         .map(|(nemesis, _)| *nemesis)
         .collect();
-    ensure!(!nemeses.is_empty(), "these faults need other stores");
+    ensure!(!nemeses.is_empty(), "these faults need other stores or --previous");
     let count = |name| -> anyhow::Result<usize> {
         Ok(usize::try_from(*matches.get_one::<u64>(name).context("no number")?)?)
     };
@@ -130,6 +139,7 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
         },
         stores: stores.clone(),
         nemeses,
+        previous,
         plants_loss: matches.get_flag("plant-loss"),
         planted_delay: matches.get_one("plant-delay").copied(),
         dir: matches.get_one::<PathBuf>("dir").context("no directory")?.clone(),

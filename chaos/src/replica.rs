@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -29,6 +29,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Program {
     /// Path of the program `tenantry`.
     pub path: PathBuf,
+    /// Path of the program of the previous release, if the run has one.
+    pub previous: Option<PathBuf>,
     /// Settings, the same for all replicas.
     pub settings: Vec<(&'static str, String)>,
     /// Directory of the logs.
@@ -37,9 +39,43 @@ pub struct Program {
     pub faketime: Option<String>,
 }
 
+impl Program {
+    /// Path of the program of a release.
+    ///
+    /// # Errors
+    /// Returns an error when the run has no program of the previous release.
+    pub fn path_of(&self, release: Release) -> anyhow::Result<&Path> {
+        match release {
+            Release::Current => Ok(&self.path),
+            Release::Previous => {
+                self.previous.as_deref().context("no program of the previous release")
+            }
+        }
+    }
+}
+
+/// Which release of the program a replica runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    Previous,
+    Current,
+}
+
+impl Release {
+    /// The other release.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Previous => Self::Current,
+            Self::Current => Self::Previous,
+        }
+    }
+}
+
 /// A replica. Its process is killed when this value is dropped.
 pub struct Replica {
     number: usize,
+    /// The release that the next start runs.
+    pub release: Release,
     pub addr: SocketAddr,
     pub postgres: Proxy,
     pub redis: Proxy,
@@ -49,14 +85,16 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Creates the proxies, and starts the process.
+    /// Creates the proxies, and starts the process, with the previous release if the run has it.
     ///
     /// # Errors
     /// Returns an error when the process does not serve in time.
     pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let has_previous = program.previous.is_some();
         let mut replica = Self {
             number,
+            release: if has_previous { Release::Previous } else { Release::Current },
             addr,
             postgres: Proxy::start(stores.postgres.clone()).await?,
             redis: Proxy::start(stores.redis.clone()).await?,
@@ -76,7 +114,10 @@ impl Replica {
     pub fn start_process(&mut self, program: &Program, clock: Option<&str>) -> anyhow::Result<()> {
         // `setpriv` replaces itself with the program, and ends it when this program dies.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&program.path).arg("serve");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program.path_of(self.release)?)
+            .arg("serve");
         command.env_clear().envs(program.settings.iter().map(|(name, value)| (name, value)));
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);

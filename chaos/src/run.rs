@@ -27,6 +27,8 @@ pub struct Options {
     pub nemeses: Vec<Nemesis>,
     /// Treats revocations as acknowledged this much earlier.
     pub planted_delay: Option<Duration>,
+    /// Path of the program of the previous release. The run starts with it.
+    pub previous: Option<PathBuf>,
     /// Lets Postgres lose acknowledged commits when it is killed.
     pub plants_loss: bool,
     pub dir: PathBuf,
@@ -39,8 +41,13 @@ pub struct Options {
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut rng = Rng::with_seed(options.run.seed);
     crate::say(&format!("seed {}", options.run.seed));
-    let (mut cluster, platform) =
-        Cluster::start(&options.dir, &options.stores, options.run.replicas).await?;
+    let (mut cluster, platform) = Cluster::start(
+        &options.dir,
+        &options.stores,
+        options.run.replicas,
+        options.previous.clone(),
+    )
+    .await?;
     if options.plants_loss {
         cluster.stores.lose_commits().await?;
     }

@@ -127,8 +127,8 @@ async fn applied_migrations(
 /// A schema of a newer program stays as it is.
 ///
 /// # Errors
-/// When Postgres is unavailable or a migration fails. A failed migration is rolled back. Also when
-/// the schema has migrations of a newer program, and lacks one that this program knows.
+/// When Postgres is unavailable or a migration fails. Then its open transaction is rolled back. Also
+/// when the schema has migrations of a newer program, and lacks one that this program knows.
 pub async fn migrate(
     owner_connection: &mut PgConnection,
     app_url: Option<&SecretString>,
@@ -164,6 +164,8 @@ async fn apply(owner_connection: &mut PgConnection) -> anyhow::Result<()> {
         if result.as_ref().is_err_and(is_lock_conflict)
             && let Some(delay) = delays.next()
         {
+            // A migration that has its own transactions leaves the failed one open.
+            sqlx::raw_sql("rollback").execute(&mut *owner_connection).await?;
             tokio::time::sleep(delay).await;
             continue;
         }

@@ -34,6 +34,7 @@ pub enum Nemesis {
     PauseReplica,
     WrongClock,
     BlockedLog,
+    ChangeRelease,
     CancelledCalls,
     KillPostgres,
     KillRedis,
@@ -51,11 +52,12 @@ pub enum Nemesis {
 }
 
 /// All kinds of faults, with their names.
-pub const NEMESES: [(Nemesis, &str); 18] = [
+pub const NEMESES: [(Nemesis, &str); 19] = [
     (Nemesis::KillReplica, "kill-replica"),
     (Nemesis::PauseReplica, "pause-replica"),
     (Nemesis::WrongClock, "wrong-clock"),
     (Nemesis::BlockedLog, "blocked-log"),
+    (Nemesis::ChangeRelease, "change-release"),
     (Nemesis::CancelledCalls, "cancelled-calls"),
     (Nemesis::KillPostgres, "kill-postgres"),
     (Nemesis::KillRedis, "kill-redis"),
@@ -170,6 +172,7 @@ async fn inject(
             replica::wrong_clock(cluster, one, offset, duration).await?
         }
         Nemesis::BlockedLog => replica::block_log(cluster, one, duration).await,
+        Nemesis::ChangeRelease => replica::change_release(cluster, one).await?,
         Nemesis::CancelledCalls => {
             client.world.set_cancels_calls(true);
             sleep(duration).await;

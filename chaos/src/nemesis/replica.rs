@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::Target;
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, replica::Release};
 
 /// Kills a replica, and starts it again.
 ///
@@ -66,4 +66,26 @@ pub async fn block_log(cluster: &mut Cluster, number: usize, duration: Duration)
     sleep(duration).await;
     replica.read_log(true);
     Target::One(number).to_string()
+}
+
+/// Restarts a replica with the other release, in order. Before the first upgrade, the schema is
+/// upgraded while replicas of the previous release serve.
+///
+/// # Errors
+/// Returns an error when the schema can't be upgraded, or the replica does not start.
+pub async fn change_release(cluster: &mut Cluster, number: usize) -> anyhow::Result<String> {
+    let release = cluster.replicas[number].release.other();
+    if release == Release::Current {
+        cluster.migrate(release).await?;
+    }
+    let replica = &mut cluster.replicas[number];
+    replica.stop().await?;
+    replica.release = release;
+    replica.start_process(&cluster.program, None)?;
+    replica.wait_until_listening().await?;
+    let name = match release {
+        Release::Previous => "downgraded",
+        Release::Current => "upgraded",
+    };
+    Ok(format!("{} {name}", Target::One(number)))
 }

@@ -78,7 +78,7 @@ impl StoresOption {
 }
 
 impl Stores {
-    /// Starts or connects to the stores, and creates an empty, migrated database.
+    /// Starts or connects to the stores, and creates an empty database.
     ///
     /// # Errors
     /// Returns an error when a store is unavailable.
@@ -101,9 +101,6 @@ impl Stores {
         stores.execute("postgres", "select pg_reload_conf()").await?;
         stores.execute("postgres", "drop database if exists chaos with (force)").await?;
         stores.execute("postgres", "create database chaos").await?;
-        let mut connection = pg::connect_owner(&stores.owner_url(DATABASE).into()).await?;
-        pg::migrate(&mut connection, None).await?;
-        connection.close().await?;
         Ok(stores)
     }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const CHECKSUMS: &str = "checksums.txt";
 
-fn migrations_dir() -> PathBuf {
+pub(super) fn migrations_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")
 }
 
@@ -31,7 +31,7 @@ fn number(name: &str) -> u32 {
 }
 
 /// The checksums of the released migrations, by name. The file has the format of `sha256sum`.
-fn released_checksums(dir: &Path) -> BTreeMap<String, String> {
+pub(super) fn released_checksums(dir: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(dir.join(CHECKSUMS)).expect("checksums");
     let entry = |line: &str| {
         let (sum, name) = line.split_once("  ").expect("a checksum and a name");

@@ -5,6 +5,7 @@ mod dump;
 mod frozen;
 mod functions;
 mod isolation;
+mod locks;
 mod overlap;
 mod plans;
 mod pooled;
