@@ -75,6 +75,6 @@ build:
 services:
 	@scripts/install-services
 
-# The tests run servers with a wrong clock, which needs faketime.
+# The tests run servers with a wrong clock, which needs faketime, and evaluate alerts with promtool.
 test-programs:
 	@scripts/install-services --for-tests

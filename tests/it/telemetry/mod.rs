@@ -1,5 +1,6 @@
 //! What operators observe: traces, metrics, dashboards and alerts.
 
+mod alerts;
 mod call_lines;
 mod collector;
 mod counts;
