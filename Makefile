@@ -70,6 +70,6 @@ build:
 services:
 	@scripts/install-services
 
-# The tests run servers with a wrong clock, which needs faketime.
+# The tests run servers with a wrong clock, which needs faketime, and behind PgBouncer.
 test-programs:
 	@scripts/install-services --for-tests

@@ -102,7 +102,7 @@ impl Stores {
         stores.execute("postgres", "drop database if exists chaos with (force)").await?;
         stores.execute("postgres", "create database chaos").await?;
         let mut connection = pg::connect_owner(&stores.owner_url(DATABASE).into()).await?;
-        pg::migrate(&mut connection, None).await?;
+        pg::migrate(&mut connection).await?;
         connection.close().await?;
         Ok(stores)
     }

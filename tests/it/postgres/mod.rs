@@ -8,7 +8,9 @@ mod isolation;
 mod overlap;
 mod plans;
 mod pooled;
+mod poolers;
 mod privileges;
+mod roles;
 mod schema_version;
 
 use sqlx::{AssertSqlSafe, PgConnection};
