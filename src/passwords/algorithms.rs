@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
         let without = argon2id().hash(b"pw").expect("the password is hashed");
-        let result = outcome_of(&mut with_peppers(&["new"]), b"pw", &without);
+        let result = outcome_of(&with_peppers(&["new"]), b"pw", &without);
         assert_eq!(result, Comparison::OutdatedMatch);
     }
 

@@ -99,13 +99,13 @@ impl Drop for HashMemory<'_> {
         let blocks = std::mem::take(&mut self.blocks);
         let length = blocks.len();
         let is_usual = length == self.memory.usual_blocks;
-        if !is_usual {
-            drop(blocks);
-            self.memory.lock().lent_blocks -= length;
-        } else {
+        if is_usual {
             let mut state = self.memory.lock();
             state.lent_blocks -= length;
             state.unused.push(blocks);
+        } else {
+            drop(blocks);
+            self.memory.lock().lent_blocks -= length;
         }
         self.memory.freed.notify_one();
     }

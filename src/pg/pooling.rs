@@ -1,4 +1,4 @@
-//! Refuses a connection pooler that does not keep sessions, such as PgBouncer in the pool modes
+//! Refuses a connection pooler that does not keep sessions, such as `PgBouncer` in the pool modes
 //! `transaction` and `statement`.
 //!
 //! With such a pooler, each transaction may run in another session. Settings of the session, such as
@@ -17,7 +17,7 @@ pub(super) const LOSES_SESSIONS: &str = "the connection pooler does not keep ses
 /// A setting without meaning for Postgres.
 const PROBE: &str = "select coalesce(current_setting('tenantry.probe', true), '') as probe";
 
-/// SQLSTATE of PgBouncer for a transaction in the pool mode `statement`.
+/// SQLSTATE of `PgBouncer` for a transaction in the pool mode `statement`.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// Whether each connection to the server has a session of its own. Opens two connections: a setting

@@ -65,7 +65,7 @@ static MIGRATIONS_WITHOUT_ROLES: LazyLock<Migrator> = LazyLock::new(|| {
 struct Roles {
     owner: String,
     is_superuser: bool,
-    may_create_roles: bool,
+    may_create: bool,
     /// The roles that do not exist.
     missing: Vec<String>,
     /// Whether the owner is a member of `tenantry_lookup`.
@@ -82,7 +82,7 @@ pub(super) async fn migrations_for(
 ) -> anyhow::Result<&'static Migrator> {
     let roles = read(owner_connection).await?;
     let exist = roles.missing.is_empty();
-    if roles.is_superuser || (!exist && roles.may_create_roles) {
+    if roles.is_superuser || (!exist && roles.may_create) {
         return Ok(&MIGRATIONS);
     }
     if exist && (roles.is_member || join(owner_connection).await?) {
@@ -101,7 +101,7 @@ async fn read(owner_connection: &mut PgConnection) -> anyhow::Result<Roles> {
         r#"
         select quote_ident(current_user) as "owner!",
                owner.rolsuper as "is_superuser!",
-               owner.rolcreaterole as "may_create_roles!",
+               owner.rolcreaterole as "may_create!",
                array(
                    select expected.name
                    from unnest(array['tenantry_app', 'tenantry_lookup']) as expected (name)
@@ -121,7 +121,7 @@ async fn read(owner_connection: &mut PgConnection) -> anyhow::Result<Roles> {
     Ok(Roles {
         owner: row.owner,
         is_superuser: row.is_superuser,
-        may_create_roles: row.may_create_roles,
+        may_create: row.may_create,
         missing: row.missing,
         is_member: row.is_member,
     })

@@ -1,4 +1,4 @@
-//! A PgBouncer in front of the Postgres of all tests.
+//! A `PgBouncer` in front of the Postgres of all tests.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::{Cluster, wait_until};
 
-/// A running PgBouncer. Dropping it stops the process.
+/// A running `PgBouncer`. Dropping it stops the process.
 pub struct PgBouncer {
     process: Child,
     port: u16,
@@ -21,7 +21,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts a PgBouncer with this `pool_mode`. Other settings are the defaults of PgBouncer.
+    /// Starts a `PgBouncer` with this `pool_mode`. Other settings are the defaults of `PgBouncer`.
     pub async fn start(pool_mode: &str) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a free port").port();
@@ -46,7 +46,7 @@ impl PgBouncer {
         pgbouncer
     }
 
-    /// PgBouncer refuses to run as root, and the folder of Postgres's socket belongs to its user.
+    /// `PgBouncer` refuses to run as root, and the folder of Postgres's socket belongs to its user.
     fn command() -> Command {
         // Debian keeps the program in a directory that is in the PATH of root only.
         let installed = "/usr/sbin/pgbouncer";
