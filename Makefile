@@ -75,6 +75,7 @@ build:
 services:
 	@scripts/install-services
 
-# The tests run servers with a wrong clock, which needs faketime, and evaluate alerts with promtool.
+# The tests run servers with a wrong clock (faketime) and behind PgBouncer, and evaluate alerts
+# (promtool).
 test-programs:
 	@scripts/install-services --for-tests

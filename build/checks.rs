@@ -43,9 +43,6 @@ pub fn rule_check(
         (Kind::String, "uuid", Value::Bool(true)) => {
             ("validate::is_uuid(this)".into(), "must be a UUID".into())
         }
-        (Kind::String, "email", Value::Bool(true)) => {
-            ("validate::is_email(this)".into(), "must be an email address".into())
-        }
         (Kind::Enum(enum_type), "defined_only", Value::Bool(true)) => (
             format!(
                 "matches!(this, {})",
@@ -67,9 +64,15 @@ pub fn rule_check(
 /// space and joiners are not allowed at the ends.
 const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
 
-/// Describes a pattern: the long pattern in words, any other pattern by the pattern itself.
+/// The pattern of emails. The operations that store an email have a stricter check
+/// (`src/email.rs`): emails that were stored before that check stay usable. The rule
+/// `string.email` of protovalidate refuses international addresses.
+const EMAIL: &str = r"^[^@\p{Z}\p{Cc}]+@[^@\p{Z}\p{Cc}]+$";
+
+/// Describes a pattern: patterns with a meaning in words, any other pattern by the pattern itself.
 fn describe_pattern(pattern: &str) -> String {
     match pattern {
+        EMAIL => "must be an email address".into(),
         PRINTABLE_LINE => {
             "must be printable text on one line, without white space at its ends".into()
         }

@@ -188,8 +188,8 @@ pub fn with_reason(library_status: &Status) -> Option<Status> {
     }
     let reason = match library_status.code() {
         Code::Ok => return None,
-        Code::OutOfRange => ErrorReason::MessageTooLarge,
-        Code::ResourceExhausted => ErrorReason::Overloaded,
+        // RESOURCE_EXHAUSTED: the message is too large after decompression.
+        Code::OutOfRange | Code::ResourceExhausted => ErrorReason::MessageTooLarge,
         Code::Cancelled => ErrorReason::Cancelled,
         Code::DeadlineExceeded => ErrorReason::DeadlineExceeded,
         Code::Unimplemented => ErrorReason::MethodUnknown,
@@ -271,7 +271,7 @@ fn grpc_code(reason: ErrorReason) -> Code {
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,
         R::MessageTooLarge => Code::OutOfRange,
-        R::MethodUnknown => Code::Unimplemented,
+        R::MethodUnknown | R::EncodingUnsupported => Code::Unimplemented,
         R::StoreUnavailable | R::WatchInterrupted => Code::Unavailable,
         R::DeadlineExceeded => Code::DeadlineExceeded,
         R::Cancelled => Code::Cancelled,

@@ -9,6 +9,7 @@ use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     credentials::password,
     db::TenantTx,
+    email,
     error::{Error, Result, reason_text},
     gate::NamedTenant,
     ids::{RoleId, SubjectId, TenantId},
@@ -33,6 +34,7 @@ impl Accounts {
         origin: &Origin,
         message: RegisterRequest,
     ) -> Result<RegisterResponse> {
+        email::check("email", &message.email)?;
         let password = passwords::normalise(&message.password);
         if message.organization_name.is_empty() {
             let tenant = self.tenant_to_join(named, &message).await?;

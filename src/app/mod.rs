@@ -72,7 +72,7 @@ impl App {
         Ok(Self {
             policies: Policies::load().context("the policies of the methods are invalid")?,
             stores: Stores::new(&config, keys.data_keys.clone(), &operations)?,
-            hasher: Hasher::start(&config.passwords)?,
+            hasher: start_hasher(&config)?,
             traces: config.traces.as_ref().map(Traces::start).transpose()?.map(Arc::new),
             operations,
             keys,
@@ -127,4 +127,9 @@ impl App {
         self.keys.data_keys.register(&mut registry);
         registry
     }
+}
+
+fn start_hasher(config: &Config) -> anyhow::Result<Hasher> {
+    config.passwords.log_hashing();
+    Hasher::start(&config.passwords)
 }

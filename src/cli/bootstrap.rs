@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{self, Values, postgres_url},
+    email,
     passwords::Hasher,
 };
 
@@ -19,7 +20,12 @@ pub(super) fn email_argument(default: &'static str) -> Arg {
         .long("email")
         .value_name("EMAIL")
         .default_value(default)
+        .value_parser(parse_email)
         .help("The administrator's email")
+}
+
+fn parse_email(text: &str) -> Result<String, &'static str> {
+    if email::is_address(text) { Ok(text.to_owned()) } else { Err("it must be an email address") }
 }
 
 pub(super) fn email(matches: &ArgMatches) -> String {

@@ -90,7 +90,8 @@ async fn set_up_and_serve(
     let addr = listeners.grpc.local_addr()?;
 
     let mut connection = pg::connect_owner(&owner_url).await?;
-    pg::migrate(&mut connection, Some(&config.database.url)).await?;
+    pg::migrate(&mut connection).await?;
+    pg::set_app_password(&mut connection, &config.database.url, false).await?;
     connection.close().await?;
     let credentials = dir.join("credentials.json");
     let demo = provision(values, &owner_url, &config.database.url, &credentials).await?;

@@ -13,6 +13,7 @@ use crate::{
 };
 
 const STATUS: &str = "status";
+const REPLACE_PASSWORD: &str = "replace-password";
 
 pub(super) fn status_argument() -> Arg {
     Arg::new(STATUS).long(STATUS).action(ArgAction::SetTrue).help(
@@ -24,8 +25,24 @@ pub(super) fn only_status(matches: &ArgMatches) -> bool {
     matches.get_flag(STATUS)
 }
 
-/// Applies the migrations; with `only_status`, prints them and applies none.
-pub(super) async fn run(values: Values, only_status: bool) -> anyhow::Result<()> {
+pub(super) fn replace_password_argument() -> Arg {
+    Arg::new(REPLACE_PASSWORD).long(REPLACE_PASSWORD).action(ArgAction::SetTrue).help(
+        "Replace the password of tenantry_app with that of DATABASE_URL, even if other databases \
+         of the cluster use the role",
+    )
+}
+
+pub(super) fn replaces_password(matches: &ArgMatches) -> bool {
+    matches.get_flag(REPLACE_PASSWORD)
+}
+
+/// Applies the migrations and sets the password of the service's role; with `only_status`, prints
+/// the migrations and changes nothing.
+pub(super) async fn run(
+    values: Values,
+    only_status: bool,
+    replaces_password: bool,
+) -> anyhow::Result<()> {
     let owner_url = postgres_url(&values, "MIGRATE_DATABASE_URL")?;
     let app_url = values.get("DATABASE_URL").map(|_| postgres_url(&values, "DATABASE_URL"));
     let app_url = app_url.transpose()?;
@@ -33,7 +50,7 @@ pub(super) async fn run(values: Values, only_status: bool) -> anyhow::Result<()>
     let result = if only_status {
         print_status(&mut owner_connection).await
     } else {
-        migrate(&mut owner_connection, app_url.as_ref()).await
+        migrate(&mut owner_connection, app_url.as_ref(), replaces_password).await
     };
     owner_connection.close().await?;
     result
@@ -42,9 +59,10 @@ pub(super) async fn run(values: Values, only_status: bool) -> anyhow::Result<()>
 async fn migrate(
     owner_connection: &mut PgConnection,
     app_url: Option<&SecretString>,
+    replaces_password: bool,
 ) -> anyhow::Result<()> {
     let spinner = progress::spinner("applying migrations");
-    let migrated = pg::migrate(owner_connection, app_url).await;
+    let migrated = pg::migrate(owner_connection).await;
     spinner.finish_and_clear();
     match migrated? {
         Migrations::UpToDate => println!("the schema is up to date"),
@@ -53,7 +71,10 @@ async fn migrate(
              changed"
         ),
     }
-    Ok(())
+    match app_url {
+        Some(app_url) => pg::set_app_password(owner_connection, app_url, replaces_password).await,
+        None => Ok(()),
+    }
 }
 
 /// Prints one line for each migration: number, name, and when it was applied.

@@ -64,7 +64,8 @@ pub fn command() -> Command {
                 "Apply the schema's migrations with MIGRATE_DATABASE_URL. If DATABASE_URL has a \
                  password for the role tenantry_app, set that password",
             )
-            .arg(migrate::status_argument()),
+            .arg(migrate::status_argument())
+            .arg(migrate::replace_password_argument()),
         )
         .subcommand(keys::command())
         .subcommand(master_key::command())
@@ -102,7 +103,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let values = values.check_sources()?;
     match name {
         "dev" => block_on(dev::run(values)),
-        "migrate" => block_on(migrate::run(values, migrate::only_status(matches))),
+        "migrate" => {
+            let replaces_password = migrate::replaces_password(matches);
+            block_on(migrate::run(values, migrate::only_status(matches), replaces_password))
+        }
         "bootstrap" => {
             let create = bootstrap::create_platform(values, bootstrap::email(matches));
             block_on(within_timeout(create))

@@ -3,7 +3,9 @@
 
 mod files;
 mod mail;
+mod memory_limit;
 mod pairs;
+mod passwords;
 mod privacy;
 mod retention;
 mod server;
@@ -17,7 +19,6 @@ mod values;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -25,6 +26,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 pub use mail::{Mail, MailDestination, TOKEN_PLACEHOLDER};
+pub use passwords::Passwords;
 pub use privacy::master_keys;
 pub use retention::Retention;
 pub use server::{Connections, Server, TlsPaths};
@@ -35,11 +37,10 @@ pub use values::Values;
 
 use crate::{
     limits::{Rates, TrustedProxies},
-    passwords::PasswordPolicy,
     privacy::MasterSource,
     telemetry,
 };
-use values::{Reader, thread_count, to_usize};
+use values::{Reader, to_usize};
 
 /// The default address of metrics and probes over HTTP.
 pub const DEFAULT_HTTP_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -116,25 +117,6 @@ pub struct Database {
     pub max_connections: u32,
 }
 
-/// Rules for passwords, and parameters of their hashing.
-#[derive(Clone, Debug)]
-pub struct Passwords {
-    /// The minimum password length. A tenant may require longer passwords.
-    pub policy: PasswordPolicy,
-    /// argon2id memory, in KiB.
-    pub memory_kib: u32,
-    /// argon2id passes.
-    pub iterations: u32,
-    /// argon2id lanes.
-    pub parallelism: u32,
-    /// The file with the peppers; `None` without peppers.
-    pub pepper: Option<PathBuf>,
-    /// Number of threads that hash passwords.
-    pub threads: usize,
-    /// Maximum number of passwords that wait for a thread.
-    pub queue: usize,
-}
-
 impl Config {
     /// Parses and checks all settings that `serve` needs.
     ///
@@ -185,37 +167,6 @@ impl Config {
         files::check(&config.tokens.keys, &mut reader);
         reader.finish()?;
         Ok(config)
-    }
-}
-
-impl Passwords {
-    /// Parses and checks only the settings of passwords.
-    ///
-    /// # Errors
-    /// Fails with one message that lists every invalid setting.
-    pub fn check(values: &Values) -> anyhow::Result<Self> {
-        let mut reader = Reader::new(values);
-        let passwords = Self::read(&mut reader);
-        reader.finish()?;
-        Ok(passwords)
-    }
-
-    /// Reads the settings. The minimum argon2id costs are the recommendations of OWASP, and cannot
-    /// be configured lower.
-    fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
-            policy: PasswordPolicy::of_server(to_usize(reader.number(
-                "PASSWORD_MIN_LENGTH",
-                PasswordPolicy::LOWEST.into(),
-                PasswordPolicy::HIGHEST.into(),
-            ))),
-            memory_kib: reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20),
-            iterations: reader.number("ARGON2_ITERATIONS", 2, 100),
-            parallelism: reader.number("ARGON2_PARALLELISM", 1, 64),
-            pepper: reader.path_or_off("PASSWORD_PEPPER_PATH"),
-            threads: thread_count(reader.number("HASHING_THREADS", 0, 1024)),
-            queue: to_usize(reader.number("HASHING_QUEUE", 1, 100_000)),
-        }
     }
 }
 

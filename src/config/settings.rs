@@ -244,7 +244,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),
     setting("ARGON2_PARALLELISM", Some("1"), "argon2id lanes"),
     setting("PASSWORD_PEPPER_PATH", Some("off"), "File with peppers for new hashes, or off"),
-    setting("HASHING_THREADS", Some("0"), "Threads that hash passwords; 0: one per core"),
+    setting(
+        "HASHING_THREADS",
+        Some("0"),
+        "Threads that hash passwords; 0: one per core, but no more than HASHING_MEMORY_BYTES allows",
+    ),
+    setting(
+        "HASHING_MEMORY_BYTES",
+        Some("0"),
+        "Maximum memory of the passwords that are hashed at the same time; 0: half of the memory \
+         limit (of the cgroup, or of the machine)",
+    ),
     setting(
         "HASHING_QUEUE",
         Some("128"),

@@ -263,9 +263,14 @@ fn shown_value(name: &str, text: &str) -> String {
 /// The number of threads; 0 means the number of cores.
 pub(super) fn thread_count(number: u32) -> usize {
     match number {
-        0 => available_parallelism().map_or(1, usize::from),
+        0 => core_count(),
         number => to_usize(number),
     }
+}
+
+/// The number of cores that this process may use. Not zero.
+pub(super) fn core_count() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 pub(super) fn to_usize(number: u32) -> usize {

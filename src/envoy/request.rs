@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
 
 use super::proto::{Address, AttributeContext, CheckRequest, HttpRequest};
 use crate::{
@@ -15,8 +16,14 @@ use crate::{
 const PERMISSION_KEY: &str = "permission";
 /// The key whose only valid value, `authenticated`, means that no permission is required.
 const ACCESS_KEY: &str = "access";
-/// The prefix of the keys of the scope.
+/// The prefix of the keys of the scope whose values are text.
 const SCOPE_PREFIX: &str = "scope.";
+/// The prefix of the keys of the scope whose values are JSON: a number, a boolean or a text.
+const SCOPE_JSON_PREFIX: &str = "scope_json.";
+
+/// The lowest positive number that a JSON number can't represent exactly with all its neighbours:
+/// 2^53. As for the scope of a Check, such numbers are refused.
+const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The headers that are read: the token, the tenant and the client's address.
 const READ_HEADERS: [&str; 6] = [
@@ -70,10 +77,7 @@ fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement>
     let defect = |text: &'static str| Err(Error::defect(text));
     match (extensions.get(PERMISSION_KEY), extensions.get(ACCESS_KEY).map(String::as_str)) {
         (Some(name), None) => {
-            let scope = extensions.iter().filter_map(|(key, value)| {
-                Some((key.strip_prefix(SCOPE_PREFIX)?.to_owned(), value.clone().into()))
-            });
-            Ok(Requirement::Permission { name: name.clone(), scope: scope.collect() })
+            Ok(Requirement::Permission { name: name.clone(), scope: read_scope(extensions)? })
         }
         (None, Some("authenticated")) => Ok(Requirement::Authenticated),
         (None, None) => defect("Envoy's route has no `permission` and no `access` extension"),
@@ -81,6 +85,39 @@ fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement>
             defect("Envoy's route has both a `permission` and an `access` extension")
         }
         (None, Some(_)) => defect("Envoy's route has an `access` that is not `authenticated`"),
+    }
+}
+
+/// Reads the scope of a route's requirement.
+fn read_scope(extensions: &HashMap<String, String>) -> Result<Scope> {
+    let mut scope = Scope::new();
+    for (extension, text) in extensions {
+        let (key, value) = if let Some(key) = extension.strip_prefix(SCOPE_PREFIX) {
+            (key, Value::String(text.clone()))
+        } else if let Some(key) = extension.strip_prefix(SCOPE_JSON_PREFIX) {
+            let value = serde_json::from_str(text).ok().filter(is_comparable);
+            let value = value.ok_or_else(|| {
+                let problem = "is not a JSON number below 2^53, a boolean or a text";
+                Error::defect(format!("the extension {extension:?} of Envoy's route {problem}"))
+            })?;
+            (key, value)
+        } else {
+            continue;
+        };
+        if scope.insert(key.to_owned(), value).is_some() {
+            let text = format!("Envoy's route has two extensions for the scope's key {key:?}");
+            return Err(Error::defect(text));
+        }
+    }
+    Ok(scope)
+}
+
+/// Whether a scope can be compared with this value.
+fn is_comparable(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() < FIRST_INEXACT),
+        Value::Bool(_) | Value::String(_) => true,
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -133,5 +170,26 @@ mod tests {
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[("access", "public")]), None);
         assert_eq!(read(&[("access", "authenticated"), ("permission", "a:b")]), None);
+    }
+
+    /// N43: numbers and booleans have their JSON types, and a value of another type is an error.
+    #[test]
+    fn the_values_of_a_scope_have_types() {
+        let read = |pairs: &[(&str, &str)]| read_scope(&extensions(pairs)).ok();
+        let scope = read(&[
+            ("scope.text", "7"),
+            ("scope_json.number", "7"),
+            ("scope_json.decimal", " -1.5 "),
+            ("scope_json.flag", "true"),
+            ("scope_json.quoted", "\"eu\""),
+        ]);
+        let expected = serde_json::json!({
+            "text": "7", "number": 7, "decimal": -1.5, "flag": true, "quoted": "eu",
+        });
+        assert_eq!(scope.map(Value::Object), Some(expected));
+        for value in ["", "eu", "null", "[1]", "{}", "1e400", "9007199254740992", "7 8", "True"] {
+            assert_eq!(read(&[("scope_json.key", value)]), None, "{value}");
+        }
+        assert_eq!(read(&[("scope.key", "7"), ("scope_json.key", "7")]), None);
     }
 }

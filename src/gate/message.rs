@@ -12,7 +12,7 @@ use crate::{error, proto::v1::ErrorReason};
 
 /// Length of the prefix of a message: the compression flag and the message length (gRPC over
 /// HTTP/2, `Length-Prefixed-Message`).
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// Maximum number of bytes of a refused call's body that are read and discarded.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024;
@@ -51,6 +51,12 @@ pub(super) async fn read(body: &mut impl RequestBody, limit: usize) -> Result<By
     Ok(Bytes::from(message))
 }
 
+/// `OUT_OF_RANGE` for a message of more than `limit` bytes.
+pub(super) fn too_large(limit: usize) -> Status {
+    let text = format!("the message has more than {limit} bytes");
+    error::status(ErrorReason::MessageTooLarge, &text)
+}
+
 /// Reads and discards the rest of a refused call's body. Usually the client has already sent the
 /// message. If the server reset the stream, the message would arrive at a closed stream. This would
 /// be a protocol error, and after a limited number of such errors the connection is closed.
@@ -72,10 +78,7 @@ async fn next_piece(
 ) -> Result<Option<Bytes>, Status> {
     match body.frame().await.transpose() {
         Ok(frame) => Ok(frame.map(|frame| frame.into_data().unwrap_or_default())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let text = format!("the message has more than {limit} bytes");
-            Err(error::status(ErrorReason::MessageTooLarge, &text))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit)),
         // The translation from gRPC-Web failed, because the body is not base64. If the client
         // aborted the body, the error is the same, but then no client waits for the response.
         Err(error) if error.is::<Status>() => Err(error::undecodable()),

@@ -9,6 +9,7 @@
 mod admission;
 mod admit;
 mod caller;
+mod compression;
 mod deadline;
 mod long_calls;
 mod message;
@@ -51,6 +52,7 @@ pub use proof::{admission, caller, self_or_permitted, visitor, write_caller};
 pub use write_caller::{RoleGrant, WriteCaller};
 
 use admit::Identified;
+use compression::Encoding;
 use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
 
@@ -98,6 +100,9 @@ struct Admitted<'a> {
     request: Request<Body>,
     owner: CallOwner,
     is_long: bool,
+    /// Whether to compress a large response: the client accepts gzip, and the method lists or
+    /// changes resources. So no response with a token of a session is compressed.
+    compresses_response: bool,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -141,15 +146,17 @@ impl Gate {
         // Health probes and reflection. These calls wait for nothing. No call is logged, because
         // the lines would hide the other lines. No call is counted as a call in progress, because
         // the orchestrator would restart the server if a probe was refused under load.
-        match Authorizer::admit_public(&request) {
-            Ok(()) => {
+        let admitted = Authorizer::admit_public(&request).map_err(Status::from);
+        match admitted.and_then(|()| compression::encoding(request.headers())) {
+            // Tonic decompresses the messages of these services.
+            Ok(_) => {
                 let handler = run_handler(services, request.map(Body::new));
                 let response = time::timeout(self.time_limit, handler).await;
                 response.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)))
             }
             Err(refusal) => {
                 message::discard_body(request.into_body());
-                refuse(&Status::from(refusal))
+                refuse(&refusal)
             }
         }
     }
@@ -260,19 +267,26 @@ impl Gate {
         origin: Origin,
         identified: &Identified,
     ) -> Result<(Admitted<'_>, Option<Caller>), Status> {
-        let (head, mut body) = request.into_parts();
-        let message = match self.read_message(&head.headers, &mut body, method, &origin).await {
-            Ok(message) => message,
+        let (mut head, mut body) = request.into_parts();
+        let limit = self.message_limit_of(method);
+        let result = match compression::encoding(&head.headers) {
+            Ok(encoding) => self
+                .read_message(&head.headers, &mut body, limit, method, &origin)
+                .await
+                .map(|message| (encoding, message)),
+            Err(refusal) => Err(refusal),
+        };
+        let (encoding, message) = match result {
+            Ok(read) => read,
             Err(refusal) => {
                 message::discard_body(body);
                 return Err(refusal);
             }
         };
+        compression::remove_encoding(&mut head.headers);
         let permit = self.progress.begin()?;
-        let is_long = method.is_some_and(|method| method.is_long)
-            || message.len() > long_calls::MAX_SHORT_MESSAGE;
         let ip = origin.ip;
-        let mut request = Request::from_parts(head, Body::new(Full::new(message)));
+        let mut request = Request::from_parts(head, Body::empty());
         let caller = self.authorizer.admit(&mut request, method, origin, identified).await?;
         if let (Some(method), Some(caller)) = (method, &caller)
             && method.is_stream
@@ -282,7 +296,25 @@ impl Gate {
             request.extensions_mut().insert(admission);
         }
         let owner = CallOwner::of(caller.as_ref(), ip);
-        Ok((Admitted { request, owner, is_long, _permit: permit }, caller))
+        let is_compressed = encoding == Encoding::Gzip && compression::is_compressed(&message);
+        let (body, is_short) = if is_compressed {
+            decompressed(message, limit, owner).await?
+        } else {
+            let is_short = message.len() <= long_calls::MAX_SHORT_MESSAGE;
+            (Body::new(Full::new(message)), is_short)
+        };
+        let is_long_method = method.is_some_and(|method| method.is_long);
+        let compresses_response = is_long_method && compression::accepts_gzip(request.headers());
+        let is_long = is_long_method || !is_short;
+        let request = request.map(|_| body);
+        let admitted = Admitted { request, owner, is_long, compresses_response, _permit: permit };
+        Ok((admitted, caller))
+    }
+
+    /// Maximum size of a message to this method, with or without compression, in bytes.
+    fn message_limit_of(&self, method: Option<&MethodPolicy>) -> usize {
+        let is_public = method.is_some_and(|method| method.access == Access::Public);
+        if is_public { PUBLIC_MESSAGE.min(self.message_limit) } else { self.message_limit }
     }
 
     /// Reads the whole message of a call. If the message has not arrived yet, checks the metadata
@@ -291,12 +323,11 @@ impl Gate {
         &self,
         headers: &HeaderMap,
         body: &mut impl RequestBody,
+        limit: usize,
         method: Option<&MethodPolicy>,
         origin: &Origin,
     ) -> Result<Bytes, Status> {
-        let is_public = method.is_some_and(|method| method.access == Access::Public);
-        let limit = if is_public { PUBLIC_MESSAGE } else { usize::MAX };
-        let mut message = pin!(message::read(body, limit.min(self.message_limit)));
+        let mut message = pin!(message::read(body, limit));
         match poll!(message.as_mut()) {
             Poll::Ready(message) => message,
             Poll::Pending => {
@@ -324,13 +355,14 @@ impl Gate {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let Admitted { request, owner, is_long, _permit } = admitted;
-        if let (true, CallOwner::Subject(tenant, subject)) = (is_long, owner) {
+        let owner = admitted.owner;
+        if let (true, CallOwner::Subject(tenant, subject)) = (admitted.is_long, owner) {
             let caller = (tenant, subject);
             let handler =
-                Box::pin(self.run_on_long_call_thread(caller, deadline, services, request));
+                Box::pin(self.run_on_long_call_thread(caller, deadline, services, admitted));
             return self.wait_for(handler, owner).await;
         }
+        let Admitted { request, _permit, .. } = admitted;
         let mut handler = pin!(run_handler(services, request));
         match poll!(handler.as_mut()) {
             Poll::Ready(response) => response,
@@ -355,21 +387,43 @@ impl Gate {
         (tenant, subject): (TenantId, SubjectId),
         deadline: tokio::time::Instant,
         services: S,
-        request: Request<Body>,
+        admitted: Admitted<'_>,
     ) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
         S::Future: Send + 'static,
     {
+        let Admitted { request, compresses_response, _permit, .. } = admitted;
         // Yield once: the span for waiting calls begins after the first poll, and the handler's log
         // lines must be inside this span.
         task::yield_now().await;
         let Some(handler) = start_handler(services, request) else {
             return response_or_internal(None);
         };
+        let handler = async move {
+            let Ok(response) = handler.await;
+            Ok(if compresses_response { compression::compress(response).await } else { response })
+        };
         let handler = crate::concurrency::deadline::scope(deadline, handler);
         let handler = handler.instrument(tracing::Span::current()).with_current_context();
         response_or_internal(self.long_calls.run(tenant, subject, handler).await)
+    }
+}
+
+/// The body of a compressed message, and whether the message is short. A large message of a subject
+/// is decompressed later, by a thread for long calls: these threads work on a limited number of
+/// messages at a time, so that small compressed messages can't fill the memory.
+async fn decompressed(
+    message: Bytes,
+    limit: usize,
+    owner: CallOwner,
+) -> Result<(Body, bool), Status> {
+    let is_of_subject = matches!(owner, CallOwner::Subject(..));
+    let limit_here = if is_of_subject { limit.min(long_calls::MAX_SHORT_MESSAGE) } else { limit };
+    match Box::pin(compression::decompress(&message, limit_here)).await? {
+        Some(plain) => Ok((Body::new(Full::new(plain)), true)),
+        None if limit_here < limit => Ok((compression::decompressing_body(message, limit), false)),
+        None => Err(message::too_large(limit)),
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use lettre::{
     AsyncFileTransport, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
+    transport::smtp::Error as SmtpError,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -19,7 +20,10 @@ use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::outbox::Mail;
-use crate::config::{self, MailDestination};
+use crate::{
+    config::{self, MailDestination},
+    email,
+};
 
 /// Timeout of one attempt to send a mail.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +95,11 @@ impl Mailer {
             drop(mails.get_or_create(&outcome.label()));
         }
         let is_unreachable = AtomicBool::new(false);
-        Ok(Self { transport, from: mail.from.clone(), mails, is_unreachable })
+        let mut from = mail.from.clone();
+        if let Some(address) = email::for_mail_server(from.email.as_ref()) {
+            from.email = address;
+        }
+        Ok(Self { transport, from, mails, is_unreachable })
     }
 
     /// Counts the final result of a mail.
@@ -106,7 +114,9 @@ impl Mailer {
     /// When the mail server does not accept the mail, or the mail can't be written to the folder.
     /// The error does not contain the address.
     pub(super) async fn send(&self, id: Uuid, mail: &Mail) -> Result<(), Failure> {
-        let to = mail.to.parse().map_err(|_| Failure::permanent("the address is invalid"))?;
+        let to = email::for_mail_server(&mail.to)
+            .ok_or_else(|| Failure::permanent("the address is invalid"))?;
+        let is_international = !AsRef::<str>::as_ref(&to).is_ascii();
         let message = Message::builder()
             .message_id(Some(format!("<{id}@{}>", self.from.email.domain())))
             .from(self.from.clone())
@@ -118,6 +128,10 @@ impl Mailer {
         match &self.transport {
             Transport::Smtp(smtp) => {
                 let result = smtp.send(message).await;
+                if is_international && result.as_ref().is_err_and(SmtpError::is_client) {
+                    let text = "the mail server does not accept international addresses (SMTPUTF8)";
+                    return Err(Failure::permanent(text));
+                }
                 // A status code is an answer.
                 let error = result.as_ref().err().filter(|error| error.status().is_none());
                 self.log_reachability(error.is_some());
@@ -161,8 +175,8 @@ impl Failure {
     }
 }
 
-impl From<lettre::transport::smtp::Error> for Failure {
-    fn from(error: lettre::transport::smtp::Error) -> Self {
+impl From<SmtpError> for Failure {
+    fn from(error: SmtpError) -> Self {
         let text = match error.status() {
             Some(code) => format!("the mail server responded with {code}"),
             None if error.is_timeout() => "the mail server did not respond in time".to_owned(),

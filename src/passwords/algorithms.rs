@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use argon2::{
-    Algorithm, Argon2, Block, Params, ParamsBuilder, Version,
+    Algorithm, Argon2, Params, ParamsBuilder, Version,
     password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt},
 };
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 
 use super::{
+    memory::WorkingMemory,
     pepper::Peppers,
     stored_hash::{HASH_BYTES, StoredHash},
 };
@@ -46,11 +47,11 @@ const BCRYPT_INPUT_BYTES: usize = 72;
 /// Length of new salts, in bytes (RFC 9106, section 4).
 const SALT_BYTES: usize = 16;
 
-/// argon2id with the configured parameters and pepper. The working memory is reused between hashes.
+/// argon2id with the configured parameters and pepper.
 pub(super) struct Argon2id {
     params: Params,
     peppers: Arc<Peppers>,
-    memory: Vec<Block>,
+    memory: WorkingMemory,
 }
 
 impl Argon2id {
@@ -63,11 +64,12 @@ impl Argon2id {
             .output_len(HASH_BYTES)
             .build()
             .map_err(|e| Error::defect(format!("argon2 parameters: {e}")))?;
-        Ok(Self { params, peppers, memory: Vec::new() })
+        let memory = WorkingMemory::new(config.hashing_memory, params.block_count());
+        Ok(Self { params, peppers, memory })
     }
 
     /// Hashes a password with a random salt; returns the PHC string.
-    pub(super) fn hash(&mut self, password: &[u8]) -> Result<String> {
+    pub(super) fn hash(&self, password: &[u8]) -> Result<String> {
         let mut salt = [0; SALT_BYTES];
         rand::fill(&mut salt).map_err(|_| Error::defect("no random bytes"))?;
         let params = self.params.clone();
@@ -77,13 +79,13 @@ impl Argon2id {
 
     /// Computes a hash and discards it, so that a comparison for a user without a usable hash takes
     /// the same time as any other comparison.
-    pub(super) fn dummy_hash(&mut self, password: &[u8]) -> Result<()> {
+    pub(super) fn dummy_hash(&self, password: &[u8]) -> Result<()> {
         let params = self.params.clone();
         self.derive(password, &[0; SALT_BYTES], &params).map(drop)
     }
 
     /// Compares a password with a stored hash.
-    pub(super) fn verify(&mut self, password: &[u8], stored: &StoredHash) -> Result<Comparison> {
+    pub(super) fn verify(&self, password: &[u8], stored: &StoredHash) -> Result<Comparison> {
         match stored {
             StoredHash::Argon2id { params, salt, hash } => {
                 let derived = self.derive(password, salt, params)?;
@@ -114,20 +116,16 @@ impl Argon2id {
         &self.params
     }
 
-    fn derive(
-        &mut self,
-        password: &[u8],
-        salt: &[u8],
-        params: &Params,
-    ) -> Result<[u8; HASH_BYTES]> {
+    pub(super) fn memory(&self) -> &WorkingMemory {
+        &self.memory
+    }
+
+    fn derive(&self, password: &[u8], salt: &[u8], params: &Params) -> Result<[u8; HASH_BYTES]> {
         let pepper = self.peppers.secret(params.keyid());
         let pepper = pepper.ok_or_else(|| Error::defect("a pepper that is not configured"))?;
-        let blocks = params.block_count();
-        if self.memory.len() < blocks {
-            self.memory.resize(blocks, Block::default());
-        }
+        let mut memory = self.memory.take(params.block_count());
+        let memory = memory.as_mut();
         let mut hash = [0; HASH_BYTES];
-        let memory = &mut self.memory[..blocks];
         Argon2::new_with_secret(pepper, Algorithm::Argon2id, Version::V0x13, params.clone())
             .and_then(|argon2| {
                 argon2.hash_password_into_with_memory(password, salt, &mut hash, memory)
@@ -177,6 +175,7 @@ mod tests {
             parallelism: 1,
             pepper: None,
             threads: 1,
+            hashing_memory: u64::MAX,
             queue: 1,
         };
         Argon2id::new(&config, Arc::new(peppers)).expect("the parameters are valid")
@@ -194,22 +193,22 @@ mod tests {
         argon2id_with(19_456, 2, peppers(&file))
     }
 
-    fn outcome_of(scheme: &mut Argon2id, password: &[u8], stored: &str) -> Comparison {
+    fn outcome_of(scheme: &Argon2id, password: &[u8], stored: &str) -> Comparison {
         let stored = StoredHash::parse(stored, &scheme.peppers).expect("the hash is readable");
         scheme.verify(password, &stored).expect("the comparison succeeds")
     }
 
     #[test]
     fn a_hash_contains_a_random_salt_and_the_parameters() {
-        let mut scheme = argon2id();
+        let scheme = argon2id();
         let (first, second) = (
             scheme.hash(b"same").expect("the password is hashed"),
             scheme.hash(b"same").expect("the password is hashed"),
         );
         assert_ne!(first, second);
         assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
-        assert_eq!(outcome_of(&mut scheme, b"same", &first), Comparison::Match);
-        assert_eq!(outcome_of(&mut scheme, b"other", &first), Comparison::Mismatch);
+        assert_eq!(outcome_of(&scheme, b"same", &first), Comparison::Match);
+        assert_eq!(outcome_of(&scheme, b"other", &first), Comparison::Mismatch);
     }
 
     #[test]
@@ -217,7 +216,7 @@ mod tests {
         let old = argon2id_with(12_288, 3, Peppers::default())
             .hash(b"pw")
             .expect("the password is hashed");
-        let result = outcome_of(&mut argon2id(), b"pw", &old);
+        let result = outcome_of(&argon2id(), b"pw", &old);
         assert_eq!(result, Comparison::OutdatedMatch);
     }
 
@@ -225,7 +224,7 @@ mod tests {
     fn a_hash_with_a_pepper_verifies_only_with_that_pepper() {
         let stored = with_peppers(&["new"]).hash(b"pw").expect("the password is hashed");
         assert!(stored.contains(",keyid="), "{stored}");
-        let result = |mut scheme: Argon2id| outcome_of(&mut scheme, b"pw", &stored);
+        let result = |scheme: Argon2id| outcome_of(&scheme, b"pw", &stored);
         assert_eq!(result(with_peppers(&["new", "old"])), Comparison::Match);
         assert_eq!(result(with_peppers(&["old", "new"])), Comparison::OutdatedMatch);
         for without in [with_peppers(&["old"]), argon2id()] {
@@ -233,7 +232,7 @@ mod tests {
             assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
         let without = argon2id().hash(b"pw").expect("the password is hashed");
-        let result = outcome_of(&mut with_peppers(&["new"]), b"pw", &without);
+        let result = outcome_of(&with_peppers(&["new"]), b"pw", &without);
         assert_eq!(result, Comparison::OutdatedMatch);
     }
 
@@ -241,8 +240,8 @@ mod tests {
     fn a_hash_does_not_verify_with_another_secret_of_the_same_id() {
         let stored = with_peppers(&["aa"]).hash(b"pw").expect("the password is hashed");
         let other = format!("aa {}", STANDARD.encode([0; 32]));
-        let mut other = argon2id_with(19_456, 2, peppers(&other));
-        assert_eq!(outcome_of(&mut other, b"pw", &stored), Comparison::Mismatch);
+        let other = argon2id_with(19_456, 2, peppers(&other));
+        assert_eq!(outcome_of(&other, b"pw", &stored), Comparison::Mismatch);
     }
 
     #[test]
@@ -250,10 +249,10 @@ mod tests {
         let hash = bcrypt::hash_with_salt("pässword", 4, [7; 16]).expect("bcrypt succeeds");
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
             let stored = hash.format_for_version(version);
-            let mut scheme = argon2id();
-            let result = outcome_of(&mut scheme, "pässword".as_bytes(), &stored);
+            let scheme = argon2id();
+            let result = outcome_of(&scheme, "pässword".as_bytes(), &stored);
             assert_eq!(result, Comparison::OutdatedMatch, "{stored}");
-            assert_eq!(outcome_of(&mut scheme, b"password", &stored), Comparison::Mismatch);
+            assert_eq!(outcome_of(&scheme, b"password", &stored), Comparison::Mismatch);
         }
     }
 
@@ -262,7 +261,7 @@ mod tests {
     #[test]
     fn a_match_of_a_password_that_bcrypt_reads_in_part_is_not_outdated() {
         let long = "x".repeat(80);
-        let mut scheme = argon2id();
+        let scheme = argon2id();
         for (hashed, presented, outcome) in [
             (&long[..71], &long[..71], Comparison::OutdatedMatch),
             (&long[..71], &long[..72], Comparison::Mismatch),
@@ -274,7 +273,7 @@ mod tests {
         ] {
             let stored =
                 bcrypt::hash_with_salt(hashed, 4, [7; 16]).expect("bcrypt succeeds").to_string();
-            let result = outcome_of(&mut scheme, presented.as_bytes(), &stored);
+            let result = outcome_of(&scheme, presented.as_bytes(), &stored);
             assert_eq!(result, outcome, "{hashed:?} {presented:?}");
         }
     }

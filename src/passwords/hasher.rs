@@ -30,6 +30,10 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
+/// Time without a password to hash after which a thread gives the unused working memory back to the
+/// system.
+const KEEP_MEMORY: Duration = Duration::from_secs(5);
+
 /// Hashes and verifies passwords. Cheap to clone. The threads stop when the last clone and the
 /// last slot are dropped.
 #[derive(Clone)]
@@ -45,6 +49,7 @@ struct Shared {
     bounds: Bounds,
     /// The cost of a hash with the configured parameters, in microseconds of CPU time.
     current_cost: u64,
+    scheme: Argon2id,
     peppers: Arc<Peppers>,
     metrics: Metrics,
 }
@@ -56,7 +61,7 @@ struct State {
 }
 
 struct Job {
-    run: Box<dyn FnOnce(&mut Argon2id) + Send>,
+    run: Box<dyn FnOnce(&Argon2id) + Send>,
     queued_at: Instant,
 }
 
@@ -68,6 +73,8 @@ pub struct QueueUsage {
     pub slots: u64,
     /// Number of jobs that wait for a thread.
     pub waiting: u64,
+    /// Working memory of the threads, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// The worst case of a comparison with one form of a password, with the most expensive hash that
@@ -95,8 +102,8 @@ impl Hasher {
     pub fn start(config: &Passwords) -> anyhow::Result<Self> {
         let peppers = config.pepper.as_deref().map(Peppers::load).transpose()?;
         let peppers = Arc::new(peppers.unwrap_or_default());
-        let current_cost =
-            stored_hash::argon2id_cpu_cost(Argon2id::new(config, peppers.clone())?.params());
+        let scheme = Argon2id::new(config, peppers.clone())?;
+        let current_cost = stored_hash::argon2id_cpu_cost(scheme.params());
         let bounds = Bounds {
             // Both waiting and running jobs hold a slot. A tenant gets at most half of the slots,
             // which is enough to use all threads.
@@ -109,15 +116,16 @@ impl Hasher {
             job_available: Condvar::new(),
             bounds,
             current_cost,
-            peppers: peppers.clone(),
+            scheme,
+            peppers,
             metrics: Metrics::default(),
         });
         let hasher = Self(Arc::new(StopThreadsOnDrop(shared.clone())));
         for _ in 0..config.threads {
-            let (shared, scheme) = (shared.clone(), Argon2id::new(config, peppers.clone())?);
+            let shared = shared.clone();
             thread::Builder::new()
                 .name("password-hashing".into())
-                .spawn(move || shared.run_jobs(scheme))?;
+                .spawn(move || shared.run_jobs())?;
         }
         Ok(hasher)
     }
@@ -136,7 +144,8 @@ impl Hasher {
             (state.queue.used_slots(), state.queue.waiting_count())
         };
         let slots = to_u64(self.shared().bounds.slots);
-        QueueUsage { taken: to_u64(taken), slots, waiting: to_u64(waiting) }
+        let memory_bytes = to_u64(self.shared().scheme.memory().allocated_bytes());
+        QueueUsage { taken: to_u64(taken), slots, waiting: to_u64(waiting), memory_bytes }
     }
 
     /// The worst case of a comparison.
@@ -200,7 +209,7 @@ impl QueueSlot {
     /// INTERNAL when hashing fails. This does not happen with valid parameters.
     pub async fn hash(&mut self, password: SecretString) -> Result<String> {
         let current_cost = self.hasher.shared().current_cost;
-        let hash = move |scheme: &mut Argon2id| scheme.hash(password.expose_secret().as_bytes());
+        let hash = move |scheme: &Argon2id| scheme.hash(password.expose_secret().as_bytes());
         self.run(current_cost, hash).await
     }
 
@@ -225,7 +234,7 @@ impl QueueSlot {
         let cost = stored.cpu_cost().saturating_mul(form_count);
         // One job compares all forms. With a job for each form, jobs of other owners could run
         // in between, and the response time would reveal the number of forms.
-        let compare = move |scheme: &mut Argon2id| {
+        let compare = move |scheme: &Argon2id| {
             for form in &forms {
                 let outcome = scheme.verify(form.expose_secret().as_bytes(), &stored)?;
                 if outcome != Comparison::Mismatch {
@@ -240,8 +249,7 @@ impl QueueSlot {
     /// Computes a hash and discards it. The result is always a mismatch.
     async fn dummy_hash(&mut self, password: SecretString) -> Result<Comparison> {
         let current_cost = self.hasher.shared().current_cost;
-        let hash =
-            move |scheme: &mut Argon2id| scheme.dummy_hash(password.expose_secret().as_bytes());
+        let hash = move |scheme: &Argon2id| scheme.dummy_hash(password.expose_secret().as_bytes());
         self.run(current_cost, hash).await.map(|()| Comparison::Mismatch)
     }
 
@@ -268,10 +276,10 @@ impl QueueSlot {
     async fn run<T: Send + 'static>(
         &mut self,
         cost: u64,
-        job: impl FnOnce(&mut Argon2id) -> Result<T> + Send + 'static,
+        job: impl FnOnce(&Argon2id) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, receiver) = oneshot::channel();
-        let run = Box::new(move |scheme: &mut Argon2id| {
+        let run = Box::new(move |scheme: &Argon2id| {
             // The client may have cancelled the call after the job left the queue.
             if !reply.is_closed() {
                 reply.send(job(scheme)).ok();
@@ -310,12 +318,12 @@ impl Shared {
     }
 
     /// The loop of one thread, until all hashers are dropped.
-    fn run_jobs(&self, mut scheme: Argon2id) {
+    fn run_jobs(&self) {
         priority::set(priority::HASHING);
         while let Some(NextJob { job, info }) = self.next_job() {
             let _running = RunningJob { shared: self, info };
             self.metrics.record_wait(info.expensive, job.queued_at.elapsed().as_secs_f64());
-            (job.run)(&mut scheme);
+            (job.run)(&self.scheme);
         }
     }
 
@@ -329,7 +337,16 @@ impl Shared {
             if let Some(next_job) = state.queue.next() {
                 return Some(next_job);
             }
-            state = self.job_available.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if self.scheme.memory().has_unused() {
+                let result = self.job_available.wait_timeout(state, KEEP_MEMORY);
+                let (woken, timeout) = result.unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if timeout.timed_out() {
+                    self.scheme.memory().free_unused();
+                }
+            } else {
+                state = self.job_available.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 }
@@ -368,6 +385,7 @@ mod tests {
             parallelism: 1,
             pepper: None,
             threads,
+            hashing_memory: u64::MAX,
             queue: 16,
         };
         Hasher::start(&config).expect("the threads start")

@@ -4,6 +4,7 @@ mod algorithms;
 mod common;
 mod hasher;
 mod import;
+mod memory;
 mod metrics;
 mod pepper;
 mod presented;

@@ -26,16 +26,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";
 
-/// The settings of each connection.
-const SESSION_SETTINGS: [(&str, &str); 3] = [
-    ("statement_timeout", "10s"),
-    ("lock_timeout", "5s"),
-    // Ends the transaction of a process that hangs or is unreachable, because the transaction
-    // would keep its locks. A transaction of this service waits only for Postgres, so it is never
-    // idle for long.
-    ("idle_in_transaction_session_timeout", "10s"),
-];
-
 /// A handle to Postgres. Cheap to clone.
 #[derive(Clone)]
 pub struct Postgres {
@@ -56,10 +46,7 @@ impl Postgres {
     /// # Errors
     /// When the URL can't be read.
     pub fn connect(url: &SecretString, max_connections: u32) -> anyhow::Result<Self> {
-        let mut servers = parse(url)?;
-        for server in &mut servers {
-            server.options = server.options.clone().options(SESSION_SETTINGS);
-        }
+        let servers = parse(url)?;
         Ok(Self::with_pool(Arc::new(Primary::new(servers)), max_connections))
     }
 
@@ -234,13 +221,24 @@ impl Postgres {
     }
 }
 
-/// Sets up a new connection. Refuses a read-only server, such as a standby, because its answers may
-/// be outdated. The pool then tries again until its timeout.
+/// Sets up a new connection: sets the timeouts of its session. They are not parameters of the
+/// connection's start, because connection poolers refuse or ignore such parameters.
+///
+/// Refuses a read-only server, such as a standby, because its answers may be outdated. The pool then
+/// tries again until its timeout.
 async fn set_up(connection: &mut PgConnection, validity: &Validity) -> sqlx::Result<()> {
-    let read_only = sqlx::query_scalar!(
-        r#"select current_setting('transaction_read_only')::boolean as "read_only!""#
+    // The last timeout ends the transaction of a process that hangs or is unreachable, because the
+    // transaction would keep its locks. A transaction of this service waits only for Postgres, so
+    // it is never idle for long.
+    let settings = sqlx::query!(
+        r#"
+        select current_setting('transaction_read_only')::boolean as "read_only!",
+               set_config('statement_timeout', '10s', false) as "statement!",
+               set_config('lock_timeout', '5s', false) as "lock!",
+               set_config('idle_in_transaction_session_timeout', '10s', false) as "idle!"
+        "#
     );
-    if read_only.fetch_one(&mut *connection).await? {
+    if settings.fetch_one(&mut *connection).await?.read_only {
         validity.record_other_server();
         return Err(read_only_server());
     }

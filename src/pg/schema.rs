@@ -4,15 +4,14 @@ use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use backon::{BackoffBuilder, ConstantBuilder};
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, migrate::MigrateError};
+use secrecy::SecretString;
+use sqlx::{
+    ConnectOptions, PgConnection,
+    migrate::{MigrateError, Migrator},
+};
 use time::OffsetDateTime;
 
-use super::{
-    known_migrations::MIGRATIONS,
-    postgres::APP_ROLE,
-    url::{first_url, parse},
-};
+use super::{known_migrations::MIGRATIONS, pooling, roles, url::parse};
 use crate::error::sqlstate;
 
 /// Timeout of a connection to one server.
@@ -56,9 +55,12 @@ pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     let mut causes = Vec::new();
     for server in parse(url)? {
         let connect = async {
+            if !pooling::keeps_sessions(&server).await? {
+                return Err(anyhow!(pooling::LOSES_SESSIONS));
+            }
             let mut connection = server.options.connect().await?;
             let standby = is_standby(&mut connection).await?;
-            Ok::<_, sqlx::Error>((connection, standby))
+            Ok((connection, standby))
         };
         let cause = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok((connection, false))) => return Ok(connection),
@@ -121,18 +123,13 @@ async fn applied_migrations(
     Ok(rows.into_iter().map(|(number, name, time)| (number, (name, time))).collect())
 }
 
-/// Applies all migrations that are missing. If `app_url` contains the service's role and a
-/// password, sets that password for the role.
-///
-/// A schema of a newer program stays as it is.
+/// Applies all migrations that are missing. A schema of a newer program stays as it is.
 ///
 /// # Errors
 /// When Postgres is unavailable or a migration fails. Then its open transaction is rolled back. Also
-/// when the schema has migrations of a newer program, and lacks one that this program knows.
-pub async fn migrate(
-    owner_connection: &mut PgConnection,
-    app_url: Option<&SecretString>,
-) -> anyhow::Result<Migrations> {
+/// when the schema has migrations of a newer program, and lacks one that this program knows; or when
+/// the roles of the service are missing and can't be created.
+pub async fn migrate(owner_connection: &mut PgConnection) -> anyhow::Result<Migrations> {
     let all = migrations(owner_connection).await?;
     let newest_unknown = all.iter().rev().find(|migration| !migration.is_known);
     if let Some(newest) = newest_unknown {
@@ -146,21 +143,21 @@ pub async fn migrate(
         }
         return Ok(Migrations::Newer(newest.number));
     }
-    apply(owner_connection).await?;
-    if let Some(password) = app_url.and_then(app_password) {
-        set_app_password(owner_connection, &password).await?;
-    }
+    let has_schema = all.iter().any(|migration| migration.applied_at.is_some());
+    let migrator =
+        if has_schema { &MIGRATIONS } else { roles::migrations_for(owner_connection).await? };
+    apply(owner_connection, migrator).await?;
     Ok(Migrations::UpToDate)
 }
 
 /// Applies the missing migrations. A migration that gets a lock too late is rolled back and tried
 /// again, because calls wait behind it meanwhile.
-async fn apply(owner_connection: &mut PgConnection) -> anyhow::Result<()> {
+async fn apply(owner_connection: &mut PgConnection, migrator: &Migrator) -> anyhow::Result<()> {
     sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *owner_connection).await?;
     let delays = ConstantBuilder::default().with_delay(LOCK_RETRY_DELAY);
     let mut delays = delays.with_max_times(LOCK_RETRIES).build();
     loop {
-        let result = MIGRATIONS.run(&mut *owner_connection).await;
+        let result = migrator.run(&mut *owner_connection).await;
         if result.as_ref().is_err_and(is_lock_conflict)
             && let Some(delay) = delays.next()
         {
@@ -181,44 +178,4 @@ fn is_lock_conflict(error: &MigrateError) -> bool {
         return false;
     };
     sqlstate(error).is_some_and(|code| matches!(&*code, "55P03" | "40P01"))
-}
-
-async fn set_app_password(
-    owner_connection: &mut PgConnection,
-    password: &SecretString,
-) -> anyhow::Result<()> {
-    let mut tx = owner_connection.begin().await?;
-    let statement = sqlx::query_scalar!(
-        r#"select format('alter role tenantry_app password %L', $1::text) as "sql!""#,
-        password.expose_secret()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-fn app_password(url: &SecretString) -> Option<SecretString> {
-    let url = first_url(url.expose_secret()).ok()?;
-    let password = url.password().filter(|_| url.username() == APP_ROLE)?;
-    let decoded = percent_encoding::percent_decode_str(password).decode_utf8().ok()?;
-    Some(SecretString::from(decoded.into_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_password_of_a_url_with_several_servers_is_found() {
-        for url in [
-            "postgres://tenantry_app:p%40w@db/tenantry",
-            "postgres://tenantry_app:p%40w@db1:5432,db2:5433/tenantry",
-        ] {
-            let password = app_password(&SecretString::from(url)).expect(url);
-            assert_eq!(password.expose_secret(), "p@w");
-        }
-        assert!(app_password(&SecretString::from("postgres://other:pw@db/tenantry")).is_none());
-    }
 }

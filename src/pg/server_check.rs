@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, PgConnection};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::{known_migrations::MIGRATIONS, url::Server};
+use super::{known_migrations::MIGRATIONS, pooling, url::Server};
 use crate::error::sqlstate;
 
 /// Timeout of one check, including the connection to the server.
@@ -29,6 +29,8 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 pub(super) enum Unfit {
     #[error("{0}")]
     Unavailable(#[from] sqlx::Error),
+    #[error("{}", pooling::LOSES_SESSIONS)]
+    Pooled,
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
     /// A standby may lack changes that were committed long ago.
@@ -60,6 +62,9 @@ pub(super) struct CheckedServer {
 /// When the server is unavailable or unfit.
 pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
     let check = async {
+        if !pooling::keeps_sessions(server).await? {
+            return Err(Unfit::Pooled);
+        }
         let mut connection = server.options.connect().await?;
         check(&mut connection).await?;
         let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);

@@ -44,7 +44,8 @@ fn servers(url: &str) -> Result<Vec<Server>, &'static str> {
         let options = options.map_err(|_| FORM)?.application_name("tenantry");
         // The address of an IPv6 host has brackets only in the URL.
         let host = options.get_host().trim_matches(['[', ']']).to_owned();
-        let options = options.host(&host).disable_statement_logging();
+        // PgBouncer refuses connections with the parameter `extra_float_digits`.
+        let options = options.host(&host).extra_float_digits(None).disable_statement_logging();
         Ok(Server { address: address(&options), options })
     };
     urls(url)?.into_iter().map(server).collect()

@@ -6,7 +6,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use tonic::{body::Body, codegen::BoxFuture, server::NamedService, service::Routes};
+use tonic::{
+    body::Body, codec::CompressionEncoding::Gzip, codegen::BoxFuture, server::NamedService,
+    service::Routes,
+};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::{
     v1::{ServerReflection, ServerReflectionServer as V1},
@@ -77,15 +80,17 @@ impl Services {
     ) -> anyhow::Result<Self> {
         let (reflection, reflection_alpha) = reflection(serves_reflection)?;
         let mut other_services = Routes::builder();
-        other_services.add_service(health.max_decoding_message_size(PROBE));
+        other_services.add_service(health.max_decoding_message_size(PROBE).accept_compressed(Gzip));
         if let Some(envoy) = envoy {
             let server = AuthorizationServer::new(envoy);
             other_services.add_service(server.max_decoding_message_size(max_message_bytes));
         }
         if let Some(reflection) = reflection {
+            let reflection = reflection.accept_compressed(Gzip).send_compressed(Gzip);
             other_services.add_service(reflection.max_decoding_message_size(PROBE));
         }
         if let Some(reflection) = reflection_alpha {
+            let reflection = reflection.accept_compressed(Gzip).send_compressed(Gzip);
             other_services.add_service(reflection.max_decoding_message_size(PROBE));
         }
         other_services

@@ -13,10 +13,12 @@ use crate::gate;
 
 /// Request headers that a browser client may send in addition to the CORS-safelisted headers (Fetch
 /// standard, section 4.8: CORS-unsafe request headers).
-const ALLOWED_HEADERS: [HeaderName; 11] = [
+const ALLOWED_HEADERS: [HeaderName; 13] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     HeaderName::from_static("baggage"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-timeout"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -28,7 +30,9 @@ const ALLOWED_HEADERS: [HeaderName; 11] = [
 ];
 
 /// Response headers that a browser client may read.
-const EXPOSED_HEADERS: [HeaderName; 4] = [
+const EXPOSED_HEADERS: [HeaderName; 6] = [
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-status-details-bin"),

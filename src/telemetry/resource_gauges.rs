@@ -55,6 +55,11 @@ impl Collector for ResourceGauges {
             ("tenantry_hashing_queue", "Passwords that are being hashed or wait", queue.taken),
             ("tenantry_hashing_queue_max", "Slots of the hashing queue", queue.slots),
             ("tenantry_hashing_waiting", "Passwords that wait for a hashing thread", queue.waiting),
+            (
+                "tenantry_hashing_memory_bytes",
+                "Working memory of the hashing threads",
+                queue.memory_bytes,
+            ),
             ("tenantry_memory_subjects", "Subjects in the cache", cache_usage.subjects),
             ("tenantry_memory_subject_bytes", "Bytes of the subject cache", cache_usage.bytes),
             (

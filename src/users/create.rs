@@ -5,6 +5,7 @@ use crate::{
     api::idempotency::{self, Key},
     audit::{self, Event, EventKind},
     credentials::password,
+    email,
     error::Result,
     gate::WriteCaller,
     ids::SubjectId,
@@ -20,6 +21,7 @@ impl Users {
         write_caller: &WriteCaller,
         mut message: CreateUserRequest,
     ) -> Result<CreateUserResponse> {
+        email::check("email", &message.email)?;
         let tenant = write_caller.tenant();
         let fingerprint = idempotency::fingerprint(&message);
         let credential = message.credential.take();

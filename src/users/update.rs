@@ -56,6 +56,9 @@ impl Users {
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
         let is_new_email = email.as_ref().is_some_and(|email| *email != before.email);
+        if let (true, Some(email)) = (is_new_email, &email) {
+            email::check("email", email)?;
+        }
         let caller = if is_new_email {
             self.admit_email_change(&mut tx, write_caller, user, verified_hash.as_deref()).await?
         } else {

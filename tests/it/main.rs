@@ -17,6 +17,7 @@ mod audit;
 mod auth;
 mod bad_input;
 mod commands;
+mod compression;
 mod dev;
 mod envoy;
 mod feed;

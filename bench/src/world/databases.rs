@@ -85,7 +85,7 @@ async fn is_usable(stores: &Services, users: u64) -> bool {
     let migration = async {
         let mut owner_connection =
             pg::connect_owner(&stores::owner_url(stores, &name(users))).await?;
-        pg::migrate(&mut owner_connection, None).await
+        pg::migrate(&mut owner_connection).await
     };
     migration.await.is_ok()
 }
@@ -105,7 +105,7 @@ async fn create_one(
     stores::execute_all(stores, &create_statements).await?;
     let owner_url = stores::owner_url(stores, UNFINISHED_NAME);
     let mut connection = pg::connect_owner(&owner_url).await?;
-    pg::migrate(&mut connection, None).await?;
+    pg::migrate(&mut connection).await?;
     sqlx::Connection::close(connection).await?;
     let rows = data::fill(&owner_url, shape, keys, guest_hash).await?;
     let rename_statement = format!("alter database {UNFINISHED_NAME} rename to {name}");

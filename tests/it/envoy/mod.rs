@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::{
 };
 use serde_json::json;
 use tenantry::proto::v1::{LogoutRequest, RoleLevel, SuspendTenantRequest};
-use tonic::Code;
+use tonic::{Code, codec::CompressionEncoding};
 
 use crate::{
     harness::{Client, PASSWORD, Proxy, TestApp, assert_refused, wait_until},
@@ -136,6 +136,54 @@ async fn without_an_active_token_no_request_is_allowed() {
     acme.auth().logout(LogoutRequest::default()).await.expect("signed out");
     let response = check(&app, &[("authorization", &bearer(&acme))], READ_INVOICES).await;
     assert_denied(response, Code::Unauthenticated, 401);
+}
+
+/// N43: an assignment whose scope has a number or a boolean applies to a route with this value.
+#[tokio::test]
+async fn numbers_and_booleans_in_the_scope_of_a_route_match() {
+    let app = TestApp::shared();
+    let acme = app.create_tenant("acme").await;
+    let (user, role) = (
+        acme.create_user("reader@acme.test").await,
+        acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await,
+    );
+    acme.assign_with_scope(&user, &role, json!({ "level": 3, "internal": true })).await;
+    let token = bearer(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
+    let headers = [("authorization", token.as_str())];
+    let route = |level, internal| [("permission", "invoice:read"), level, internal];
+    let internal = ("scope_json.internal", "true");
+    for level in ["3", "3.0"] {
+        let route = route(("scope_json.level", level), internal);
+        assert_allowed(check(&app, &headers, &route).await);
+    }
+    for route in [
+        route(("scope.level", "3"), internal),
+        route(("scope_json.level", "\"3\""), internal),
+        route(("scope_json.level", "4"), internal),
+        route(("scope_json.level", "3"), ("scope.internal", "true")),
+    ] {
+        assert_denied(check(&app, &headers, &route).await, Code::PermissionDenied, 403);
+    }
+    for route in [
+        route(("scope_json.level", "three"), internal),
+        route(("scope_json.internal", "true"), ("scope.internal", "true")),
+    ] {
+        assert_denied(check(&app, &headers, &route).await, Code::Internal, 500);
+    }
+}
+
+/// N43: Envoy may compress its messages.
+#[tokio::test]
+async fn the_message_of_envoy_may_be_compressed() {
+    let app = TestApp::shared();
+    let acme = app.create_tenant("acme").await;
+    let mut envoy = AuthorizationClient::new(app.channel.clone())
+        .send_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Gzip);
+    let headers = to_map(&[("authorization", &bearer(&acme))]);
+    let http = HttpRequest { headers, ..HttpRequest::default() };
+    let request = check_request(http, &[("access", "authenticated")]);
+    assert_allowed(Box::pin(envoy.check(request)).await.expect("a response").into_inner());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tenantry::proto::v1::{
-    CheckRequest, CheckResponse, LoginRequest, LoginResponse, RegisterRequest,
+    CheckRequest, CheckResponse, GetJwksRequest, LoginRequest, LoginResponse, RegisterRequest,
     WatchPermissionsRequest, WatchPermissionsResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use tonic::{Code, body::Body};
@@ -17,7 +17,10 @@ use super::{
     },
     spawn_with_grpc_web,
 };
-use crate::harness::{PASSWORD, within_seconds};
+use crate::{
+    compression::{compressed_frame, gzip},
+    harness::{PASSWORD, within_seconds},
+};
 
 #[tokio::test]
 async fn a_browser_client_signs_in_and_checks_a_permission() {
@@ -166,4 +169,15 @@ async fn a_stream_delivers_messages_while_it_is_open() {
         }
     };
     assert!(!within_seconds(12, first_change).await.consistency_token.is_empty());
+}
+
+/// N43: a client that is not a browser may compress its messages.
+#[tokio::test]
+async fn a_message_may_be_compressed() {
+    let app = spawn_with_grpc_web().await;
+    let message = GetJwksRequest::default();
+    let body = compressed_frame(&gzip(&message.encode_to_vec()));
+    let call = build_call(&app, "AuthService/GetJwks", &message);
+    let response = send(call.header("grpc-encoding", "gzip").body(body)).await;
+    assert_eq!(response.status.code(), Code::Ok, "{response:?}");
 }

@@ -55,7 +55,7 @@ impl Cluster {
         cluster.stop_autovacuum().await;
         cluster.create_database(TEMPLATE, "template1").await;
         let mut owner_connection = cluster.connect_owner(TEMPLATE).await;
-        tenantry::pg::migrate(&mut owner_connection, None).await.expect("migrations apply");
+        tenantry::pg::migrate(&mut owner_connection).await.expect("migrations apply");
         owner_connection.close().await.expect("closes the template's connection");
         cluster
     }

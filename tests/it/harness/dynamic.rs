@@ -7,11 +7,11 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::{
     Request, Response, Status,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, CompressionEncoding::Gzip, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
 };
 
-use super::Client;
+use super::{Client, client::Service};
 
 /// A method of the API.
 #[derive(Clone)]
@@ -51,13 +51,28 @@ impl Method {
         Self::call_path(client, &self.path(), bytes).await
     }
 
+    /// Calls the method as a client that compresses its messages with gzip, and accepts gzip.
+    pub async fn call_with_gzip(&self, client: &Client, bytes: Vec<u8>) -> RawReply {
+        let with_gzip = |grpc: Grpc<Service>| grpc.send_compressed(Gzip).accept_compressed(Gzip);
+        Self::call_by(client, &self.path(), bytes, with_gzip).await
+    }
+
     /// Calls any path with any bytes.
     pub async fn call_path(client: &Client, path: &str, bytes: Vec<u8>) -> RawReply {
+        Self::call_by(client, path, bytes, |grpc| grpc).await
+    }
+
+    async fn call_by(
+        client: &Client,
+        path: &str,
+        bytes: Vec<u8>,
+        configure: impl Fn(Grpc<Service>) -> Grpc<Service>,
+    ) -> RawReply {
         let service = tonic::service::interceptor::InterceptedService::new(
             client.channel.clone(),
             client.metadata.clone(),
         );
-        let mut grpc = Grpc::new(service);
+        let mut grpc = configure(Grpc::new(service));
         grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
         let path: PathAndQuery = path.parse().expect("a path");
         if !is_stream(&path) {

@@ -68,6 +68,8 @@ struct State {
     refusals: VecDeque<&'static str>,
     /// Whether the next mail is accepted without a reply.
     withholds_reply: bool,
+    /// Whether the server accepts international addresses.
+    has_smtputf8: bool,
 }
 
 /// A mail that the server accepted.
@@ -105,6 +107,11 @@ impl MailServer {
     /// Accepts the next mail, and sends no reply to it. The client does not learn of the success.
     pub fn withhold_next_reply(&self) {
         self.state.lock().expect("no panic").withholds_reply = true;
+    }
+
+    /// Accepts international addresses (RFC 6531) from now on.
+    pub fn accept_international_addresses(&self) {
+        self.state.lock().expect("no panic").has_smtputf8 = true;
     }
 
     pub fn mails(&self) -> Vec<Mail> {
@@ -161,6 +168,9 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
                 "354 go on".into()
             }
             "QUIT" => return,
+            _ if upper.starts_with("EHLO") && state.lock().expect("no panic").has_smtputf8 => {
+                "250-ready\r\n250-8BITMIME\r\n250 SMTPUTF8".into()
+            }
             _ => {
                 if let Some(address) = upper.starts_with("RCPT TO:").then(|| &line[8..]) {
                     address.trim_matches(['<', '>']).clone_into(&mut to);

@@ -46,6 +46,7 @@
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`PrivateRedis`] |
 //! | a Postgres that is stopped or read-only, or a standby | [`PrivatePostgres`] |
+//! | a connection pooler in front of Postgres | [`PgBouncer`] |
 //! | every RPC from the descriptors | [`methods`] |
 //! | a rare race, in many rounds | [`rounds`] |
 
@@ -56,6 +57,7 @@ mod dynamic;
 mod forge;
 mod leaks;
 mod mail;
+mod pgbouncer;
 mod private_postgres;
 mod proxy;
 mod redis;
@@ -74,6 +76,7 @@ pub use cluster::Cluster;
 pub use dynamic::{Method, RawReply, methods};
 pub use forge::Forge;
 pub use mail::{MailServer, mail_settings};
+pub use pgbouncer::PgBouncer;
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};

@@ -26,7 +26,7 @@ impl PrivatePostgres {
         let postgres = Self::start_in(dir).await;
         postgres.execute("postgres", &format!("create database {DATABASE}")).await;
         let mut owner_connection = postgres.owner_connection(DATABASE).await;
-        tenantry::pg::migrate(&mut owner_connection, None).await.expect("migrations apply");
+        tenantry::pg::migrate(&mut owner_connection).await.expect("migrations apply");
         owner_connection.close().await.expect("closed");
         postgres
     }
@@ -67,7 +67,8 @@ impl PrivatePostgres {
         }
     }
 
-    async fn execute(&self, database: &str, sql: &str) {
+    /// Executes statements as the superuser.
+    pub async fn execute(&self, database: &str, sql: &str) {
         execute(&mut self.owner_connection(database).await, sql).await;
     }
 
@@ -80,8 +81,16 @@ impl PrivatePostgres {
         self.url("tenantry_app", DATABASE)
     }
 
-    fn url(&self, user: &str, database: &str) -> String {
+    /// URL of a database, for a role.
+    pub fn url(&self, user: &str, database: &str) -> String {
         self.services.as_ref().expect("the server runs").postgres_url(user, database)
+    }
+
+    /// From now on, the role of the service must sign in with its password.
+    pub async fn require_app_password(&self) {
+        let rules = "local all tenantry_app scram-sha-256\nlocal all all trust\n";
+        fs::write(self.dir.join("data/pg_hba.conf"), rules).expect("written");
+        self.execute("postgres", "select pg_reload_conf()").await;
     }
 
     /// Path of the server's Unix socket.

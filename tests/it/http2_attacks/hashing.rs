@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::ALLOWED_GROWTH_KIB;
 use crate::{
-    harness::{Client, PASSWORD, ServerProcess, reason},
+    harness::{Client, PASSWORD, ServerProcess, reason, wait_until},
     limits::address,
 };
 
@@ -59,6 +59,45 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
     }
     // Twice the memory of two hashing threads.
     assert!(serving.status("VmHWM") < memory_before + 4 * HASH_MEMORY_KIB + ALLOWED_GROWTH_KIB);
+}
+
+/// N41: the passwords that are hashed at the same time use no more than `HASHING_MEMORY_BYTES`,
+/// however many threads there are, and the memory is given back afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_use_bounded_memory_which_is_given_back() {
+    // Memory for three hashes.
+    let memory = (3 * HASH_MEMORY_KIB * 1024).to_string();
+    let settings = [
+        ("HASHING_THREADS", "32"),
+        ("HASHING_MEMORY_BYTES", memory.as_str()),
+        // One tenant from one network gets two fifths of the slots.
+        ("HASHING_QUEUE", "400"),
+    ];
+    let serving = ServerProcess::start(&settings).await;
+    let message = "HASHING_THREADS is too high: HASHING_MEMORY_BYTES allows fewer hashes at a time";
+    assert_eq!(serving.logged(message).len(), 1);
+    assert_eq!(serving.logged("password hashing")[0]["threads"], 32);
+    let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
+    let memory_before = serving.status("VmRSS");
+    let sign_in = |n: usize| {
+        let request = LoginRequest {
+            email: format!("user-{n}@acme.test"),
+            password: PASSWORD.into(),
+            organization_slug: "acme".into(),
+            ..LoginRequest::default()
+        };
+        let mut auth = acme.auth();
+        async move { auth.login(request).await.expect_err("the account does not exist") }
+    };
+    for status in join_all((0..80).map(sign_in)).await {
+        assert_eq!(reason(&status), "INVALID_CREDENTIALS");
+    }
+    let growth = serving.status("VmHWM").saturating_sub(memory_before);
+    assert!(growth < 4 * HASH_MEMORY_KIB, "{growth} KiB");
+    // `memory_before` includes one hash: that of the administrator's password.
+    wait_until(30, || async { serving.status("VmRSS") < memory_before - HASH_MEMORY_KIB / 2 })
+        .await;
+    serving.stop().await;
 }
 
 /// Number of compared and of refused passwords in a flood of sign-ins.

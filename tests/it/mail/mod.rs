@@ -1,3 +1,4 @@
-//! The outbox of mails: crashes, replicas, bounds.
+//! The outbox of mails: crashes, replicas, bounds; and the addresses of mails.
 
+mod addresses;
 mod outbox;

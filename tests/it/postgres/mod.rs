@@ -9,7 +9,9 @@ mod locks;
 mod overlap;
 mod plans;
 mod pooled;
+mod poolers;
 mod privileges;
+mod roles;
 mod schema_version;
 
 use sqlx::{AssertSqlSafe, PgConnection};

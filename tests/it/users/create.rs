@@ -1,12 +1,12 @@
 //! UserService: creation and search of users
 
 use tenantry::proto::v1::{
-    CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest, User,
-    UserState, create_user_request::Credential,
+    CreateUserRequest, CreateUserResponse, GetUserRequest, LoginRequest, LookupUserRequest,
+    RegisterRequest, User, UserState, create_user_request::Credential,
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, PASSWORD, TestApp, assert_refused, unknown_id};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, reason, unknown_id};
 
 pub fn create_request(email: &str) -> CreateUserRequest {
     CreateUserRequest {
@@ -209,5 +209,51 @@ async fn a_caller_without_a_permission_may_read_only_itself() {
     for user_id in [acme.user_id.clone(), unknown_id()] {
         let result = ada.users().get_user(GetUserRequest { user_id }).await;
         assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    }
+}
+
+/// N43: an email that no mail server accepts is refused wherever an email is stored.
+#[tokio::test]
+async fn only_an_address_of_mail_servers_can_be_stored() {
+    let app = TestApp::shared();
+    let acme = app.create_tenant("acme-addresses").await;
+    let ada = acme.create_user("ada@acme.test").await;
+    for email in ["a..b@acme.test", ".a@acme.test", "a@acme_test", "a\u{202e}@acme.test", "a@b."] {
+        let result = try_create(&acme, create_request(email)).await;
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        let result = acme.change_email(&ada, email).await;
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        let request = RegisterRequest {
+            email: email.into(),
+            password: PASSWORD.into(),
+            organization_name: "Any company".into(),
+            ..RegisterRequest::default()
+        };
+        let result = app.anonymous().auth().register(request).await;
+        assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        // Such an email may be stored since an earlier version.
+        if email != "a@b." {
+            let result = acme.try_login(&acme.slug, email, PASSWORD).await;
+            assert_eq!(reason(&result.err().expect("refused")), "INVALID_CREDENTIALS");
+            let result = acme.users().lookup_user(LookupUserRequest { email: email.into() }).await;
+            assert_refused(result, Code::NotFound, "NOT_FOUND");
+        }
+    }
+}
+
+/// N43: an international email is found in each of its forms.
+#[tokio::test]
+async fn the_forms_of_an_international_email_are_one_email() {
+    let app = TestApp::shared();
+    let acme = app.create_tenant("acme-international").await;
+    let user = create_user(&acme, create_request("Zoë@Bücher.example")).await;
+    assert_eq!(user.email, "Zoë@Bücher.example");
+    for email in ["zoë@xn--bcher-kva.example", "ZOE\u{308}@BÜCHER.EXAMPLE"] {
+        let result = try_create(&acme, create_request(email)).await;
+        assert_refused(result, Code::AlreadyExists, "EMAIL_TAKEN");
+        let request = LookupUserRequest { email: email.into() };
+        let found = acme.users().lookup_user(request).await.expect("found").into_inner().user;
+        assert_eq!(found.expect("the user").id, user.id);
+        acme.login(&acme.slug, email, PASSWORD).await;
     }
 }

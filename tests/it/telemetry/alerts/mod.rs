@@ -45,7 +45,7 @@ impl Setup {
     /// Scrapes before and after calls, without a failed call to a store. On a busy machine, a store
     /// may answer too late.
     async fn quiet(&self) -> [Scrape; 2] {
-        self.wait_for_metric("tenantry_redis_up", |up| up == 1.0).await;
+        self.wait_for_metric("tenantry_redis_up", |up| up > 0.5).await;
         for _ in 0..20 {
             let [before, after] = self.scrape_calls(PASSWORD).await;
             if before.has_no_store_errors(&after) {
@@ -95,7 +95,7 @@ async fn alerts_fire_when_postgres_is_down() {
     let setup = Setup::new().await;
     let quiet = setup.quiet().await;
     setup.postgres.cut();
-    setup.wait_for_metric("tenantry_postgres_up", |up| up == 0.0).await;
+    setup.wait_for_metric("tenantry_postgres_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_feed_lag_seconds", |lag| lag > 1.0).await;
     setup.assert_alerts(quiet, &POSTGRES_ALERTS).await;
 }
@@ -106,7 +106,7 @@ async fn alerts_fire_when_postgres_does_not_answer() {
     let setup = Setup::new().await;
     let quiet = setup.quiet().await;
     setup.postgres.hold();
-    setup.wait_for_metric("tenantry_postgres_up", |up| up == 0.0).await;
+    setup.wait_for_metric("tenantry_postgres_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_feed_lag_seconds", |lag| lag > 1.0).await;
     setup.assert_alerts(quiet, &POSTGRES_ALERTS).await;
 }
@@ -117,7 +117,7 @@ async fn alerts_fire_when_redis_is_down() {
     let setup = Setup::new().await;
     let quiet = setup.quiet().await;
     setup.redis.cut();
-    setup.wait_for_metric("tenantry_redis_up", |up| up == 0.0).await;
+    setup.wait_for_metric("tenantry_redis_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_audit_unsent_oldest_seconds", |age| age > 1.0).await;
     setup.assert_alerts(quiet, &["TenantryRedisFails", "TenantryAuditStreamBehind"]).await;
 }
@@ -128,7 +128,7 @@ async fn alerts_fire_when_redis_does_not_answer() {
     let setup = Setup::new().await;
     let quiet = setup.quiet().await;
     setup.redis.hold();
-    setup.wait_for_metric("tenantry_redis_up", |up| up == 0.0).await;
+    setup.wait_for_metric("tenantry_redis_up", |up| up < 0.5).await;
     setup.assert_alerts(quiet, &["TenantryRedisFails"]).await;
 }
 

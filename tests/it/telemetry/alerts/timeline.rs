@@ -129,8 +129,8 @@ impl Timeline {
             .output()
             .await
             .expect("promtool");
-        let text = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+        let printed = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
     }
 }
 
