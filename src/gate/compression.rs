@@ -42,14 +42,13 @@ pub(super) enum Encoding {
     Gzip,
 }
 
-/// Reads the header `grpc-encoding`.
+/// Checks the header `grpc-encoding`.
 ///
 /// # Errors
 /// Returns UNIMPLEMENTED with the supported encodings for any other encoding.
-pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
     match headers.get(ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
+        None | Some(b"identity" | b"gzip") => Ok(()),
         Some(_) => {
             let text = "the encoding of the message is not supported; use gzip or identity";
             let mut status = error::status(ErrorReason::EncodingUnsupported, text);
@@ -61,8 +60,12 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 }
 
 /// Removes the header `grpc-encoding`, because the services get messages without compression.
-pub(super) fn remove_encoding(headers: &mut HeaderMap) {
-    headers.remove(ENCODING);
+/// Returns the encoding, which [`check_encoding`] has checked.
+pub(super) fn take_encoding(headers: &mut HeaderMap) -> Encoding {
+    match headers.remove(ENCODING) {
+        Some(value) if value == "gzip" => Encoding::Gzip,
+        _ => Encoding::Identity,
+    }
 }
 
 /// Whether the client can decode responses that are compressed with gzip.
