@@ -12,7 +12,7 @@ use std::{
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame};
 use tonic::{Status, body::Body, metadata::AsciiMetadataValue};
 
@@ -141,8 +141,10 @@ pub(super) async fn compress(response: Response<Body>) -> Response<Body> {
         message = compressed;
         head.headers.insert(ENCODING, HeaderValue::from_static("gzip"));
     }
-    let body = Full::new(message).with_trailers(async { trailers.map(Ok::<_, Infallible>) });
-    Response::from_parts(head, Body::new(body))
+    // A stream of frames has no `content-length`, like the other responses of gRPC.
+    let frames = [Some(Frame::data(message)), trailers.map(Frame::trailers)];
+    let frames = frames.into_iter().flatten().map(Ok::<_, Infallible>);
+    Response::from_parts(head, Body::new(StreamBody::new(stream::iter(frames))))
 }
 
 /// Compresses data, and adds the prefix of a compressed message. `None` when this fails.
