@@ -126,7 +126,7 @@ mod tests {
         }
         let invalid_label = format!("a@{label}a");
         let long_local_part = format!("{}@b", "a".repeat(65));
-        let long_when_ascii = format!("a@{}.example", ["ü".repeat(30).as_str(); 5].join("."));
+        let long_address = format!("{}@{label}.{label}.{label}", "a".repeat(64));
         for invalid in [
             "",
             "a",
@@ -153,7 +153,7 @@ mod tests {
             "Ada <a@b>",
             &invalid_label,
             &long_local_part,
-            &long_when_ascii,
+            &long_address,
         ] {
             assert!(!is_address(invalid), "{invalid:?}");
         }

@@ -124,3 +124,36 @@ fn hashes_at_once(hashing_memory: u64, memory_kib: u32) -> usize {
     let hashes = hashing_memory / (u64::from(memory_kib).max(1) * 1024);
     usize::try_from(hashes).unwrap_or(usize::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::SETTINGS, *};
+
+    fn read(changes: &[(&'static str, &'static str)]) -> anyhow::Result<Passwords> {
+        let mut values = Values::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                values.set(setting.name, default);
+            }
+        }
+        for (name, value) in changes {
+            values.set(name, *value);
+        }
+        Passwords::check(&values)
+    }
+
+    /// N41: without a number of threads, there are no more threads than the memory allows.
+    #[test]
+    fn the_number_of_threads_depends_on_the_memory() {
+        let one_hash = ("HASHING_MEMORY_BYTES", "19922944");
+        let passwords = read(&[one_hash]).expect("valid");
+        assert_eq!((passwords.threads, passwords.hashes_at_once()), (1, 1));
+        let passwords = read(&[one_hash, ("HASHING_THREADS", "3")]).expect("valid");
+        assert_eq!((passwords.threads, passwords.hashes_at_once()), (3, 1));
+        let passwords = read(&[("HASHING_MEMORY_BYTES", "1000000000000")]).expect("valid");
+        assert_eq!(passwords.threads, core_count());
+
+        let error = read(&[("HASHING_MEMORY_BYTES", "19922943")]).expect_err("too small");
+        assert!(error.to_string().contains("at least the memory of one hash"), "{error}");
+    }
+}

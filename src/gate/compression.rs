@@ -12,7 +12,7 @@ use std::{
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame};
 use tonic::{Status, body::Body, metadata::AsciiMetadataValue};
 
@@ -42,14 +42,13 @@ pub(super) enum Encoding {
     Gzip,
 }
 
-/// Reads the header `grpc-encoding`.
+/// Checks the header `grpc-encoding`.
 ///
 /// # Errors
 /// Returns UNIMPLEMENTED with the supported encodings for any other encoding.
-pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
     match headers.get(ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
+        None | Some(b"identity" | b"gzip") => Ok(()),
         Some(_) => {
             let text = "the encoding of the message is not supported; use gzip or identity";
             let mut status = error::status(ErrorReason::EncodingUnsupported, text);
@@ -61,8 +60,12 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 }
 
 /// Removes the header `grpc-encoding`, because the services get messages without compression.
-pub(super) fn remove_encoding(headers: &mut HeaderMap) {
-    headers.remove(ENCODING);
+/// Returns the encoding, which [`check_encoding`] has checked.
+pub(super) fn take_encoding(headers: &mut HeaderMap) -> Encoding {
+    match headers.remove(ENCODING) {
+        Some(value) if value == "gzip" => Encoding::Gzip,
+        _ => Encoding::Identity,
+    }
 }
 
 /// Whether the client can decode responses that are compressed with gzip.
@@ -138,8 +141,10 @@ pub(super) async fn compress(response: Response<Body>) -> Response<Body> {
         message = compressed;
         head.headers.insert(ENCODING, HeaderValue::from_static("gzip"));
     }
-    let body = Full::new(message).with_trailers(async { trailers.map(Ok::<_, Infallible>) });
-    Response::from_parts(head, Body::new(body))
+    // A stream of frames has no `content-length`, like the other responses of gRPC.
+    let frames = [Some(Frame::data(message)), trailers.map(Frame::trailers)];
+    let frames = frames.into_iter().flatten().map(Ok::<_, Infallible>);
+    Response::from_parts(head, Body::new(StreamBody::new(stream::iter(frames))))
 }
 
 /// Compresses data, and adds the prefix of a compressed message. `None` when this fails.

@@ -147,9 +147,9 @@ impl Gate {
         // the lines would hide the other lines. No call is counted as a call in progress, because
         // the orchestrator would restart the server if a probe was refused under load.
         let admitted = Authorizer::admit_public(&request).map_err(Status::from);
-        match admitted.and_then(|()| compression::encoding(request.headers())) {
+        match admitted.and_then(|()| compression::check_encoding(request.headers())) {
             // Tonic decompresses the messages of these services.
-            Ok(_) => {
+            Ok(()) => {
                 let handler = run_handler(services, request.map(Body::new));
                 let response = time::timeout(self.time_limit, handler).await;
                 response.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)))
@@ -269,21 +269,18 @@ impl Gate {
     ) -> Result<(Admitted<'_>, Option<Caller>), Status> {
         let (mut head, mut body) = request.into_parts();
         let limit = self.message_limit_of(method);
-        let result = match compression::encoding(&head.headers) {
-            Ok(encoding) => self
-                .read_message(&head.headers, &mut body, limit, method, &origin)
-                .await
-                .map(|message| (encoding, message)),
+        let result = match compression::check_encoding(&head.headers) {
+            Ok(()) => self.read_message(&head.headers, &mut body, limit, method, &origin).await,
             Err(refusal) => Err(refusal),
         };
-        let (encoding, message) = match result {
-            Ok(read) => read,
+        let message = match result {
+            Ok(message) => message,
             Err(refusal) => {
                 message::discard_body(body);
                 return Err(refusal);
             }
         };
-        compression::remove_encoding(&mut head.headers);
+        let encoding = compression::take_encoding(&mut head.headers);
         let permit = self.progress.begin()?;
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::empty());
@@ -296,13 +293,7 @@ impl Gate {
             request.extensions_mut().insert(admission);
         }
         let owner = CallOwner::of(caller.as_ref(), ip);
-        let is_compressed = encoding == Encoding::Gzip && compression::is_compressed(&message);
-        let (body, is_short) = if is_compressed {
-            decompressed(message, limit, owner).await?
-        } else {
-            let is_short = message.len() <= long_calls::MAX_SHORT_MESSAGE;
-            (Body::new(Full::new(message)), is_short)
-        };
+        let (body, is_short) = message_body(message, encoding, limit, owner).await?;
         let is_long_method = method.is_some_and(|method| method.is_long);
         let compresses_response = is_long_method && compression::accepts_gzip(request.headers());
         let is_long = is_long_method || !is_short;
@@ -410,14 +401,21 @@ impl Gate {
     }
 }
 
-/// The body of a compressed message, and whether the message is short. A large message of a subject
-/// is decompressed later, by a thread for long calls: these threads work on a limited number of
-/// messages at a time, so that small compressed messages can't fill the memory.
-async fn decompressed(
+/// The body for the service: the message without compression, and whether it is short.
+///
+/// A large compressed message of a subject is decompressed later, by a thread for long calls: these
+/// threads work on a limited number of messages at a time, so that small compressed messages can't
+/// fill the memory.
+async fn message_body(
     message: Bytes,
+    encoding: Encoding,
     limit: usize,
     owner: CallOwner,
 ) -> Result<(Body, bool), Status> {
+    if encoding == Encoding::Identity || !compression::is_compressed(&message) {
+        let is_short = message.len() <= long_calls::MAX_SHORT_MESSAGE;
+        return Ok((Body::new(Full::new(message)), is_short));
+    }
     let is_of_subject = matches!(owner, CallOwner::Subject(..));
     let limit_here = if is_of_subject { limit.min(long_calls::MAX_SHORT_MESSAGE) } else { limit };
     match Box::pin(compression::decompress(&message, limit_here)).await? {

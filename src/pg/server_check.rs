@@ -62,11 +62,16 @@ pub(super) struct CheckedServer {
 /// When the server is unavailable or unfit.
 pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
     let check = async {
-        if !pooling::keeps_sessions(server).await? {
+        let mut connection = server.options.connect().await?;
+        let result = check(&mut connection).await;
+        // Without sessions, the prepared statements of the check may fail. If the pooler can't be
+        // examined, the result of the check is the better answer.
+        if matches!(result, Ok(()) | Err(Unfit::Unavailable(_)))
+            && matches!(pooling::keeps_sessions(server).await, Ok(false))
+        {
             return Err(Unfit::Pooled);
         }
-        let mut connection = server.options.connect().await?;
-        check(&mut connection).await?;
+        result?;
         let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
         let server_start = started.fetch_one(&mut connection).await?;
         Ok(CheckedServer { connection, server_start })

@@ -235,6 +235,7 @@ async fn only_large_lists_are_compressed() {
     for path in ["/tenantry.v1.TenantService/GetTenant", "/tenantry.v1.AuthService/GetJwks"] {
         let (headers, _) = send_body(&acme, path, &accepts, vec![0; 5]).await;
         assert!(!headers.contains_key("grpc-encoding"), "{path}");
+        assert!(!headers.contains_key("content-length"), "{path}");
     }
 }
 
