@@ -42,15 +42,20 @@ end;
 --
 -- Decides: which changes a replica must apply to its cache, and when it must drop all of it.
 -- Called by: src/feed/follower.rs.
--- In SQL because: security definer, it reads the changes of all tenants. One round trip.
+-- In SQL because: security definer, it reads the changes of all tenants. One round trip. The
+--     language is plpgsql, which keeps its plans: a function in the language SQL plans its query
+--     at each call, which took half of the time of a read.
 create or replace function read_changes(p_seen pg_snapshot)
     returns table (
         snapshot pg_snapshot, server timestamptz, missed boolean,
         tenant_id uuid, kind text, subject_id uuid
     )
-    language sql stable security definer
+    language plpgsql stable security definer
     set search_path = pg_catalog, public, pg_temp
-begin atomic
+as $$
+#variable_conflict use_column
+begin
+    return query
     select pg_current_snapshot(), pg_postmaster_start_time(),
         coalesce(pg_snapshot_xmin(p_seen) < (select changes_floor()), false)
             or coalesce(
@@ -61,4 +66,4 @@ begin atomic
         on c.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(c.xid, p_seen)
     where require_primary()
     order by c.xid, c.change_id;
-end;
+end $$;
