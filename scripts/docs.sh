@@ -6,7 +6,7 @@ mkdir -p "$work"
 # `block` is the page and line of the block that runs.
 start_block() { block=$1; echo "test-docs: $block"; }
 unexpected_success() { echo "test-docs: $block succeeds, but its page shows an error"; exit 1; }
-trap 'code=$?; [ $code = 0 ] || echo "test-docs: $block failed"' EXIT
+trap 'code=$?; stop_all; [ $code = 0 ] || echo "test-docs: $block failed"' EXIT
 
 # Signs in the administrator of the README, and sets the variables of her session.
 sign_in() {
@@ -24,6 +24,36 @@ create_database() {
     keys=$work/$1
     mkdir "$keys"
     psql --quiet "$TENANTRY_POSTGRES" --command "create database $database"
+}
+
+# Starts an empty Postgres cluster that is owned by the superuser `postgres`. It stops with this
+# script.
+start_new_cluster() {
+    local bin
+    bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+    [ -n "$bin" ] || bin=$(dirname "$(command -v initdb)")
+    new_cluster=$(mktemp -d /tmp/tenantry-docs.XXXXXX)
+    as_postgres=
+    # Postgres refuses to run as root.
+    if [ "$(id -u)" = 0 ]; then
+        chown postgres "$new_cluster"
+        chmod 711 "$new_cluster"
+        as_postgres='setpriv --reuid postgres --clear-groups --'
+    fi
+    $as_postgres "$bin/initdb" -D "$new_cluster/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 -N >/dev/null
+    $as_postgres "$bin/pg_ctl" -D "$new_cluster/data" -w -l "$new_cluster/log" \
+        -o "-k $new_cluster -c listen_addresses= -c fsync=off" start >/dev/null
+    stop_new_cluster="$as_postgres $bin/pg_ctl -D $new_cluster/data -m immediate -w stop"
+}
+
+# Prints the URL of a database of the new cluster, with this role.
+new_url() { echo "postgres://$1@localhost/$2?host=$new_cluster"; }
+
+# Stops what the pages have left running.
+stop_all() {
+    [ -z "${server-}" ] || kill -INT "$server" 2>/dev/null || true
+    [ -z "${stop_new_cluster-}" ] || $stop_new_cluster >/dev/null 2>&1 || true
+    [ -z "${new_cluster-}" ] || rm -rf "$new_cluster"
 }
 
 # Prepares the variables that the blocks of a page need.
@@ -46,7 +76,7 @@ prepare_page() {
             # Renames `call` of the README to `make_call`. The new `call` also waits for the mail.
             eval "$(declare -f call | sed '1s/call/make_&/')"
             call() {
-                make_call "$@"
+                make_call "$@" || return
                 [ "$1" != AuthService/RequestPasswordReset ] || RESET_TOKEN=$(wait_for_token)
             }
             ;;
@@ -54,6 +84,29 @@ prepare_page() {
             export MIGRATE_DATABASE_URL=$(database_url postgres)
             export DATABASE_URL=$(database_url tenantry_app)
             MASTER_KEY_PATH=off tenantry migrate
+            ;;
+        backup)
+            # A deployment whose schema belongs to a role that is no superuser.
+            unset TLS_CERT_PATH TLS_KEY_PATH
+            create_database backup
+            psql --quiet "$TENANTRY_POSTGRES" --command 'create role owner login createrole' \
+                --command "alter database $database owner to owner"
+            export MIGRATE_DATABASE_URL=$(database_url owner) DATABASE_URL=$(database_url tenantry_app)
+            export REDIS_URL=$TENANTRY_REDIS MASTER_KEY_PATH=$keys/master.keys
+            for kind in access refresh; do
+                name=$(echo $kind | tr a-z A-Z)
+                export JWT_${name}_PRIVATE_KEY_PATH=$keys/$kind.pem JWT_${name}_PUBLIC_KEY_PATH=$keys/$kind.pub.pem
+            done
+            command tenantry migrate
+            command tenantry keys generate --dir "$keys"
+            command tenantry master-key generate
+            command tenantry bootstrap --email root@example.com
+            start_new_cluster
+            keep_serving=yes
+            tenantry serve
+            TOKEN=
+            call AuthService/Register '{"email": "ada@acme.test", "password": "correct horse battery", "organization_name": "Acme"}'
+            sign_in
             ;;
     esac
 }
@@ -69,19 +122,28 @@ wait_for_token() {
 }
 
 # Runs the binary. `tenantry serve` is stopped as soon as it serves, so that the next commands of the
-# page run.
+# page run. With `keep_serving`, the next commands call this server.
 tenantry() {
     if [ "$1" != serve ]; then
         command tenantry "$@"
         return
     fi
+    if [ -n "${server-}" ]; then
+        kill -INT "$server"
+        wait "$server" || true
+    fi
     : >"$work/serve.log"
     GRPC_ADDR=127.0.0.1:0 command tenantry "$@" >>"$work/serve.log" 2>&1 &
-    local server=$!
+    server=$!
     until grep -qw serving "$work/serve.log"; do
         kill -0 $server 2>/dev/null || { cat "$work/serve.log"; return 1; }
         sleep 0.1
     done
+    if [ -n "${keep_serving-}" ]; then
+        TENANTRY_ADDR=$(grep -w serving "$work/serve.log" | grep -o '127\.0\.0\.1:[0-9]*' | head -n 1)
+        return
+    fi
     kill -INT $server
     wait $server
+    server=
 }

@@ -267,6 +267,8 @@ fn grpc_code(reason: ErrorReason) -> Code {
         | R::PlatformTenant
         | R::MailOff
         | R::TooManyApiKeys
+        | R::TokenOfLostData
+        | R::PositionOfLostData
         | R::LimitReached => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,

@@ -124,6 +124,8 @@ kinds! {
         "the tenant" ["class" "the limit: `sign_in`, `registration`, `refresh`, `introspection`, `password_reset`, `api_key`, or `guess` for wrong passwords", "by" "what the limit counts by: `network`, `tenant` or `account`", "count" "number of calls"]
     DataKeysRewrapped "data_keys_rewrapped" "In the platform's trail: data keys of tenants were wrapped by another master key."
         "" ["master_key" "the id of the master key", "count" "number of data keys"]
+    DeploymentRestored "deployment_restored" "The database was restored to an earlier time, and `tenantry restored` ended the tenant's sessions."
+        "" ["sessions_revoked" "number of live sessions that ended", "api_keys_revoked" "number of valid API keys that ended", "tenants" "in the platform's trail: number of tenants"]
 }
 
 #[cfg(test)]

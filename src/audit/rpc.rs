@@ -33,7 +33,6 @@ impl AuditService for Events {
     ) -> Result<Response<Messages>, Status> {
         let caller = gate::caller(&request)?;
         let admission = gate::admission(&request)?;
-        let after = request.into_inner().after_position;
-        Ok(Response::new(watch::open(self, &caller, admission, after).await?))
+        Ok(Response::new(watch::open(self, &caller, admission, request.get_ref()).await?))
     }
 }

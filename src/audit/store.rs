@@ -197,6 +197,23 @@ pub(super) async fn read_batch_after(
     bounded(read).await
 }
 
+/// The hash of the event at a position in a tenant's chain; `None` when the chain is shorter.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn hash_at(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    position: i64,
+) -> Result<Option<Vec<u8>>> {
+    let hash = sqlx::query_scalar!(
+        "select hash from audit_chain where tenant_id = $1 and position = $2",
+        tenant.0,
+        position,
+    );
+    Ok(hash.fetch_optional(tx.conn()).await?)
+}
+
 /// The last position in a tenant's chain; 0 when the chain is empty.
 ///
 /// # Errors

@@ -1,4 +1,8 @@
 //! `WatchEvents`: streams a tenant's events when they are sealed.
+//!
+//! A restore of the database to an earlier time, and a failover that loses commits, remove events at
+//! the end of a trail. Later events then get the positions of the removed ones. So a stream
+//! continues only after an event that is still in the trail: its hash tells.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,14 +10,14 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{ChainReceiver, service::Events, store, to_proto::event_to_proto};
+use super::{ChainReceiver, chain, service::Events, store, to_proto::event_to_proto};
 use crate::{
     concurrency::{bounded::BoundedPermit, step::bounded},
-    db::Db,
+    db::{Db, TenantTx},
     error::{Error, Result},
     gate::{Admission, Caller},
     ids::TenantId,
-    proto::v1::{ErrorReason, WatchEventsResponse as Message},
+    proto::v1::{ErrorReason, WatchEventsRequest, WatchEventsResponse as Message},
 };
 
 /// Interval at which a stream polls for events that another replica sealed, and checks that the
@@ -37,41 +41,54 @@ struct Stream {
     tenant: TenantId,
     /// The position up to which the stream has read.
     position: i64,
+    /// The hash of the event at `position`, as text; empty at position 0.
+    hash: String,
+    /// [`crate::pg::Postgres::generation`] when the event at `position` was last in the trail.
+    server_generation: u64,
     pending: VecDeque<Message>,
     last_sent_at: Instant,
     _permit: BoundedPermit<TenantId>,
 }
 
-/// Opens a stream for a caller: with the events after the position `after`, or with new events
-/// only.
+/// Opens a stream for a caller: with the events after the position of the request, or with new
+/// events only.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` when too many streams are open; UNAVAILABLE when Postgres is
-/// unavailable.
+/// `FAILED_PRECONDITION` when the trail does not have the event at the position of the request;
+/// `RESOURCE_EXHAUSTED` when too many streams are open; UNAVAILABLE when Postgres is unavailable.
 pub async fn open(
     events: &Events,
     caller: &Caller,
     admission: Admission,
-    after: Option<i64>,
+    request: &WatchEventsRequest,
 ) -> Result<Messages> {
     let tenant = caller.tenant();
     let permit = events.streams.acquire(tenant)?;
     let (db, chain_receiver) = (&events.db, events.chain_signal.subscribe());
-    let position = match after {
+    let server_generation = db.postgres().generation();
+    let mut tx = db.begin_without_cipher(tenant).await?;
+    let position = match request.after_position {
         Some(position) => position,
-        None => store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await?,
+        None => store::last_position(&mut tx, tenant).await?,
     };
+    let hash = hash_at(&mut tx, tenant, position).await?;
+    drop(tx);
+    if !request.after_hash.is_empty() && request.after_hash != hash {
+        return Err(position_of_lost_data());
+    }
     let mut stream = Stream {
         db: db.clone(),
         chain_receiver,
         admission,
         tenant,
         position,
+        hash: hash.clone(),
+        server_generation,
         pending: VecDeque::new(),
         last_sent_at: Instant::now(),
         _permit: permit,
     };
-    stream.pending.push_back(Message { event: None, position });
+    stream.pending.push_back(Message { event: None, position, hash });
     let messages = stream::try_unfold(stream, |mut stream| async move {
         let message = stream.next().await?;
         Ok(Some((message, stream)))
@@ -94,25 +111,49 @@ impl Stream {
             }
             self.admission.recheck().await?;
             if self.pending.is_empty() && self.last_sent_at.elapsed() >= HEARTBEAT {
-                self.pending.push_back(Message { event: None, position: self.position });
+                let (position, hash) = (self.position, self.hash.clone());
+                self.pending.push_back(Message { event: None, position, hash });
             }
         }
     }
 
     /// Reads the next events into `pending`. Returns false when there are no new events.
     async fn read_events(&mut self) -> Result<bool> {
+        let server_generation = self.db.postgres().generation();
         let mut tx = self.db.begin(self.tenant).await?;
+        if server_generation != self.server_generation {
+            // Another server may have lost the last events of the trail.
+            if hash_at(&mut tx, self.tenant, self.position).await? != self.hash {
+                return Err(position_of_lost_data());
+            }
+            self.server_generation = server_generation;
+        }
         let rows = store::read_after(&mut tx, self.tenant, self.position, BATCH).await?;
         let Some(last) = rows.last() else { return Ok(false) };
-        self.position = last.position;
+        (self.position, self.hash) = (last.position, chain::text(&last.hash));
         let cipher = tx.cipher(self.tenant)?;
         for row in rows {
-            let position = row.position;
-            self.pending
-                .push_back(Message { event: Some(event_to_proto(row, &cipher)?), position });
+            let (position, hash) = (row.position, chain::text(&row.hash));
+            let event = Some(event_to_proto(row, &cipher)?);
+            self.pending.push_back(Message { event, position, hash });
         }
         Ok(true)
     }
+}
+
+/// The hash of the event at a position, as text; empty for position 0.
+async fn hash_at(tx: &mut TenantTx, tenant: TenantId, position: i64) -> Result<String> {
+    if position == 0 {
+        return Ok(String::new());
+    }
+    let hash = store::hash_at(tx, tenant, position).await?;
+    hash.map(|hash| chain::text(&hash)).ok_or_else(position_of_lost_data)
+}
+
+fn position_of_lost_data() -> Error {
+    let text = "the trail does not have the event at this position: a restore or a failover lost \
+                it; read the trail anew";
+    Error::refused(ErrorReason::PositionOfLostData, text)
 }
 
 fn watch_interrupted() -> Error {

@@ -14,6 +14,7 @@ mod policies;
 mod progress;
 pub mod provision;
 mod reset_password;
+mod restored;
 mod serve;
 
 use std::{future::Future, process::ExitCode, time::Duration};
@@ -79,6 +80,7 @@ pub fn command() -> Command {
                 .arg(bootstrap::email_argument(bootstrap::DEMO_EMAIL)),
         )
         .subcommand(reset_password::command())
+        .subcommand(restored::command())
         .subcommand(with_settings("healthcheck", "Check whether the server at GRPC_ADDR is ready"))
         .subcommand(Command::new("policies").about("Print the access policy of each method"))
         .subcommand(completions::command())
@@ -92,6 +94,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "keys" => return keys::run(matches),
         "audit" => return block_on(audit::run(matches)),
         "reset-password" => return block_on(within_timeout(reset_password::run(matches))),
+        "restored" => return block_on(restored::run(matches)),
         "master-key" => return block_on(master_key::run(matches)),
         _ => {}
     }

@@ -237,6 +237,6 @@ async fn hash(hasher: &Hasher, password: SecretString) -> Result<String> {
 }
 
 /// The actor of events that a command records.
-fn operator() -> Actor {
+pub(super) fn operator() -> Actor {
     Actor::anonymous(&Origin { correlation_id: CorrelationId::Command, ip: None, user_agent: None })
 }

@@ -32,7 +32,7 @@ pub use retention::Retention;
 pub use server::{Connections, Server, TlsPaths};
 pub use settings::{SETTINGS, Setting};
 pub use sign_in::TenantlessSignIn;
-pub use tokens::{Lifetimes, Tokens};
+pub use tokens::{Lifetimes, Tokens, signing_keys};
 pub use values::Values;
 
 use crate::{

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::values::{DAY, Reader};
+use super::{
+    transit,
+    values::{DAY, Reader, Values},
+};
 use crate::{
     secrets::transit::TransitConnection,
     tokens::{KeyPaths, KeySource, TransitKeys},
@@ -44,6 +47,22 @@ impl Tokens {
             },
         }
     }
+}
+
+/// Parses and checks only the settings of signing keys; `None` when no signing key is configured.
+///
+/// # Errors
+/// Fails with one message that lists every invalid setting.
+pub fn signing_keys(values: &Values) -> anyhow::Result<Option<KeySource>> {
+    let is_off = |name| values.get(name).is_none_or(|text| text == "off");
+    if is_off("JWT_REFRESH_PRIVATE_KEY_PATH") && is_off("TRANSIT_URL") {
+        return Ok(None);
+    }
+    let mut reader = Reader::new(values);
+    let key_service = transit::read(&mut reader);
+    let source = read_key_source(&mut reader, key_service);
+    reader.finish()?;
+    Ok(Some(source))
 }
 
 /// Reads the source of the keys: the key service if it is configured, otherwise files.

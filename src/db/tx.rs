@@ -143,14 +143,18 @@ impl TenantTx {
     /// # Errors
     /// Fails when Postgres is unavailable.
     pub async fn consistency_token(&mut self) -> Result<String> {
-        let id = sqlx::query_scalar!(r#"select pg_current_xact_id()::text::bigint as "id!""#)
-            .fetch_one(self.conn())
-            .await?;
+        let row = sqlx::query!(
+            r#"
+            select pg_current_xact_id()::text::bigint as "id!", current_epoch() as "epoch!"
+            "#
+        )
+        .fetch_one(self.conn())
+        .await?;
         let feed = self
             .feed
             .as_ref()
             .ok_or_else(|| Error::defect("this process does not follow the change feed"))?;
-        feed.token_for_transaction(id.cast_unsigned())
+        feed.token_for_transaction(row.id.cast_unsigned(), row.epoch.cast_unsigned())
     }
 
     /// Commits, and waits until this process's caches have applied the changes. Every later

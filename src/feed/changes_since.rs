@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{Feed, Kind};
+use super::{Feed, Kind, Snapshot};
 use crate::{
     db::Db,
     error::{Error, Result},
@@ -37,8 +37,8 @@ impl Feed {
     ) -> Result<ChangesSince> {
         let rows = sqlx::query!(
             r#"
-            select pg_snapshot_xmax(snapshot)::text::bigint as "xmax!", missed as "missed!",
-                   kind, subject_id
+            select pg_snapshot_xmax(snapshot)::text::bigint as "xmax!",
+                   (select current_epoch()) as "epoch!", missed as "missed!", kind, subject_id
             from read_changes_since($1, $2::text::xid8, $3)
             "#,
             tenant.0,
@@ -50,7 +50,8 @@ impl Feed {
         // There is always a row: without changes, the row has only the snapshot and `missed`.
         let first_row =
             rows.first().ok_or_else(|| Error::defect("read_changes_since returned no row"))?;
-        self.record_snapshot(first_row.xmax.cast_unsigned());
+        let (xmax, epoch) = (first_row.xmax.cast_unsigned(), first_row.epoch.cast_unsigned());
+        self.record_snapshot(Snapshot { xmax, epoch }).await?;
         let may_be_incomplete = first_row.missed;
         let to_change = |kind: Option<String>, subject: Option<Uuid>| {
             Some((kind.as_deref().and_then(Kind::parse), subject?))

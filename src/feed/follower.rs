@@ -6,15 +6,22 @@
 //! committed change exactly once, in the first read after the commit, even while older transactions
 //! are still open.
 //!
-//! Rule: `read_changes` (`migrations/0035_refuse_standby.sql`) decides which changes the follower
-//! has not seen, and whether it may have missed some.
+//! - Rule: `read_changes` (`migrations/0035_refuse_standby.sql`) decides which changes the follower
+//!   has not seen, and whether it may have missed some.
+//! - Rule: `current_epoch` (`migrations/0038_epochs.sql`) shows that a restore or a failover may have
+//!   lost changes that the caches contain.
 
 use std::{mem, sync::Arc, time::Duration};
 
 use ::time::OffsetDateTime;
 use tokio::time;
 
-use super::{Change, ChangeListener, Kind, metrics::Metrics, state::State};
+use super::{
+    Change, ChangeListener, Kind,
+    epochs::{self, Epochs},
+    metrics::Metrics,
+    state::State,
+};
 use crate::{
     error::{Error, Result},
     ids::TenantId,
@@ -98,7 +105,7 @@ impl Follower {
         let rows = sqlx::query!(
             r#"
             select snapshot::text as "snapshot!", server as "server!", missed as "missed!",
-                   tenant_id, kind, subject_id
+                   (select current_epoch()) as "epoch!", tenant_id, kind, subject_id
             from read_changes($1::text::pg_snapshot)
             "#,
             self.last_read.as_ref().map(|last| &last.snapshot),
@@ -114,16 +121,27 @@ impl Follower {
         // was no error.
         let other_server = self.server_may_differ
             || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
-        if other_server {
+        let is_first = self.last_read.is_none();
+        if other_server || is_first {
+            epochs::note_server(&self.postgres).await?;
+        }
+        let new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
+        if new_epoch || other_server || is_first {
+            state.progress.record_epochs(Epochs::read(&self.postgres).await?);
+        }
+        if new_epoch && !is_first {
+            tracing::warn!("the database was restored or failed over: an epoch has begun");
+        }
+        if other_server || new_epoch {
             state.progress.forget_position();
         }
         // The snapshot is recorded first, because a token created from cached data must not be
         // older than the data.
         state.progress.record_read(xmax, server_generation);
-        if self.last_read.is_none() {
+        if is_first {
             // This is the first read. Entries that were cached before this read may be outdated.
             self.clear(state);
-        } else if first_row.missed || other_server {
+        } else if first_row.missed || other_server || new_epoch {
             tracing::warn!("changes may have been missed: the in-memory caches are reset");
             self.clear(state);
         }

@@ -13,7 +13,7 @@ use super::{
     metrics::{Lag, Metrics},
     progress::Progress,
     state::State,
-    token::{Revision, Sealer},
+    token::{Revision, Sealer, Snapshot},
     trim, wake,
 };
 use crate::{
@@ -113,6 +113,12 @@ impl Feed {
         self.horizon() >= revision.position || self.state.wait_for_new_read().await
     }
 
+    /// Whether the database has the transactions of the revision, by the epochs at the last read of
+    /// the feed; `None` when the epoch of the revision was unknown.
+    pub(super) fn last_read_keeps(&self, revision: Revision) -> Option<bool> {
+        self.state.progress.keeps(revision)
+    }
+
     /// Whether the server of this generation had reached the revision at the last read of the feed.
     pub(super) fn last_read_has_reached(&self, revision: Revision, server_generation: u64) -> bool {
         self.state.progress.has_reached(revision, server_generation)
@@ -130,10 +136,24 @@ impl Feed {
         self.state.progress.horizon()
     }
 
-    /// Records the xmax of a snapshot of Postgres. Must be called before data that was read in this
-    /// snapshot is cached or used for a decision. Later consistency tokens cover this snapshot.
-    pub fn record_snapshot(&self, xmax: u64) {
-        self.state.progress.record_snapshot(xmax);
+    /// Records a snapshot of Postgres. Must be called before data that was read in this snapshot is
+    /// cached or used for a decision. Later consistency tokens cover this snapshot. If the snapshot
+    /// is of another epoch than the last read of the feed, waits for the next read.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when the feed was not read in the epoch of the snapshot: a token would have the
+    /// wrong epoch, and the data may be of a server that was replaced.
+    pub async fn record_snapshot(&self, snapshot: Snapshot) -> Result<()> {
+        let progress = &self.state.progress;
+        if progress.epoch() != snapshot.epoch {
+            self.state.wait_for_new_read().await;
+            if progress.epoch() != snapshot.epoch {
+                let text = "the database was replaced just now; try again";
+                return Err(Error::refused(ErrorReason::StoreUnavailable, text));
+            }
+        }
+        progress.record_snapshot(snapshot.xmax);
+        Ok(())
     }
 
     /// The consistency token for a decision. `horizon` is the value of [`Feed::horizon`] before the
@@ -145,12 +165,12 @@ impl Feed {
         self.state.progress.token(horizon)
     }
 
-    /// The consistency token for a transaction that is about to commit.
+    /// The consistency token for a transaction that is about to commit, in the epoch that it reads.
     ///
     /// # Errors
     /// INTERNAL when the token can't be sealed, which no key causes.
-    pub fn token_for_transaction(&self, transaction: u64) -> Result<String> {
-        self.state.progress.token_for_transaction(transaction)
+    pub fn token_for_transaction(&self, transaction: u64, epoch: u64) -> Result<String> {
+        self.state.progress.token_for_transaction(transaction, epoch)
     }
 
     /// Opens a consistency token.

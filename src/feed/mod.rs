@@ -6,12 +6,13 @@
 //!
 //! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed. `wake`
 //! sends and receives wake-ups. `changes_since` reads the changes for a client that opens a stream
-//! again. `reached` decides whether Postgres has the changes of a token. `trim` deletes old
-//! changes. `state` records how fresh the caches are. `progress` and `token` create consistency
-//! tokens.
+//! again. `reached` decides whether Postgres has the changes of a token, and `epochs` whether a
+//! restore or a failover lost them. `trim` deletes old changes. `state` records how fresh the caches
+//! are. `progress` and `token` create consistency tokens.
 
 mod change;
 mod changes_since;
+mod epochs;
 mod follower;
 mod handle;
 mod metrics;
@@ -24,4 +25,5 @@ mod wake;
 
 pub use change::{Change, ChangeListener, Kind};
 pub use handle::{CONNECTIONS, Feed, FreshnessProof, Sources};
-pub use token::{Revision, Sealer};
+pub use reached::Reached;
+pub use token::{Revision, Sealer, Snapshot};

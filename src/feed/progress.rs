@@ -6,9 +6,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::token::{Revision, Sealer};
+use super::{
+    epochs::Epochs,
+    token::{Revision, Sealer},
+};
 use crate::error::Result;
 
 /// The transaction ids that this replica has reached.
@@ -21,6 +24,8 @@ pub(super) struct Progress {
     position: AtomicU64,
     /// The last read of the feed.
     last_read: Mutex<LastRead>,
+    /// The epochs at the last read.
+    epochs: ArcSwap<Epochs>,
     /// The last sealed token, which is used again for the same revision.
     last_token: ArcSwapOption<SealedToken>,
 }
@@ -47,6 +52,7 @@ impl Progress {
             horizon: AtomicU64::new(0),
             position: AtomicU64::new(0),
             last_read: Mutex::default(),
+            epochs: ArcSwap::default(),
             last_token: ArcSwapOption::empty(),
         }
     }
@@ -78,6 +84,22 @@ impl Progress {
         self.last_read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The current epoch at the last read.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epochs.load().current()
+    }
+
+    /// Whether the database has the transactions of the revision, by the epochs at the last read;
+    /// `None` when the epoch of the revision was unknown.
+    pub(super) fn keeps(&self, revision: Revision) -> Option<bool> {
+        self.epochs.load().keep(revision)
+    }
+
+    /// Records the epochs. Must be called before [`Progress::record_read`].
+    pub(super) fn record_epochs(&self, epochs: Epochs) {
+        self.epochs.store(Arc::new(epochs));
+    }
+
     /// Forgets the position, because another server may lack the transactions up to it.
     pub(super) fn forget_position(&self) {
         self.position.store(0, Ordering::Release);
@@ -93,7 +115,8 @@ impl Progress {
     /// The token for a decision. `horizon` is the value before the decision's data was read. All
     /// decisions of the same revision get the same token.
     pub(super) fn token(&self, horizon: u64) -> Result<String> {
-        let revision = Revision { horizon, position: self.position.load(Ordering::Acquire) };
+        let position = self.position.load(Ordering::Acquire);
+        let revision = Revision { horizon, position, epoch: self.epoch() };
         // Read before the token is sealed: if the keys change in between, the next call seals the
         // token again.
         let key_generation = self.sealer.key_generation();
@@ -112,9 +135,9 @@ impl Progress {
         Ok(token)
     }
 
-    /// The token for a transaction that is about to commit.
-    pub(super) fn token_for_transaction(&self, transaction: u64) -> Result<String> {
-        self.sealer.seal(Revision { horizon: transaction, position: transaction + 1 })
+    /// The token for a transaction that is about to commit, in the epoch that it reads.
+    pub(super) fn token_for_transaction(&self, transaction: u64, epoch: u64) -> Result<String> {
+        self.sealer.seal(Revision { horizon: transaction, position: transaction + 1, epoch })
     }
 
     pub(super) fn open(&self, token: &str) -> Option<Revision> {

@@ -10,14 +10,18 @@ use crate::{
     tokens::{Keyring, OpaqueTokens, Renew},
 };
 
-/// Format version, the first byte of the payload.
-const VERSION: u8 = 1;
+/// Format version of a token of the first epoch, the first byte of the payload. Programs that know
+/// no epochs read this version.
+const WITHOUT_EPOCH: u8 = 1;
+
+/// Format version of a token of a later epoch.
+const WITH_EPOCH: u8 = 2;
 
 /// The label from which the key for consistency tokens is derived. Nothing else uses this label.
 const LABEL: &str = "tenantry consistency token";
 
-/// Length of the payload in bytes: version, horizon, position.
-const PAYLOAD_LENGTH: usize = 1 + 8 + 8;
+/// Maximum length of the payload in bytes: version, horizon, position, epoch.
+const PAYLOAD_LENGTH: usize = 1 + 8 + 8 + 8;
 
 /// The transactions that a response includes, as bounds of Postgres transaction ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,6 +32,17 @@ pub struct Revision {
     /// Upper bound. A replica that has applied every committed transaction with a smaller id has
     /// applied everything that the response includes.
     pub position: u64,
+    /// The epoch whose transactions have these ids. 0 is the first epoch of each database.
+    pub epoch: u64,
+}
+
+/// The upper bound of a snapshot of Postgres.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// Every transaction that the snapshot has seen has a smaller id.
+    pub xmax: u64,
+    /// The current epoch in the snapshot.
+    pub epoch: u64,
 }
 
 /// Seals and opens consistency tokens.
@@ -59,9 +74,12 @@ impl Sealer {
     /// INTERNAL when the key can't seal the token, which no key causes.
     pub fn seal(&self, revision: Revision) -> Result<String> {
         let mut payload = Vec::with_capacity(PAYLOAD_LENGTH);
-        payload.push(VERSION);
+        payload.push(if revision.epoch == 0 { WITHOUT_EPOCH } else { WITH_EPOCH });
         payload.extend(revision.horizon.to_be_bytes());
         payload.extend(revision.position.to_be_bytes());
+        if revision.epoch != 0 {
+            payload.extend(revision.epoch.to_be_bytes());
+        }
         self.tokens.seal(&[], payload)
     }
 
@@ -82,24 +100,51 @@ impl Renew for Sealer {
 
 fn parse(payload: &[u8]) -> Option<Revision> {
     let (version, numbers) = payload.split_first()?;
-    let (horizon, position) = numbers.split_first_chunk()?;
-    let position = position.try_into().ok().filter(|_| *version == VERSION)?;
-    Some(Revision { horizon: u64::from_be_bytes(*horizon), position: u64::from_be_bytes(position) })
+    let (horizon, numbers) = numbers.split_first_chunk()?;
+    let (position, epoch) = numbers.split_first_chunk()?;
+    let epoch = match *version {
+        WITHOUT_EPOCH => epoch.is_empty().then_some(0)?,
+        WITH_EPOCH => u64::from_be_bytes(epoch.try_into().ok()?),
+        _ => return None,
+    };
+    let (horizon, position) = (u64::from_be_bytes(*horizon), u64::from_be_bytes(*position));
+    Some(Revision { horizon, position, epoch })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sealer() -> Sealer {
+        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the key is derived");
+        Sealer { tokens, key_generation: AtomicU64::new(0) }
+    }
+
     #[test]
     fn an_opened_token_has_the_sealed_revision() {
-        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the key is derived");
-        let sealer = Sealer { tokens, key_generation: AtomicU64::new(0) };
-        let revision = Revision { horizon: 7, position: u64::MAX };
+        let sealer = sealer();
+        for epoch in [0, 1, u64::MAX] {
+            let revision = Revision { horizon: 7, position: u64::MAX, epoch };
+            let token = sealer.seal(revision).expect("the token is sealed");
+            assert_eq!(sealer.open(&token), Some(revision));
+        }
+        for (version, length) in [(WITHOUT_EPOCH, 18), (WITH_EPOCH, 17), (WITH_EPOCH, 26), (3, 25)]
+        {
+            let mut payload = vec![1; length];
+            payload[0] = version;
+            let token = sealer.tokens.seal(&[], payload).expect("the token is sealed");
+            assert_eq!(sealer.open(&token), None, "{version}, {length}");
+        }
+    }
+
+    /// N39: programs of 0.1.0 know no epochs. They share the tokens of the first epoch.
+    #[test]
+    fn a_token_of_the_first_epoch_has_the_format_of_0_1_0() {
+        let sealer = sealer();
+        let revision = Revision { horizon: 7, position: 9, epoch: 0 };
         let token = sealer.seal(revision).expect("the token is sealed");
-        assert_eq!(sealer.open(&token), Some(revision));
-        let longer_payload = vec![VERSION; PAYLOAD_LENGTH + 1];
-        let other_token = sealer.tokens.seal(&[], longer_payload).expect("the token is sealed");
-        assert_eq!(sealer.open(&other_token), None, "a payload of another length");
+        let payload = sealer.tokens.open(&[], &token).expect("the token opens");
+        let expected = [&[1][..], &7_u64.to_be_bytes(), &9_u64.to_be_bytes()].concat();
+        assert_eq!(payload, expected);
     }
 }

@@ -15,6 +15,7 @@ mod stored_hash;
 pub use algorithms::Comparison;
 pub use hasher::{Hasher, QueueSlot, WorstCase};
 pub use import::check_import;
+pub use pepper::missing_peppers;
 pub use presented::PresentedPassword;
 pub use rules::{ForbiddenWords, PasswordPolicy};
 

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use argon2::KeyId;
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::secrets::key_lines::{self, KeyLine};
@@ -51,6 +52,23 @@ impl Peppers {
         let pepper = self.0.iter().find(|pepper| pepper.id.as_bytes() == id)?;
         Some(pepper.secret.expose_secret())
     }
+}
+
+/// Those of the stored ids of peppers that the file lacks. `ids` have the form of the parameter
+/// `keyid` of a stored hash.
+///
+/// # Errors
+/// When the file can't be read or has no pepper.
+pub fn missing_peppers(path: Option<&Path>, ids: &[String]) -> anyhow::Result<Vec<String>> {
+    let peppers = path.map(Peppers::load).transpose()?.unwrap_or_default();
+    let mut missing = Vec::new();
+    for text in ids {
+        let id = BASE64_STANDARD_NO_PAD.decode(text).unwrap_or_else(|_| text.clone().into());
+        if peppers.secret(&id).is_none() {
+            missing.push(String::from_utf8_lossy(&id).into_owned());
+        }
+    }
+    Ok(missing)
 }
 
 #[cfg(test)]

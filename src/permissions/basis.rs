@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     error::{Error, Result},
-    feed::Revision,
+    feed::{Reached, Revision},
     proto::v1::{Consistency, ErrorReason},
 };
 
@@ -25,9 +25,9 @@ impl Engine {
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
-    /// contradicts the requested consistency. Returns UNAVAILABLE when Postgres has not reached the
-    /// revision of the token: it lost transactions in a failover, so its data is older than the
-    /// token.
+    /// contradicts the requested consistency. Returns FAILED_PRECONDITION when a restore or a
+    /// failover lost transactions that the token includes. Returns UNAVAILABLE when Postgres has not
+    /// reached the revision of the token, so its data is older than the token.
     pub async fn wait_for_basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
@@ -51,13 +51,21 @@ impl Engine {
         Ok(Basis { consistency, horizon: self.feed.horizon() })
     }
 
-    /// Refuses a revision that Postgres has not reached.
+    /// Refuses a revision that Postgres has not reached or has lost.
     async fn require_reached(&self, revision: Revision) -> Result<()> {
-        if Box::pin(self.feed.has_reached(&self.db, revision)).await? {
-            return Ok(());
-        }
-        let text = "the database lacks changes that the consistency token includes";
-        Err(Error::refused(ErrorReason::StoreUnavailable, text))
+        let (reason, text) = match Box::pin(self.feed.reached(&self.db, revision)).await? {
+            Reached::Yes => return Ok(()),
+            Reached::NotYet => (
+                ErrorReason::StoreUnavailable,
+                "the database lacks changes that the consistency token includes",
+            ),
+            Reached::Lost => (
+                ErrorReason::TokenOfLostData,
+                "a restore or a failover may have lost changes that the consistency token \
+                 includes: drop the token",
+            ),
+        };
+        Err(Error::refused(reason, text))
     }
 
     /// The consistency token of a decision that was made with this basis.

@@ -221,7 +221,7 @@ impl Engine {
     ) -> Result<Option<StandingsSnapshot>> {
         let snapshot = store::standings(&self.db, tenant, users, session).await?;
         if let Some(snapshot) = &snapshot {
-            self.feed.record_snapshot(snapshot.xmax);
+            self.feed.record_snapshot(snapshot.snapshot).await?;
         }
         Ok(snapshot)
     }

@@ -64,7 +64,7 @@ impl Permissions {
         )
         .await?;
         let Some(rows) = rows else { return Ok((DecisionReason::NotGranted, None)) };
-        self.engine.feed.record_snapshot(rows.xmax);
+        self.engine.feed.record_snapshot(rows.snapshot).await?;
         if session.is_some() && !rows.session_live {
             return Ok((DecisionReason::TokenInvalid, None));
         }

@@ -28,6 +28,7 @@ use crate::{
     concurrency::fair_permits::FairPermits,
     db::{Db, TenantTx},
     error::{Error, Result},
+    feed::Snapshot,
     ids::{SessionId, SubjectId, TenantId},
     pg::InstrumentedExecutor,
     tenants::TenantState,
@@ -53,9 +54,8 @@ pub struct StandingsSnapshot {
     /// Whether the given session belongs to one of the subjects and is live. False when no session
     /// was given.
     pub session_live: bool,
-    /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
-    /// has a lower id.
-    pub xmax: u64,
+    /// The upper bound of the read's snapshot.
+    pub snapshot: Snapshot,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,7 +122,7 @@ async fn read_standings(
         r#"
         select tenant_slug as "tenant_slug!", tenant_state as "tenant_state!: TenantState",
                is_platform as "is_platform!", api_key_bearer as "takes_api_keys!", session_live,
-               snapshot_xmax::text::bigint as "xmax!",
+               snapshot_xmax::text::bigint as "xmax!", (select current_epoch()) as "epoch!",
                roles::text as "roles!", subjects::text as "subjects!"
         from subject_standings($1, $2, $3)
         "#,
@@ -146,7 +146,8 @@ async fn read_standings(
         decode()?
     };
     let session_live = row.session_live == Some(true);
-    Ok(Some(StandingsSnapshot { standings, session_live, xmax: row.xmax.cast_unsigned() }))
+    let snapshot = Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() };
+    Ok(Some(StandingsSnapshot { standings, session_live, snapshot }))
 }
 
 /// Decodes a large result on a thread that serves no calls.
@@ -243,9 +244,8 @@ pub struct ExplanationRows {
     /// Roles that have the permission and that are not assigned to the subject, not even in an
     /// expired assignment. The lowest level comes first.
     pub missing_roles: Vec<MissingRoleRow>,
-    /// The upper bound (`xmax`) of the read's snapshot: every transaction that the read has seen
-    /// has a lower id.
-    pub xmax: u64,
+    /// The upper bound of the read's snapshot.
+    pub snapshot: Snapshot,
 }
 
 /// An assignment whose role has the requested permission. `S` is the type of the scope: raw JSON
@@ -316,7 +316,7 @@ pub async fn explanation_rows(
         r#"
         select tenant_state as "tenant_state!: TenantState",
                user_state as "user_state: UserState", session_live,
-               snapshot_xmax::text::bigint as "xmax!",
+               snapshot_xmax::text::bigint as "xmax!", (select current_epoch()) as "epoch!",
                assignments as "assignments!: Json<Vec<AssignmentRow<Option<Box<RawValue>>>>>",
                missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
         from explained_standing($1, $2, $3, $4, $5)
@@ -335,7 +335,7 @@ pub async fn explanation_rows(
         session_live: row.session_live == Some(true),
         assignments: row.assignments.0,
         missing_roles: row.missing_roles.0,
-        xmax: row.xmax.cast_unsigned(),
+        snapshot: Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() },
     }))
 }
 

@@ -18,7 +18,7 @@ use crate::{
     concurrency::bounded::{BoundedPermit, BoundedPermits},
     db::Db,
     error::{Error, Result},
-    feed::Feed,
+    feed::{Feed, Reached, Revision},
     gate::{Admission, Caller},
     ids::TenantId,
     proto::v1::{ErrorReason, WatchPermissionsResponse as Message},
@@ -57,8 +57,7 @@ impl Watch {
         token: &str,
     ) -> Result<Messages> {
         let permit = self.streams.acquire(caller.tenant())?;
-        let token_horizon =
-            if token.is_empty() { None } else { Some(self.feed.open(token)?.horizon) };
+        let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
         if !self.feed.refresh().await {
             return Err(interrupted_error());
         }
@@ -66,9 +65,9 @@ impl Watch {
         // change is reported twice.
         let receiver = self.watchers.subscribe(caller.tenant(), &self.db, &self.feed);
         let horizon = self.feed.horizon();
-        let mut first_message = match token_horizon {
+        let mut first_message = match revision {
             None => Message::default(),
-            Some(horizon) => self.changes_since(caller.tenant(), horizon).await?,
+            Some(revision) => self.changes_since(caller.tenant(), revision).await?,
         };
         first_message.consistency_token = self.feed.token(horizon)?;
         let feed = self.feed.clone();
@@ -80,12 +79,16 @@ impl Watch {
         Ok(stream::once(async { Ok(first_message) }).chain(further_messages).boxed())
     }
 
-    /// The message that reports the changes since the horizon of a token.
-    async fn changes_since(&self, tenant: TenantId, horizon: u64) -> Result<Message> {
+    /// The message that reports the changes since a token. When Postgres lacks changes that the
+    /// token includes, the client may have cached decisions about them: all subjects are reported.
+    async fn changes_since(&self, tenant: TenantId, revision: Revision) -> Result<Message> {
+        if self.feed.reached(&self.db, revision).await? != Reached::Yes {
+            return Ok(Message { all_subjects: true, ..Message::default() });
+        }
         // Reads one change more than a message can have subjects. The extra change shows that there
         // are too many.
         let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;
-        let read = self.feed.changes_since(&self.db, tenant, horizon, limit).await?;
+        let read = self.feed.changes_since(&self.db, tenant, revision.horizon, limit).await?;
         let mut pending = PendingChanges::default();
         let too_many = read.changes.len() > MAX_SUBJECTS;
         for (kind, subject) in read.changes {

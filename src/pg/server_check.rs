@@ -3,6 +3,9 @@
 //!
 //! - Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
 //!   schema.
+//! - Rule: `note_epoch` (`migrations/0038_epochs.sql`) decides whether the server begins an epoch. It
+//!   is called before the service uses the server, so the service has not yet used transaction ids
+//!   of commits that a failover lost.
 //! - Rule: `require_primary` (`migrations/0035_refuse_standby.sql`) decides that no row is read on a
 //!   standby, also when a connection pooler changed the server after this check.
 
@@ -21,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The SQLSTATE of a schema that is older than the function `schema_version`.
 const UNDEFINED_FUNCTION: &str = "42883";
 
-/// The SQLSTATE for a role that may not call `schema_version`.
+/// The SQLSTATE for a role that may not call `schema_version` or `note_epoch`.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The reason why a server must not be used.
@@ -72,6 +75,7 @@ pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
             return Err(Unfit::Pooled);
         }
         result?;
+        note_epoch(&mut connection).await?;
         let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
         let server_start = started.fetch_one(&mut connection).await?;
         Ok(CheckedServer { connection, server_start })
@@ -85,6 +89,15 @@ pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
 /// When the server is unavailable or unfit.
 pub(super) async fn check_again(connection: &mut PgConnection) -> Result<(), Unfit> {
     timeout(TIMEOUT, check(connection)).await.unwrap_or(Err(Unfit::TimedOut))
+}
+
+async fn note_epoch(connection: &mut PgConnection) -> Result<(), Unfit> {
+    match sqlx::query!("select note_epoch()").execute(connection).await {
+        Ok(_) => Ok(()),
+        // The start of the server refuses such a role with a better message.
+        Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn check(connection: &mut PgConnection) -> Result<(), Unfit> {

@@ -16,6 +16,7 @@
 mod cipher;
 mod keys;
 mod master;
+pub mod openable;
 pub mod rewrap;
 mod store;
 

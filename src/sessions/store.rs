@@ -265,6 +265,56 @@ pub async fn revoke(
     }))
 }
 
+/// A batch of sessions that [`revoke_batch`] revoked.
+pub struct RevokedBatch {
+    /// Number of sessions that were live.
+    pub live: i64,
+    /// The last session of the batch; `None` when no session was left.
+    pub last: Option<SessionId>,
+}
+
+/// Revokes at most `limit` sessions of a tenant that are not revoked, in the order of their ids, from
+/// the first after `after`.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn revoke_batch(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    after: Option<SessionId>,
+    limit: i64,
+    reason: &str,
+) -> Result<(RevokedBatch, EndedSessions)> {
+    let batch = sqlx::query_as!(
+        RevokedBatch,
+        r#"
+        with found as materialized (
+            select tenant_id, session_id, clock_timestamp()
+                       < least(expires_at, greatest(refresh_expires_at, access_expires_at)) as live
+            from sessions
+            where tenant_id = $1 and revoked_at is null and ($2::uuid is null or session_id > $2)
+            order by session_id limit $3
+            for update
+        ), revoked as (
+            update sessions s
+            set revoked_at = clock_timestamp(), revoke_reason = $4
+            from found f
+            where s.tenant_id = f.tenant_id and s.session_id = f.session_id
+        )
+        select count(*) filter (where live) as "live!",
+               (array_agg(session_id order by session_id desc))[1] as "last: SessionId"
+        from found
+        "#,
+        tenant.0,
+        after.map(|id| id.0),
+        limit,
+        reason,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok((batch, EndedSessions::in_tenant(tenant)))
+}
+
 /// Revokes a user's live sessions except `except`. Returns the number of revoked sessions. The
 /// statement first locks all sessions that are not revoked, because a concurrent refresh can extend
 /// a session that seems to have expired.

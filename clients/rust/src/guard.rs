@@ -16,7 +16,7 @@ use crate::{
     decisions::{Decisions, Question},
     keys::{Principal, Verifier},
     layer::RequirePermission,
-    v1::{CheckRequest, permission_service_client::PermissionServiceClient},
+    v1::{CheckRequest, Consistency, permission_service_client::PermissionServiceClient},
     watch,
 };
 
@@ -137,18 +137,27 @@ impl Guard {
             Some(Err(miss)) => Some(miss),
             None => None,
         };
-        let mut request = Request::new(CheckRequest {
-            permission: permission.to_owned(),
-            access_token: token.to_owned(),
-            scope: (!scope.is_empty()).then(|| to_struct(scope)),
-            consistency_token: miss
-                .as_ref()
-                .map(|miss| miss.consistency_token.clone())
-                .unwrap_or_default(),
-            ..CheckRequest::default()
-        });
-        watch::set_tenant(&mut request, principal.tenant);
-        let response = PermissionServiceClient::new(self.0.client.clone()).check(request).await;
+        let request = |consistency_token: &str, consistency: Consistency| {
+            let mut request = Request::new(CheckRequest {
+                permission: permission.to_owned(),
+                access_token: token.to_owned(),
+                scope: (!scope.is_empty()).then(|| to_struct(scope)),
+                consistency_token: consistency_token.to_owned(),
+                consistency: consistency.into(),
+                ..CheckRequest::default()
+            });
+            watch::set_tenant(&mut request, principal.tenant);
+            request
+        };
+        let mut client = PermissionServiceClient::new(self.0.client.clone());
+        let consistency_token = miss.as_ref().map_or("", |miss| &miss.consistency_token);
+        let first = request(consistency_token, Consistency::Unspecified);
+        let mut response = client.check(first).await;
+        if response.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition) {
+            // The reason is TOKEN_OF_LOST_DATA: the server's database was restored, or failed over.
+            // The next message of the stream has another token, and removes all decisions.
+            response = client.check(request("", Consistency::FullyConsistent)).await;
+        }
         let allowed = response.map_err(|status| log_check_error(&status))?.into_inner().allowed;
         if let (Some(decisions), Some(miss)) = (decisions, miss) {
             decisions.insert(principal.subject, question, allowed, &miss);

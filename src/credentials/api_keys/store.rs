@@ -283,6 +283,23 @@ pub async fn revoke(
     Ok((done.rows_affected() == 1).then(|| EndedSessions::in_tenant(tenant)))
 }
 
+/// Revokes all valid keys of a tenant. Returns their number.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn revoke_all(tx: &mut TenantTx, tenant: TenantId) -> Result<(u64, EndedSessions)> {
+    let done = sqlx::query!(
+        r#"
+        update api_keys set revoked_at = clock_timestamp()
+        where tenant_id = $1 and revoked_at is null and expires_at > clock_timestamp()
+        "#,
+        tenant.0,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok((done.rows_affected(), EndedSessions::in_tenant(tenant)))
+}
+
 /// A valid key, with the fields that the exchange for a token needs.
 #[derive(Debug)]
 pub struct LiveKey {

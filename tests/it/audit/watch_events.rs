@@ -7,7 +7,7 @@ use super::events_oldest_first;
 use crate::harness::{Client, TestApp, assert_refused, wait_until, within_seconds};
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
-    let request = WatchEventsRequest { after_position };
+    let request = WatchEventsRequest { after_position, ..WatchEventsRequest::default() };
     client.audit().watch_events(request).await.expect("the stream opens").into_inner()
 }
 
@@ -74,8 +74,42 @@ async fn a_stream_continues_after_a_given_position() {
     let mut later_stream = watch(&acme, Some(first_events[0].position)).await;
     assert_eq!(next(&mut later_stream).await.position, 1);
     assert_eq!(next_events(&mut later_stream, 2).await, first_events[1..]);
-    let reply = acme.audit().watch_events(WatchEventsRequest { after_position: Some(-1) }).await;
+    let reply = acme
+        .audit()
+        .watch_events(WatchEventsRequest { after_position: Some(-1), after_hash: String::new() })
+        .await;
     assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+/// N39: a position whose event the trail lacks is refused, because the stream would be silent until
+/// later events have this position, and would then leave them out.
+#[tokio::test]
+async fn a_position_that_the_trail_lacks_is_refused() {
+    let app = TestApp::spawn().await;
+    let acme = app.create_tenant("acme").await;
+    app.wait_until_audit_settled().await;
+    let last = next(&mut watch(&acme, None).await).await;
+    let first = next_events(&mut watch(&acme, Some(0)).await, 1).await.remove(0);
+    assert!(last.position > first.position && !last.hash.is_empty());
+    assert_eq!(first.event.as_ref().map(|event| &event.hash), Some(&first.hash));
+    for (position, hash, is_in_trail) in [
+        (last.position, last.hash.as_str(), true),
+        (first.position, first.hash.as_str(), true),
+        (last.position, "", true),
+        (0, "", true),
+        (last.position + 1, "", false),
+        (last.position, first.hash.as_str(), false),
+        (0, first.hash.as_str(), false),
+    ] {
+        let request =
+            WatchEventsRequest { after_position: Some(position), after_hash: hash.into() };
+        let reply = acme.audit().watch_events(request).await;
+        if is_in_trail {
+            reply.expect("the stream opens");
+        } else {
+            assert_refused(reply, Code::FailedPrecondition, "POSITION_OF_LOST_DATA");
+        }
+    }
 }
 
 #[tokio::test]

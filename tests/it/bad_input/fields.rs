@@ -278,6 +278,7 @@ async fn every_name_is_printable_text_on_one_line() {
         "refresh_token",
         "page_token",
         "consistency_token",
+        "after_hash",
         "filter",
         "order_by",
         "etag",

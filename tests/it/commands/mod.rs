@@ -5,6 +5,7 @@ mod database;
 mod healthcheck;
 mod keys;
 mod reset_password;
+mod restored;
 mod serve;
 mod settings;
 mod version;

@@ -105,7 +105,7 @@ impl TestApp {
 async fn tables(owner_connection: &mut PgConnection) -> Vec<String> {
     let sql = "select relname::text from pg_class
                where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace
-                 and relname not in ('_sqlx_migrations', 'change_marks',
+                 and relname not in ('_sqlx_migrations', 'change_marks', 'epochs',
                    'audit_chain', 'audit_queue', 'audit_outbox')";
     let tables: Vec<String> =
         sqlx::query_scalar(sql).fetch_all(owner_connection).await.expect("tables");

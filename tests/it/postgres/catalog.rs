@@ -6,7 +6,7 @@ use super::{run, tenant_tables};
 use crate::harness::{Cluster, wait_until};
 
 /// Tables without rows of tenants.
-const TABLES_WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks"];
+const TABLES_WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks", "epochs"];
 
 /// The condition of policies that open all rows, except on a standby.
 const ON_PRIMARY: &str = "( SELECT require_primary() AS require_primary)";
@@ -54,6 +54,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         with_check: None,
     },
     write_policy("data_keys", "data_keys_of_lookup"),
+    write_policy("epochs", "epochs_of_lookup"),
     CrossTenantPolicy {
         table: "idempotency_records",
         policy: "idempotency_records_of_lookup",
@@ -129,8 +130,8 @@ union all
 select a.policy || ' is missing' from across a
 where not exists (select from policies p where p.is_lookup and p.polname = a.policy)
 union all
-select 'the service has access to change_marks' from pg_class
-where relname = 'change_marks' and not (relrowsecurity and relforcerowsecurity
+select 'the service has access to ' || relname from pg_class
+where relname in ('change_marks', 'epochs') and not (relrowsecurity and relforcerowsecurity
     and not has_any_column_privilege('tenantry_app', oid, 'SELECT, INSERT, UPDATE')
     and not has_table_privilege('tenantry_app', oid, 'DELETE, TRUNCATE'))
 union all
@@ -168,7 +169,7 @@ pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
 
 /// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`], in this
 /// order: the last queries delete the second tenant.
-const CROSS_TENANT_QUERIES: [&str; 17] = [
+const CROSS_TENANT_QUERIES: [&str; 18] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -189,6 +190,7 @@ const CROSS_TENANT_QUERIES: [&str; 17] = [
          as here (tenant), lateral mark_tenant_deleted(tenant::uuid) done where done",
     "select count(*) from tenants_to_purge(10)",
     "select count(*) from remove_deleted_tenant('00000000-0000-0000-0000-00000000000a', false) done where done",
+    "select count(*) from read_epochs()",
 ];
 
 /// Whether a query of [`CROSS_TENANT_QUERIES`] returns 1. A trim returns 1 only once, because the
@@ -352,6 +354,7 @@ async fn every_change_that_opens_a_table_is_noticed() {
              using (tenant_id = (select current_tenant())) with check (true)",
         "alter table change_marks no force row level security",
         "grant select on change_marks to tenantry_app",
+        "grant select on epochs to tenantry_app",
         "create policy more on users using (true)",
         "create table notes (note text)",
         "create table notes (tenant_id uuid not null, note text)",

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Path of a program of the running Postgres version.
-async fn program(app: &TestApp, name: &str) -> PathBuf {
+pub async fn program(app: &TestApp, name: &str) -> PathBuf {
     let query = "select setting from pg_config where name = 'BINDIR'";
     let dir: String = sqlx::query_scalar(query)
         .fetch_one(&mut app.owner_connection().await)
@@ -25,7 +25,7 @@ async fn program(app: &TestApp, name: &str) -> PathBuf {
     Path::new(&dir).join(name)
 }
 
-async fn run_program(program: PathBuf, arguments: &[&str]) -> Output {
+pub async fn run_program(program: PathBuf, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().await.expect("the program runs")
 }
 
@@ -82,12 +82,6 @@ async fn a_restored_database_keeps_revocations() {
     acme.unassign(&fired.user_id, &acme.role_id("fired").await).await;
     app.wait_until_audit_settled().await;
     let restored = restore(&app).await;
-    // The step that docs/deployment.md requires.
-    let mut owner_connection = Cluster::get().connect_owner(&restored).await;
-    super::run(&mut owner_connection, "truncate changes, change_marks".into())
-        .await
-        .expect("the change feed is empty");
-
     let restored_app = TestApp::on_database(&restored, |_| {}).await;
     let on_restored = |client: &Client| client.on(&restored_app.channel);
     on_restored(&acme).auth().who_am_i(WhoAmIRequest {}).await.expect("the session is active");

@@ -7,7 +7,12 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PrivatePostgres, Proxy, TestApp, assert_refused, wait_until};
+use crate::harness::{Client, PrivatePostgres, Proxy, TestApp, assert_refused, reason, wait_until};
+
+/// Assigns 5,000 transaction ids.
+const USE_UP_IDS: &str = "do $$ begin
+    for i in 1..5000 loop perform pg_current_xact_id(); commit; end loop;
+end $$";
 
 /// Asks about `invoice:read` of a user, with each kind of consistency.
 async fn check_with_each_consistency(
@@ -75,14 +80,17 @@ async fn assert_no_rows_are_read(standby: &PrivatePostgres, acme: &Client, user_
 async fn a_standby_decides_nothing() {
     let mut primary = PrivatePostgres::start("standby").await;
     let proxy = Proxy::to_postgres(primary.socket()).await;
-    let (acme, user, role) = {
+    let (acme, user, role, early_token) = {
         let app = start_server("standby", &[&proxy]).await;
         let acme = app.create_tenant("acme").await;
         let user = acme.create_user("ada@acme.test").await;
         let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
         acme.assign(&user, &role).await;
+        let early =
+            acme.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
+        let early_token = early.await.consistency_token;
         app.stop().await;
-        (acme, user, role)
+        (acme, user, role, early_token)
     };
     let standby = primary.start_standby().await;
     let other_proxy = Proxy::to_postgres(standby.socket()).await;
@@ -138,6 +146,24 @@ async fn a_standby_decides_nothing() {
         answers[0].is_ok() && answers[2].is_ok()
     })
     .await;
+
+    // N39: the new primary uses the transaction id of the lost change again. The token is refused.
+    let mut connection = PgConnection::connect(&standby.app_url()).await.expect("a connection");
+    sqlx::raw_sql(USE_UP_IDS).execute(&mut connection).await.expect("used");
+    wait_until(10, || async {
+        let answers = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(answers[1].is_err(), "{answers:?}");
+        answers[1].as_ref().is_err_and(|status| reason(status) == "TOKEN_OF_LOST_DATA")
+    })
+    .await;
+    // A token from before the copy is accepted: the new primary has everything that it includes.
+    let answers = check_with_each_consistency(&acme, &user, &early_token).await;
+    assert!(matches!(answers[1], Ok(true)), "{answers:?}");
+    let later_token =
+        acme.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
+    let later_token = later_token.await.consistency_token;
+    let answers = check_with_each_consistency(&acme, &user, &later_token).await;
+    assert!(matches!(answers[1], Ok(true)), "{answers:?}");
 }
 
 /// N29: while Postgres is read-only, writes are unavailable and the server is not ready. Both end
@@ -181,10 +207,7 @@ async fn the_error_of_a_failed_start_has_the_address_and_the_cause() {
 #[tokio::test]
 async fn a_token_that_postgres_has_not_reached_is_not_answered() {
     let ahead = TestApp::spawn().await;
-    let use_up_ids = "do $$ begin
-        for i in 1..5000 loop perform pg_current_xact_id(); commit; end loop;
-    end $$";
-    sqlx::raw_sql(use_up_ids).execute(&mut ahead.owner_connection().await).await.expect("used");
+    sqlx::raw_sql(USE_UP_IDS).execute(&mut ahead.owner_connection().await).await.expect("used");
     let other = ahead.create_tenant("acme").await;
     let token = other.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
     let token = token.await.consistency_token;

@@ -1,0 +1,147 @@
+//! The acts that the restored database lacks: finds the events of an export of the audit trail that
+//! took something, and that must be done again.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::store;
+use crate::{audit::EventKind, concurrency::step::bounded, db::Db, ids::TenantId};
+
+/// Maximum number of events that one statement looks for.
+const BATCH: usize = 500;
+
+/// A line of `tenantry audit export`. The names of `WatchEvents` in JSON are accepted too.
+#[derive(Deserialize)]
+pub(super) struct ExportedEvent {
+    #[serde(alias = "tenantId")]
+    pub(super) tenant_id: Uuid,
+    #[serde(alias = "id")]
+    event_id: Uuid,
+    pub(super) kind: String,
+    #[serde(alias = "targetId")]
+    pub(super) target_id: Option<String>,
+    #[serde(default)]
+    pub(super) detail: Value,
+    #[serde(alias = "createTime")]
+    pub(super) create_time: String,
+}
+
+/// The events of an export that the restored trails lack.
+#[derive(Default)]
+pub(super) struct LostEvents {
+    pub(super) count: u64,
+    /// The events that took something, each with what to do.
+    pub(super) taken: Vec<(ExportedEvent, &'static str)>,
+}
+
+/// Reads the export, and looks for each of its events in the restored trails.
+///
+/// # Errors
+/// When the file can't be read or has another format, or when Postgres is unavailable.
+pub(super) async fn find(db: &Db, path: &Path, keep_api_keys: bool) -> anyhow::Result<LostEvents> {
+    let name = path.display();
+    let file = File::open(path).with_context(|| format!("can't read {name}"))?;
+    let (mut lost, mut batch) = (LostEvents::default(), Vec::<ExportedEvent>::new());
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.with_context(|| format!("can't read {name}"))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event: ExportedEvent = serde_json::from_str(&line)
+            .with_context(|| format!("line {} of {name} is not an exported event", index + 1))?;
+        let is_full = batch.len() >= BATCH;
+        if is_full || batch.last().is_some_and(|last| last.tenant_id != event.tenant_id) {
+            lost.add(db, std::mem::take(&mut batch), keep_api_keys).await?;
+        }
+        batch.push(event);
+    }
+    lost.add(db, batch, keep_api_keys).await?;
+    Ok(lost)
+}
+
+impl LostEvents {
+    /// Adds those of the events of one tenant that its trail lacks.
+    async fn add(
+        &mut self,
+        db: &Db,
+        events: Vec<ExportedEvent>,
+        keep_api_keys: bool,
+    ) -> anyhow::Result<()> {
+        let Some(first) = events.first() else { return Ok(()) };
+        let tenant = TenantId(first.tenant_id);
+        let ids: Vec<_> = events.iter().map(|event| event.event_id).collect();
+        let known = bounded(async {
+            let mut tx = db.begin_without_cipher(tenant).await?;
+            store::known_events(&mut tx, tenant, &ids).await
+        });
+        let known = known.await?;
+        for event in events.into_iter().filter(|event| !known.contains(&event.event_id)) {
+            self.count += 1;
+            let kind = EventKind::ALL.iter().find(|kind| kind.as_str() == event.kind);
+            if let Some(act) = kind.and_then(|kind| what_to_do(*kind, &event.detail, keep_api_keys))
+            {
+                self.taken.push((event, act));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an operator or the tenant must do again; `None` for an act that took nothing, or that ended
+/// only sessions.
+fn what_to_do(kind: EventKind, detail: &Value, keep_api_keys: bool) -> Option<&'static str> {
+    let has = |key: &str| detail.get(key).is_some();
+    let fields = detail.get("fields").and_then(Value::as_array);
+    let changed_email = fields.is_some_and(|fields| fields.iter().any(|field| field == "email"));
+    match kind {
+        EventKind::PasswordChanged | EventKind::PasswordReset => {
+            Some("the old password is valid again: let the user set a new one")
+        }
+        EventKind::UserDisabled => Some("disable the user again"),
+        EventKind::UserDeleted => Some("delete the user again"),
+        EventKind::UserUpdated if changed_email => {
+            Some("the old email signs in again: set the new one")
+        }
+        EventKind::ServiceAccountDeleted => Some("delete the service account again"),
+        EventKind::ApiKeyRevoked if keep_api_keys => Some("revoke the API key again"),
+        EventKind::RoleUpdated if has("permissions_removed") || has("level") => {
+            Some("remove the permissions from the role, and set its level, again")
+        }
+        EventKind::RoleDeleted => Some("delete the role again"),
+        EventKind::RoleUnassigned => Some("remove the assignments again"),
+        EventKind::TenantUpdated if has("settings_changed") => Some("set the settings again"),
+        EventKind::TenantSuspended => Some("suspend the tenant again"),
+        EventKind::TenantDeleted => Some("delete the tenant again"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// N39: only acts that took something are reported.
+    #[test]
+    fn an_act_that_took_something_must_be_done_again() {
+        let must = |kind, detail: Value| what_to_do(kind, &detail, false).is_some();
+        assert!(must(EventKind::RoleUnassigned, json!({})));
+        assert!(must(EventKind::RoleUpdated, json!({ "permissions_removed": ["a:b"] })));
+        assert!(!must(EventKind::RoleUpdated, json!({ "permissions_added": ["a:b"] })));
+        assert!(must(EventKind::UserUpdated, json!({ "fields": ["display_name", "email"] })));
+        assert!(!must(EventKind::UserUpdated, json!({ "fields": ["display_name"] })));
+        assert!(!must(EventKind::RoleAssigned, json!({})));
+        // The command itself ends all keys, unless it is told to keep them.
+        assert!(!must(EventKind::ApiKeyRevoked, json!({})));
+        assert!(what_to_do(EventKind::ApiKeyRevoked, &json!({}), true).is_some());
+    }
+}
