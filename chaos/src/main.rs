@@ -25,7 +25,7 @@ use crate::{
     nemesis::{NEMESES, Nemesis},
     report::RunOptions,
     run::Options,
-    stores::StoresOption,
+    stores::{RedisOption, StoresOption},
 };
 
 fn main() -> ExitCode {
@@ -79,6 +79,14 @@ fn command() -> Command {
                 .help("Start private stores, also with three Postgres servers under Patroni, or use running ones, whose data is replaced"),
         )
         .arg(
+            Arg::new("redis")
+                .long("redis")
+                .value_name("single|sentinel|cluster")
+                .value_parser(RedisOption::parse)
+                .default_value("single")
+                .help("Run one Redis, or start several servers with Sentinel or as a cluster"),
+        )
+        .arg(
             Arg::new("plant-delay")
                 .long("plant-delay")
                 .value_name("TIME")
@@ -110,11 +118,12 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
 
 fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     let stores: &StoresOption = matches.get_one("stores").context("no stores")?;
+    let redis: RedisOption = *matches.get_one("redis").context("no Redis")?;
     let names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
     let nemeses: Vec<Nemesis> = NEMESES
         .iter()
-        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores))
+        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores, redis))
         .map(|(nemesis, _)| *nemesis)
         .collect();
     ensure!(!nemeses.is_empty(), "these faults need other stores");
@@ -129,6 +138,7 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
             workers: count("workers")?,
         },
         stores: stores.clone(),
+        redis,
         nemeses,
         plants_loss: matches.get_flag("plant-loss"),
         planted_delay: matches.get_one("plant-delay").copied(),

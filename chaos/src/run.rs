@@ -14,7 +14,7 @@ use crate::{
     model::EFFECT_LIMIT,
     nemesis::{self, Nemesis},
     report::{Report, RunOptions},
-    stores::StoresOption,
+    stores::{RedisOption, StoresOption},
     workload::{self, Client, Kind, World},
 };
 
@@ -24,6 +24,7 @@ const TENANTS: usize = 3;
 pub struct Options {
     pub run: RunOptions,
     pub stores: StoresOption,
+    pub redis: RedisOption,
     pub nemeses: Vec<Nemesis>,
     /// Treats revocations as acknowledged this much earlier.
     pub planted_delay: Option<Duration>,
@@ -40,7 +41,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut rng = Rng::with_seed(options.run.seed);
     crate::say(&format!("seed {}", options.run.seed));
     let (mut cluster, platform) =
-        Cluster::start(&options.dir, &options.stores, options.run.replicas).await?;
+        Cluster::start(&options.dir, &options.stores, options.redis, options.run.replicas).await?;
     if options.plants_loss {
         cluster.stores.lose_commits().await?;
     }

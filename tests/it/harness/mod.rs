@@ -45,6 +45,7 @@
 //! | mails that were sent | [`MailServer`], [`mail_settings`] |
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`PrivateRedis`] |
+//! | Redis Sentinel or Redis Cluster | [`RedisGroup`] |
 //! | a Postgres that is stopped or read-only, or a standby | [`PrivatePostgres`] |
 //! | every RPC from the descriptors | [`methods`] |
 //! | a rare race, in many rounds | [`rounds`] |
@@ -59,6 +60,7 @@ mod mail;
 mod private_postgres;
 mod proxy;
 mod redis;
+mod redis_group;
 mod rounds;
 mod sample;
 mod serving;
@@ -77,6 +79,7 @@ pub use mail::{MailServer, mail_settings};
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};
+pub use redis_group::RedisGroup;
 pub use rounds::rounds;
 pub use sample::{Ids, assert_documented_error};
 pub use serving::ServerProcess;
