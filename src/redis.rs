@@ -20,7 +20,7 @@ use fred::{
     error::{Error, ErrorKind},
     interfaces::{ClientLike, LuaInterface},
     types::{
-        Builder, ClusterHash, FromValue,
+        Builder, ClientState, ClusterHash, FromValue,
         config::{Config, Options, ReconnectError, ReconnectPolicy},
         scripts::Script,
     },
@@ -197,7 +197,7 @@ fn parse(url: &SecretString) -> Result<Config, &'static str> {
 /// keep a connection to a server that is gone, because it sends nothing that has a response.
 ///
 /// # Errors
-/// Fails when the server does not answer. Then the client connects again.
+/// Fails when the server does not answer.
 pub async fn check_subscription(client: &SubscriberClient) -> Result<(), Error> {
     // In a cluster, the client receives the messages from the server of this slot.
     let slot = redis_keyslot(client.id().as_bytes());
@@ -207,6 +207,15 @@ pub async fn check_subscription(client: &SubscriberClient) -> Result<(), Error> 
         ..Options::default()
     };
     client.with_options(&options).ping(None).await
+}
+
+/// Replaces a connection to a server that does not answer, for example because its host is gone. The
+/// client itself notices only a server that does not answer while nothing is sent to it.
+pub async fn replace_connection(client: &impl ClientLike) {
+    // Otherwise the client connects already.
+    if client.state() == ClientState::Connected {
+        time::timeout(UNRESPONSIVE, client.force_reconnection()).await.ok();
+    }
 }
 
 /// Keeps a client connected, in a background task, until `quit` is called on the client.

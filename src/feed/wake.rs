@@ -105,6 +105,7 @@ async fn keep_subscribed(
                 if failures == FAILURES_BEFORE_WARNING {
                     tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
                 }
+                redis::replace_connection(&client).await;
                 pause = RETRY;
             }
         }

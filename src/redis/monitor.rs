@@ -65,6 +65,9 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             let redis = address(&client);
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
         }
+        if failures.is_multiple_of(FAILURES) {
+            super::replace_connection(&client).await;
+        }
     }
 }
 

@@ -204,7 +204,7 @@ async fn inject(
         | Nemesis::PauseRedisMaster
         | Nemesis::IsolateRedisMaster
         | Nemesis::FailOverRedis => {
-            redis_master::replace(cluster, nemesis, &mut client.rng).await?
+            redis_master::replace(cluster, nemesis, &mut client.rng, duration).await?
         }
         Nemesis::CutPostgres
         | Nemesis::CutRedis

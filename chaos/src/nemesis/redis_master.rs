@@ -1,5 +1,7 @@
 //! Changes of the master among several servers of Redis.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use fastrand::Rng;
 
@@ -15,6 +17,7 @@ pub async fn replace(
     cluster: &mut Cluster,
     nemesis: Nemesis,
     rng: &mut Rng,
+    duration: Duration,
 ) -> anyhow::Result<String> {
     let group = cluster.stores.redis_group.as_mut().context("there is one Redis only")?;
     if nemesis == Nemesis::FailOverRedis {
@@ -25,7 +28,7 @@ pub async fn replace(
     match nemesis {
         Nemesis::KillRedisMaster => group.kill(master).await?,
         Nemesis::PauseRedisMaster => group.pause(master).await?,
-        _ => group.isolate(master).await?,
+        _ => group.isolate(master, duration).await?,
     }
     Ok(format!("Redis {master}"))
 }

@@ -1,6 +1,6 @@
 //! Servers of Redis that fail over to one another: three servers with Sentinel, or a cluster of
 //! three masters with a replica each. Each server announces the address of a proxy, so that a run
-//! can cut it off from the replicas of Tenantry, from the sentinels and from the other servers.
+//! can cut it off.
 
 use std::{
     fs,
@@ -57,8 +57,6 @@ struct Node {
     child: Child,
     /// The announced address.
     proxy: Proxy,
-    /// The announced address for the other servers of the cluster.
-    bus: Option<Proxy>,
 }
 
 impl RedisOption {
@@ -108,7 +106,7 @@ impl RedisGroup {
                 arguments.push(master.proxy.addr().port().to_string());
             }
             let dir = dir.join(format!("redis-{number}"));
-            nodes.push(Node::start(dir, port, proxy, None, arguments)?);
+            nodes.push(Node::start(dir, port, proxy, arguments)?);
         }
         let master = nodes[0].proxy.addr().port();
         let group = Self { nodes, sentinels: Vec::new() };
@@ -140,18 +138,16 @@ impl RedisGroup {
         let mut nodes = Vec::new();
         for number in 0..6 {
             let (port, proxy) = announced_port().await?;
-            let (bus_port, bus) = announced_port().await?;
             let arguments = arguments(&[
                 ("--cluster-enabled", "yes"),
-                ("--cluster-port", &bus_port.to_string()),
+                ("--cluster-port", &free_port()?.to_string()),
                 ("--cluster-announce-ip", "127.0.0.1"),
                 ("--cluster-announce-port", &proxy.addr().port().to_string()),
-                ("--cluster-announce-bus-port", &bus.addr().port().to_string()),
                 ("--cluster-node-timeout", &DOWN_AFTER_MS.to_string()),
                 ("--repl-diskless-sync-delay", "0"),
             ]);
             let dir = dir.join(format!("redis-{number}"));
-            nodes.push(Node::start(dir, port, proxy, Some(bus), arguments)?);
+            nodes.push(Node::start(dir, port, proxy, arguments)?);
         }
         let group = Self { nodes, sentinels: Vec::new() };
         group
@@ -164,12 +160,7 @@ impl RedisGroup {
             .await?;
         let mut create = Command::new("redis-cli");
         create.args(["--cluster", "create"]);
-        create.args(
-            group
-                .nodes
-                .iter()
-                .map(|node| format!("127.0.0.1:{}@{}", node.proxy.addr().port(), node.bus_port())),
-        );
+        create.args(group.nodes.iter().map(|node| node.proxy.addr().to_string()));
         create.args(["--cluster-replicas", "1", "--cluster-yes"]);
         let output = create.output().await.context("redis-cli")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -232,15 +223,22 @@ impl RedisGroup {
         self.wait_until_ready().await
     }
 
-    /// Cuts a server off: nobody reaches it. Waits for the failover, and lets the server return.
+    /// Cuts a server off: the replicas of Tenantry, the other servers and the sentinels don't reach
+    /// it. With Sentinel, waits for the failover. A cluster has no failover, because the servers of a
+    /// cluster ask one another on other ports; then the server is cut off for `duration`.
     ///
     /// # Errors
     /// Returns an error when there is no failover, or when the server does not return.
-    pub async fn isolate(&mut self, number: usize) -> anyhow::Result<()> {
+    pub async fn isolate(&mut self, number: usize, duration: Duration) -> anyhow::Result<()> {
         let masters = self.master_count().await;
-        self.nodes[number].set(Flow::Hold);
-        let result = self.wait_for_masters(masters, number).await;
-        self.nodes[number].set(Flow::Pass);
+        self.nodes[number].proxy.set(Flow::Hold);
+        let result = if self.sentinels.is_empty() {
+            sleep(duration).await;
+            Ok(())
+        } else {
+            self.wait_for_masters(masters, number).await
+        };
+        self.nodes[number].proxy.set(Flow::Pass);
         result?;
         self.wait_until_ready().await
     }
@@ -358,23 +356,11 @@ impl Node {
         dir: PathBuf,
         port: u16,
         proxy: Proxy,
-        bus: Option<Proxy>,
         arguments: Vec<String>,
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(&dir)?;
         let child = spawn(&dir, port, &arguments)?;
-        Ok(Self { port, dir, arguments, child, proxy, bus })
-    }
-
-    fn bus_port(&self) -> u16 {
-        self.bus.as_ref().map_or(0, |bus| bus.addr().port())
-    }
-
-    fn set(&self, flow: Flow) {
-        self.proxy.set(flow);
-        if let Some(bus) = &self.bus {
-            bus.set(flow);
-        }
+        Ok(Self { port, dir, arguments, child, proxy })
     }
 
     async fn ask(&self, command: &str) -> anyhow::Result<String> {
