@@ -42,12 +42,11 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             connect_errors.set(&error);
         }
         if matches!(check, Ok(Ok(()))) {
-            if failures >= FAILURES {
-                tracing::info!(redis = address(&client), "Redis is available again");
-            }
+            let redis = address(&client);
             let current_masters = text(&client.active_connections());
-            if !masters.is_empty() && masters != current_masters {
-                let redis = address(&client);
+            if failures >= FAILURES {
+                tracing::info!(redis, masters = current_masters, "Redis is available again");
+            } else if !masters.is_empty() && masters != current_masters {
                 tracing::info!(redis, masters = current_masters, "Redis has another master");
             }
             masters = current_masters;
