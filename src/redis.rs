@@ -5,6 +5,7 @@
 //! have written, and removes them.
 
 mod monitor;
+mod silent;
 mod url;
 
 use std::{
@@ -20,7 +21,7 @@ use fred::{
     error::{Error, ErrorKind},
     interfaces::{ClientLike, LuaInterface},
     types::{
-        Builder, ClientState, ClusterHash, FromValue,
+        Builder, ClusterHash, FromValue,
         config::{Config, Options, ReconnectError, ReconnectPolicy},
         scripts::Script,
     },
@@ -32,6 +33,8 @@ use tokio::time;
 
 use crate::telemetry::Operations;
 use monitor::LastError;
+use silent::UNRESPONSIVE;
+pub use silent::replace_connection;
 
 /// Runs commands, and records their names in metrics and traces. The arguments are not recorded.
 /// Cheap to clone.
@@ -170,9 +173,6 @@ const PAUSE_MS: u64 = 250;
 /// Timeout of a command. After a timeout, the call continues without Redis.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Time without an answer after which a connection is replaced.
-const UNRESPONSIVE: Duration = Duration::from_secs(2);
-
 /// Maximum delay between two attempts to reconnect, in milliseconds.
 const MAX_RECONNECT_DELAY_MS: u32 = 1_000;
 
@@ -207,15 +207,6 @@ pub async fn check_subscription(client: &SubscriberClient) -> Result<(), Error> 
         ..Options::default()
     };
     client.with_options(&options).ping(None).await
-}
-
-/// Replaces a connection to a server that does not answer, for example because its host is gone. The
-/// client itself notices only a server that does not answer while nothing is sent to it.
-pub async fn replace_connection(client: &impl ClientLike) {
-    // Otherwise the client connects already.
-    if client.state() == ClientState::Connected {
-        time::timeout(UNRESPONSIVE, client.force_reconnection()).await.ok();
-    }
 }
 
 /// Keeps a client connected, in a background task, until `quit` is called on the client.

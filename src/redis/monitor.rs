@@ -16,6 +16,8 @@ use fred::{
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{self, MissedTickBehavior};
 
+use super::silent::replace_connection;
+
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -65,7 +67,7 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
         }
         if failures.is_multiple_of(FAILURES) {
-            super::replace_connection(&client).await;
+            replace_connection(&client).await;
         }
     }
 }

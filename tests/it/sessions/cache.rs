@@ -297,11 +297,8 @@ async fn no_cache_entry_revives_an_ended_session() {
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
     acme.cache_standing_of(&victim.user_id).await;
-    let wait_a_second = "select pg_sleep(1.1)";
-    sqlx::query(wait_a_second)
-        .execute(&mut app.owner_connection().await)
-        .await
-        .expect("a second has passed");
+    let wait = sqlx::query("select pg_sleep(5.2)");
+    wait.execute(&mut app.owner_connection().await).await.expect("five seconds have passed");
 
     let key = session_key(&victim);
     let parts: Vec<_> = entry.split(' ').collect();
@@ -359,11 +356,8 @@ async fn oversized_values_are_removed() {
     let signed_out_client = acme.create_member("gone", &[]).await;
     signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
     // A replica remembers only for a short time which sessions have ended.
-    let wait_a_second = "select pg_sleep(1.1)";
-    sqlx::query(wait_a_second)
-        .execute(&mut app.owner_connection().await)
-        .await
-        .expect("a second has passed");
+    let wait = sqlx::query("select pg_sleep(5.2)");
+    wait.execute(&mut app.owner_connection().await).await.expect("five seconds have passed");
     let (epoch_key, session_key) = (epoch_key(&acme), session_key(&signed_out_client));
     // An epoch has 32 hexadecimal digits, and an entry has at most 256 bytes.
     for command in [
