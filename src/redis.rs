@@ -5,6 +5,8 @@
 //! have written, and removes them.
 
 mod monitor;
+mod silent;
+mod url;
 
 use std::{
     sync::{
@@ -17,12 +19,13 @@ use std::{
 use fred::{
     clients::{Client, SubscriberClient},
     error::{Error, ErrorKind},
-    interfaces::ClientLike,
+    interfaces::{ClientLike, LuaInterface},
     types::{
-        Builder,
-        config::{Config, ReconnectPolicy},
+        Builder, ClusterHash, FromValue,
+        config::{Config, Options, ReconnectError, ReconnectPolicy},
         scripts::Script,
     },
+    util::redis_keyslot,
 };
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use secrecy::{ExposeSecret, SecretString};
@@ -30,6 +33,8 @@ use tokio::time;
 
 use crate::telemetry::Operations;
 use monitor::LastError;
+use silent::UNRESPONSIVE;
+pub use silent::replace_connection;
 
 /// Runs commands, and records their names in metrics and traces. The arguments are not recorded.
 /// Cheap to clone.
@@ -80,6 +85,31 @@ impl Redis {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Runs a script. In a cluster, all keys must be in one slot.
+    ///
+    /// # Errors
+    /// Like [`Redis::run`].
+    pub async fn eval<T: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<String>,
+    ) -> Result<T, Error> {
+        let command = async {
+            match script.evalsha(&self.client, keys.clone(), arguments.clone()).await {
+                // A server does not know the script after a restart, and a replica does not know it
+                // after its promotion. The text goes only to the server that has the keys: loading
+                // the script on all servers of a cluster would wait for servers that have failed.
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    let lua = script.lua().cloned().unwrap_or_default();
+                    self.client.eval(lua, keys, arguments).await
+                }
+                result => result,
+            }
+        };
+        self.run("EVALSHA", command).await
     }
 
     /// Runs a command. In the pause after a timeout, the command is not sent.
@@ -160,8 +190,23 @@ pub fn check_url(url: &SecretString) -> Result<(), &'static str> {
 }
 
 fn parse(url: &SecretString) -> Result<Config, &'static str> {
-    // The error of the parser is dropped, because it may contain the password.
-    Config::from_url(url.expose_secret()).map_err(|_| "must be a URL like redis://host:port")
+    url::parse(url.expose_secret())
+}
+
+/// Checks the connection on which a client receives messages. Without this check, a client would
+/// keep a connection to a server that is gone, because it sends nothing that has a response.
+///
+/// # Errors
+/// Fails when the server does not answer.
+pub async fn check_subscription(client: &SubscriberClient) -> Result<(), Error> {
+    // In a cluster, the client receives the messages from the server of this slot.
+    let slot = redis_keyslot(client.id().as_bytes());
+    let options = Options {
+        cluster_hash: client.is_clustered().then_some(ClusterHash::Custom(slot)),
+        timeout: Some(UNRESPONSIVE),
+        ..Options::default()
+    };
+    client.with_options(&options).ping(None).await
 }
 
 /// Keeps a client connected, in a background task, until `quit` is called on the client.
@@ -187,14 +232,18 @@ fn builder(url: &SecretString) -> anyhow::Result<Builder> {
     let mut config = parse(url).map_err(|problem| anyhow::anyhow!("REDIS_URL {problem}"))?;
     // If the first attempt to connect fails, the client retries like after a lost connection.
     config.fail_fast = false;
+    // A command that a server of a cluster redirects is sent once more.
+    let attempts = if config.server.is_clustered() { 2 } else { 1 };
     let mut builder = Builder::from_config(config);
     builder
         .with_performance_config(|c| c.default_command_timeout = COMMAND_TIMEOUT)
         .with_connection_config(|c| {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
-            c.max_command_attempts = 1;
-            c.unresponsive.max_timeout = Some(Duration::from_secs(2));
+            c.max_command_attempts = attempts;
+            c.unresponsive.max_timeout = Some(UNRESPONSIVE);
+            // The server was the master, and is a replica now.
+            c.reconnect_errors = vec![ReconnectError::ReadOnly];
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_DELAY_MS, 2));
     Ok(builder)

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::{
     replica::{Program, Release, Replica, faketime_library},
-    stores::{DATABASE, Stores, StoresOption},
+    stores::{DATABASE, RedisOption, Stores, StoresOption},
     workload::PlatformAdmin,
 };
 
@@ -33,6 +33,7 @@ impl Cluster {
     pub async fn start(
         dir: &Path,
         option: &StoresOption,
+        redis: RedisOption,
         replicas: usize,
         previous: Option<PathBuf>,
     ) -> anyhow::Result<(Self, PlatformAdmin)> {
@@ -46,7 +47,7 @@ impl Cluster {
             log_dir,
             faketime: faketime_library().await,
         };
-        let stores = Stores::start(option, &dir.join("stores")).await?;
+        let stores = Stores::start(option, redis, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
         let mut cluster = Self { stores, replicas: Vec::new(), program, app_url };
         let release = cluster.oldest_release();

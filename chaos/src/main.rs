@@ -25,7 +25,7 @@ use crate::{
     nemesis::{NEMESES, Nemesis},
     report::RunOptions,
     run::Options,
-    stores::StoresOption,
+    stores::{RedisOption, StoresOption},
 };
 
 fn main() -> ExitCode {
@@ -86,6 +86,14 @@ fn command() -> Command {
                 .help("Start with this program of an earlier release, for the fault change-release"),
         )
         .arg(
+            Arg::new("redis")
+                .long("redis")
+                .value_name("single|sentinel|cluster")
+                .value_parser(RedisOption::parse)
+                .default_value("single")
+                .help("Run one Redis, or start several servers with Sentinel or as a cluster"),
+        )
+        .arg(
             Arg::new("plant-delay")
                 .long("plant-delay")
                 .value_name("TIME")
@@ -117,13 +125,16 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
 
 fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     let stores: &StoresOption = matches.get_one("stores").context("no stores")?;
+    let redis: RedisOption = *matches.get_one("redis").context("no Redis")?;
     let names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
     let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
     let previous: Option<PathBuf> = matches.get_one("previous").cloned();
     let can_change = |nemesis| nemesis != Nemesis::ChangeRelease || previous.is_some();
     let nemeses: Vec<Nemesis> = NEMESES
         .iter()
-        .filter(|(nemesis, name)| is_chosen(name) && nemesis.suits(stores) && can_change(*nemesis))
+        .filter(|(nemesis, name)| {
+            is_chosen(name) && nemesis.suits(stores, redis) && can_change(*nemesis)
+        })
         .map(|(nemesis, _)| *nemesis)
         .collect();
     ensure!(!nemeses.is_empty(), "these faults need other stores or --previous");
@@ -138,6 +149,7 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
             workers: count("workers")?,
         },
         stores: stores.clone(),
+        redis,
         nemeses,
         previous,
         plants_loss: matches.get_flag("plant-loss"),

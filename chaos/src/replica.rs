@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     proxy::Proxy,
-    stores::{DATABASE, Stores},
+    stores::{DATABASE, RedisGroup, Stores},
 };
 
 /// Timeout of the start of a replica.
@@ -79,6 +79,7 @@ pub struct Replica {
     pub addr: SocketAddr,
     pub postgres: Proxy,
     pub redis: Proxy,
+    redis_url: String,
     child: Option<Child>,
     /// Whether the log is read.
     reads_log: watch::Sender<bool>,
@@ -92,12 +93,16 @@ impl Replica {
     pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let has_previous = program.previous.is_some();
+        let redis = Proxy::start(stores.redis.clone()).await?;
+        let own_url = || format!("redis://{}", redis.addr());
+        let redis_url = stores.redis_group.as_ref().map_or_else(own_url, RedisGroup::url);
         let mut replica = Self {
             number,
             release: if has_previous { Release::Previous } else { Release::Current },
             addr,
             postgres: Proxy::start(stores.postgres.clone()).await?,
-            redis: Proxy::start(stores.redis.clone()).await?,
+            redis,
+            redis_url,
             child: None,
             reads_log: watch::Sender::new(true),
         };
@@ -125,7 +130,7 @@ impl Replica {
         let postgres = self.postgres.addr();
         command
             .env("DATABASE_URL", format!("postgres://tenantry_app@{postgres}/{DATABASE}"))
-            .env("REDIS_URL", format!("redis://{}", self.redis.addr()))
+            .env("REDIS_URL", &self.redis_url)
             .env("GRPC_ADDR", self.addr.to_string())
             .env("HTTP_ADDR", "off")
             .env("LOG_FORMAT", "json")

@@ -14,7 +14,7 @@ use crate::{
     model::EFFECT_LIMIT,
     nemesis::{self, Nemesis},
     report::{Report, RunOptions},
-    stores::StoresOption,
+    stores::{RedisOption, StoresOption},
     workload::{self, Client, Kind, World},
 };
 
@@ -24,6 +24,7 @@ const TENANTS: usize = 3;
 pub struct Options {
     pub run: RunOptions,
     pub stores: StoresOption,
+    pub redis: RedisOption,
     pub nemeses: Vec<Nemesis>,
     /// Treats revocations as acknowledged this much earlier.
     pub planted_delay: Option<Duration>,
@@ -44,6 +45,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let (mut cluster, platform) = Cluster::start(
         &options.dir,
         &options.stores,
+        options.redis,
         options.run.replicas,
         options.previous.clone(),
     )

@@ -209,9 +209,7 @@ impl Outbox {
     ) -> Result<(), SendError> {
         let blocked_error = |why: &str| Err(SendError::Blocked(why.to_owned()));
         let arguments = vec![id, event.event_id.to_string()];
-        let has_event =
-            self.has_event.evalsha_with_reload(self.redis.client(), vec![key], arguments);
-        match self.redis.run("EVALSHA", has_event).await {
+        match self.redis.eval(&self.has_event, vec![key], arguments).await {
             Ok(1_i64) => Ok(()),
             Ok(_) => blocked_error("the stream has a later entry but not this event"),
             // A large entry in one stream must not stop the sending to the other streams.

@@ -46,7 +46,11 @@ pub const SETTINGS: &[Setting] = &[
         "Maximum number of connections to Postgres for calls; the change feed and the check of \
          Postgres use three more",
     ),
-    secret("REDIS_URL", "Redis: redis://host:port, rediss:// for TLS"),
+    secret(
+        "REDIS_URL",
+        "Redis: redis://host:port, rediss:// for TLS; also redis-sentinel:// and redis-cluster:// \
+         (high-availability.md)",
+    ),
     setting("GRPC_ADDR", Some("127.0.0.1:50051"), "Address that gRPC is served on"),
     setting(
         "HTTP_ADDR",

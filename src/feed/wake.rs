@@ -29,7 +29,7 @@ pub(super) fn channel(postgres: &Postgres) -> Arc<str> {
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Timeout of an attempt to subscribe.
-const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval at which an existing subscription is renewed.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ async fn keep_subscribed(
     let (mut pause, mut failures) = (RETRY, 0);
     while !postgres.is_closed() {
         time::timeout(pause, connected.recv()).await.ok();
-        let subscription = time::timeout(SUBSCRIBE_TIMEOUT, client.subscribe(&*channel)).await;
+        let subscription = time::timeout(SUBSCRIBE_TIMEOUT, subscribe(&client, &channel)).await;
         let result = subscription
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")));
         subscribed.set(i64::from(result.is_ok()));
@@ -105,8 +105,16 @@ async fn keep_subscribed(
                 if failures == FAILURES_BEFORE_WARNING {
                     tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
                 }
+                redis::replace_connection(&client).await;
                 pause = RETRY;
             }
         }
     }
+}
+
+/// Subscribes, and checks the connection, because the client does not wait for the answer to a
+/// subscription.
+async fn subscribe(client: &SubscriberClient, channel: &str) -> Result<(), Error> {
+    client.subscribe(channel).await?;
+    redis::check_subscription(client).await
 }

@@ -89,7 +89,6 @@ impl RedisLimiter {
         keys: Vec<String>,
         arguments: Vec<String>,
     ) -> RedisResult<T> {
-        let command = script.evalsha_with_reload(self.redis.client(), keys, arguments);
-        self.redis.run("EVALSHA", command).await
+        self.redis.eval(script, keys, arguments).await
     }
 }

@@ -1,5 +1,6 @@
-//! Watches the connection to Redis: a gauge, one warning when Redis is lost, and one line when it is
-//! back. Calls continue without Redis, so the log would not show the outage otherwise.
+//! Watches the connection to Redis: a gauge, one warning when Redis is lost, one line when it is
+//! back, and one line when Sentinel or Cluster made other servers the masters. Calls continue
+//! without Redis, so the log would not show the outage otherwise.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,9 +11,12 @@ use fred::{
     clients::Client,
     error::{Error, ErrorKind},
     interfaces::{ClientLike, EventInterface},
+    types::config::Server,
 };
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{self, MissedTickBehavior};
+
+use super::silent::replace_connection;
 
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,20 +33,25 @@ const FAILURES: u32 = 3;
 /// with which attempts to connect ended.
 pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Gauge) {
     let mut errors = client.error_rx();
-    let mut failures = 0;
+    let (mut failures, mut masters) = (0, String::new());
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let check = time::timeout(TIMEOUT, client.ping::<()>(None)).await;
+        let check = time::timeout(TIMEOUT, ping(&client)).await;
         // If the receiver lagged, the next check has the errors that are left.
         while let Ok((error, _)) = errors.try_recv() {
             connect_errors.set(&error);
         }
         if matches!(check, Ok(Ok(()))) {
+            let redis = address(&client);
+            let current_masters = text(&client.active_connections());
             if failures >= FAILURES {
-                tracing::info!(redis = address(&client), "Redis is available again");
+                tracing::info!(redis, masters = current_masters, "Redis is available again");
+            } else if !masters.is_empty() && masters != current_masters {
+                tracing::info!(redis, masters = current_masters, "Redis has another master");
             }
+            masters = current_masters;
             up.set(1);
             failures = 0;
             connect_errors.take();
@@ -57,7 +66,22 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             let redis = address(&client);
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
         }
+        if failures.is_multiple_of(FAILURES) {
+            replace_connection(&client).await;
+        }
     }
+}
+
+/// Asks Redis for an answer; in a cluster, asks each master.
+async fn ping(client: &Client) -> Result<(), Error> {
+    let masters = client.active_connections();
+    if !client.is_clustered() || masters.is_empty() {
+        return client.ping(None).await;
+    }
+    for master in masters {
+        client.with_cluster_node(master).ping::<()>(None).await?;
+    }
+    Ok(())
 }
 
 /// The description of the last error of the connection.
@@ -86,12 +110,14 @@ fn describe(error: &Error) -> String {
     format!("{kind}: {}", error.details())
 }
 
-/// Host and port of Redis.
+/// Hosts and ports of the setting: of Redis, or of the sentinels.
 fn address(client: &Client) -> String {
-    let hosts = client.client_config().server.hosts();
-    hosts
-        .iter()
-        .map(|server| format!("{}:{}", server.host, server.port))
-        .collect::<Vec<_>>()
-        .join(",")
+    text(&client.client_config().server.hosts())
+}
+
+fn text(servers: &[Server]) -> String {
+    let mut servers: Vec<_> =
+        servers.iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
+    servers.sort();
+    servers.join(",")
 }

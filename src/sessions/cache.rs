@@ -1,7 +1,7 @@
 //! The cache of live sessions and API keys in Redis, shared by all replicas. The session of a
 //! service account's access token is its API key. So in this file, a session can be an API key.
 //!
-//! Postgres has the authoritative state. Four rules bound how long a wrong entry is used:
+//! Postgres has the authoritative state. Five rules bound how long a wrong entry is used:
 //!
 //! - Each entry contains its tenant's epoch. Every change that ends a session (for example a
 //!   sign-out, a revocation, a disabled user, a suspended tenant) replaces the epoch after the
@@ -11,6 +11,9 @@
 //!   Redis lookup that found no entry, before the read of Postgres. It does not depend on when the
 //!   entry is written. This bound also holds when the change of the epoch is lost, because Redis
 //!   was unavailable, was restarted or failed over.
+//! - A replica remembers for [`MAX_STALENESS`] which sessions ended, from the change feed
+//!   ([`super::verified`]), and uses no entry of such a session. This also holds after a failover to
+//!   a server of Redis whose clock is behind, so that an entry seems to be young.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
 //!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
@@ -34,7 +37,7 @@ use uuid::Uuid;
 
 use super::{
     EndedSessions,
-    entry::{ENTRY_LIFETIME, Entry, EntryKeys, MAX_ENTRY, Now},
+    entry::{ENTRY_LIFETIME, Entry, EntryKeys, MAX_AGE, MAX_ENTRY, Now},
 };
 use crate::{
     audit::{self, Actor, Event},
@@ -46,8 +49,10 @@ use crate::{
 };
 
 /// Maximum staleness: no lookup reports a session as live longer than this after the session
-/// ended. The value is [`ENTRY_LIFETIME`] plus 250 ms for clocks that run at different speeds.
-pub(super) const MAX_STALENESS: Duration = Duration::from_secs(1);
+/// ended, whatever the clock of Redis says. The value is [`MAX_AGE`] plus 250 ms for clocks that
+/// run at different speeds. A replica that follows the change feed knows the end of a session
+/// earlier.
+pub(super) const MAX_STALENESS: Duration = MAX_AGE.saturating_add(Duration::from_millis(250));
 
 /// Maximum time from the lookup until the entry is written to Redis. A later entry is dropped.
 const MAX_FILL_DELAY: Duration = Duration::from_millis(250);
@@ -96,13 +101,10 @@ impl SessionCache {
     /// Looks up a user's session.
     pub async fn lookup(&self, tenant: TenantId, session: SessionId, user: SubjectId) -> Lookup {
         let (lookup_time, replica_time_ms) = (Instant::now(), replica_time_ms());
-        let reply = self.read_script.evalsha_with_reload(
-            self.redis.client(),
-            vec![epoch_key(tenant), session_key(tenant, session)],
-            vec![new_epoch(), EPOCH_TTL.to_string(), MAX_ENTRY.to_string()],
-        );
+        let keys = vec![epoch_key(tenant), session_key(tenant, session)];
+        let arguments = vec![new_epoch(), EPOCH_TTL.to_string(), MAX_ENTRY.to_string()];
         let reply: Result<(String, String, u64), fred::error::Error> =
-            self.redis.run("EVALSHA", reply).await;
+            self.redis.eval(&self.read_script, keys, arguments).await;
         let reply = reply.ok().and_then(|(epoch, entry_text, redis_time_ms)| {
             let epoch = Uuid::try_parse(&epoch).ok()?;
             Some((epoch, entry_text, redis_time_ms))
@@ -134,19 +136,17 @@ impl SessionCache {
     pub async fn fill(&self, ticket: Ticket, seconds_left: i64) {
         let Some(entry) = ticket.entry.filter(|_| seconds_left > 0) else { return };
         let Some(entry_text) = self.keys.sign(&entry) else { return };
-        let reply = self.fill_script.evalsha_with_reload(
-            self.redis.client(),
-            vec![epoch_key(entry.tenant), session_key(entry.tenant, entry.session)],
-            vec![
-                entry.epoch.simple().to_string(),
-                entry_text,
-                entry.looked_up_redis_clock.to_string(),
-                millis(MAX_FILL_DELAY).to_string(),
-                millis(ENTRY_LIFETIME.min(Duration::from_secs(seconds_left.unsigned_abs())))
-                    .to_string(),
-            ],
-        );
-        let reply: Result<i64, fred::error::Error> = self.redis.run("EVALSHA", reply).await;
+        let keys = vec![epoch_key(entry.tenant), session_key(entry.tenant, entry.session)];
+        let lifetime = ENTRY_LIFETIME.min(Duration::from_secs(seconds_left.unsigned_abs()));
+        let arguments = vec![
+            entry.epoch.simple().to_string(),
+            entry_text,
+            entry.looked_up_redis_clock.to_string(),
+            millis(MAX_FILL_DELAY).to_string(),
+            millis(lifetime).to_string(),
+        ];
+        let reply: Result<i64, fred::error::Error> =
+            self.redis.eval(&self.fill_script, keys, arguments).await;
         if let Err(error) = reply {
             tracing::debug!(%error, "a session was not cached");
         }

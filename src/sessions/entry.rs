@@ -26,6 +26,11 @@ pub(super) const ENTRY_LIFETIME: Duration = Duration::from_millis(750);
 /// ignored.
 const SKEW: Duration = Duration::from_secs(2);
 
+/// Time from the lookup after which no replica uses an entry, whatever the clock of Redis says. After
+/// a failover, the new master's clock may be behind the clock by which the entry was written. The
+/// clocks of the replicas may differ by [`SKEW`].
+pub(super) const MAX_AGE: Duration = ENTRY_LIFETIME.saturating_add(SKEW).saturating_add(SKEW);
+
 /// Maximum size of an entry that is read, in bytes.
 pub(super) const MAX_ENTRY: usize = 256;
 

@@ -7,7 +7,7 @@
 //! [`SessionStatus`], which the change feed sets to revoked.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -97,6 +97,8 @@ struct SessionStatuses {
     /// Sessions that ended recently, with the time at which each ended. The cache in Redis may
     /// still report such a session as live, for at most [`MAX_STALENESS`].
     recently_ended: HashMap<SessionKey, Instant>,
+    /// The sessions of `recently_ended`, in the order of their ends.
+    order_of_ends: VecDeque<(Instant, SessionKey)>,
 }
 
 impl VerifiedToken {
@@ -213,8 +215,17 @@ impl SessionStatuses {
 
     fn mark_ended(&mut self, session: SessionKey) {
         let now = Instant::now();
-        self.recently_ended.retain(|_, ended| now.duration_since(*ended) < MAX_STALENESS);
+        while let Some((ended, oldest)) = self.order_of_ends.front()
+            && now.duration_since(*ended) >= MAX_STALENESS
+        {
+            // The session may have a second, later end.
+            if self.recently_ended.get(oldest) == Some(ended) {
+                self.recently_ended.remove(oldest);
+            }
+            self.order_of_ends.pop_front();
+        }
         self.recently_ended.insert(session, now);
+        self.order_of_ends.push_back((now, session));
         if let Some(status) = self.by_session.remove(&session).and_then(|status| status.upgrade()) {
             status.is_revoked.store(true, Ordering::Release);
         }

@@ -2,6 +2,7 @@
 
 mod leader;
 mod network;
+mod redis_master;
 mod replica;
 mod store;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::Cluster,
     history::{Fault, Time},
-    stores::StoresOption,
+    stores::{RedisOption, StoresOption},
     workload::Client,
 };
 
@@ -49,10 +50,14 @@ pub enum Nemesis {
     SlowRedis,
     SwitchOver,
     KillLeader,
+    KillRedisMaster,
+    PauseRedisMaster,
+    IsolateRedisMaster,
+    FailOverRedis,
 }
 
 /// All kinds of faults, with their names.
-pub const NEMESES: [(Nemesis, &str); 19] = [
+pub const NEMESES: [(Nemesis, &str); 23] = [
     (Nemesis::KillReplica, "kill-replica"),
     (Nemesis::PauseReplica, "pause-replica"),
     (Nemesis::WrongClock, "wrong-clock"),
@@ -72,6 +77,10 @@ pub const NEMESES: [(Nemesis, &str); 19] = [
     (Nemesis::SlowRedis, "slow-redis"),
     (Nemesis::SwitchOver, "switchover"),
     (Nemesis::KillLeader, "kill-leader"),
+    (Nemesis::KillRedisMaster, "kill-redis-master"),
+    (Nemesis::PauseRedisMaster, "pause-redis-master"),
+    (Nemesis::IsolateRedisMaster, "isolate-redis-master"),
+    (Nemesis::FailOverRedis, "redis-failover"),
 ];
 
 /// Replicas that a fault affects.
@@ -87,10 +96,18 @@ impl Nemesis {
     }
 
     /// Whether the fault can be injected into these stores.
-    pub fn suits(self, stores: &StoresOption) -> bool {
+    pub fn suits(self, stores: &StoresOption, redis: RedisOption) -> bool {
+        let is_single = redis == RedisOption::Single;
         match self {
             Self::KillPostgres | Self::PausePostgres => matches!(stores, StoresOption::Private),
-            Self::KillRedis | Self::PauseRedis => !matches!(stores, StoresOption::Urls { .. }),
+            Self::KillRedis | Self::PauseRedis => {
+                is_single && !matches!(stores, StoresOption::Urls { .. })
+            }
+            Self::FullRedis | Self::CutRedis | Self::HoldRedis | Self::SlowRedis => is_single,
+            Self::KillRedisMaster
+            | Self::PauseRedisMaster
+            | Self::IsolateRedisMaster
+            | Self::FailOverRedis => !is_single,
             Self::SwitchOver | Self::KillLeader => matches!(stores, StoresOption::Patroni),
             _ => true,
         }
@@ -186,6 +203,12 @@ async fn inject(
         Nemesis::FullRedis => store::fill_redis(cluster, duration).await?,
         Nemesis::SwitchOver => leader::switch_over(cluster).await?,
         Nemesis::KillLeader => leader::kill(cluster).await?,
+        Nemesis::KillRedisMaster
+        | Nemesis::PauseRedisMaster
+        | Nemesis::IsolateRedisMaster
+        | Nemesis::FailOverRedis => {
+            redis_master::replace(cluster, nemesis, &mut client.rng, duration).await?
+        }
         Nemesis::CutPostgres
         | Nemesis::CutRedis
         | Nemesis::HoldPostgres

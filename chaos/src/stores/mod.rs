@@ -4,6 +4,7 @@ mod patroni;
 mod private;
 mod process;
 mod redis_command;
+mod redis_group;
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,11 @@ use tenantry::pg;
 use tokio::sync::watch;
 use url::Url;
 
-pub use self::{patroni::Patroni, private::PrivateStores};
+pub use self::{
+    patroni::Patroni,
+    private::PrivateStores,
+    redis_group::{RedisGroup, RedisOption},
+};
 use self::{patroni::ServerUser, redis_command::redis_command};
 use crate::proxy::Proxy;
 
@@ -39,6 +44,8 @@ pub struct Stores {
     /// The Postgres servers under Patroni, if the run uses them. Then the Postgres in `private` is
     /// not used.
     pub patroni: Option<Patroni>,
+    /// The servers of Redis that fail over, if the run uses them. Then `redis` is not used.
+    pub redis_group: Option<RedisGroup>,
     /// Leads the run's own connections to the leader.
     leader_proxy: Option<Proxy>,
     /// Address of Postgres.
@@ -82,19 +89,25 @@ impl Stores {
     ///
     /// # Errors
     /// Returns an error when a store is unavailable.
-    pub async fn start(option: &StoresOption, dir: &Path) -> anyhow::Result<Self> {
-        let stores = match option {
+    pub async fn start(
+        option: &StoresOption,
+        redis: RedisOption,
+        dir: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut stores = match option {
             StoresOption::Private => Self::start_private(dir).await?,
             StoresOption::Patroni => Self::start_patroni(dir).await?,
             StoresOption::Urls { postgres, redis } => Self {
                 private: None,
                 patroni: None,
+                redis_group: None,
                 leader_proxy: None,
                 postgres: StoreAddress::of_url(postgres, 5432)?,
                 redis: StoreAddress::of_url(redis, 6379)?,
                 owner_url: postgres.clone(),
             },
         };
+        stores.redis_group = RedisGroup::start(redis, &dir.with_file_name("redis")).await?;
         stores.redis("FLUSHALL").await?;
         // An earlier run may have planted a fault.
         stores.execute("postgres", "alter system reset all").await?;
@@ -111,6 +124,7 @@ impl Stores {
         Ok(Self {
             private: Some(private),
             patroni: None,
+            redis_group: None,
             leader_proxy: None,
             postgres: StoreAddress::Unix(postgres),
             redis: StoreAddress::Unix(redis),

@@ -36,14 +36,16 @@ pub async fn redis_command(address: &StoreAddress, command: &str) -> anyhow::Res
     Ok(reply)
 }
 
-/// Sends the command and `QUIT`, so that Redis closes the connection after the replies.
+/// Sends the command and ends the stream, so that Redis closes the connection after the reply. A
+/// sentinel has no command `QUIT`.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     command: &str,
 ) -> anyhow::Result<String> {
-    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    stream.shutdown().await?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await?;
-    let reply = reply.strip_suffix("+OK\r\n").context("an incomplete reply")?;
-    Ok(reply.to_owned())
+    ensure!(reply.ends_with("\r\n"), "an incomplete reply");
+    Ok(reply)
 }

@@ -9,7 +9,7 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Client, Proxy, TestApp, assert_refused, reason, within_seconds};
+use crate::harness::{Client, Proxy, TestApp, assert_refused, reason, wait_until, within_seconds};
 
 /// An open stream and its latest token.
 struct PermissionStream {
@@ -108,6 +108,12 @@ async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
     let replica_client = acme.on(&second_replica.channel);
     let users = create_users(&acme, 3).await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    // A stream also reports earlier changes that its replica has not read yet, such as the first
+    // assignment of the administrator.
+    let has_read_changes = || async {
+        second_replica.metric("tenantry_feed_changes_total").await.is_some_and(|read| read > 0.0)
+    };
+    wait_until(10, has_read_changes).await;
     let (mut first_stream, mut second_stream) =
         (watch_from_now(&acme).await, watch_from_now(&replica_client).await);
 

@@ -45,6 +45,7 @@
 //! | mails that were sent | [`MailServer`], [`mail_settings`] |
 //! | a key service | [`KeyService`] |
 //! | a Redis that may be emptied | [`PrivateRedis`] |
+//! | Redis Sentinel or Redis Cluster | [`RedisGroup`] |
 //! | a Postgres that is stopped or read-only, or a standby | [`PrivatePostgres`] |
 //! | a connection pooler in front of Postgres | [`PgBouncer`] |
 //! | every RPC from the descriptors | [`methods`] |
@@ -61,6 +62,7 @@ mod pgbouncer;
 mod private_postgres;
 mod proxy;
 mod redis;
+mod redis_group;
 mod rounds;
 mod sample;
 mod serving;
@@ -80,6 +82,7 @@ pub use pgbouncer::PgBouncer;
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};
+pub use redis_group::RedisGroup;
 pub use rounds::rounds;
 pub use sample::{Ids, assert_documented_error};
 pub use serving::ServerProcess;

@@ -84,6 +84,8 @@ struct State {
     has_held_bytes: bool,
     /// Replies that contain these bytes are dropped.
     dropped_replies: Option<&'static [u8]>,
+    /// Difference of the times in replies of Redis from the real time, in milliseconds.
+    clock_offset_ms: i64,
 }
 
 impl Proxy {
@@ -105,6 +107,11 @@ impl Proxy {
     /// Cuts all connections. Later connections lead to the store at this Unix socket.
     pub fn switch_to(&self, socket: PathBuf) {
         self.target.send_replace(socket);
+    }
+
+    /// A proxy to the Redis at this Unix socket.
+    pub async fn to_redis(socket: PathBuf) -> Self {
+        Self::start(socket, false).await
     }
 
     /// The address of the proxy itself.
@@ -146,6 +153,12 @@ impl Proxy {
     /// Drops the messages that Redis publishes, and forwards all other replies.
     pub fn drop_published_messages(&self) {
         self.state.send_modify(|state| state.dropped_replies = Some(b"message\r\n"));
+    }
+
+    /// Changes the times in replies of scripts, in milliseconds since 1970, as when the clock of
+    /// Redis is wrong.
+    pub fn shift_clock(&self, offset_ms: i64) {
+        self.state.send_modify(|state| state.clock_offset_ms = offset_ms);
     }
 
     /// Cuts all connections and every new one, as when the store is down.
@@ -264,6 +277,10 @@ async fn forward(
             if state.borrow().drops(&buffer[..read]) {
                 continue;
             }
+            let offset_ms = state.borrow().clock_offset_ms;
+            if offset_ms != 0 {
+                shift_times(&mut buffer[..read], offset_ms);
+            }
             if !may_pass(&state, |state| state.reply_flow_of(port)).await
                 || to_client.write_all(&buffer[..read]).await.is_err()
             {
@@ -279,6 +296,20 @@ async fn forward(
         () = replies => {}
         _ = cut => {}
         _ = target.changed() => {}
+    }
+}
+
+/// Changes each integer of the protocol of Redis with 13 digits.
+fn shift_times(reply: &mut [u8], offset_ms: i64) {
+    for start in 0..reply.len().saturating_sub(14) {
+        if reply[start] != b':' || reply[start + 14] != b'\r' {
+            continue;
+        }
+        let digits = &mut reply[start + 1..start + 14];
+        let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse::<i64>().ok());
+        if let Some(number) = number {
+            digits.copy_from_slice((number + offset_ms).to_string().as_bytes());
+        }
     }
 }
 

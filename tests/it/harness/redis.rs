@@ -49,6 +49,11 @@ impl PrivateRedis {
         format!("redis+unix://{}", socket_path(self.dir.path()).display())
     }
 
+    /// Path of the Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        socket_path(self.dir.path())
+    }
+
     /// Sends one command to this Redis and returns the whole reply.
     pub async fn ask(&self, command: &str) -> String {
         send(&socket_path(self.dir.path()), command).await

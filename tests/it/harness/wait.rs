@@ -11,11 +11,14 @@ pub fn within_seconds<F: Future>(seconds: u64, future: F) -> impl Future<Output 
 }
 
 /// Polls a condition every 10 ms until it is true. Panics after `seconds`.
-pub async fn wait_until<F: Future<Output = bool>>(seconds: u64, condition: impl Fn() -> F) {
-    within_seconds(seconds, async {
+#[track_caller]
+pub fn wait_until<F: Future<Output = bool>>(
+    seconds: u64,
+    condition: impl Fn() -> F,
+) -> impl Future<Output = ()> {
+    within_seconds(seconds, async move {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
-    .await;
 }

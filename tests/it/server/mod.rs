@@ -4,6 +4,7 @@ mod abandoned;
 mod cancelled;
 mod large_message;
 mod postgres_faults;
+mod redis_failover;
 mod redis_faults;
 mod request_id;
 mod slow_message;

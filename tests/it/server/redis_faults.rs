@@ -13,8 +13,8 @@ use crate::harness::{
 
 /// Asserts the results that must be the same in every state of Redis: sign-in, Check, Refresh
 /// and Logout succeed, and a signed-out session is refused.
-async fn assert_core_calls_work(app: &TestApp, acme: &Client) {
-    let session = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+pub(super) async fn assert_core_calls_work(app: &TestApp, acme: &Client) {
+    let session = app.anonymous().login(&acme.slug, &acme.email, PASSWORD).await;
     session.auth().who_am_i(WhoAmIRequest {}).await.expect("signed in");
     let check_request = |user: &str| CheckRequest {
         user_id: user.into(),

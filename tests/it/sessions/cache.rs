@@ -1,6 +1,9 @@
 //! A wrong entry in the session cache never makes an ended session live.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use tenantry::proto::v1::{
     LoginRequest, LogoutRequest, RevokeAllSessionsRequest, RevokeSessionRequest, WhoAmIRequest,
@@ -294,11 +297,8 @@ async fn no_cache_entry_revives_an_ended_session() {
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
     acme.cache_standing_of(&victim.user_id).await;
-    let wait_a_second = "select pg_sleep(1.1)";
-    sqlx::query(wait_a_second)
-        .execute(&mut app.owner_connection().await)
-        .await
-        .expect("a second has passed");
+    let wait = sqlx::query("select pg_sleep(5.2)");
+    wait.execute(&mut app.owner_connection().await).await.expect("five seconds have passed");
 
     let key = session_key(&victim);
     let parts: Vec<_> = entry.split(' ').collect();
@@ -356,11 +356,8 @@ async fn oversized_values_are_removed() {
     let signed_out_client = acme.create_member("gone", &[]).await;
     signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
     // A replica remembers only for a short time which sessions have ended.
-    let wait_a_second = "select pg_sleep(1.1)";
-    sqlx::query(wait_a_second)
-        .execute(&mut app.owner_connection().await)
-        .await
-        .expect("a second has passed");
+    let wait = sqlx::query("select pg_sleep(5.2)");
+    wait.execute(&mut app.owner_connection().await).await.expect("five seconds have passed");
     let (epoch_key, session_key) = (epoch_key(&acme), session_key(&signed_out_client));
     // An epoch has 32 hexadecimal digits, and an entry has at most 256 bytes.
     for command in [
@@ -387,4 +384,62 @@ async fn oversized_values_are_removed() {
         let (entry, _, new_client) = sign_in_until_cached(&app, &ada).await;
         assert!(!entry.is_empty() && is_signed_in(&new_client).await);
     }
+}
+
+/// H05: after a failover, the new master has the entry of a session but not its end, and its clock
+/// is behind, so that the entry seems to be young.
+#[tokio::test]
+async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
+    let (master, promoted) = (PrivateRedis::start().await, PrivateRedis::start().await);
+    let app = TestApp::with(|values| values.set("REDIS_URL", master.url())).await;
+    let proxy = Proxy::to_redis(master.socket()).await;
+    let url = proxy.redis_url();
+    let replica = TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_member("ada", &[]).await;
+    let admin = acme.on(&replica.channel);
+    let scripts = || async {
+        let name = "db_client_operation_duration_seconds_count{db_system_name=\"redis\",\
+                    db_operation_name=\"EVALSHA\",error_type=\"\"}";
+        replica.metric(name).await.unwrap_or_default()
+    };
+    // A replica asks Redis about sessions when it has followed the change feed for some seconds.
+    wait_until(20, || async {
+        admin.cache_standing_of(&ada.user_id).await;
+        let session = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+        is_signed_in(&session.on(&replica.channel)).await && scripts().await > 0.0
+    })
+    .await;
+    // The sign-in caches the session.
+    let victim = app.anonymous().login("acme", &ada.email, PASSWORD).await;
+    let epoch_key = format!("session-epoch:{{{}}}", acme.tenant_id);
+    for key in [&epoch_key, &session_key(&victim)] {
+        let reply = master.ask(&format!("GET {key}")).await;
+        let value = reply.lines().nth(1).expect("a value");
+        promoted.ask(&format!("SET {key} \"{value}\"")).await;
+    }
+    let ended_at = Instant::now();
+    let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
+    acme.sessions().revoke_session(request).await.expect("revoked");
+    proxy.shift_clock(-2_000);
+    proxy.switch_to(promoted.socket());
+
+    let victim_on_replica = victim.on(&replica.channel);
+    let scripts_before = scripts().await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        others.push(app.anonymous().login("acme", &ada.email, PASSWORD).await);
+    }
+    while ended_at.elapsed() < Duration::from_secs(4) {
+        // The server asks Redis about a session only if the standing of the subject is cached.
+        admin.cache_standing_of(&ada.user_id).await;
+        let is_late = ended_at.elapsed() > Duration::from_secs(1);
+        // The end of another session must not make the replica forget the first one.
+        if let Some(other) = others.pop_if(|_| is_late) {
+            other.auth().logout(LogoutRequest::default()).await.expect("signed out");
+        }
+        let is_live = is_signed_in(&victim_on_replica).await;
+        assert!(!(is_late && is_live), "live after {:?}", ended_at.elapsed());
+    }
+    assert!(scripts().await > scripts_before, "the replica did not ask Redis");
 }

@@ -1,0 +1,34 @@
+//! Changes of the master among several servers of Redis.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use fastrand::Rng;
+
+use super::Nemesis;
+use crate::cluster::Cluster;
+
+/// Lets a master fail, or replaces it in order. Returns when another server is the master and all
+/// servers work.
+///
+/// # Errors
+/// Returns an error when there is no failover, or when a server does not return.
+pub async fn replace(
+    cluster: &mut Cluster,
+    nemesis: Nemesis,
+    rng: &mut Rng,
+    duration: Duration,
+) -> anyhow::Result<String> {
+    let group = cluster.stores.redis_group.as_mut().context("there is one Redis only")?;
+    if nemesis == Nemesis::FailOverRedis {
+        group.fail_over(rng).await?;
+        return Ok("Redis".to_owned());
+    }
+    let master = group.master(rng).await?;
+    match nemesis {
+        Nemesis::KillRedisMaster => group.kill(master).await?,
+        Nemesis::PauseRedisMaster => group.pause(master).await?,
+        _ => group.isolate(master, duration).await?,
+    }
+    Ok(format!("Redis {master}"))
+}
