@@ -60,6 +60,7 @@ impl SignIns {
         let PresentedCredential { tenant, charged_tenant, credential } =
             self.presented_credential(named, request.credential, certificate)?;
         self.limits.count_for_network(RateClass::ApiKey, origin.ip).await?;
+        let (tenant, charged_tenant) = self.existing_tenant(tenant, charged_tenant, origin).await?;
         self.limits.count_for_tenant(RateClass::ApiKey, charged_tenant).await?;
         let mut tx = self.db.begin_in_share(charged_tenant, tenant).await?;
         let Some(key) =
@@ -137,6 +138,21 @@ impl SignIns {
                 "name the tenant in x-tenant-id or x-organization-slug",
             )),
         }
+    }
+
+    /// The tenant of a credential, and the tenant whose limits the call counts against. Anybody can
+    /// make a secret with the id of a tenant that does not exist: such a call counts for the
+    /// client's network, and its failure is recorded for [`TenantId::UNKNOWN`].
+    async fn existing_tenant(
+        &self,
+        tenant: TenantId,
+        charged_tenant: TenantId,
+        origin: &Origin,
+    ) -> Result<(TenantId, TenantId)> {
+        if tenant == TenantId::UNKNOWN || self.db.cipher(tenant).await?.is_some() {
+            return Ok((tenant, charged_tenant));
+        }
+        Ok((TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)))
     }
 
     /// Verifies the credential. Returns its valid key if the tenant is active, and if the key

@@ -1,9 +1,14 @@
 //! Exchange of a secret for an access token.
 
-use tenantry::proto::v1::{
-    CheckRequest, ExchangeApiKeyRequest, GetTenantRequest, IntrospectTokenRequest,
-    ListRolesRequest, ListUsersRequest, LogoutRequest, RevokeApiKeyRequest, SuspendTenantRequest,
-    WhoAmIRequest,
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use tenantry::{
+    ids::TenantId,
+    proto::v1::{
+        CheckRequest, ExchangeApiKeyRequest, GetTenantRequest, IntrospectTokenRequest,
+        ListRolesRequest, ListUsersRequest, LogoutRequest, RevokeApiKeyRequest,
+        SuspendTenantRequest, WhoAmIRequest,
+    },
 };
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -51,6 +56,28 @@ async fn a_secret_is_exchanged_for_a_token_with_the_accounts_claims() {
     // An account has no session that could be logged out.
     let result = account.auth().logout(LogoutRequest::default()).await;
     assert_refused(result, Code::NotFound, "NOT_FOUND");
+}
+
+/// N31: a secret with an invented tenant writes nothing for that tenant.
+#[tokio::test]
+async fn a_secret_of_a_tenant_that_does_not_exist_is_recorded_for_no_tenant() {
+    let app = TestApp::spawn().await;
+    let tenant = TenantId::new();
+    // The id of the tenant, 256 bits, and the first bytes of a checksum.
+    let mut bytes = [tenant.0.as_bytes().as_slice(), &[7; 32]].concat();
+    let checksum = digest(&SHA256, &bytes);
+    bytes.extend_from_slice(&checksum.as_ref()[..4]);
+    let secret = format!("tenantry_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    let result = app.anonymous().auth().exchange_api_key(secret_request(&secret)).await;
+    assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let mut owner = app.owner_connection().await;
+    let tenants: Vec<String> = sqlx::query_scalar(
+        "select tenant_id::text from audit_events where kind = 'sign_in_failed'",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("events");
+    assert_eq!(tenants, [TenantId::UNKNOWN.to_string()]);
 }
 
 fn check_request(permission: &str) -> CheckRequest {
