@@ -6,12 +6,13 @@ use crate::{
     credentials::password,
     error::{Error, Result},
     gate::NamedTenant,
-    ids::TenantId,
     limits::{RateClass, WorkOwner},
     mail::{self, Link, Purpose},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
-    sessions, tenants, users,
+    sessions,
+    sign_in::named_tenant,
+    tenants, users,
 };
 
 impl Accounts {
@@ -31,7 +32,9 @@ impl Accounts {
         if named.is_other_than(link.tenant) {
             return Err(token_invalid());
         }
-        let (_, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
+        let (_, charged_tenant) =
+            named_tenant::tenant_and_charged_tenant(&self.db, &self.limits, link.tenant, origin.ip)
+                .await?;
         self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
         let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
         if !mail::is_valid_link(&mut tx, link).await? {
@@ -93,23 +96,12 @@ impl Accounts {
             .map(Some)
     }
 
-    /// The tenant of a link, and the tenant whose limits the call counts against. If the tenant of
-    /// the link does not exist: [`TenantId::UNKNOWN`], and a placeholder for the client's network.
-    async fn tenant_and_charged_tenant(
-        &self,
-        link: &Link,
-        origin: &Origin,
-    ) -> Result<(TenantId, TenantId)> {
-        Ok(match self.db.cipher(link.tenant).await? {
-            Some(_) => (link.tenant, link.tenant),
-            None => (TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)),
-        })
-    }
-
     /// Records the failure in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if
     /// that tenant does not exist. Returns the refusal.
     async fn recorded_link_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
-        let (tenant, charged_tenant) = self.tenant_and_charged_tenant(link, origin).await?;
+        let (tenant, charged_tenant) =
+            named_tenant::tenant_and_charged_tenant(&self.db, &self.limits, link.tenant, origin.ip)
+                .await?;
         let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
         let actor = Actor::anonymous(origin);
         audit::record_in_own_transaction_charged_to(

@@ -13,12 +13,10 @@ use tokio::time::timeout;
 use super::{
     known_migrations::MIGRATIONS,
     postgres::APP_ROLE,
+    server_check::INSUFFICIENT_PRIVILEGE,
     url::{first_url, parse},
 };
 use crate::error::sqlstate;
-
-/// SQLSTATE of a statement that the role may not execute.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// Timeout of a connection as the service's role.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -24,8 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The SQLSTATE of a schema that is older than the function `schema_version`.
 const UNDEFINED_FUNCTION: &str = "42883";
 
-/// The SQLSTATE for a role that may not call `schema_version` or `note_epoch`.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// The SQLSTATE of a statement that the role may not execute.
+pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// The reason why a server must not be used.
 #[derive(Debug, thiserror::Error)]

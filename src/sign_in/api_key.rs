@@ -7,7 +7,7 @@
 //! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which names of roles an
 //! access token contains. It omits the roles whose scope is not readable (`scope_is_readable`).
 
-use super::SignIns;
+use super::{SignIns, named_tenant};
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
     clock,
@@ -60,7 +60,12 @@ impl SignIns {
         let PresentedCredential { tenant, charged_tenant, credential } =
             self.presented_credential(named, request.credential, certificate)?;
         self.limits.count_for_network(RateClass::ApiKey, origin.ip).await?;
-        let (tenant, charged_tenant) = self.existing_tenant(tenant, charged_tenant, origin).await?;
+        let (tenant, charged_tenant) = if tenant == TenantId::UNKNOWN {
+            (tenant, charged_tenant)
+        } else {
+            let (db, limits) = (&self.db, &self.limits);
+            named_tenant::tenant_and_charged_tenant(db, limits, tenant, origin.ip).await?
+        };
         self.limits.count_for_tenant(RateClass::ApiKey, charged_tenant).await?;
         let mut tx = self.db.begin_in_share(charged_tenant, tenant).await?;
         let Some(key) =
@@ -138,21 +143,6 @@ impl SignIns {
                 "name the tenant in x-tenant-id or x-organization-slug",
             )),
         }
-    }
-
-    /// The tenant of a credential, and the tenant whose limits the call counts against. Anybody can
-    /// make a secret with the id of a tenant that does not exist: such a call counts for the
-    /// client's network, and its failure is recorded for [`TenantId::UNKNOWN`].
-    async fn existing_tenant(
-        &self,
-        tenant: TenantId,
-        charged_tenant: TenantId,
-        origin: &Origin,
-    ) -> Result<(TenantId, TenantId)> {
-        if tenant == TenantId::UNKNOWN || self.db.cipher(tenant).await?.is_some() {
-            return Ok((tenant, charged_tenant));
-        }
-        Ok((TenantId::UNKNOWN, self.limits.placeholder_tenant_of_network(origin.ip)))
     }
 
     /// Verifies the credential. Returns its valid key if the tenant is active, and if the key

@@ -29,6 +29,24 @@ pub fn only_verified_emails(setting: TenantlessSignIn) -> Result<bool> {
     }
 }
 
+/// The tenant whose id a credential contains, and the tenant whose limits the call counts against.
+/// Anybody can make a credential with the id of a tenant that does not exist: then they are
+/// [`TenantId::UNKNOWN`], and a placeholder for the client's network.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn tenant_and_charged_tenant(
+    db: &Db,
+    limits: &Limits,
+    tenant: TenantId,
+    ip: Option<IpAddr>,
+) -> Result<(TenantId, TenantId)> {
+    Ok(match db.cipher(tenant).await? {
+        Some(_) => (tenant, tenant),
+        None => (TenantId::UNKNOWN, limits.placeholder_tenant_of_network(ip)),
+    })
+}
+
 /// The tenant whose limits a call counts against: the named tenant; a placeholder for the name if
 /// no such tenant exists; a placeholder for the client's network if no tenant is named.
 pub fn charged_tenant(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) -> TenantId {
