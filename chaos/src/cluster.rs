@@ -50,18 +50,13 @@ impl Cluster {
         let stores = Stores::start(option, redis, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
         let mut cluster = Self { stores, replicas: Vec::new(), program, app_url };
-        let release = cluster.oldest_release();
-        cluster.migrate(release).await?;
+        cluster.migrate(cluster.program.first_release()).await?;
         let platform = cluster.bootstrap().await?;
         for number in 0..replicas {
             let replica = Replica::start(number, &cluster.program, &cluster.stores).await?;
             cluster.replicas.push(replica);
         }
         Ok((cluster, platform))
-    }
-
-    fn oldest_release(&self) -> Release {
-        if self.program.previous.is_some() { Release::Previous } else { Release::Current }
     }
 
     /// Creates or upgrades the schema with the program of a release.
@@ -75,7 +70,7 @@ impl Cluster {
 
     /// Creates the platform tenant with the program's own command.
     async fn bootstrap(&self) -> anyhow::Result<PlatformAdmin> {
-        let text = output_text(&self.run(self.oldest_release(), &["bootstrap"]).await?)?;
+        let text = output_text(&self.run(self.program.first_release(), &["bootstrap"]).await?)?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.map(|value| value.trim().to_owned()).with_context(|| format!("no {name}"))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::{
     fs::File,
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     proxy::Proxy,
-    stores::{DATABASE, RedisGroup, Stores},
+    stores::{self, DATABASE, RedisGroup, Stores},
 };
 
 /// Timeout of the start of a replica.
@@ -40,6 +40,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// The release that a run starts with.
+    pub fn first_release(&self) -> Release {
+        if self.previous.is_some() { Release::Previous } else { Release::Current }
+    }
+
     /// Path of the program of a release.
     ///
     /// # Errors
@@ -92,13 +97,12 @@ impl Replica {
     /// Returns an error when the process does not serve in time.
     pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let has_previous = program.previous.is_some();
         let redis = Proxy::start(stores.redis.clone()).await?;
         let own_url = || format!("redis://{}", redis.addr());
         let redis_url = stores.redis_group.as_ref().map_or_else(own_url, RedisGroup::url);
         let mut replica = Self {
             number,
-            release: if has_previous { Release::Previous } else { Release::Current },
+            release: program.first_release(),
             addr,
             postgres: Proxy::start(stores.postgres.clone()).await?,
             redis,
@@ -204,8 +208,7 @@ impl Replica {
     /// Returns an error when the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = self.child.as_ref().and_then(Child::id).context("the replica does not run")?;
-        let pid = Pid::from_raw(i32::try_from(pid)?).context("process id 0")?;
-        Ok(kill_process(pid, signal)?)
+        stores::signal(pid, signal)
     }
 
     /// Reads the log, or leaves it unread, so that the pipe becomes full.

@@ -17,6 +17,7 @@ use url::Url;
 pub use self::{
     patroni::Patroni,
     private::PrivateStores,
+    process::signal,
     redis_group::{RedisGroup, RedisOption},
 };
 use self::{patroni::ServerUser, redis_command::redis_command};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::process::{StoreProcess, postgres_bin};
+use super::process::{StoreProcess, postgres_bin, signal};
 
 /// Number of Postgres servers.
 const NODES: usize = 3;
@@ -147,12 +147,12 @@ impl Patroni {
     /// Returns an error when a server does not stop in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
-            signal(&node.child, Signal::TERM)?;
+            signal(node.child.id(), Signal::TERM)?;
         }
         for node in &mut self.nodes {
             wait_for_end(&mut node.child).await?;
         }
-        signal(&self.etcd, Signal::TERM)?;
+        signal(self.etcd.id(), Signal::TERM)?;
         wait_for_end(&mut self.etcd).await
     }
 }
@@ -308,11 +308,6 @@ async fn request(address: &str, method: &str, path: &str, body: &str) -> anyhow:
         anyhow::Ok(reply)
     };
     timeout(LIMIT, exchange).await.context("Patroni did not reply")?
-}
-
-fn signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
-    let pid = Pid::from_raw(i32::try_from(child.id())?).context("process id 0")?;
-    Ok(kill_process(pid, signal)?)
 }
 
 async fn wait_for_end(child: &mut Child) -> anyhow::Result<()> {

@@ -154,6 +154,14 @@ pub fn postgres_bin() -> PathBuf {
     versions.pop().map(|(_, path)| path.join("bin")).unwrap_or_default()
 }
 
+/// Sends a signal to one process.
+///
+/// # Errors
+/// Returns an error when the process has ended.
+pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    Ok(kill_process(to_pid(pid)?, signal)?)
+}
+
 fn to_pid(pid: u32) -> anyhow::Result<Pid> {
     Pid::from_raw(i32::try_from(pid)?).context("process id 0")
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
@@ -372,9 +372,7 @@ impl Node {
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the server does not run")?;
-        let pid = Pid::from_raw(i32::try_from(pid)?).context("process id 0")?;
-        Ok(kill_process(pid, signal)?)
+        super::process::signal(self.child.id().context("the server does not run")?, signal)
     }
 }
 

@@ -9,7 +9,7 @@ use futures::{StreamExt, future::join_all, stream};
 use tenantry::proto::v1::{
     CreateUserRequest, LoginRequest, RegisterRequest, create_user_request::Credential,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::ALLOWED_GROWTH_KIB;
 use crate::{
@@ -20,6 +20,18 @@ use crate::{
 /// Memory of one hash with the default settings of the server, in KiB.
 const HASH_MEMORY_KIB: u64 = 19_456;
 
+/// Signs in to an account that does not exist. Each number is another account, so that no limit per
+/// account applies.
+async fn refused_sign_in(acme: &Client, number: usize) -> Status {
+    let request = LoginRequest {
+        email: format!("user-{number}@acme.test"),
+        password: PASSWORD.into(),
+        organization_slug: "acme".into(),
+        ..LoginRequest::default()
+    };
+    acme.auth().login(request).await.expect_err("the account does not exist")
+}
+
 /// G06: the number of hashing threads limits the memory, and the queue limits the number of
 /// waiting sign-ins. Meanwhile other calls succeed.
 #[tokio::test(flavor = "multi_thread")]
@@ -27,18 +39,7 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
     let serving = ServerProcess::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
     let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
     let memory_before = serving.status("VmRSS");
-    let sign_in = |n: usize| {
-        let request = LoginRequest {
-            // Each sign-in has another account, so that no limit per account applies.
-            email: format!("user-{n}@acme.test"),
-            password: PASSWORD.into(),
-            organization_slug: "acme".into(),
-            ..LoginRequest::default()
-        };
-        let mut auth = acme.auth();
-        async move { auth.login(request).await.expect_err("the account does not exist") }
-    };
-    let flood = join_all((0..1000).map(sign_in));
+    let flood = join_all((0..1000).map(|n| refused_sign_in(&acme, n)));
     let (refusals, allowed) = tokio::join!(flood, async {
         let mut allowed = 0;
         for _ in 0..100 {
@@ -79,17 +80,7 @@ async fn wrong_passwords_use_bounded_memory_which_is_given_back() {
     assert_eq!(serving.logged("password hashing")[0]["threads"], 32);
     let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
     let memory_before = serving.status("VmRSS");
-    let sign_in = |n: usize| {
-        let request = LoginRequest {
-            email: format!("user-{n}@acme.test"),
-            password: PASSWORD.into(),
-            organization_slug: "acme".into(),
-            ..LoginRequest::default()
-        };
-        let mut auth = acme.auth();
-        async move { auth.login(request).await.expect_err("the account does not exist") }
-    };
-    for status in join_all((0..80).map(sign_in)).await {
+    for status in join_all((0..80).map(|n| refused_sign_in(&acme, n))).await {
         assert_eq!(reason(&status), "INVALID_CREDENTIALS");
     }
     let growth = serving.status("VmHWM").saturating_sub(memory_before);
