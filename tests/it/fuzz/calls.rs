@@ -25,15 +25,12 @@ use proptest::{
 };
 use prost::Message;
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
-use tenantry::proto::v1::{
-    AssignRoleResponse, ListRoleAssignmentsRequest, RoleAssignment, WhoAmIRequest,
-};
+use tenantry::proto::v1::{AssignRoleResponse, ListRoleAssignmentsRequest, RoleAssignment};
 
-use super::{
-    known_values::KnownValues,
-    messages::{MessageGenerator, PASSWORDS},
+use super::{callers::Callers, known_values::KnownValues, messages::MessageGenerator};
+use crate::harness::{
+    Client, MailServer, Method, RawReply, TestApp, assert_documented_error, methods,
 };
-use crate::harness::{Client, Method, RawReply, TestApp, assert_documented_error, methods};
 
 /// Number of calls in a run, unless `FUZZ_CALLS` sets another number.
 const CALLS: u64 = 1500;
@@ -86,9 +83,6 @@ const RARE_RPCS: &[&str] = &[
 const PLATFORM_RPCS: &[&str] =
     &["CreateTenant", "DeleteTenant", "ListTenants", "ReactivateTenant", "SuspendTenant"];
 
-/// Index of the platform's administrator in [`SharedState::other_clients`].
-const PLATFORM_ADMIN: usize = 2;
-
 /// Maximum time to wait for the first message of a stream. Streams stay open.
 const STREAM_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -101,8 +95,13 @@ async fn random_calls_of_every_rpc_get_documented_responses() {
     println!("FUZZ_SEED={seed} FUZZ_CALLS={calls}");
 
     // The tokens are valid longer than any run, so the bystander never has to sign in again.
-    let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1d")).await;
-    let state = Arc::new(SharedState::create(&app, calls).await);
+    let mail_server = MailServer::start().await;
+    let app = TestApp::with(|values| {
+        values.set("JWT_ACCESS_EXPIRES_IN", "1d");
+        values.set("MAIL_URL", mail_server.url.clone());
+    })
+    .await;
+    let state = Arc::new(SharedState::create(&app, mail_server, calls).await);
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| tokio::spawn(run_worker(state.clone(), seed ^ (worker << 32))))
         .collect();
@@ -118,12 +117,9 @@ struct SharedState {
     calls_left: AtomicU64,
     known_values: Mutex<KnownValues>,
     methods: Vec<Method>,
-    /// Administrator of the tenant whose objects are changed. The administrator signs in again when
-    /// a call has ended the session.
-    admin: tokio::sync::Mutex<Client>,
-    /// A member with few permissions, another tenant's administrator, the platform's administrator
-    /// in the platform tenant and in the first tenant, and a client without a token.
-    other_clients: Vec<Client>,
+    callers: tokio::sync::RwLock<Callers>,
+    /// The server that receives the mails with tokens.
+    mail_server: MailServer,
     /// Administrator of a tenant that the calls must not affect.
     bystander: Client,
     /// Number of replies by RPC and reason. The reason `OK` means no error.
@@ -131,40 +127,22 @@ struct SharedState {
 }
 
 impl SharedState {
-    async fn create(app: &TestApp, calls: u64) -> Self {
-        let platform_admin = app.platform_admin().await;
-        let admin = app.create_tenant("fuzzed").await;
-        let member = admin.create_member("clerk", &["invoice:read", "user:update"]).await;
-        let other = app.create_tenant("other").await;
-        let bystander = app.create_tenant("bystander").await;
+    async fn create(app: &TestApp, mail_server: MailServer, calls: u64) -> Self {
         let mut known_values = KnownValues::default();
         // The platform's administrator could suspend the bystander's tenant.
+        let bystander = app.create_tenant("bystander").await;
         known_values.exclude(&bystander.tenant_id);
         known_values.exclude(&bystander.slug);
-        for client in [&admin, &member, &other, &platform_admin] {
-            known_values.store("User", &client.user_id);
-            known_values.store("Session", &client.tokens.session_id);
-            known_values.store("id", &client.tenant_id);
-            known_values.store("slug", &client.slug);
-            known_values.store("email", &client.email);
-            known_values.store("token", &client.tokens.access_token);
-            known_values.store("refresh_token", &client.tokens.refresh_token);
-        }
         for number in 0..50 {
             known_values.store("email", &format!("user{number}@fuzzed.test"));
         }
+        let callers = Callers::create(app, &mut known_values).await;
         Self {
             calls_left: AtomicU64::new(calls),
             known_values: Mutex::new(known_values),
             methods: methods(),
-            admin: tokio::sync::Mutex::new(admin),
-            other_clients: vec![
-                member,
-                other,
-                platform_admin.clone(),
-                platform_admin.with("x-tenant-id", "fuzzed"),
-                app.anonymous(),
-            ],
+            callers: tokio::sync::RwLock::new(callers),
+            mail_server,
             bystander,
             reply_counts: Mutex::default(),
         }
@@ -212,43 +190,33 @@ impl SharedState {
         self.known_values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The administrator's client, whose session may have ended.
-    async fn admin(&self) -> Client {
-        self.admin.lock().await.clone()
+    /// Replaces the clients that lost their rights.
+    async fn replace_powerless_callers(&self) {
+        self.callers.write().await.replace_powerless(&self.known_values).await;
     }
 
-    /// The administrator's client, with an active session. Signs in or signs up when necessary.
-    async fn signed_in_admin(&self) -> Client {
-        let mut admin = self.admin.lock().await;
-        if admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok() {
-            return admin.clone();
+    /// Stores the tokens of new mails, so that calls redeem them.
+    fn store_mailed_tokens(&self) {
+        let mut known_values = self.lock_known_values();
+        for mail in self.mail_server.take_mails() {
+            known_values.store("token", &mail.link());
         }
-        let anonymous = admin.with_token("");
-        for password in PASSWORDS {
-            let sign_in = anonymous.try_login(&admin.slug, &admin.email, password).await;
-            if let Ok(client) = sign_in {
-                *admin = client;
-                return admin.clone();
-            }
-        }
-        // The tenant was deleted or suspended, or its administrator got another email.
-        let slug = format!("fuzzed-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        *admin = anonymous.sign_up_tenant(&slug).await;
-        self.lock_known_values().store("slug", &slug);
-        self.lock_known_values().store("email", &admin.email);
-        admin.clone()
     }
 
     /// Asserts that the bystander's decisions and all pages of the tenant's lists work.
     async fn assert_usable(&self) {
         assert!(self.bystander.may("anything:at-all").await, "the bystander's Check");
-        let admin = self.signed_in_admin().await;
-        let platform_admin = &self.other_clients[PLATFORM_ADMIN];
+        self.replace_powerless_callers().await;
+        self.store_mailed_tokens();
+        let (admin, platform_admin) = {
+            let callers = self.callers.read().await;
+            (callers.admin().clone(), callers.platform_admin().clone())
+        };
         for method in self.methods.iter().filter(|method| method.0.name().starts_with("List")) {
             if method.0.name() == "ListSubjects" {
                 continue;
             }
-            let client = if method.0.name() == "ListTenants" { platform_admin } else { &admin };
+            let client = if method.0.name() == "ListTenants" { &platform_admin } else { &admin };
             let mut token = String::new();
             for _ in 0..100 {
                 let mut request = method.request();
@@ -289,13 +257,8 @@ async fn run_worker(state: Arc<SharedState>, seed: u64) {
             state.assert_usable().await;
         }
         let method = state.pick_method(&mut rng);
-        let client = if PLATFORM_RPCS.contains(&method.0.name()) && rng.random_bool(0.7) {
-            state.other_clients[PLATFORM_ADMIN].clone()
-        } else if rng.random_bool(0.75) {
-            state.admin().await
-        } else {
-            state.other_clients[rng.random_range(0..state.other_clients.len())].clone()
-        };
+        let is_platform_rpc = PLATFORM_RPCS.contains(&method.0.name());
+        let client = state.callers.read().await.pick(is_platform_rpc, &mut rng);
         let message = {
             let known_values = state.lock_known_values();
             MessageGenerator { known_values: &known_values, rng: &mut rng }
@@ -305,7 +268,7 @@ async fn run_worker(state: Arc<SharedState>, seed: u64) {
         let reply = call(&method, &client, &message, &what).await;
         let reason = check_reply(&what, &reply);
         if ["TOKEN_INVALID", "TENANT_SUSPENDED"].contains(&reason.as_str()) {
-            state.signed_in_admin().await;
+            state.replace_powerless_callers().await;
         }
         state.count_reply(&method, reason);
         if let Ok(reply) = reply {

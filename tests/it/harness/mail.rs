@@ -118,6 +118,11 @@ impl MailServer {
         self.state.lock().expect("no panic").mails.clone()
     }
 
+    /// Removes and returns all mails.
+    pub fn take_mails(&self) -> Vec<Mail> {
+        std::mem::take(&mut self.state.lock().expect("no panic").mails)
+    }
+
     /// Waits for the mail with this number, counted from 1, and returns the mail.
     pub async fn wait_for_mail(&self, number: usize) -> Mail {
         wait_until(20, || async { self.mails().len() >= number }).await;
