@@ -37,7 +37,7 @@ impl Accounts {
         email::check("email", &message.email)?;
         let password = passwords::normalise(&message.password);
         if message.organization_name.is_empty() {
-            let tenant = self.tenant_to_join(named, &message).await?;
+            let tenant = self.tenant_to_join(named, origin, &message).await?;
             return self.join_tenant(&tenant, origin, &message, password).await;
         }
         if !matches!(named, NamedTenant::Absent) {
@@ -52,7 +52,7 @@ impl Accounts {
         match result {
             Err(error) if error.reason() == ErrorReason::SlugTaken => {
                 // If this is a retry of the request that took the slug, return the first response.
-                self.first_response(&message, &slug).await?.ok_or(error)
+                self.first_response(origin, &message, &slug).await?.ok_or(error)
             }
             result => result,
         }
@@ -83,7 +83,7 @@ impl Accounts {
 
         let id = TenantId::new();
         let data_key = self.db.generate_data_key(id).await?;
-        let mut tx = self.db.begin_without_cipher(id).await?;
+        let mut tx = self.db.begin_without_cipher_in_share(charged_tenant, id).await?;
         let new_tenant = NewTenant {
             id,
             name: &message.organization_name,
@@ -105,20 +105,26 @@ impl Accounts {
     /// the tenant; `None` if a different request created the tenant.
     async fn first_response(
         &self,
+        origin: &Origin,
         message: &RegisterRequest,
         slug: &str,
     ) -> Result<Option<RegisterResponse>> {
-        let Some(tenant) = tenants::find(&self.db, slug).await? else { return Ok(None) };
-        let mut tx = self.db.begin(tenant.id).await?;
+        let charged_tenant = self.limits.placeholder_tenant_of_network(origin.ip);
+        let tenant = tenants::find(&self.db, charged_tenant, slug).await?;
+        let Some(tenant) = tenant else { return Ok(None) };
+        let mut tx = self.db.begin_in_share(charged_tenant, tenant.id).await?;
         idempotency::find_response(&mut tx, &idempotency_key(tenant.id, message)).await
     }
 
     async fn tenant_to_join(
         &self,
         named: &NamedTenant,
+        origin: &Origin,
         message: &RegisterRequest,
     ) -> Result<TenantRef> {
-        match named_tenant::resolve_tenant(&self.db, named, &message.organization_slug).await? {
+        let slug = &message.organization_slug;
+        let (db, limits) = (&self.db, &self.limits);
+        match named_tenant::resolve_tenant(db, limits, named, slug, origin.ip).await? {
             NamedTenant::Known(tenant) => Ok(tenant),
             NamedTenant::Unknown(_) => Err(Error::not_found()),
             NamedTenant::Absent => Err(Error::refused(

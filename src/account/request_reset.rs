@@ -32,8 +32,9 @@ impl Accounts {
         let Some(mail_queue) = &self.mail_queue else {
             return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
         };
+        let slug = &message.organization_slug;
         let named =
-            named_tenant::resolve_tenant(&self.db, named, &message.organization_slug).await?;
+            named_tenant::resolve_tenant(&self.db, &self.limits, named, slug, origin.ip).await?;
         let charged_tenant = named_tenant::charged_tenant(&self.limits, &named, origin.ip);
         let requested_tenants = if matches!(named, NamedTenant::Absent) {
             let only_verified_emails = named_tenant::only_verified_emails(self.tenantless_sign_in)?;

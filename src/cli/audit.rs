@@ -147,7 +147,10 @@ async fn find_tenant(db: &Db, id_or_slug: &str) -> anyhow::Result<TenantId> {
     if let Ok(id) = uuid::Uuid::try_parse(id_or_slug) {
         return Ok(TenantId(id));
     }
-    Ok(tenants::find(db, id_or_slug).await?.context("there is no such tenant")?.id)
+    Ok(tenants::find(db, TenantId::UNKNOWN, id_or_slug)
+        .await?
+        .context("there is no such tenant")?
+        .id)
 }
 
 /// The tenants that have an audit trail, and the tenants of `kept_heads`.
@@ -155,7 +158,7 @@ async fn all_tenants(
     db: &Db,
     kept_heads: &HashMap<uuid::Uuid, Head>,
 ) -> anyhow::Result<Vec<TenantId>> {
-    let platform = tenants::find(db, provision::PLATFORM).await?;
+    let platform = tenants::find(db, TenantId::UNKNOWN, provision::PLATFORM).await?;
     let platform = platform.context(
         "there is no platform tenant, so the tenants can't be listed: set --tenant to a tenant",
     )?;

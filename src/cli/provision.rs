@@ -50,7 +50,7 @@ pub async fn platform(
     hasher: &Hasher,
     email: &str,
 ) -> anyhow::Result<Option<Credentials>> {
-    if tenants::find(owner_db, PLATFORM).await?.is_some() {
+    if tenants::find(owner_db, TenantId::UNKNOWN, PLATFORM).await?.is_some() {
         return Ok(None);
     }
     let (password, hash) = new_password(hasher).await?;
@@ -78,7 +78,7 @@ pub async fn platform(
 /// # Errors
 /// Fails when Postgres is unavailable.
 pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Option<Credentials>> {
-    if tenants::find(db, DEMO).await?.is_some() {
+    if tenants::find(db, TenantId::UNKNOWN, DEMO).await?.is_some() {
         return Ok(None);
     }
     let (password, hash) = new_password(hasher).await?;
@@ -133,7 +133,8 @@ pub async fn reset_password(
     reset: PasswordReset<'_>,
 ) -> anyhow::Result<PasswordResetDone> {
     let PasswordReset { slug, email, password, enable } = reset;
-    let tenant = tenants::find(db, slug).await?.context("there is no such tenant")?.id;
+    let tenant =
+        tenants::find(db, TenantId::UNKNOWN, slug).await?.context("there is no such tenant")?.id;
     let mut tx = db.begin(tenant).await?;
     let tenant_row = tenants::store::get(&mut tx, tenant).await?;
     let user = users::store::find_by_email(&mut tx, tenant, email).await?;
@@ -177,7 +178,9 @@ pub async fn reset_password(
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn record_rewrapped(db: &Db, master_key: &str, count: u64) -> Result<()> {
-    let Some(platform) = tenants::find(db, PLATFORM).await? else { return Ok(()) };
+    let Some(platform) = tenants::find(db, TenantId::UNKNOWN, PLATFORM).await? else {
+        return Ok(());
+    };
     let event = Event::new(EventKind::DataKeysRewrapped);
     let event = event.detail("master_key", master_key).detail("count", count);
     audit::record_in_own_transaction(db, platform.id, &operator(), event).await

@@ -26,10 +26,12 @@ struct Counts<K> {
     by_owner: HashMap<K, usize>,
 }
 
-/// A permit for one open object. Dropping the permit returns it to the pool.
+/// Permits for one open object. Dropping this value returns them to the pool.
 pub struct BoundedPermit<K: Eq + Hash + Copy> {
     pool: Arc<BoundedPermits<K>>,
     owner: K,
+    /// Number of permits.
+    count: usize,
 }
 
 /// The limit that was reached.
@@ -60,8 +62,20 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
     /// # Errors
     /// Returns the limit that is reached.
     pub fn acquire(self: &Arc<Self>, owner: K) -> Result<BoundedPermit<K>, TooMany> {
+        self.acquire_many(owner, 1)
+    }
+
+    /// Takes `count` permits for an object of an owner, without waiting.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached.
+    pub fn acquire_many(
+        self: &Arc<Self>,
+        owner: K,
+        count: usize,
+    ) -> Result<BoundedPermit<K>, TooMany> {
         let mut counts = self.lock();
-        if counts.total >= self.total_limit {
+        if counts.total + count > self.total_limit {
             return Err(TooMany::Total);
         }
         let owner_count = counts.by_owner.get(&owner).copied().unwrap_or_default();
@@ -71,12 +85,12 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         } else {
             self.total_limit
         };
-        if owner_count >= owner_limit {
+        if owner_count + count > owner_limit {
             return Err(TooMany::PerOwner);
         }
-        counts.by_owner.insert(owner, owner_count + 1);
-        counts.total += 1;
-        Ok(BoundedPermit { pool: self.clone(), owner })
+        counts.by_owner.insert(owner, owner_count + count);
+        counts.total += count;
+        Ok(BoundedPermit { pool: self.clone(), owner, count })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts<K>> {
@@ -87,9 +101,9 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
 impl<K: Eq + Hash + Copy> Drop for BoundedPermit<K> {
     fn drop(&mut self) {
         let mut counts = self.pool.lock();
-        counts.total -= 1;
+        counts.total -= self.count;
         if let Some(count) = counts.by_owner.get_mut(&self.owner) {
-            *count -= 1;
+            *count -= self.count;
             if *count == 0 {
                 counts.by_owner.remove(&self.owner);
             }

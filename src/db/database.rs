@@ -106,7 +106,20 @@ impl Db {
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
     pub async fn cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
-        self.data_keys()?.find(&self.postgres, tenant).await
+        self.cipher_in_share(tenant, tenant).await
+    }
+
+    /// Like [`Db::cipher`], but a query of the key uses a connection of the share of
+    /// `charged_tenant`. Use this for a tenant that a client without a token named.
+    ///
+    /// # Errors
+    /// As [`Db::cipher`]; OVERLOADED when no connection of the share becomes free.
+    pub async fn cipher_in_share(
+        &self,
+        charged_tenant: TenantId,
+        tenant: TenantId,
+    ) -> Result<Option<Arc<Cipher>>> {
+        self.data_keys()?.find(&self.postgres, charged_tenant, tenant).await
     }
 
     /// Creates a data key for a tenant that is about to be created. This may call a key service,
@@ -168,7 +181,7 @@ impl Db {
         if self.data_keys.is_none() {
             return self.begin_without_cipher_in_share(charged_tenant, tenant).await;
         }
-        let cipher_state = match self.cipher(tenant).await {
+        let cipher_state = match self.cipher_in_share(charged_tenant, tenant).await {
             Ok(Some(cipher)) => CipherState::Ready(cipher),
             Ok(None) => CipherState::Missing,
             Err(Error::Refused(ErrorReason::StoreUnavailable, _)) => CipherState::Unavailable,
@@ -188,7 +201,11 @@ impl Db {
         self.begin_without_cipher_in_share(tenant, tenant).await
     }
 
-    async fn begin_without_cipher_in_share(
+    /// Like [`Db::begin_in_share`], for work that neither encrypts nor decrypts personal data.
+    ///
+    /// # Errors
+    /// As [`Db::begin`].
+    pub async fn begin_without_cipher_in_share(
         &self,
         charged_tenant: TenantId,
         tenant: TenantId,

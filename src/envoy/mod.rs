@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     audit::Origin,
     error::{Error, Result},
-    gate::{self, Caller, ENVOY_CHECK},
+    gate::{self, Caller},
     permissions::{Permission, decide::decide},
     proto::v1::{DecisionReason, ErrorReason},
 };
@@ -42,8 +42,7 @@ impl EnvoyAuthorization {
         let client_behind_gateway =
             |envoy| self.authorizer.proxies.client_behind_gateway(envoy, client_of_envoy, &headers);
         origin.ip = origin.ip.map(client_behind_gateway);
-        let caller =
-            Box::pin(self.authorizer.identify_for_proxy(&headers, ENVOY_CHECK, origin)).await?;
+        let caller = Box::pin(self.authorizer.identify_for_proxy(&headers, origin)).await?;
         let Requirement::Permission { name, scope } = requirement else { return Ok(caller) };
         let permission = Permission::concrete("permission", &name).map_err(|_| {
             Error::defect("a route's permission is not of the form resource:action")

@@ -34,6 +34,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Timeout of one read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Number of timeouts after which the follower no longer tries to read the changes since its last
+/// read, and resets the in-memory caches instead. The number of these changes only grows, so the
+/// reads could fail for ever.
+const MAX_TIMEOUTS: u32 = 2;
+
 pub(super) struct Follower {
     postgres: Postgres,
     listeners: Vec<Arc<dyn ChangeListener>>,
@@ -45,6 +50,8 @@ pub(super) struct Follower {
     /// Whether another server may have replaced the Postgres server since the last successful read.
     /// The new server may not have all transactions of the snapshot in `last_read`.
     server_may_differ: bool,
+    /// Number of reads in a row that reached [`READ_TIMEOUT`].
+    timeouts: u32,
 }
 
 struct LastRead {
@@ -66,6 +73,7 @@ impl Follower {
             last_read: None,
             is_failing: false,
             server_may_differ: false,
+            timeouts: 0,
         }
     }
 
@@ -76,6 +84,12 @@ impl Follower {
             let result = time::timeout(READ_TIMEOUT, self.read(&state)).await;
             // A timeout may mean a failover: another server may answer the next read.
             self.server_may_differ |= result.is_err();
+            self.timeouts = if result.is_err() { self.timeouts + 1 } else { 0 };
+            if self.timeouts == MAX_TIMEOUTS && self.last_read.take().is_some() {
+                tracing::warn!(
+                    "the changes since the last read of the feed can't be read in time: they are skipped"
+                );
+            }
             // A timeout is reported like a pool timeout: UNAVAILABLE.
             match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(changes) => {

@@ -72,7 +72,8 @@ impl Authorizer {
             if let Some(class) = method.limit.filter(|class| class.is_counted_before_decoding()) {
                 Box::pin(self.limits.count_for_network(class, origin.ip)).await?;
             }
-            let tenant = Box::pin(self.find_tenant(tenant_key)).await?;
+            let charged_tenant = || self.limits.placeholder_tenant_of_network(origin.ip);
+            let tenant = Box::pin(self.find_tenant(charged_tenant, tenant_key)).await?;
             request.extensions_mut().insert(Visitor::new(tenant, origin, start));
             return Ok(None);
         }
@@ -143,22 +144,19 @@ impl Authorizer {
         if is_known { Ok(()) } else { Err(method_unknown()) }
     }
 
-    /// Identifies the caller and the tenant from the headers of a request that a proxy asks about.
-    /// `path` is the path of the method that the proxy calls.
+    /// Identifies the caller from the headers of a request that a proxy asks about. A header that
+    /// names a tenant must name the tenant of the token, also for platform staff: the service behind
+    /// the proxy would take the rights of the staff in the platform tenant for rights in the named
+    /// tenant.
     ///
     /// # Errors
     /// Returns the same errors as for a call of this service's own methods.
-    pub async fn identify_for_proxy(
-        &self,
-        headers: &HeaderMap,
-        path: &str,
-        origin: Origin,
-    ) -> Result<Caller> {
+    pub async fn identify_for_proxy(&self, headers: &HeaderMap, origin: Origin) -> Result<Caller> {
         metadata::check_size(headers)?;
         let tenant_key = metadata::tenant_key(headers)?;
-        let mut caller = self.identify(headers, origin).await?;
-        if let Some(tenant_key) = tenant_key {
-            self.switch_tenant(&mut caller, tenant_key, path).await?;
+        let caller = self.identify(headers, origin).await?;
+        if tenant_key.is_some_and(|tenant_key| !is_own_tenant(&caller, &tenant_key)) {
+            return Err(tenant_mismatch());
         }
         Ok(caller)
     }
@@ -200,9 +198,14 @@ impl Authorizer {
         }
     }
 
-    async fn find_tenant(&self, key: Option<String>) -> Result<NamedTenant> {
+    /// Finds the tenant that the metadata names, at the expense of `charged_tenant`.
+    async fn find_tenant(
+        &self,
+        charged_tenant: impl FnOnce() -> TenantId,
+        key: Option<String>,
+    ) -> Result<NamedTenant> {
         let Some(key) = key else { return Ok(NamedTenant::Absent) };
-        let tenant = tenants::find(&self.db, &key).await?;
+        let tenant = tenants::find(&self.db, charged_tenant(), &key).await?;
         Ok(tenant.map_or(NamedTenant::Unknown(key), NamedTenant::Known))
     }
 
@@ -219,7 +222,9 @@ impl Authorizer {
             }
             Box::pin(self.limits.count_for_network(RateClass::ApiKey, origin.ip)).await?;
         }
-        let authenticated = self.authenticator.authenticate(bearer).await?;
+        // The tenant that a bearer token names is not known before the token is verified.
+        let charged_tenant = || self.limits.placeholder_tenant_of_network(origin.ip);
+        let authenticated = self.authenticator.authenticate(bearer, charged_tenant).await?;
         let Authenticated { token, standing } =
             authenticated.ok_or_else(metadata::token_invalid)?;
         if standing.user != UserStanding::Active {
@@ -255,17 +260,15 @@ impl Authorizer {
         tenant_key: String,
         path: &str,
     ) -> Result<()> {
-        if tenant_key == caller.own_tenant.to_string() {
-            return Ok(());
-        }
-        let standing = &caller.standing;
-        if tenant_key == standing.tenant.get().slug {
+        if is_own_tenant(caller, &tenant_key) {
             return Ok(());
         }
         if !caller.may_act_across() {
             return Err(tenant_mismatch());
         }
-        let NamedTenant::Known(tenant) = self.find_tenant(Some(tenant_key)).await? else {
+        let charged_tenant = || caller.own_tenant;
+        let NamedTenant::Known(tenant) = self.find_tenant(charged_tenant, Some(tenant_key)).await?
+        else {
             return Err(Error::not_found());
         };
         caller.tenant = tenant.id;
@@ -273,6 +276,11 @@ impl Authorizer {
         let event = Event::across_tenants(path);
         audit::record_in_own_transaction(&self.db, tenant.id, &actor, event).await
     }
+}
+
+/// Whether this id or slug is that of the caller's own tenant.
+fn is_own_tenant(caller: &Caller, tenant_key: &str) -> bool {
+    tenant_key == caller.own_tenant.to_string() || tenant_key == caller.standing.tenant.get().slug
 }
 
 /// Checks the metadata before any lookup. Returns the policy of the method, and the id or slug of

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The permission that platform staff need to work in other tenants.
-const ACT_ACROSS: &str = "tenant:act";
+pub(super) const ACT_ACROSS: &str = "tenant:act";
 
 /// The tenant that a public call names, in its metadata or its message.
 #[derive(Clone, Debug)]

@@ -4,19 +4,19 @@
 //! same for all methods of a service. And it compresses every response, also one of a few bytes:
 //! many clients accept gzip by default, and each decision would take longer and be larger.
 
-use std::{
-    convert::Infallible,
-    io::{Read, Write},
-};
+use std::io::{Read, Write};
 
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::StreamBody;
 use hyper::body::{Body as HttpBody, Bytes, Frame};
 use tonic::{Status, body::Body, metadata::AsciiMetadataValue};
 
-use super::message::{self, PREFIX_BYTES};
+use super::{
+    message::{self, PREFIX_BYTES},
+    unsent,
+};
 use crate::{concurrency::pace::Pace, error, proto::v1::ErrorReason};
 
 /// The header with the encoding of the messages whose compression flag is set.
@@ -123,28 +123,25 @@ pub(super) async fn decompress(message: &[u8], limit: usize) -> Result<Option<By
     }
 }
 
-/// Compresses the message of a unary call's response if it is large.
-pub(super) async fn compress(response: Response<Body>) -> Response<Body> {
+/// Encodes the message of a unary call's response, and compresses a large one if the client
+/// accepts that.
+pub(super) async fn encode(response: Response<Body>, is_requested: bool) -> Response<Body> {
     if response.body().is_end_stream() {
         return response;
     }
     let (mut head, body) = response.into_parts();
-    let collected = match body.collect().await {
+    let (mut message, trailers) = match unsent::collect(body).await {
         Ok(collected) => collected,
         Err(status) => return status.into_http(),
     };
-    let trailers = collected.trailers().cloned();
-    let mut message = collected.to_bytes();
-    if message.len() >= PREFIX_BYTES + MIN_COMPRESSED
+    if is_requested
+        && message.len() >= PREFIX_BYTES + MIN_COMPRESSED
         && let Some(compressed) = gzip(&message[PREFIX_BYTES..]).await
     {
         message = compressed;
         head.headers.insert(ENCODING, HeaderValue::from_static("gzip"));
     }
-    // A stream of frames has no `content-length`, like the other responses of gRPC.
-    let frames = [Some(Frame::data(message)), trailers.map(Frame::trailers)];
-    let frames = frames.into_iter().flatten().map(Ok::<_, Infallible>);
-    Response::from_parts(head, Body::new(StreamBody::new(stream::iter(frames))))
+    Response::from_parts(head, unsent::body_of(message, trailers))
 }
 
 /// Compresses data, and adds the prefix of a compressed message. `None` when this fails.

@@ -18,6 +18,7 @@ mod policy;
 mod progress;
 mod proof;
 mod refusals;
+mod unsent;
 mod write_caller;
 
 use std::{
@@ -55,6 +56,7 @@ use admit::Identified;
 use compression::Encoding;
 use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
+use unsent::UnsentResponses;
 
 use crate::{
     audit::{CorrelationId, Origin},
@@ -77,6 +79,7 @@ pub struct Gate {
     calls: Calls,
     traces: Option<Arc<Traces>>,
     progress: Progress,
+    unsent_responses: UnsentResponses,
     long_calls: LongCalls,
     time_limit: Duration,
     message_limit: usize,
@@ -123,6 +126,7 @@ impl Gate {
             calls,
             traces,
             progress: Progress::new(limits.requests, registry),
+            unsent_responses: UnsentResponses::new(registry),
             long_calls: LongCalls::start(limits.threads)?,
             time_limit: limits.time,
             message_limit: limits.message,
@@ -185,7 +189,16 @@ impl Gate {
         let mut call = pin!(crate::concurrency::deadline::scope(deadline, async {
             match self.admit(request, method, origin, &identified).await {
                 Ok((admitted, caller)) => {
+                    let owner = admitted.owner.share_owner();
                     let response = self.run(admitted, deadline, services).await;
+                    // A stream bounds the messages that wait.
+                    let response = match method {
+                        Some(method) if method.is_stream => response,
+                        _ => match self.unsent_responses.add(response, owner).await {
+                            Ok(response) => response,
+                            Err(refusal) => refuse(&refusal),
+                        },
+                    };
                     self.record_refusal(caller, method, response.headers()).await;
                     response
                 }
@@ -284,7 +297,18 @@ impl Gate {
         let permit = self.progress.begin()?;
         let ip = origin.ip;
         let mut request = Request::from_parts(head, Body::empty());
-        let caller = self.authorizer.admit(&mut request, method, origin, identified).await?;
+        let caller = {
+            let admission = self.authorizer.admit(&mut request, method, origin, identified);
+            let mut admission = pin!(admission);
+            match poll!(admission.as_mut()) {
+                Poll::Ready(caller) => caller?,
+                // The caller is not known yet, so the wait counts against its network.
+                Poll::Pending => {
+                    let _permits = self.progress.begin_wait(CallOwner::of(None, ip))?;
+                    admission.await?
+                }
+            }
+        };
         if let (Some(method), Some(caller)) = (method, &caller)
             && method.is_stream
         {
@@ -393,7 +417,8 @@ impl Gate {
         };
         let handler = async move {
             let Ok(response) = handler.await;
-            Ok(if compresses_response { compression::compress(response).await } else { response })
+            // Encoded here, because to encode a large response takes milliseconds.
+            Ok(compression::encode(response, compresses_response).await)
         };
         let handler = crate::concurrency::deadline::scope(deadline, handler);
         let handler = handler.instrument(tracing::Span::current()).with_current_context();

@@ -63,7 +63,7 @@ pub(super) enum CallOwner {
 
 /// The owner of a share of all waiting calls.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum ShareOwner {
+pub(super) enum ShareOwner {
     Tenant(TenantId),
     Network(Option<IpAddr>),
 }
@@ -85,6 +85,14 @@ impl CallOwner {
         match caller {
             Some(caller) => Self::Subject(caller.own_tenant(), caller.user()),
             None => Self::Network(ip.map(limits::network)),
+        }
+    }
+
+    /// The owner of the share that the call uses.
+    pub(super) fn share_owner(self) -> ShareOwner {
+        match self {
+            Self::Subject(tenant, _) => ShareOwner::Tenant(tenant),
+            Self::Network(network) => ShareOwner::Network(network),
         }
     }
 }
@@ -122,14 +130,14 @@ impl Progress {
     /// Returns `OVERLOADED` when other calls use the whole share of the tenant, the network or the
     /// subject.
     pub(super) fn begin_wait(&self, owner: CallOwner) -> Result<WaitPermits, Status> {
-        let (share_owner, subject) = match owner {
-            CallOwner::Subject(tenant, subject) => (ShareOwner::Tenant(tenant), Some(subject)),
-            CallOwner::Network(network) => (ShareOwner::Network(network), None),
+        let subject = match owner {
+            CallOwner::Subject(_, subject) => Some(subject),
+            CallOwner::Network(_) => None,
         };
         let subject_permit = subject.map(|subject| self.subject_calls.acquire(subject)).transpose();
         let subject_permit = subject_permit.map_err(|_| self.refuse("subject"))?;
         let owner_permit =
-            self.waiting_calls.acquire(share_owner).map_err(|_| self.refuse("owner"))?;
+            self.waiting_calls.acquire(owner.share_owner()).map_err(|_| self.refuse("owner"))?;
         Ok(WaitPermits { _owner_permit: owner_permit, _subject_permit: subject_permit })
     }
 

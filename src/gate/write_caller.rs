@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Access, Caller, Reach,
-    caller::may_act_across,
+    caller::{ACT_ACROSS, may_act_across},
     refusals::{permission_missing, tenant_mismatch},
 };
 use crate::{
@@ -148,7 +148,7 @@ impl WriteCaller {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
         match target_standing {
             Some(target_standing) if self.is_in_own_tenant() => {
-                rule::covers(&Rights::of(&actor).await, &target_standing).await?;
+                rule::covers(&self.rights(&actor).await?, &target_standing).await?;
             }
             Some(target_standing) => rule::outranks(&actor, &target_standing)?,
             None => {}
@@ -170,7 +170,7 @@ impl WriteCaller {
         end: End,
     ) -> Result<&Caller> {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
-        let actor = Rights::of(&actor).await;
+        let actor = self.rights(&actor).await?;
         let held_until = role.held_until(&actor, &mut Pace::new()).await?;
         if let Some(target_standing) = target_standing {
             rule::covers(&actor, &target_standing).await?;
@@ -194,7 +194,7 @@ impl WriteCaller {
     ) -> Result<&Caller> {
         let actor = self.read_actor(tx, tenant, None).await?;
         if let Some(role) = role {
-            let held_until = role.held_until(&Rights::of(&actor).await, &mut Pace::new()).await?;
+            let held_until = role.held_until(&self.rights(&actor).await?, &mut Pace::new()).await?;
             rule::check_end(End::Never, held_until)?;
         }
         Ok(&self.caller)
@@ -209,7 +209,7 @@ impl WriteCaller {
     pub async fn authorize_use(&self, tx: &mut TenantTx, target: SubjectId) -> Result<&Caller> {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
         if let Some(target_standing) = target_standing {
-            rule::covers_while_target_holds(&Rights::of(&actor).await, &target_standing).await?;
+            rule::covers_while_target_holds(&self.rights(&actor).await?, &target_standing).await?;
         }
         Ok(&self.caller)
     }
@@ -233,7 +233,7 @@ impl WriteCaller {
             let text = "a service account can't create an API key for itself";
             return Err(Error::refused(ErrorReason::OwnApiKey, text));
         };
-        let actor = Rights::of(&actor).await;
+        let actor = self.rights(&actor).await?;
         let covered_until = rule::covered_until(&actor, &target_standing).await?;
         let mut latest_expiry = covered_until.min(actor.permission(permission)?);
         if self.caller.subject_type == SubjectType::ServiceAccount {
@@ -252,7 +252,7 @@ impl WriteCaller {
     pub async fn authorize_role(&self, tx: &mut TenantTx, role: RoleGrant<'_>) -> Result<&Caller> {
         let actor = self.read_actor(tx, self.caller.tenant, None).await?;
         system::check_may_change(role.is_system, actor.is_platform_admin())?;
-        role.held_until(&Rights::of(&actor).await, &mut Pace::new()).await?;
+        role.held_until(&self.rights(&actor).await?, &mut Pace::new()).await?;
         Ok(&self.caller)
     }
 
@@ -274,7 +274,7 @@ impl WriteCaller {
         let tenant = self.caller.tenant;
         let actor = self.read_actor(tx, tenant, None).await?;
         system::check_may_change(before.is_system, actor.is_platform_admin())?;
-        let (actor, mut pace) = (Rights::of(&actor).await, Pace::new());
+        let (actor, mut pace) = (self.rights(&actor).await?, Pace::new());
         before.held_until(&actor, &mut pace).await?;
         after.held_until(&actor, &mut pace).await?;
         if before == after {
@@ -297,6 +297,13 @@ impl WriteCaller {
             }
         }
         Ok(&self.caller)
+    }
+
+    /// The rights that the caller may give. Platform staff in another tenant may use their rights
+    /// only while they hold `tenant:act`, so none of these rights lasts longer.
+    async fn rights<'a>(&self, actor: &'a Standing) -> Result<Rights<'a>> {
+        let rights = Rights::of(actor).await;
+        if self.is_in_own_tenant() { Ok(rights) } else { rights.while_holding(ACT_ACROSS) }
     }
 
     fn is_in_own_tenant(&self) -> bool {

@@ -83,7 +83,9 @@ impl Limits {
             .await
     }
 
-    /// Begins a guess at the password of an account whose tenant the call did not name.
+    /// Begins a guess at the password of an account whose tenant the call did not name. A refusal is
+    /// not counted for the tenant's audit trail: it would reveal to the tenant that the owner of the
+    /// email signs in to another tenant.
     ///
     /// # Errors
     /// `RATE_LIMITED`, also when a guess that names the tenant would have to wait.
@@ -98,7 +100,7 @@ impl Limits {
         let with_tenant = counter(self.0.names.account(&name, normalized_email));
         let without_tenant =
             counter(self.0.names.account(&format!("{name} unnamed"), normalized_email));
-        self.begin_guess(tenant, without_tenant, Some(&with_tenant)).await
+        self.begin_guess(TenantId::UNKNOWN, without_tenant, Some(&with_tenant)).await
     }
 
     /// The name of the address's network; empty for a call without an address.
@@ -106,11 +108,12 @@ impl Limits {
         ip.map(|ip| self.0.names.network(ip)).unwrap_or_default()
     }
 
-    /// Begins a guess that is counted by `counter`. If the guess does not name the tenant,
+    /// Begins a guess that is counted by `counter`. A refusal is counted for the audit trail of
+    /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not name the tenant,
     /// `with_tenant` is the counter of the guesses that name the tenant.
     async fn begin_guess(
         &self,
-        tenant: TenantId,
+        audited_tenant: TenantId,
         counter: GuessCounter,
         with_tenant: Option<&GuessCounter>,
     ) -> Result<Guess> {
@@ -131,7 +134,7 @@ impl Limits {
         // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(MAX_WAIT);
         let result = self.check_wait(wait, "guess", "account");
-        result.inspect_err(|_| self.0.refusals.limited(tenant, "guess", "account"))?;
+        result.inspect_err(|_| self.0.refusals.limited(audited_tenant, "guess", "account"))?;
         Ok(Guess { limits: self.clone(), counter, _in_flight: in_flight })
     }
 }

@@ -104,14 +104,15 @@ impl Limits {
 
     /// Counts a call for this tenant, which the call did not name. Calls that do not name the
     /// tenant are counted separately from calls that name the tenant. Otherwise the response to a
-    /// call that names the tenant would reveal that other calls found the tenant by an email.
+    /// call that names the tenant would reveal that other calls found the tenant by an email. For the
+    /// same reason, a refusal is not counted for the tenant's audit trail.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed. The response must not reveal
     /// this error to the client.
     pub async fn count_for_unnamed_tenant(&self, class: RateClass, tenant: TenantId) -> Result<()> {
         let name = format!("{}/unnamed", CounterNames::tenant(tenant));
-        self.count_call_of_tenant(tenant, self.0.rates.tenant(class), &name).await
+        self.count_call(self.0.rates.tenant(class), &name).await
     }
 
     /// The placeholder id of a tenant that does not exist, derived from the id or slug that the

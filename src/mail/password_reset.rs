@@ -19,6 +19,7 @@ use crate::{
     error::Result,
     ids::{SubjectId, TenantId},
     limits::Limits,
+    proto::v1::ErrorReason,
     secrets::secret,
     tenants, users,
 };
@@ -58,7 +59,7 @@ impl ResetHandler {
         request: &ResetRequest,
     ) -> Result<()> {
         let (normalized_email, origin) = (email::normalized(&request.email), request.origin());
-        for tenant in self.tenants(request.tenants, &normalized_email).await? {
+        for tenant in self.tenants(charged_tenant, request.tenants, &normalized_email).await? {
             let mail_id = mail_id(reset_request_id, tenant);
             self.handle_in_tenant(charged_tenant, tenant, mail_id, &normalized_email, &origin)
                 .await?;
@@ -69,6 +70,7 @@ impl ResetHandler {
     /// The tenants in which a request is handled.
     async fn tenants(
         &self,
+        charged_tenant: TenantId,
         requested: RequestedTenants,
         normalized_email: &str,
     ) -> Result<Vec<TenantId>> {
@@ -76,8 +78,9 @@ impl ResetHandler {
             RequestedTenants::One(tenant) => return Ok(vec![tenant]),
             RequestedTenants::ByEmail { only_verified_emails } => only_verified_emails,
         };
+        let (db, only_verified) = (&self.db, only_verified_emails);
         let tenants =
-            tenants::find_by_email(&self.db, normalized_email, only_verified_emails).await?;
+            tenants::find_by_email(db, charged_tenant, normalized_email, only_verified).await?;
         // The request is recorded even if no account has the email.
         Ok(if tenants.is_empty() { vec![TenantId::UNKNOWN] } else { tenants })
     }
@@ -100,7 +103,7 @@ impl ResetHandler {
         let actor = Actor::anonymous(origin);
         let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
         match active_user {
-            Some(user) if self.may_mail(tenant, user, normalized_email).await => {
+            Some(user) if self.may_mail(charged_tenant, tenant, user, normalized_email).await? => {
                 self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
             }
             _ => {
@@ -117,13 +120,32 @@ impl ResetHandler {
         }
     }
 
-    /// Whether the rate limits of the account and of the address allow another mail.
-    async fn may_mail(&self, tenant: TenantId, user: SubjectId, normalized_email: &str) -> bool {
-        let limit = self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await;
+    /// Whether the rate limits allow another mail to the account. The limit of the address in all
+    /// tenants applies only while the address is unverified: anybody can create accounts with an
+    /// address of somebody else, and could otherwise use up the limit of the owner's account.
+    async fn may_mail(
+        &self,
+        charged_tenant: TenantId,
+        tenant: TenantId,
+        user: SubjectId,
+        normalized_email: &str,
+    ) -> Result<bool> {
+        let mut tx = self.db.begin_in_share(charged_tenant, tenant).await?;
+        let is_verified = match users::store::get(&mut tx, tenant, user).await {
+            Err(error) if error.reason() == ErrorReason::NotFound => return Ok(false),
+            row => row?.email_verified,
+        };
+        // No connection is held while Redis is asked.
+        drop(tx);
+        let limit = if is_verified {
+            self.limits.check_account_mail_rate(tenant, normalized_email).await
+        } else {
+            self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await
+        };
         if limit.is_err() {
             tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
         }
-        limit.is_ok()
+        Ok(limit.is_ok())
     }
 
     /// Queues the mail, stores the link and records the request, in one transaction.

@@ -150,7 +150,9 @@ impl Permissions {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
         let (caller, _) = access.within();
-        let authenticated = self.authenticator.authenticate(&request.access_token).await?;
+        let charged_tenant = || caller.own_tenant();
+        let authenticated =
+            self.authenticator.authenticate(&request.access_token, charged_tenant).await?;
         let Some(authenticated) =
             authenticated.filter(|authenticated| authenticated.token.tenant == caller.tenant())
         else {

@@ -48,13 +48,16 @@ pub struct Rights<'a> {
     levels: BTreeMap<i32, End>,
     /// The expiry of each permission, by resource and action. Resource and action may be wildcards.
     permissions: HashMap<(&'a str, &'a str), End>,
+    /// No right lasts longer.
+    latest_end: End,
 }
 
 impl<'a> Rights<'a> {
     /// Collects the rights from all unscoped grants of the actor.
     pub async fn of(actor: &'a Standing) -> Self {
         let mut pace = Pace::new();
-        let mut rights = Self { levels: BTreeMap::new(), permissions: HashMap::new() };
+        let mut rights =
+            Self { levels: BTreeMap::new(), permissions: HashMap::new(), latest_end: End::Never };
         for (role, end) in roles_with_latest_end(actor.unscoped()) {
             let latest_end = rights.levels.entry(role.level).or_insert(end);
             *latest_end = end.max(*latest_end);
@@ -66,6 +69,16 @@ impl<'a> Rights<'a> {
             }
         }
         rights
+    }
+
+    /// The same rights, but each ends with this permission at the latest: the actor can use its
+    /// rights only while it holds the permission.
+    ///
+    /// # Errors
+    /// Returns `PERMISSION_DENIED` when the actor does not hold the permission now.
+    pub fn while_holding(self, permission: &str) -> Result<Self> {
+        let latest_end = self.permission(permission)?;
+        Ok(Self { latest_end, ..self })
     }
 
     /// The time until which the actor holds both a level and all of these permissions.
@@ -91,7 +104,8 @@ impl<'a> Rights<'a> {
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the actor does not hold the level now.
     pub fn level(&self, level: i32) -> Result<End> {
-        self.levels.range(level..).map(|(_, end)| *end).max().ok_or_else(level_too_high)
+        let end = self.levels.range(level..).map(|(_, end)| *end).max();
+        end.map(|end| end.min(self.latest_end)).ok_or_else(level_too_high)
     }
 
     /// The time until which the actor holds a permission.
@@ -102,7 +116,7 @@ impl<'a> Rights<'a> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
         let covering_parts = permission.covering_parts();
         let ends = covering_parts.iter().filter_map(|key| self.permissions.get(key));
-        ends.max().copied().ok_or_else(not_held)
+        ends.max().map(|end| *end.min(&self.latest_end)).ok_or_else(not_held)
     }
 }
 

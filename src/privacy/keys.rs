@@ -93,7 +93,7 @@ impl DataKeys {
             );
         }
         let no_tenant = TenantId::UNKNOWN;
-        let mut wrapped = read_wrapped_key(postgres, no_tenant).await?;
+        let mut wrapped = read_wrapped_key(postgres, no_tenant, no_tenant).await?;
         if wrapped.is_none() {
             let new_key = self.try_generate(no_tenant).await?;
             let mut tx = postgres.begin(no_tenant).await?;
@@ -120,15 +120,23 @@ impl DataKeys {
     }
 
     /// The cipher of a tenant; `None` when the tenant does not exist. Its own transaction has ended
-    /// before it calls a key service.
+    /// before it calls a key service. The transaction uses a connection of the share of
+    /// `charged_tenant`.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped.
-    pub async fn find(&self, postgres: &Postgres, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+    /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped; OVERLOADED when
+    /// no connection of the share becomes free.
+    pub async fn find(
+        &self,
+        postgres: &Postgres,
+        charged_tenant: TenantId,
+        tenant: TenantId,
+    ) -> Result<Option<Arc<Cipher>>> {
         if let Some(cipher) = self.cached(tenant)? {
             return Ok(Some(cipher));
         }
-        let Some(wrapped) = read_wrapped_key(postgres, tenant).await? else { return Ok(None) };
+        let wrapped = read_wrapped_key(postgres, charged_tenant, tenant).await?;
+        let Some(wrapped) = wrapped else { return Ok(None) };
         let key =
             self.unwrap(tenant, wrapped).await.map_err(|error| key_unavailable(tenant, &error))?;
         self.cache_cipher(tenant, &key).map(Some)
@@ -219,7 +227,7 @@ impl Reload for DataKeys {
         let Some(keys) = self.masters.read_changed()? else { return Ok(false) };
         let Some(postgres) = self.postgres.get() else { return Ok(false) };
         let tenant = TenantId::UNKNOWN;
-        let read = time::timeout(READ_TIMEOUT, read_wrapped_key(postgres, tenant));
+        let read = time::timeout(READ_TIMEOUT, read_wrapped_key(postgres, tenant, tenant));
         let common = Handle::current().block_on(read);
         let common = common.context("Postgres did not answer in time")??;
         self.masters.adopt(keys, tenant, common.as_ref()).context(
@@ -230,8 +238,12 @@ impl Reload for DataKeys {
 }
 
 /// Reads a tenant's wrapped data key. The transaction has ended when the function returns.
-async fn read_wrapped_key(postgres: &Postgres, tenant: TenantId) -> Result<Option<WrappedKey>> {
-    let mut tx = postgres.begin(tenant).await?;
+async fn read_wrapped_key(
+    postgres: &Postgres,
+    charged_tenant: TenantId,
+    tenant: TenantId,
+) -> Result<Option<WrappedKey>> {
+    let mut tx = postgres.begin_in_share(charged_tenant, tenant).await?;
     let wrapped = store::get(&mut tx, tenant).await?;
     tx.commit().await?;
     Ok(wrapped)

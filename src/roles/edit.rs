@@ -3,7 +3,8 @@
 use super::{
     Roles, audited,
     last_admin::AdminGuard,
-    store::{self, NewRole, TotalsOfOtherRoles},
+    store::{self, NewRole, RoleRow, TotalsOfOtherRoles},
+    system,
 };
 use crate::{
     api::{
@@ -48,6 +49,10 @@ impl Roles {
             // caller could lose its permissions.
             tenants::store::lock(tx, tenant).await?;
             let grant = RoleGrant { level, permissions: &permissions, is_system: message.system };
+            if message.system && message.name == system::MEMBER {
+                // Everybody who registers gets this role.
+                write_caller.authorize_default_role(tx, tenant, Some(grant)).await?;
+            }
             let caller = write_caller.authorize_role(tx, grant).await?;
             if !message.system {
                 refuse_system_role_name(&message.name)?;
@@ -89,8 +94,9 @@ impl Roles {
         check_etag(&message.etag, row.version)?;
         let before = row.clone();
         if let Some(name) = mask.take("name", message.name)? {
-            if name != row.name && !row.is_system {
+            if name != row.name {
                 refuse_system_role_name(&name)?;
+                refuse_rename_of_built_in_role(&row)?;
             }
             row.name = name;
         }
@@ -149,6 +155,16 @@ fn refuse_system_role_name(name: &str) -> Result<()> {
             ErrorReason::RoleNameTaken,
             "the name is reserved for a system role",
         ));
+    }
+    Ok(())
+}
+
+/// Refuses another name for a role that each new tenant gets. Registration finds its role by the
+/// name. With another role under this name, everybody who registers would get that role's rights.
+fn refuse_rename_of_built_in_role(role: &RoleRow) -> Result<()> {
+    if role.is_system && names::is_built_in_role(&role.name) {
+        let text = "a role that each new tenant gets keeps its name";
+        return Err(Error::refused(ErrorReason::SystemRole, text));
     }
     Ok(())
 }

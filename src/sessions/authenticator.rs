@@ -14,6 +14,7 @@ use crate::{
     db::Db,
     error::Result,
     feed::Feed,
+    ids::TenantId,
     permissions::{Engine, Standing},
     proto::v1::Consistency,
     tokens::{Keyring, TokenKind},
@@ -50,16 +51,23 @@ impl Authenticated {
 
 impl Authenticator {
     /// Authenticates an access token, or an API key if its tenant accepts API keys as bearer
-    /// tokens. `None` when the bearer token is not valid, for any reason.
+    /// tokens. `None` when the bearer token is not valid, for any reason. The look-up of an API key
+    /// uses a connection of the share of `charged_tenant`, because anybody can make a key that names
+    /// any tenant.
     ///
     /// # Errors
-    /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable.
-    pub async fn authenticate(&self, bearer: &str) -> Result<Option<Authenticated>> {
+    /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable; OVERLOADED
+    /// when no connection of the share becomes free.
+    pub async fn authenticate(
+        &self,
+        bearer: &str,
+        charged_tenant: impl FnOnce() -> TenantId,
+    ) -> Result<Option<Authenticated>> {
         let digest = Digest::of(bearer);
         match self.find_cached(&digest) {
             Some(authenticated) => Ok(Some(authenticated)),
             // Boxed, so that the future of a cache hit stays small.
-            None => Box::pin(self.look_up(bearer, digest)).await,
+            None => Box::pin(self.look_up(bearer, digest, charged_tenant)).await,
         }
     }
 
@@ -78,11 +86,16 @@ impl Authenticator {
         Authenticated { token, standing }.if_accepted()
     }
 
-    async fn look_up(&self, bearer: &str, digest: Digest) -> Result<Option<Authenticated>> {
+    async fn look_up(
+        &self,
+        bearer: &str,
+        digest: Digest,
+        charged_tenant: impl FnOnce() -> TenantId,
+    ) -> Result<Option<Authenticated>> {
         let cached_token = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
         let Some(token) = cached_token else {
             return match Secret::read(bearer) {
-                Some(secret) => self.verify_secret(&secret, digest).await,
+                Some(secret) => self.verify_secret(&secret, digest, charged_tenant()).await,
                 None => self.verify(bearer, digest).await,
             };
         };
@@ -96,9 +109,10 @@ impl Authenticator {
         &self,
         secret: &Secret,
         digest: Digest,
+        charged_tenant: TenantId,
     ) -> Result<Option<Authenticated>> {
         let tenant = secret.tenant;
-        let mut tx = self.db.begin_without_cipher(tenant).await?;
+        let mut tx = self.db.begin_without_cipher_in_share(charged_tenant, tenant).await?;
         let Some(key) = store::by_secret(&mut tx, tenant, &secret.hash).await? else {
             return Ok(None);
         };

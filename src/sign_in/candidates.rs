@@ -60,8 +60,10 @@ impl SignIns {
         let only_verified_emails = named_tenant::only_verified_emails(self.tenantless_sign_in)?;
         let guess = self.limits.guess(TenantId::UNKNOWN, normalized_email, origin.ip).await?;
         let mut candidates = Vec::new();
+        let charged_tenant = self.limits.placeholder_tenant_of_network(origin.ip);
+        let (db, only_verified) = (&self.db, only_verified_emails);
         for tenant in
-            tenants::find_by_email(&self.db, normalized_email, only_verified_emails).await?
+            tenants::find_by_email(db, charged_tenant, normalized_email, only_verified).await?
         {
             candidates.push(self.candidate_without_tenant(tenant, normalized_email, origin).await);
         }

@@ -32,7 +32,7 @@ impl SignIns {
             return Ok(IntrospectTokenResponse::default());
         };
         let active = match kind {
-            TokenKind::Access => self.is_session_live(token).await?,
+            TokenKind::Access => self.is_session_live(caller, token).await?,
             TokenKind::Refresh => self.is_newest_refresh(&claims).await?,
         };
         Ok(if active { describe(kind, claims) } else { IntrospectTokenResponse::default() })
@@ -57,7 +57,7 @@ impl SignIns {
         let Some(key) = key.filter(|key| reach.has(key.account_id)) else {
             return Ok(inactive);
         };
-        let authenticated = self.authenticator.authenticate(text).await?;
+        let authenticated = self.authenticator.authenticate(text, || caller.own_tenant()).await?;
         let Some(authenticated) =
             authenticated.filter(|authenticated| authenticated.standing.is_active())
         else {
@@ -76,8 +76,8 @@ impl SignIns {
         })
     }
 
-    async fn is_session_live(&self, token: &str) -> Result<bool> {
-        let authenticated = self.authenticator.authenticate(token).await?;
+    async fn is_session_live(&self, caller: &Caller, token: &str) -> Result<bool> {
+        let authenticated = self.authenticator.authenticate(token, || caller.own_tenant()).await?;
         Ok(authenticated.is_some_and(|authenticated| authenticated.standing.is_active()))
     }
 

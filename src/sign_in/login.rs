@@ -102,7 +102,8 @@ impl SignIns {
             // A call that is refused because the queue is full must not cause a query.
             self.hasher.check_slot(WorkOwner::new(tenant, origin.ip))?;
         }
-        let tenant = named_tenant::resolve_tenant(&self.db, named, slug).await?;
+        let tenant =
+            named_tenant::resolve_tenant(&self.db, &self.limits, named, slug, origin.ip).await?;
         if is_named_by_slug {
             self.slug_cache.remember(slug, tenant.known());
         }

@@ -41,9 +41,10 @@ pub async fn tenant_and_charged_tenant(
     tenant: TenantId,
     ip: Option<IpAddr>,
 ) -> Result<(TenantId, TenantId)> {
-    Ok(match db.cipher(tenant).await? {
+    let network = limits.placeholder_tenant_of_network(ip);
+    Ok(match db.cipher_in_share(network, tenant).await? {
         Some(_) => (tenant, tenant),
-        None => (TenantId::UNKNOWN, limits.placeholder_tenant_of_network(ip)),
+        None => (TenantId::UNKNOWN, network),
     })
 }
 
@@ -63,13 +64,16 @@ pub fn charged_tenant(limits: &Limits, named: &NamedTenant, ip: Option<IpAddr>) 
 /// `INVALID_ARGUMENT` when the metadata and the message name different tenants.
 pub async fn resolve_tenant(
     db: &Db,
+    limits: &Limits,
     from_metadata: &NamedTenant,
     slug: &str,
+    ip: Option<IpAddr>,
 ) -> Result<NamedTenant> {
     let name_in_metadata = match from_metadata {
         NamedTenant::Absent if slug.is_empty() => return Ok(NamedTenant::Absent),
         NamedTenant::Absent => {
-            let tenant = tenants::find(db, slug).await?;
+            let network = limits.placeholder_tenant_of_network(ip);
+            let tenant = tenants::find(db, network, slug).await?;
             let unknown_tenant = || NamedTenant::Unknown(slug.to_owned());
             return Ok(tenant.map_or_else(unknown_tenant, NamedTenant::Known));
         }

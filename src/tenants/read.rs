@@ -67,15 +67,15 @@ impl Tenants {
         if key.is_empty() {
             return Ok(own_tenant);
         }
-        let tenant = self.find(key).await?;
+        let tenant = self.find(own_tenant, key).await?;
         if tenant.id == own_tenant || may_act_across {
             return Ok(tenant.id);
         }
         Err(Error::not_found())
     }
 
-    /// The tenant with this id or slug.
-    pub(super) async fn find(&self, key: &str) -> Result<TenantRef> {
-        store::find(&self.db, key).await?.ok_or_else(Error::not_found)
+    /// The tenant with this id or slug. `charged_tenant` is the tenant of the caller.
+    pub(super) async fn find(&self, charged_tenant: TenantId, key: &str) -> Result<TenantRef> {
+        store::find(&self.db, charged_tenant, key).await?.ok_or_else(Error::not_found)
     }
 }

@@ -65,7 +65,7 @@ impl TenantService for Tenants {
         request: Request<SuspendTenantRequest>,
     ) -> Result<Response<SuspendTenantResponse>, Status> {
         let write_caller = gate::write_caller(&request)?;
-        let tenant = self.find(&request.get_ref().tenant).await?;
+        let tenant = self.find(write_caller.own_tenant(), &request.get_ref().tenant).await?;
         let (row, consistency_token) =
             self.set_state(&write_caller, tenant, TenantState::Suspended).await?;
         Ok(Response::new(SuspendTenantResponse { tenant: Some(row.into()), consistency_token }))
@@ -76,7 +76,7 @@ impl TenantService for Tenants {
         request: Request<ReactivateTenantRequest>,
     ) -> Result<Response<ReactivateTenantResponse>, Status> {
         let write_caller = gate::write_caller(&request)?;
-        let tenant = self.find(&request.get_ref().tenant).await?;
+        let tenant = self.find(write_caller.own_tenant(), &request.get_ref().tenant).await?;
         let (row, consistency_token) =
             self.set_state(&write_caller, tenant, TenantState::Active).await?;
         Ok(Response::new(ReactivateTenantResponse { tenant: Some(row.into()), consistency_token }))
@@ -88,7 +88,7 @@ impl TenantService for Tenants {
     ) -> Result<Response<DeleteTenantResponse>, Status> {
         let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let tenant = self.find(&message.tenant).await?;
+        let tenant = self.find(write_caller.own_tenant(), &message.tenant).await?;
         let consistency_token = self.delete(&write_caller, tenant, &message.etag).await?;
         Ok(Response::new(DeleteTenantResponse { consistency_token }))
     }

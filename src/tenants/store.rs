@@ -199,11 +199,13 @@ pub struct TenantRef {
     pub is_platform: bool,
 }
 
-/// Finds the tenant with this id or slug.
+/// Finds the tenant with this id or slug. The connection comes from the share of `charged_tenant`:
+/// the tenant of the caller, or a placeholder for the network of a client without a token.
 ///
 /// # Errors
-/// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
+/// Returns UNAVAILABLE when Postgres is unavailable, and OVERLOADED when no connection of the share
+/// becomes free.
+pub async fn find(db: &Db, charged_tenant: TenantId, key: &str) -> Result<Option<TenantRef>> {
     let row = sqlx::query!(
         r#"
         select tenant_id as "id!: TenantId", slug as "slug!", is_platform as "is_platform!"
@@ -211,19 +213,22 @@ pub async fn find(db: &Db, key: &str) -> Result<Option<TenantRef>> {
         "#,
         key,
     )
-    .fetch_optional(db.executor())
+    .fetch_optional(db.executor_in_share(charged_tenant).await?)
     .await?;
     Ok(row.map(|row| TenantRef { id: row.id, slug: row.slug, is_platform: row.is_platform }))
 }
 
 /// The tenants that have an active user with this normalized email, at most three. Tenants where
 /// the address is verified come first, then tenants with older accounts. With
-/// `only_verified_emails`, ignores addresses that their users have not verified.
+/// `only_verified_emails`, ignores addresses that their users have not verified. The connection
+/// comes from the share of `charged_tenant`.
 ///
 /// # Errors
-/// Returns UNAVAILABLE when Postgres is unavailable.
+/// Returns UNAVAILABLE when Postgres is unavailable, and OVERLOADED when no connection of the share
+/// becomes free.
 pub async fn find_by_email(
     db: &Db,
+    charged_tenant: TenantId,
     normalized_email: &str,
     only_verified_emails: bool,
 ) -> Result<Vec<TenantId>> {
@@ -233,7 +238,7 @@ pub async fn find_by_email(
         email_lookup.as_slice(),
         only_verified_emails,
     )
-    .fetch_all(db.executor())
+    .fetch_all(db.executor_in_share(charged_tenant).await?)
     .await?;
     Ok(tenants)
 }

@@ -232,3 +232,30 @@ async fn a_record_expires_after_a_day() {
     .await;
     assert_eq!(create_user(&acme, user_request("bob@acme.test")).await, bob);
 }
+
+/// N21: the lock of a request id can't be the lock of a worker, whatever request id a client
+/// chooses: the lock of a request id has two numbers (`objsubid` 2), that of a worker has one.
+#[tokio::test]
+async fn the_lock_of_a_request_id_never_conflicts_with_the_lock_of_a_worker() {
+    let app = TestApp::spawn().await;
+    let acme = app.create_tenant("acme").await;
+    let mut owner_connection = app.owner_connection().await;
+    let begin = "begin; select from tenants where slug = 'acme' for no key update;";
+    sqlx::raw_sql(begin).execute(&mut owner_connection).await.expect("locked");
+    let request = CreateRoleRequest {
+        name: "ops".into(),
+        level: RoleLevel::Member.into(),
+        request_id: REQUEST_ID.into(),
+        ..CreateRoleRequest::default()
+    };
+    let call = tokio::spawn(async move { acme.roles().create_role(request).await });
+    app.wait_until_lock_wait().await;
+    let locks = "select l.objsubid from pg_locks l join pg_stat_activity a using (pid)
+        where l.locktype = 'advisory' and a.wait_event_type = 'Lock'
+          and a.datname = current_database()";
+    let locks: Vec<i16> =
+        sqlx::query_scalar(locks).fetch_all(&mut owner_connection).await.expect("the locks");
+    assert_eq!(locks, [2]);
+    sqlx::raw_sql("commit").execute(&mut owner_connection).await.expect("unlocked");
+    call.await.expect("no panic").expect("the role is created");
+}

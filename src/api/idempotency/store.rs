@@ -19,12 +19,19 @@ pub(super) struct Record {
 }
 
 /// Locks the key until the transaction ends. Other transactions wait here for the same key.
+///
+/// The lock has two numbers, and the locks of the service's workers have one. Both kinds never
+/// conflict. Otherwise a client could choose a request id whose lock is that of a worker, and stop
+/// the worker.
 pub(super) async fn lock(tx: &mut TenantTx, key: &Key<'_>) -> Result<()> {
-    let lock_name =
-        format!("{} {} {} {}", key.tenant, key.actor_or_nil(), key.method, key.request_id);
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock_name)
-        .execute(tx.conn())
-        .await?;
+    let name = format!("{} {} {}", key.actor_or_nil(), key.method, key.request_id);
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtext($1), hashtext($2))",
+        key.tenant.to_string(),
+        name
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(())
 }
 

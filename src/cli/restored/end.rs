@@ -35,7 +35,8 @@ pub(super) struct Ended {
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn all(db: &Db, keep_api_keys: bool) -> anyhow::Result<Ended> {
-    let platform = tenants::find(db, provision::PLATFORM).await?.map(|tenant| tenant.id);
+    let platform =
+        tenants::find(db, TenantId::UNKNOWN, provision::PLATFORM).await?.map(|tenant| tenant.id);
     let mut ended = Ended::default();
     let spinner = progress::spinner("ending sessions");
     let mut tenants = Tenants::of(db);

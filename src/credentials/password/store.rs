@@ -34,7 +34,7 @@ pub async fn candidate(
     tenant: TenantId,
     normalized_email: &str,
 ) -> Result<Option<Candidate>> {
-    let cipher = match db.cipher(tenant).await? {
+    let cipher = match db.cipher_in_share(charged_tenant, tenant).await? {
         Some(cipher) => cipher,
         None => db.common_cipher()?,
     };

@@ -266,6 +266,33 @@ async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
     wait_until(20, || async { count_mails() == 14 }).await;
 }
 
+/// N15: the owner of a verified address gets a reset mail, even when mails to accounts that others
+/// created with this address have reached the limit.
+#[tokio::test]
+async fn others_cannot_use_up_the_reset_mails_of_a_verified_address() {
+    let mail_server = MailServer::start().await;
+    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let email = format!("ada-{}@mailbox.test", unique_text());
+    let mut tenants = register_tenants(&app, &email, 5).await;
+    let owner = tenants.pop().expect("a tenant");
+    let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
+    let result = sqlx::query(verify_email)
+        .bind(&owner.tenant_id)
+        .execute(&mut app.owner_connection().await)
+        .await;
+    result.expect("the update succeeds");
+    for tenant in &tenants {
+        for _ in 0..3 {
+            request_reset(&app, &tenant.slug, &email).await;
+        }
+    }
+    let count_mails = || mail_server.mails().iter().filter(|mail| mail.to == email).count();
+    wait_until(20, || async { count_mails() == 10 }).await;
+    wait_until(10, || async { app.metric(MAILBOX_LIMITED).await == Some(2.0) }).await;
+    request_reset(&app, &owner.slug, &email).await;
+    wait_until(20, || async { count_mails() == 11 }).await;
+}
+
 /// N11: the owner of a verified address gets the notice of a changed email, even when mails to
 /// other accounts with this address have reached the limit.
 #[tokio::test]

@@ -280,3 +280,24 @@ async fn a_failure_is_recorded_for_every_account_that_was_tried() {
     let nil = uuid::Uuid::nil().to_string();
     assert_eq!(app.audit_event_count(&nil, "sign_in_failed").await, 1);
 }
+
+/// N15: a tenant's audit trail does not show that the owner of an address signs in to another
+/// tenant.
+#[tokio::test]
+async fn the_trail_does_not_show_sign_ins_to_another_tenant() {
+    let app = server_with_mode("any").await;
+    let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
+    create_account(&a, PASSWORD).await;
+    create_account(&b, OTHER_PASSWORD).await;
+    let client = at(&app, &address());
+    for _ in 0..13 {
+        assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
+    }
+    // The counts of refusals are written at the latest when the server stops.
+    let database = app.database.clone();
+    app.stop().await;
+    let app = TestApp::on_database(&database, |_| {}).await;
+    for kind in ["call_limited", "sign_in_failed"] {
+        assert_eq!(app.audit_event_count(&a.tenant_id, kind).await, 0, "{kind}");
+    }
+}

@@ -233,7 +233,15 @@ async fn a_tenant_in_the_request_must_be_the_tenant_of_the_token() {
     assert_denied(check_with("x-tenant-id", &globex.tenant_id).await, Code::PermissionDenied, 403);
     assert_denied(check_with("x-tenant-id", "acme,globex").await, Code::InvalidArgument, 400);
 
+    // The rights of platform staff in the platform tenant are no rights in another tenant.
     let platform_admin = app.platform_admin().await;
+    let staff_token = bearer(&platform_admin);
+    for (header, tenant) in [("x-tenant-id", &acme.tenant_id), ("x-organization-slug", &acme.slug)]
+    {
+        let headers = [("authorization", staff_token.as_str()), (header, tenant)];
+        let response = check(&app, &headers, READ_INVOICES).await;
+        assert_denied(response, Code::PermissionDenied, 403);
+    }
     let request = SuspendTenantRequest { tenant: "acme".into() };
     platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
     wait_until(2, async || {

@@ -109,9 +109,11 @@ async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
     let users = create_users(&acme, 3).await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     // A stream also reports earlier changes that its replica has not read yet, such as the first
-    // assignment of the administrator.
+    // assignment of the administrator. The lag is the age of what a replica has read.
+    let last_write = std::time::Instant::now();
     let has_read_changes = || async {
-        second_replica.metric("tenantry_feed_changes_total").await.is_some_and(|read| read > 0.0)
+        let lag = second_replica.metric("tenantry_feed_lag_seconds").await;
+        lag.is_some_and(|lag| lag < last_write.elapsed().as_secs_f64())
     };
     wait_until(10, has_read_changes).await;
     let (mut first_stream, mut second_stream) =

@@ -4,14 +4,15 @@ use prost_types::Timestamp;
 use tenantry::{
     clock,
     proto::v1::{
-        AssignRoleRequest, AssignRoleResponse, DisableUserRequest, EnableUserRequest, RoleLevel,
-        UnassignRoleRequest, UpdateRoleRequest,
+        AssignRoleRequest, AssignRoleResponse, CreateApiKeyRequest, CreateRoleRequest,
+        DisableUserRequest, EnableUserRequest, RegisterRequest, RoleLevel, UnassignRoleRequest,
+        UpdateRoleRequest, UpdateTenantRequest,
     },
 };
 use time::{Duration, OffsetDateTime};
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Client, TestApp, assert_refused, reason};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, mask, reason, struct_of};
 
 async fn assign(
     caller: &Client,
@@ -208,4 +209,115 @@ async fn a_caller_cannot_raise_its_own_power_but_may_reduce_it() {
         };
         ada.roles().unassign_role(request).await.expect("the role is unassigned");
     }
+}
+
+/// N11: platform staff who may work in other tenants for a while give nothing there that lasts
+/// longer.
+#[tokio::test]
+async fn temporary_staff_give_only_temporary_rights_in_other_tenants() {
+    let app = TestApp::shared();
+    let (acme, platform_admin) = (app.create_tenant("acme").await, app.platform_admin().await);
+    let permissions = ["user:*", "role:*", "api_key:*", "doc:read"];
+    let name = format!("support {}", acme.slug);
+    let role = platform_admin.create_role(&name, RoleLevel::OrgAdmin, &permissions).await;
+    let act = format!("act {}", acme.slug);
+    let act_role = platform_admin.create_role(&act, RoleLevel::Member, &["tenant:act"]).await;
+    let email = format!("{}@platform.test", acme.slug);
+    let staff_id = platform_admin.create_user_without_password(&email).await;
+    platform_admin.assign(&staff_id, &role).await;
+    let expiry = (clock::now() + Duration::hours(1)).replace_nanosecond(0).expect("a time");
+    assign(&platform_admin, &staff_id, &act_role, Some(expiry)).await.expect("assigned");
+    let staff = app.create_session(&staff_id, &platform_admin).await;
+    let staff = staff.with("x-tenant-id", &acme.tenant_id);
+
+    let reader_role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
+    let bob = acme.create_user_without_password("bob@acme.test").await;
+    let refusal = assign(&staff, &bob, &reader_role, None).await;
+    assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    assign(&staff, &bob, &reader_role, Some(expiry)).await.expect("as long as the staff may act");
+
+    let carol = acme.create_user_without_password("carol@acme.test").await;
+    acme.assign(&carol, &reader_role).await;
+    let refusal = staff.change_email(&carol, "staff@acme.test").await;
+    assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+
+    let request = UpdateRoleRequest {
+        role_id: reader_role,
+        permissions: vec!["doc:read".into(), "user:read".into()],
+        ..UpdateRoleRequest::default()
+    };
+    let refusal = staff.roles().update_role(request).await;
+    assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+
+    let account = acme.create_service_account("worker", &[]).await;
+    let request =
+        CreateApiKeyRequest { service_account_id: account, ..CreateApiKeyRequest::default() };
+    let key = staff.service_accounts().create_api_key(request).await.expect("created");
+    let key = key.into_inner().api_key.expect("the key");
+    assert_eq!(key.expire_time.map(|at| at.seconds), Some(expiry.unix_timestamp()));
+}
+
+/// N11: the role of everybody who registers is given without an expiry, so a temporary
+/// administrator of the platform can't put another role in its place.
+#[tokio::test]
+async fn a_temporary_platform_administrator_cannot_replace_the_role_of_registration() {
+    let app = TestApp::shared();
+    let (acme, platform_admin) = (app.create_tenant("acme").await, app.platform_admin().await);
+    let request = UpdateTenantRequest {
+        settings: struct_of(serde_json::json!({ "self_registration": true })),
+        update_mask: mask(&["settings"]),
+        ..UpdateTenantRequest::default()
+    };
+    acme.tenants().update_tenant(request).await.expect("registration is open");
+    let role = platform_admin.system_role("platform_admin").await;
+    let email = format!("temporary-{}@platform.test", acme.slug);
+    let temporary = platform_admin.create_user_without_password(&email).await;
+    let expiry = clock::now() + Duration::hours(1);
+    assign(&platform_admin, &temporary, &role, Some(expiry)).await.expect("assigned");
+    let temporary = app.create_session(&temporary, &platform_admin).await;
+    let temporary = temporary.with("x-tenant-id", &acme.tenant_id);
+
+    let member = acme.system_role("member").await;
+    let rename = |role_id: String, name: &str| UpdateRoleRequest {
+        role_id,
+        name: Some(name.into()),
+        ..UpdateRoleRequest::default()
+    };
+    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    for client in [&temporary, &platform_admin_in_acme] {
+        let refusal = client.roles().update_role(rename(member.clone(), "old member")).await;
+        assert_refused(refusal, Code::PermissionDenied, "SYSTEM_ROLE");
+    }
+    let request = tenantry::proto::v1::DeleteRoleRequest {
+        role_id: member,
+        ..tenantry::proto::v1::DeleteRoleRequest::default()
+    };
+    temporary.roles().delete_role(request).await.expect("no user has the role");
+    let org_admin = acme.system_role("org_admin").await;
+    let refusal = temporary.roles().update_role(rename(org_admin, "member")).await;
+    assert_refused(refusal, Code::AlreadyExists, "ROLE_NAME_TAKEN");
+    let request = CreateRoleRequest {
+        name: "member".into(),
+        level: RoleLevel::OrgAdmin.into(),
+        permissions: vec!["*:*".into()],
+        system: true,
+        ..CreateRoleRequest::default()
+    };
+    let refusal = temporary.roles().create_role(request.clone()).await;
+    assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
+    let register = || RegisterRequest {
+        email: "eve@acme.test".into(),
+        password: PASSWORD.into(),
+        organization_slug: acme.slug.clone(),
+        ..RegisterRequest::default()
+    };
+    let refusal = app.anonymous().auth().register(register()).await;
+    assert_eq!(reason(&refusal.expect_err("there is no role")), "REGISTRATION_CLOSED");
+    let request = CreateRoleRequest {
+        level: RoleLevel::Member.into(),
+        permissions: vec!["tenant:read".into()],
+        ..request
+    };
+    platform_admin_in_acme.roles().create_role(request).await.expect("the role is restored");
+    app.anonymous().auth().register(register()).await.expect("registers");
 }
