@@ -5,8 +5,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    chain,
-    store::{self, EventRow},
+    chain::{self, Walk},
+    store::{self, CheckpointRow, EventRow},
 };
 use crate::{clock, db::Db, error::Result, ids::TenantId};
 
@@ -34,6 +34,53 @@ pub struct ExportedEvent {
     hash: String,
 }
 
+/// The checkpoint at which a trail starts: the first line of an export.
+#[derive(Serialize)]
+pub struct ExportedCheckpoint {
+    tenant_id: Uuid,
+    /// The position of the last event that was deleted.
+    pub position: i64,
+    /// The hash of that event, in base64url.
+    hash: String,
+    /// The signed checkpoint, a JWT.
+    checkpoint: String,
+}
+
+/// The start of a trail.
+pub struct Start {
+    /// `None` when no event of the trail was deleted.
+    pub checkpoint: Option<ExportedCheckpoint>,
+    /// The first events after the checkpoint.
+    pub events: Vec<ExportedEvent>,
+}
+
+/// Reads the checkpoint of a trail and the first events after it.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn read_start(db: &Db, tenant: TenantId) -> Result<Start> {
+    let mut checkpoint = store::read_checkpoint(db, tenant).await?;
+    loop {
+        let position = Walk::after(checkpoint.as_ref()).position;
+        let events = read_after(db, tenant, position).await?;
+        // A server may have deleted events after the checkpoint was read.
+        let current = store::read_checkpoint(db, tenant).await?;
+        if current == checkpoint {
+            let checkpoint = checkpoint.map(ExportedCheckpoint::from);
+            return Ok(Start { checkpoint, events });
+        }
+        checkpoint = current;
+    }
+}
+
+/// The position of a trail's checkpoint; 0 when no event of the trail was deleted.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn checkpoint_position(db: &Db, tenant: TenantId) -> Result<i64> {
+    Ok(Walk::after(store::read_checkpoint(db, tenant).await?.as_ref()).position)
+}
+
 /// Reads the next events of a tenant after a position, in the order of the chain. Empty at the end
 /// of the chain.
 ///
@@ -42,6 +89,13 @@ pub struct ExportedEvent {
 pub async fn read_after(db: &Db, tenant: TenantId, position: i64) -> Result<Vec<ExportedEvent>> {
     let rows = store::read_batch_after(db, tenant, position, BATCH).await?;
     Ok(rows.into_iter().map(ExportedEvent::from).collect())
+}
+
+impl From<CheckpointRow> for ExportedCheckpoint {
+    fn from(row: CheckpointRow) -> Self {
+        let (tenant_id, position, hash) = (row.tenant_id, row.position, chain::text(&row.hash));
+        Self { tenant_id, position, hash, checkpoint: row.statement }
+    }
 }
 
 impl From<EventRow> for ExportedEvent {

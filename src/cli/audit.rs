@@ -9,17 +9,19 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
+use serde::Serialize;
 
 use super::{progress, provision};
 use crate::{
     audit::{
-        export,
+        export::{self, ExportedEvent},
         verify::{self, Head, VerifiedTrail},
     },
-    config::{Values, postgres_url},
+    config::{self, Values, postgres_url},
     db::Db,
     ids::TenantId,
     telemetry, tenants,
+    tokens::{Keyring, StatementKeys},
 };
 
 pub(super) fn command() -> Command {
@@ -41,11 +43,21 @@ pub(super) fn command() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .help("File with the output of an earlier run: the trails must contain its hashes"),
+        )
+        .arg(
+            Arg::new("jwks")
+                .long("jwks")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help(
+                    "File with the public keys that verify checkpoints, as the server publishes \
+                     them at /.well-known/jwks.json. Without it, the configured keys are used",
+                ),
         );
     let export = Command::new("export")
         .about(
-            "Export the audit trail. Prints a line of JSON for each event that has a place in the \
-             chain, in the order of the chain",
+            "Export the audit trail. Prints a line of JSON for the checkpoint of a trail, and for \
+             each event that has a place in the chain, in the order of the chain",
         )
         .arg(
             Arg::new("tenant")
@@ -76,24 +88,34 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let values = Values::gather(matches).check_sources()?;
     let db = Db::connect(&postgres_url(&values, "DATABASE_URL")?, 1)?;
     db.postgres().check().await?;
-    if name == "export" { export(&db, matches).await } else { verify(&db, matches).await }
+    if name == "export" { export(&db, matches).await } else { verify(&db, &values, matches).await }
 }
 
-async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
+async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),
     };
     let tenants = tenants(db, matches, &kept_heads).await?;
-    let (mut faulty_trails, mut unsealed_events) = (0, 0);
+    let (mut faulty_trails, mut unsealed_events, mut trimmed_heads) = (0, 0, 0);
+    let mut keys = None;
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
-        let trail = verify::verify(db, *tenant, kept_heads.get(&tenant.0)).await?;
+        let kept_head = kept_heads.get(&tenant.0);
+        let no_keys = StatementKeys::default();
+        let mut trail =
+            verify::verify(db, keys.as_ref().unwrap_or(&no_keys), *tenant, kept_head).await?;
+        // The keys are read only if a trail has a checkpoint.
+        if keys.is_none() && trail.checkpoint.is_some() {
+            let keys = keys.insert(statement_keys(values, matches).await?);
+            trail = verify::verify(db, keys, *tenant, kept_head).await?;
+        }
         let line = serde_json::to_string(&trail)?;
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
         unsealed_events += trail.unsealed;
+        trimmed_heads += usize::from(trail.kept_head_is_trimmed);
     }
     bar.finish_and_clear();
     if unsealed_events > 0 {
@@ -102,11 +124,34 @@ async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
              seals events within a second"
         ));
     }
+    if trimmed_heads > 0 {
+        telemetry::write_last_line(format!(
+            "{trimmed_heads} of {} kept hashes could not be compared: their events were deleted, \
+             because their retention is over",
+            kept_heads.len()
+        ));
+    }
     ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
 }
 
-/// Writes the events batch by batch, so the memory does not depend on the length of a trail.
+/// The public keys that verify checkpoints: of the file of the command, or the configured ones.
+async fn statement_keys(values: &Values, matches: &ArgMatches) -> anyhow::Result<StatementKeys> {
+    if let Some(path) = matches.get_one::<PathBuf>("jwks") {
+        let file = path.display();
+        let text = fs::read_to_string(path).with_context(|| format!("can't read {file}"))?;
+        return StatementKeys::from_jwks(&text).with_context(|| format!("can't use {file}"));
+    }
+    let source = config::signing_keys(values)?.context(
+        "a trail has a checkpoint, and no public keys are configured that verify it: add --jwks with \
+         a copy of /.well-known/jwks.json",
+    )?;
+    // The client of a key service blocks its thread.
+    let load = move || anyhow::Ok(Keyring::load(&source, "", "")?.statement_keys());
+    let keys = tokio::task::spawn_blocking(load).await?;
+    keys.context("the signing keys can't be read (JWT_…_KEY_PATH): correct the path, or add --jwks")
+}
+
 async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
     let after = *matches.get_one::<i64>("after").context("--after has a default")?;
     ensure!(
@@ -114,20 +159,61 @@ async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         "--after needs --tenant: each tenant has its own positions"
     );
     for tenant in tenants(db, matches, &HashMap::new()).await? {
-        let mut position = after;
-        loop {
-            let events = export::read_after(db, tenant, position).await?;
-            let Some(last) = events.last() else { break };
-            position = last.position;
-            let mut lines = Vec::new();
-            for event in &events {
-                serde_json::to_writer(&mut lines, event)?;
-                lines.push(b'\n');
+        if after == 0 {
+            let start = export::read_start(db, tenant).await?;
+            if let Some(checkpoint) = &start.checkpoint {
+                write_lines(std::slice::from_ref(checkpoint))?;
             }
-            io::stdout().write_all(&lines).context("can't write to standard output")?;
+            let position = start.checkpoint.map_or(0, |checkpoint| checkpoint.position);
+            export_events(db, tenant, position, start.events).await?;
+        } else {
+            check_is_kept(db, tenant, after).await?;
+            let events = export::read_after(db, tenant, after).await?;
+            export_events(db, tenant, after, events).await?;
         }
     }
     Ok(())
+}
+
+/// Writes the events batch by batch, so the memory does not depend on the length of a trail.
+/// `position` is the position before the first batch.
+async fn export_events(
+    db: &Db,
+    tenant: TenantId,
+    mut position: i64,
+    mut events: Vec<ExportedEvent>,
+) -> anyhow::Result<()> {
+    while let (Some(first), Some(last)) = (events.first(), events.last()) {
+        if first.position > position + 1 {
+            check_is_kept(db, tenant, position).await?;
+        }
+        position = last.position;
+        write_lines(&events)?;
+        events = export::read_after(db, tenant, position).await?;
+    }
+    Ok(())
+}
+
+/// Fails when events after a position were deleted, so that an export never leaves them out silently.
+async fn check_is_kept(db: &Db, tenant: TenantId, position: i64) -> anyhow::Result<()> {
+    let checkpoint = export::checkpoint_position(db, tenant).await?;
+    ensure!(
+        position >= checkpoint,
+        "the events after position {position} were deleted, because their retention is over; the \
+         trail starts after position {checkpoint}: export it without --after, or with --after \
+         {checkpoint}"
+    );
+    Ok(())
+}
+
+/// Writes each value as a line of JSON.
+fn write_lines(values: &[impl Serialize]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
+        lines.push(b'\n');
+    }
+    io::stdout().write_all(&lines).context("can't write to standard output")
 }
 
 /// The tenant of the command, or all tenants.

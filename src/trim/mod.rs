@@ -1,6 +1,9 @@
 //! Deletes rows that ended long ago, in all tables where rows end. One worker makes a pass through
 //! each table in small transactions. One replica at a time deletes.
 //!
+//! `audit/retention` deletes audit events, because they need a signed checkpoint. This worker runs
+//! its passes.
+//!
 //! The rows of deleted tenants are deleted by `tenants/purge`, and old changes by `feed/trim.rs`.
 //! docs/data.md has the bound of every table.
 
@@ -17,7 +20,9 @@ use self::{
     list::{Method, Trim},
     metrics::Metrics,
 };
-use crate::{clock, concurrency::step::bounded, config::Retention, db::Db, error::Result};
+use crate::{
+    audit::Trails, clock, concurrency::step::bounded, config::Retention, db::Db, error::Result,
+};
 
 /// Time between two passes through all tables.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -31,9 +36,13 @@ const BLOCKS: i64 = 64;
 /// Maximum number of idempotency records that one transaction deletes.
 const BATCH: i64 = 1000;
 
+/// The table of the audit events, as a label of the metrics.
+const AUDIT_EVENTS: &str = "audit_events";
+
 struct Worker {
     db: Db,
     trims: Vec<Trim>,
+    trails: Trails,
     metrics: Metrics,
 }
 
@@ -48,10 +57,11 @@ enum Next {
 }
 
 /// Starts the worker. It stops when the database's connections are closed.
-pub fn start(db: &Db, retention: &Retention, registry: &mut Registry) {
+pub fn start(db: &Db, retention: &Retention, trails: Trails, registry: &mut Registry) {
     let trims = list::trims(retention);
-    let metrics = Metrics::register(registry, &trims);
-    tokio::spawn(Worker { db: db.clone(), trims, metrics }.run());
+    let tables = trims.iter().map(|trim| trim.table).chain([AUDIT_EVENTS]);
+    let metrics = Metrics::register(registry, tables);
+    tokio::spawn(Worker { db: db.clone(), trims, trails, metrics }.run());
 }
 
 impl Worker {
@@ -80,9 +90,14 @@ impl Worker {
         for trim in &self.trims {
             let started_at = clock::now();
             match self.pass(trim).await {
-                Ok(()) => self.metrics.record_pass(trim, started_at),
+                Ok(()) => self.metrics.record_pass(trim.table, started_at),
                 Err(error) => result = Err(error),
             }
+        }
+        let started_at = clock::now();
+        match self.trails.pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await {
+            Ok(()) => self.metrics.record_pass(AUDIT_EVENTS, started_at),
+            Err(error) => result = Err(error),
         }
         match bounded(store::estimated_rows(&self.db)).await {
             Ok(tables) => self.metrics.record_rows(tables),
@@ -121,10 +136,14 @@ impl Worker {
                 (deleted, if deleted < BATCH { Next::Complete } else { Next::Block(0) })
             }
         };
-        self.metrics.record_deleted(trim, deleted);
-        if deleted > 0 {
-            tracing::debug!(table = trim.table, deleted, "ended rows were deleted");
-        }
+        self.record_deleted(trim.table, deleted);
         Ok(next)
+    }
+
+    fn record_deleted(&self, table: &'static str, deleted: i64) {
+        self.metrics.record_deleted(table, deleted);
+        if deleted > 0 {
+            tracing::debug!(table, deleted, "ended rows were deleted");
+        }
     }
 }
