@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::{
     chain::{self, Walk},
+    page_size::PageSize,
     store::{self, CheckpointRow, EventRow},
 };
 use crate::{clock, db::Db, error::Result, ids::TenantId};
 
-/// Number of events that one statement reads.
+/// Maximum number of events that one statement reads.
 const BATCH: i64 = 500;
 
 /// A sealed event with all values that its hash covers. So a reader can verify the exported chain.
@@ -46,49 +47,56 @@ pub struct ExportedCheckpoint {
     checkpoint: String,
 }
 
-/// The start of a trail.
-pub struct Start {
-    /// `None` when no event of the trail was deleted.
-    pub checkpoint: Option<ExportedCheckpoint>,
-    /// The first events after the checkpoint.
-    pub events: Vec<ExportedEvent>,
+/// Reads the trail of one tenant, page by page.
+pub struct Export<'a> {
+    db: &'a Db,
+    tenant: TenantId,
+    page_size: PageSize,
 }
 
-/// Reads the checkpoint of a trail and the first events after it.
-///
-/// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub async fn read_start(db: &Db, tenant: TenantId) -> Result<Start> {
-    let mut checkpoint = store::read_checkpoint(db, tenant).await?;
-    loop {
-        let position = Walk::after(checkpoint.as_ref()).position;
-        let events = read_after(db, tenant, position).await?;
-        // A server may have deleted events after the checkpoint was read.
-        let current = store::read_checkpoint(db, tenant).await?;
-        if current == checkpoint {
-            let checkpoint = checkpoint.map(ExportedCheckpoint::from);
-            return Ok(Start { checkpoint, events });
-        }
-        checkpoint = current;
+impl<'a> Export<'a> {
+    #[must_use]
+    pub fn new(db: &'a Db, tenant: TenantId) -> Self {
+        Self { db, tenant, page_size: PageSize::new(BATCH) }
     }
-}
 
-/// The position of a trail's checkpoint; 0 when no event of the trail was deleted.
-///
-/// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub async fn checkpoint_position(db: &Db, tenant: TenantId) -> Result<i64> {
-    Ok(Walk::after(store::read_checkpoint(db, tenant).await?.as_ref()).position)
-}
+    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None` when
+    /// no event of the trail was deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn read_start(&mut self) -> Result<(Option<ExportedCheckpoint>, Vec<ExportedEvent>)> {
+        let mut checkpoint = store::read_checkpoint(self.db, self.tenant).await?;
+        loop {
+            let events = self.read_after(Walk::after(checkpoint.as_ref()).position).await?;
+            // A server may have deleted events after the checkpoint was read.
+            let current = store::read_checkpoint(self.db, self.tenant).await?;
+            if current == checkpoint {
+                return Ok((checkpoint.map(ExportedCheckpoint::from), events));
+            }
+            checkpoint = current;
+        }
+    }
 
-/// Reads the next events of a tenant after a position, in the order of the chain. Empty at the end
-/// of the chain.
-///
-/// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub async fn read_after(db: &Db, tenant: TenantId, position: i64) -> Result<Vec<ExportedEvent>> {
-    let rows = store::read_batch_after(db, tenant, position, BATCH).await?;
-    Ok(rows.into_iter().map(ExportedEvent::from).collect())
+    /// Reads the next events after a position, in the order of the chain. Empty at the end of the
+    /// chain.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn read_after(&mut self, position: i64) -> Result<Vec<ExportedEvent>> {
+        let page_size = &mut self.page_size;
+        let rows = store::read_batch_after(self.db, self.tenant, position, page_size).await?;
+        Ok(rows.into_iter().map(ExportedEvent::from).collect())
+    }
+
+    /// The position of the trail's checkpoint; 0 when no event of the trail was deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn checkpoint_position(&self) -> Result<i64> {
+        let checkpoint = store::read_checkpoint(self.db, self.tenant).await?;
+        Ok(Walk::after(checkpoint.as_ref()).position)
+    }
 }
 
 impl From<CheckpointRow> for ExportedCheckpoint {

@@ -4,7 +4,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::event::{Actor, Event};
+use super::{
+    event::{Actor, Event},
+    page_size::PageSize,
+};
 use crate::{
     api::paging::Read,
     concurrency::step::bounded,
@@ -180,7 +183,8 @@ pub async fn read_after(
     Ok(rows)
 }
 
-/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain.
+/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain. Reads
+/// fewer events if the database is slow.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -188,13 +192,15 @@ pub(super) async fn read_batch_after(
     db: &Db,
     tenant: TenantId,
     position: i64,
-    limit: i64,
+    page_size: &mut PageSize,
 ) -> Result<Vec<EventRow>> {
-    let read = async {
-        let mut tx = db.begin_without_cipher(tenant).await?;
-        read_after(&mut tx, tenant, position, limit).await
+    let read = |limit| {
+        bounded(async move {
+            let mut tx = db.begin_without_cipher(tenant).await?;
+            read_after(&mut tx, tenant, position, limit).await
+        })
     };
-    bounded(read).await
+    page_size.read(read).await
 }
 
 /// The hash of the event at a position in a tenant's chain; `None` when the chain is shorter.

@@ -10,16 +10,17 @@ use uuid::Uuid;
 use super::{
     chain::{self, Walk, missing_event},
     checkpoint,
+    page_size::PageSize,
     store::{self, CheckpointRow},
 };
 use crate::{
     concurrency::step::bounded, db::Db, error::Result, ids::TenantId, tokens::StatementKeys,
 };
 
-/// Number of events of the chain that one statement reads.
+/// Maximum number of events of the chain that one statement reads.
 const BATCH: i64 = 1000;
 
-/// Number of events that one statement compares with the chain.
+/// Maximum number of events that one statement compares with the chain.
 const UNSEALED_BATCH: i64 = 10_000;
 
 /// Number of tenants that one statement lists.
@@ -110,8 +111,9 @@ async fn verify_after(
         checkpoint.and_then(|row| checkpoint::verify(row, keys).err()).into_iter().collect();
     let mut walk = Walk::after(checkpoint);
     let mut saved_hash = SavedHash::new(saved_head, &walk);
+    let mut page_size = PageSize::new(BATCH);
     while faults.is_empty() {
-        let rows = store::read_batch_after(db, tenant, walk.position, BATCH).await?;
+        let rows = store::read_batch_after(db, tenant, walk.position, &mut page_size).await?;
         if rows.is_empty() {
             break;
         }
@@ -170,12 +172,15 @@ impl<'a> SavedHash<'a> {
 /// have nor wait for one.
 async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
     let (mut waiting, mut lost, mut after) = (0, 0, Uuid::nil());
+    let mut page_size = PageSize::new(UNSEALED_BATCH);
     loop {
-        let page = bounded(async {
-            let mut tx = db.begin_without_cipher(tenant).await?;
-            store::count_unsealed(&mut tx, tenant, after, UNSEALED_BATCH).await
-        });
-        let page = page.await?;
+        let read = |limit| {
+            bounded(async move {
+                let mut tx = db.begin_without_cipher(tenant).await?;
+                store::count_unsealed(&mut tx, tenant, after, limit).await
+            })
+        };
+        let page = page_size.read(read).await?;
         waiting += page.waiting;
         lost += page.lost;
         let Some(last) = page.last else { return Ok((waiting, lost)) };

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::{Context, ensure};
@@ -14,7 +15,8 @@ use serde::Serialize;
 use super::{progress, provision};
 use crate::{
     audit::{
-        export::{self, ExportedEvent},
+        self,
+        export::{Export, ExportedEvent},
         verify::{self, Head, VerifiedTrail},
     },
     config::{self, Values, postgres_url},
@@ -44,16 +46,7 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("File with the output of an earlier run: the trails must contain its hashes"),
         )
-        .arg(
-            Arg::new("jwks")
-                .long("jwks")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help(
-                    "File with the public keys that verify checkpoints, as the server publishes \
-                     them at /.well-known/jwks.json. Without it, the configured keys are used",
-                ),
-        );
+        .arg(jwks("checkpoints. Without it, the configured keys are used"));
     let export = Command::new("export")
         .about(
             "Export the audit trail. Prints a line of JSON for the checkpoint of a trail, and for \
@@ -75,12 +68,29 @@ pub(super) fn command() -> Command {
                     "Start after this position: the position of the last event of an earlier run",
                 ),
         );
+    let sign = Command::new("sign")
+        .about(
+            "Sign the checkpoints of audit trails again with the current key, after their key was \
+             removed. Servers do this by themselves as long as they have the public key",
+        )
+        .arg(jwks("the checkpoints").required(true));
     Command::new("audit")
-        .about("Verify or export the audit trail")
+        .about("Verify or export the audit trail, or sign its checkpoints again")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Values::arguments(verify))
         .subcommand(Values::arguments(export))
+        .subcommand(Values::arguments(sign))
+}
+
+fn jwks(verify_what: &str) -> Arg {
+    let text = "File with public keys, as the server publishes them at /.well-known/jwks.json: they \
+                verify";
+    Arg::new("jwks")
+        .long("jwks")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!("{text} {verify_what}"))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -88,7 +98,11 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let values = Values::gather(matches).check_sources()?;
     let db = Db::connect(&postgres_url(&values, "DATABASE_URL")?, 1)?;
     db.postgres().check().await?;
-    if name == "export" { export(&db, matches).await } else { verify(&db, &values, matches).await }
+    match name {
+        "export" => export(&db, matches).await,
+        "sign" => sign(&db, &values, matches).await,
+        _ => verify(&db, &values, matches).await,
+    }
 }
 
 async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
@@ -135,6 +149,23 @@ async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Resul
     Ok(())
 }
 
+/// Signs the checkpoints again that the keys of the file verify.
+async fn sign(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
+    let keys = Arc::new(statement_keys(values, matches).await?);
+    let source = config::signing_keys(values)?.context("no signing keys are configured")?;
+    // The client of a key service blocks its thread. The issuer of a checkpoint is kept.
+    let load = move || Keyring::load(&source, "", "");
+    let keyring = Arc::new(tokio::task::spawn_blocking(load).await??);
+    let mut refused = 0;
+    let signed = audit::sign_stale(db, &keyring, &keys, |tenant, why| {
+        refused += 1;
+        telemetry::write_last_line(format!("{tenant}: {why}"));
+    });
+    println!("{} checkpoints were signed", signed.await?);
+    ensure!(refused == 0, "{refused} checkpoints are not valid");
+    Ok(())
+}
+
 /// The public keys that verify checkpoints: of the file of the command, or the configured ones.
 async fn statement_keys(values: &Values, matches: &ArgMatches) -> anyhow::Result<StatementKeys> {
     if let Some(path) = matches.get_one::<PathBuf>("jwks") {
@@ -159,44 +190,41 @@ async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         "--after needs --tenant: each tenant has its own positions"
     );
     for tenant in tenants(db, matches, &HashMap::new()).await? {
-        if after == 0 {
-            let start = export::read_start(db, tenant).await?;
-            if let Some(checkpoint) = &start.checkpoint {
-                write_lines(std::slice::from_ref(checkpoint))?;
-            }
-            let position = start.checkpoint.map_or(0, |checkpoint| checkpoint.position);
-            export_events(db, tenant, position, start.events).await?;
+        let mut export = Export::new(db, tenant);
+        let (position, events) = if after == 0 {
+            let (checkpoint, events) = export.read_start().await?;
+            write_lines(checkpoint.as_slice())?;
+            (checkpoint.map_or(0, |checkpoint| checkpoint.position), events)
         } else {
-            check_is_kept(db, tenant, after).await?;
-            let events = export::read_after(db, tenant, after).await?;
-            export_events(db, tenant, after, events).await?;
-        }
+            check_is_kept(&export, after).await?;
+            (after, export.read_after(after).await?)
+        };
+        export_events(&mut export, position, events).await?;
     }
     Ok(())
 }
 
-/// Writes the events batch by batch, so the memory does not depend on the length of a trail.
-/// `position` is the position before the first batch.
+/// Writes the events page by page, so the memory does not depend on the length of a trail.
+/// `position` is the position before the first page.
 async fn export_events(
-    db: &Db,
-    tenant: TenantId,
+    export: &mut Export<'_>,
     mut position: i64,
     mut events: Vec<ExportedEvent>,
 ) -> anyhow::Result<()> {
     while let (Some(first), Some(last)) = (events.first(), events.last()) {
         if first.position > position + 1 {
-            check_is_kept(db, tenant, position).await?;
+            check_is_kept(export, position).await?;
         }
         position = last.position;
         write_lines(&events)?;
-        events = export::read_after(db, tenant, position).await?;
+        events = export.read_after(position).await?;
     }
     Ok(())
 }
 
 /// Fails when events after a position were deleted, so that an export never leaves them out silently.
-async fn check_is_kept(db: &Db, tenant: TenantId, position: i64) -> anyhow::Result<()> {
-    let checkpoint = export::checkpoint_position(db, tenant).await?;
+async fn check_is_kept(export: &Export<'_>, position: i64) -> anyhow::Result<()> {
+    let checkpoint = export.checkpoint_position().await?;
     ensure!(
         position >= checkpoint,
         "the events after position {position} were deleted, because their retention is over; the \

@@ -52,3 +52,17 @@ fn read(reader: &mut Reader<'_>, name: &str) -> Duration {
         _ => Err("must be a time like 30d, at least 1d and at most 3660d".into()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_events_are_kept_for_30_days_at_least() {
+        assert_eq!(parse_audit("forever"), Ok(None));
+        assert_eq!(parse_audit("30d"), Ok(Some(30 * DAY)));
+        for text in ["29d", "off", "0", "", "3661d"] {
+            assert!(parse_audit(text).is_err_and(|why| why.contains("at least 30d")), "{text}");
+        }
+    }
+}

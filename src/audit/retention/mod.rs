@@ -7,6 +7,7 @@
 //! transaction is open, because a key service may hang.
 
 mod metrics;
+mod signatures;
 mod store;
 mod trim;
 
@@ -16,18 +17,19 @@ use prometheus_client::registry::Registry;
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
+pub use signatures::sign_stale;
+
 use self::{
     metrics::Metrics,
     trim::{Step, step},
 };
-use super::checkpoint;
 use crate::{
     concurrency::step::bounded,
     db::Db,
     error::{Error, Result},
     ids::TenantId,
     proto::v1::ErrorReason,
-    tokens::{Keyring, TokenKind},
+    tokens::Keyring,
 };
 
 /// Pause before the next attempt while another replica deletes.
@@ -35,9 +37,6 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of tenants that one statement examines.
 const TENANTS: i64 = 1_000;
-
-/// Maximum number of checkpoints that one statement reads.
-const CHECKPOINTS: i64 = 100;
 
 /// Maximum number of refused trails that one pass logs.
 const MAX_LOGGED: u64 = 20;
@@ -79,7 +78,8 @@ impl Trails {
     /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass continues.
     pub async fn pass(&self, deleted: impl Fn(i64)) -> Result<()> {
         let mut pass = Pass::default();
-        self.sign_stale(&mut pass).await?;
+        let keys = Arc::new(self.keyring.statement_keys());
+        sign_stale(&self.db, &self.keyring, &keys, |tenant, why| pass.refuse(tenant, why)).await?;
         if let Some(retention) = self.retention {
             self.trim_all(retention, &mut pass, deleted).await?;
         }
@@ -87,33 +87,6 @@ impl Trails {
             tracing::info!("all audit trails can be trimmed again");
         }
         Ok(())
-    }
-
-    /// Signs the checkpoints again whose key is no longer the current one.
-    async fn sign_stale(&self, pass: &mut Pass) -> Result<()> {
-        let mut after = Uuid::nil();
-        loop {
-            let started_at = Instant::now();
-            let key = self.keyring.kid(TokenKind::Access);
-            let stale = store::stale_checkpoints(&self.db, &key, after, CHECKPOINTS);
-            let rows = bounded(stale).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            after = last.tenant_id;
-            for row in rows {
-                let tenant = row.tenant_id;
-                let signed = checkpoint::on_blocking_thread(&self.keyring, move |keyring| {
-                    match checkpoint::verify(&row, &keyring.statement_keys()) {
-                        Ok(checkpoint) => checkpoint.sign_again(keyring, &row.hash).map(Ok),
-                        Err(why) => Ok(Err(why)),
-                    }
-                });
-                match signed.await? {
-                    Ok(row) => bounded(store::replace_signature(&self.db, &row)).await?,
-                    Err(why) => pass.refuse(TenantId(tenant), &why),
-                }
-            }
-            time::sleep(started_at.elapsed()).await;
-        }
     }
 
     /// Deletes the events of all trails whose retention is over.

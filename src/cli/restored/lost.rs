@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::store;
 use crate::{
-    audit::{EventKind, export},
+    audit::{EventKind, export::Export},
     concurrency::step::bounded,
     db::Db,
     ids::TenantId,
@@ -103,7 +103,7 @@ impl LostEvents {
             store::known_events(&mut tx, tenant, &ids).await
         });
         let known = known.await?;
-        let trimmed = 1..=export::checkpoint_position(db, tenant).await?;
+        let trimmed = 1..=Export::new(db, tenant).checkpoint_position().await?;
         let is_lost = |event: &ExportedEvent| {
             !known.contains(&event.event_id) && !trimmed.contains(&event.position)
         };
