@@ -107,9 +107,10 @@ async fn verify_after(
     checkpoint: Option<&CheckpointRow>,
     saved_head: Option<&Head>,
 ) -> Result<VerifiedTrail> {
-    let mut faults: Vec<_> =
-        checkpoint.and_then(|row| checkpoint::verify(row, keys).err()).into_iter().collect();
-    let mut walk = Walk::after(checkpoint);
+    let checkpoint_fault = checkpoint.and_then(|row| checkpoint::verify(row, keys).err());
+    // Nothing after a checkpoint that is not valid can be verified.
+    let mut walk = Walk::after(checkpoint.filter(|_| checkpoint_fault.is_none()));
+    let mut faults: Vec<_> = checkpoint_fault.into_iter().collect();
     let mut saved_hash = SavedHash::new(saved_head, &walk);
     let mut page_size = PageSize::new(BATCH);
     while faults.is_empty() {

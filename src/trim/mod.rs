@@ -1,8 +1,8 @@
 //! Deletes rows that ended long ago, in all tables where rows end. One worker makes a pass through
 //! each table in small transactions. One replica at a time deletes.
 //!
-//! `audit/retention` deletes audit events, because they need a signed checkpoint. This worker runs
-//! its passes.
+//! `audit/retention` deletes audit events, because they need a signed checkpoint. A second worker runs
+//! its passes: when a retention is set for the first time, a pass may take hours.
 //!
 //! The rows of deleted tenants are deleted by `tenants/purge`, and old changes by `feed/trim.rs`.
 //! docs/data.md has the bound of every table.
@@ -11,7 +11,10 @@ mod list;
 mod metrics;
 mod store;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::registry::Registry;
 use tokio::time;
@@ -46,6 +49,24 @@ struct Worker {
     metrics: Metrics,
 }
 
+/// The part of the data that one worker trims.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The tables of [`list::trims`].
+    EndedRows,
+    AuditEvents,
+}
+
+impl Part {
+    /// The name in the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::EndedRows => "ended rows",
+            Self::AuditEvents => "audit events",
+        }
+    }
+}
+
 /// Where a pass through a table continues.
 enum Next {
     /// At this block.
@@ -56,26 +77,32 @@ enum Next {
     Retry,
 }
 
-/// Starts the worker. It stops when the database's connections are closed.
+/// Starts the workers. They stop when the database's connections are closed.
 pub fn start(db: &Db, retention: &Retention, trails: Trails, registry: &mut Registry) {
     let trims = list::trims(retention);
     let tables = trims.iter().map(|trim| trim.table).chain([AUDIT_EVENTS]);
     let metrics = Metrics::register(registry, tables);
-    tokio::spawn(Worker { db: db.clone(), trims, trails, metrics }.run());
+    let worker = Arc::new(Worker { db: db.clone(), trims, trails, metrics });
+    tokio::spawn(worker.clone().run(Part::EndedRows));
+    tokio::spawn(worker.run(Part::AuditEvents));
 }
 
 impl Worker {
-    async fn run(self) {
-        let mut has_failed = false;
+    async fn run(self: Arc<Self>, part: Part) {
+        let (mut has_failed, what) = (false, part.name());
         while !self.db.is_closed() {
-            match self.pass_all().await {
+            let result = match part {
+                Part::EndedRows => self.pass_all().await,
+                Part::AuditEvents => self.pass_trails().await,
+            };
+            match result {
                 Ok(()) if has_failed => {
-                    tracing::info!("the trim of ended rows works again");
+                    tracing::info!("the trim of {what} works again");
                     has_failed = false;
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "ended rows can't be deleted; the trim is retried");
+                    tracing::warn!(%error, "{what} can't be deleted; the trim is retried");
                     has_failed = true;
                 }
             }
@@ -94,16 +121,19 @@ impl Worker {
                 Err(error) => result = Err(error),
             }
         }
-        let started_at = clock::now();
-        match self.trails.pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await {
-            Ok(()) => self.metrics.record_pass(AUDIT_EVENTS, started_at),
-            Err(error) => result = Err(error),
-        }
         match bounded(store::estimated_rows(&self.db)).await {
             Ok(tables) => self.metrics.record_rows(tables),
             Err(error) => result = Err(error),
         }
         result
+    }
+
+    /// Makes a pass through all audit trails.
+    async fn pass_trails(&self) -> Result<()> {
+        let started_at = clock::now();
+        self.trails.pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await?;
+        self.metrics.record_pass(AUDIT_EVENTS, started_at);
+        Ok(())
     }
 
     /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so that

@@ -96,17 +96,23 @@ impl Trails {
         pass: &mut Pass,
         deleted: impl Fn(i64),
     ) -> Result<()> {
-        let mut after = TenantId(Uuid::nil());
+        let (mut after, mut result) = (TenantId(Uuid::nil()), Ok(()));
         loop {
             let started_at = Instant::now();
             let trails = bounded(store::trails(&self.db, retention, after, TENANTS)).await?;
-            let Some(last) = trails.last() else { return Ok(()) };
+            let Some(last) = trails.last() else { return result };
             after = last.tenant;
             time::sleep(started_at.elapsed()).await;
             for trail in trails {
                 pass.oldest_age = pass.oldest_age.max(trail.age.unwrap_or_default());
-                if trail.is_due {
-                    self.trim(trail.tenant, retention, pass, &deleted).await?;
+                if !trail.is_due {
+                    continue;
+                }
+                match self.trim(trail.tenant, retention, pass, &deleted).await {
+                    // The calls of this tenant use all connections that it may use. The next pass
+                    // tries again.
+                    Err(error) if error.reason() == ErrorReason::Overloaded => result = Err(error),
+                    trimmed => trimmed?,
                 }
             }
         }
