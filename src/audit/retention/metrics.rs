@@ -4,8 +4,6 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use super::Pass;
-
 #[derive(Default)]
 pub(super) struct Metrics {
     oldest_age: Gauge<f64, AtomicU64>,
@@ -24,10 +22,11 @@ impl Metrics {
         metrics
     }
 
-    /// Records a complete pass. Returns whether no trail is refused any more.
-    pub(super) fn record(&self, pass: &Pass) -> bool {
-        self.oldest_age.set(pass.oldest_age);
-        let refused = i64::try_from(pass.refused).unwrap_or(i64::MAX);
+    /// Records a complete pass: the age of the oldest event in seconds, and the number of refused
+    /// trails. Returns whether no trail is refused any more.
+    pub(super) fn record(&self, oldest_age: f64, refused_trails: u64) -> bool {
+        self.oldest_age.set(oldest_age);
+        let refused = i64::try_from(refused_trails).unwrap_or(i64::MAX);
         self.refused_trails.set(refused) > 0 && refused == 0
     }
 }

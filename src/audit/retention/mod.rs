@@ -83,7 +83,7 @@ impl Trails {
         if let Some(retention) = self.retention {
             self.trim_all(retention, &mut pass, deleted).await?;
         }
-        if self.metrics.record(&pass) {
+        if self.metrics.record(pass.oldest_age, pass.refused) {
             tracing::info!("all audit trails can be trimmed again");
         }
         Ok(())
