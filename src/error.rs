@@ -50,6 +50,13 @@ pub enum Error {
     /// A limit on stored data is reached.
     #[error("the limit of {} {} is reached", .0.max, .0.meaning)]
     Limit(&'static Bound),
+    /// The audit trail no longer has the events after the position of the request, because their
+    /// retention is over.
+    #[error("the events before position {oldest_position} were deleted")]
+    PositionTrimmed {
+        /// The first position that the trail still has, or will have.
+        oldest_position: i64,
+    },
     /// A rate limit is reached. The client may retry after this time.
     #[error("rate limited")]
     RateLimited(Duration),
@@ -105,6 +112,7 @@ impl Error {
             Self::Fields(_) => ErrorReason::InvalidFields,
             Self::Field(reason, ..) | Self::Refused(reason, _) => *reason,
             Self::Limit(_) => ErrorReason::LimitReached,
+            Self::PositionTrimmed { .. } => ErrorReason::PositionTrimmed,
             Self::RateLimited(_) => ErrorReason::RateLimited,
             Self::Unreadable => ErrorReason::DataUnreadable,
             Self::Database(error) if took_too_long(error) => ErrorReason::DeadlineExceeded,
@@ -130,6 +138,7 @@ impl From<Error> for Status {
             }
             Error::Refused(_, message) => status(reason, &message),
             Error::Limit(bound) => limit_reached(reason, bound),
+            Error::PositionTrimmed { oldest_position } => position_trimmed(reason, oldest_position),
             Error::RateLimited(wait) => with_retry(reason, "too many calls; try again later", wait),
             Error::Database(_) | Error::Unreadable | Error::Defect(_) => {
                 status(reason, message_without_cause(reason))
@@ -149,11 +158,28 @@ pub fn status(reason: ErrorReason, message: &str) -> Status {
 fn limit_reached(reason: ErrorReason, bound: &Bound) -> Status {
     let (value, meaning) = (bound.max.to_string(), bound.meaning);
     let text = format!("the limit of {value} {meaning} is reached");
-    let metadata = [("limit", bound.name.to_owned()), ("value", value)];
+    with_metadata(reason, &text, [("limit", bound.name.to_owned()), ("value", value)])
+}
+
+/// Creates a status whose message and metadata contain the first position that a trail still has.
+/// The status has no `RetryInfo`, because a retry does not help.
+fn position_trimmed(reason: ErrorReason, oldest_position: i64) -> Status {
+    let text = format!(
+        "the events after this position were deleted, because their retention is over; the oldest \
+         event of the trail has position {oldest_position}"
+    );
+    with_metadata(reason, &text, [("oldest_position", oldest_position.to_string())])
+}
+
+fn with_metadata<const N: usize>(
+    reason: ErrorReason,
+    message: &str,
+    metadata: [(&str, String); N],
+) -> Status {
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_text(reason), DOMAIN, HashMap::from(metadata));
-    Status::with_error_details(grpc_code(reason), text, details)
+    Status::with_error_details(grpc_code(reason), message, details)
 }
 
 /// Creates a status. If a retry helps, the details of the status have the delay before the retry.
@@ -269,6 +295,7 @@ fn grpc_code(reason: ErrorReason) -> Code {
         | R::TooManyApiKeys
         | R::TokenOfLostData
         | R::PositionOfLostData
+        | R::PositionTrimmed
         | R::LimitReached => Code::FailedPrecondition,
         R::EtagMismatch | R::Conflict => Code::Aborted,
         R::HashingQueueFull | R::Overloaded | R::RateLimited => Code::ResourceExhausted,

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use super::{keys::ServerKeys, stores::Stores};
 use crate::{
     api::paging::Pages,
-    audit::{self, ChainSignal, Refusals},
+    audit::{self, ChainSignal, Refusals, Trails},
     config::Config,
     db::Db,
     feed::Feed,
@@ -77,7 +77,9 @@ impl Shared {
             registry,
         );
         db.follow(feed.clone());
-        trim::start(db, &config.retention, registry);
+        let retention = &config.retention;
+        let trails = Trails::new(db, &keys.keyring, retention.audit, registry);
+        trim::start(db, retention, trails, registry);
         purge::spawn(db, redis, registry);
         let refusals = Refusals::new(db.clone());
         let stream_length = config.audit_stream_length;

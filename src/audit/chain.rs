@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::store::EventRow;
+use super::store::{CheckpointRow, EventRow};
 
 /// The name and the version of the format, as part of the hashed content.
 const FORMAT: &str = "tenantry-audit-2";
@@ -37,6 +37,50 @@ pub fn hash(event: &EventRow, position: i64, previous_hash: &[u8]) -> Vec<u8> {
         created_at_micros(event),
     ]);
     digest(&SHA256, content.to_string().as_bytes()).as_ref().to_vec()
+}
+
+/// The verified part of a chain, up to `position`.
+pub struct Walk {
+    pub position: i64,
+    /// The hash at `position`; empty at position 0.
+    pub hash: Vec<u8>,
+}
+
+impl Walk {
+    /// A walk that starts at a checkpoint, or at the begin of the chain.
+    #[must_use]
+    pub fn after(checkpoint: Option<&CheckpointRow>) -> Self {
+        match checkpoint {
+            Some(row) => Self { position: row.position, hash: row.hash.clone() },
+            None => Self { position: 0, hash: Vec::new() },
+        }
+    }
+
+    /// Verifies the next event of the chain.
+    ///
+    /// # Errors
+    /// The description of the fault: the event is not the next one, or was changed.
+    pub fn verify_next(&mut self, event: &EventRow) -> Result<(), String> {
+        let next = self.position + 1;
+        if event.position != next {
+            return Err(missing_event(next));
+        }
+        let hash = hash(event, next, &self.hash);
+        if hash != event.hash {
+            let id = event.event_id;
+            return Err(format!(
+                "the event at position {next} ({id}) was changed after it was added to the chain"
+            ));
+        }
+        (self.position, self.hash) = (next, hash);
+        Ok(())
+    }
+}
+
+/// Describes the fault that the event at a position is missing.
+#[must_use]
+pub fn missing_event(position: i64) -> String {
+    format!("the event at position {position} is missing, or its place in the chain is missing")
 }
 
 /// The time of an event in microseconds since 1970. Postgres stores whole microseconds.

@@ -5,12 +5,13 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    chain,
-    store::{self, EventRow},
+    chain::{self, Walk},
+    page_size::PageSize,
+    store::{self, CheckpointRow, EventRow},
 };
 use crate::{clock, db::Db, error::Result, ids::TenantId};
 
-/// Number of events that one statement reads.
+/// Maximum number of events that one statement reads.
 const BATCH: i64 = 500;
 
 /// A sealed event with all values that its hash covers. So a reader can verify the exported chain.
@@ -34,14 +35,75 @@ pub struct ExportedEvent {
     hash: String,
 }
 
-/// Reads the next events of a tenant after a position, in the order of the chain. Empty at the end
-/// of the chain.
-///
-/// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub async fn read_after(db: &Db, tenant: TenantId, position: i64) -> Result<Vec<ExportedEvent>> {
-    let rows = store::read_batch_after(db, tenant, position, BATCH).await?;
-    Ok(rows.into_iter().map(ExportedEvent::from).collect())
+/// The checkpoint at which a trail starts: the first line of an export.
+#[derive(Serialize)]
+pub struct ExportedCheckpoint {
+    tenant_id: Uuid,
+    /// The position of the last event that was deleted.
+    pub position: i64,
+    /// The hash of that event, in base64url.
+    hash: String,
+    /// The signed checkpoint, a JWT.
+    checkpoint: String,
+}
+
+/// Reads the trail of one tenant, page by page.
+pub struct Export<'a> {
+    db: &'a Db,
+    tenant: TenantId,
+    page_size: PageSize,
+}
+
+impl<'a> Export<'a> {
+    #[must_use]
+    pub fn new(db: &'a Db, tenant: TenantId) -> Self {
+        Self { db, tenant, page_size: PageSize::new(BATCH) }
+    }
+
+    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None` when
+    /// no event of the trail was deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn read_start(&mut self) -> Result<(Option<ExportedCheckpoint>, Vec<ExportedEvent>)> {
+        let mut checkpoint = store::read_checkpoint(self.db, self.tenant).await?;
+        loop {
+            let events = self.read_after(Walk::after(checkpoint.as_ref()).position).await?;
+            // A server may have deleted events after the checkpoint was read.
+            let current = store::read_checkpoint(self.db, self.tenant).await?;
+            if current == checkpoint {
+                return Ok((checkpoint.map(ExportedCheckpoint::from), events));
+            }
+            checkpoint = current;
+        }
+    }
+
+    /// Reads the next events after a position, in the order of the chain. Empty at the end of the
+    /// chain.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn read_after(&mut self, position: i64) -> Result<Vec<ExportedEvent>> {
+        let page_size = &mut self.page_size;
+        let rows = store::read_batch_after(self.db, self.tenant, position, page_size).await?;
+        Ok(rows.into_iter().map(ExportedEvent::from).collect())
+    }
+
+    /// The position of the trail's checkpoint; 0 when no event of the trail was deleted.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres is unavailable.
+    pub async fn checkpoint_position(&self) -> Result<i64> {
+        let checkpoint = store::read_checkpoint(self.db, self.tenant).await?;
+        Ok(Walk::after(checkpoint.as_ref()).position)
+    }
+}
+
+impl From<CheckpointRow> for ExportedCheckpoint {
+    fn from(row: CheckpointRow) -> Self {
+        let (tenant_id, position, hash) = (row.tenant_id, row.position, chain::text(&row.hash));
+        Self { tenant_id, position, hash, checkpoint: row.statement }
+    }
 }
 
 impl From<EventRow> for ExportedEvent {

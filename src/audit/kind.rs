@@ -112,7 +112,7 @@ kinds! {
         "the tenant" []
     TenantReactivated "tenant_reactivated" "The tenant was reactivated."
         "the tenant" []
-    TenantDeleted "tenant_deleted" "The tenant was deleted."
+    TenantDeleted "tenant_deleted" "The tenant was deleted. In the trail of the tenant, and in the trail of the platform."
         "the tenant" ["name" "its name", "slug" "its slug"]
     ActedAcrossTenants "acted_across_tenants" "The platform's staff called a method in this tenant."
         "" ["method" "the RPC's path"]

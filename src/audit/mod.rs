@@ -4,7 +4,8 @@
 //! refusal changes nothing, so its event is written in its own transaction (`refusals`).
 //! Background workers process the events later (`worker`): `sealer` seals each event, and `stream`
 //! sends the event to Redis. In this folder, to seal an event means to add it to the tenant's hash
-//! chain (`chain`). Sealing an event is not encryption.
+//! chain (`chain`). Sealing an event is not encryption. When the retention of events is over,
+//! `retention` deletes them, and keeps a signed `checkpoint`.
 //!
 //! Rule: `queue_audit_event` (`migrations/0003_audit_trail.sql`) puts each new event into the
 //! queue of the sealer.
@@ -12,12 +13,15 @@
 mod backlog;
 mod blocked;
 pub mod chain;
+mod checkpoint;
 mod event;
 pub mod export;
 mod kind;
 mod list;
 mod origin;
+mod page_size;
 mod refusals;
+mod retention;
 mod rpc;
 mod sealer;
 mod service;
@@ -36,6 +40,7 @@ pub use event::{Actor, Event};
 pub use kind::EventKind;
 pub use origin::{CorrelationId, Origin};
 pub use refusals::{Refusal, Refusals};
+pub use retention::{Trails, sign_stale};
 pub use service::Events;
 pub use stream::stream_key;
 pub use worker::{ChainReceiver, ChainSignal, start_workers};

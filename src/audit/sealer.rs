@@ -4,7 +4,7 @@
 //!
 //! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether there are
 //!   events that are not sealed or not sent yet.
-//! - Rule: `read_unsealed` (`migrations/0022_seal_audit_events.sql`) decides the order of the
+//! - Rule: `read_unsealed` (`migrations/0044_trim_audit_events.sql`) decides the order of the
 //!   chain, and lets one replica at a time seal.
 //! - Rule: `seal_events` (`migrations/0022_seal_audit_events.sql`) writes positions once, and
 //!   puts the events into the outbox.

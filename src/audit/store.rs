@@ -4,7 +4,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::event::{Actor, Event};
+use super::{
+    event::{Actor, Event},
+    page_size::PageSize,
+};
 use crate::{
     api::paging::Read,
     concurrency::step::bounded,
@@ -180,7 +183,8 @@ pub async fn read_after(
     Ok(rows)
 }
 
-/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain.
+/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain. Reads
+/// fewer events if the database is slow.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -188,13 +192,15 @@ pub(super) async fn read_batch_after(
     db: &Db,
     tenant: TenantId,
     position: i64,
-    limit: i64,
+    page_size: &mut PageSize,
 ) -> Result<Vec<EventRow>> {
-    let read = async {
-        let mut tx = db.begin_without_cipher(tenant).await?;
-        read_after(&mut tx, tenant, position, limit).await
+    let read = |limit| {
+        bounded(async move {
+            let mut tx = db.begin_without_cipher(tenant).await?;
+            read_after(&mut tx, tenant, position, limit).await
+        })
     };
-    bounded(read).await
+    page_size.read(read).await
 }
 
 /// The hash of the event at a position in a tenant's chain; `None` when the chain is shorter.
@@ -214,13 +220,20 @@ pub(super) async fn hash_at(
     Ok(hash.fetch_optional(tx.conn()).await?)
 }
 
-/// The last position in a tenant's chain; 0 when the chain is empty.
+/// The last position in a tenant's chain, or the position of its checkpoint when all sealed events
+/// were deleted; 0 when no event was sealed yet.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     let last = sqlx::query_scalar!(
-        r#"select coalesce(max(position), 0) as "position!" from audit_chain where tenant_id = $1"#,
+        r#"
+        select coalesce(
+            (select max(position) from audit_chain where tenant_id = $1),
+            (select position from audit_checkpoints where tenant_id = $1),
+            0
+        ) as "position!"
+        "#,
         tenant.0,
     )
     .fetch_one(tx.conn())
@@ -228,45 +241,102 @@ pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     Ok(last)
 }
 
-/// The tenants that have an audit trail, including deleted tenants. The transaction must work in
-/// the platform tenant.
+/// The checkpoint of a trail, as it is stored: the last event that was deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckpointRow {
+    pub tenant_id: Uuid,
+    pub position: i64,
+    pub hash: Vec<u8>,
+    /// The id of the key that signed the statement.
+    pub signed_by: String,
+    /// The signed checkpoint, a JWT.
+    pub statement: String,
+}
+
+/// A tenant's checkpoint; `None` when no event of the trail was deleted.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn audited_tenants(tx: &mut TenantTx) -> Result<Vec<TenantId>> {
-    let tenants = sqlx::query_scalar!(r#"select t as "t!" from audited_tenants() t"#)
-        .fetch_all(tx.conn())
-        .await?;
+pub(super) async fn checkpoint(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+) -> Result<Option<CheckpointRow>> {
+    let checkpoint = sqlx::query_as!(
+        CheckpointRow,
+        r#"
+        select tenant_id, position, hash, signed_by, statement from audit_checkpoints
+        where tenant_id = $1
+        "#,
+        tenant.0,
+    );
+    Ok(checkpoint.fetch_optional(tx.conn()).await?)
+}
+
+/// Like [`checkpoint`], in its own transaction.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn read_checkpoint(db: &Db, tenant: TenantId) -> Result<Option<CheckpointRow>> {
+    bounded(async { checkpoint(&mut db.begin_without_cipher(tenant).await?, tenant).await }).await
+}
+
+/// The next tenants that have or had an audit trail, in the order of their ids, at most `limit`,
+/// from the first after `after`. Includes deleted tenants. The transaction must work in the
+/// platform tenant.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub(super) async fn audited_tenants(
+    tx: &mut TenantTx,
+    after: TenantId,
+    limit: i64,
+) -> Result<Vec<TenantId>> {
+    let tenants =
+        sqlx::query_scalar!(r#"select t as "t!" from audited_tenants($1, $2) t"#, after.0, limit)
+            .fetch_all(tx.conn())
+            .await?;
     Ok(tenants.into_iter().map(TenantId).collect())
 }
 
-/// A tenant's events that are not in the chain.
+/// A page of a tenant's events, and those of them that are not in the chain.
 #[derive(Debug)]
 pub(super) struct UnsealedCounts {
+    /// The last event of the page; `None` when the page is empty.
+    pub(super) last: Option<Uuid>,
     /// Events in the queue of the sealer.
     pub(super) waiting: i64,
     /// Events that are neither in the chain nor in the queue.
     pub(super) lost: i64,
 }
 
-/// Counts a tenant's events that are not in the chain.
+/// Counts the events that are not in the chain among the next `limit` events after `after`, in the
+/// order of their ids.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn count_unsealed(tx: &mut TenantTx, tenant: TenantId) -> Result<UnsealedCounts> {
+pub(super) async fn count_unsealed(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    after: Uuid,
+    limit: i64,
+) -> Result<UnsealedCounts> {
     let counts = sqlx::query_as!(
         UnsealedCounts,
         r#"
-        select count(*) filter (where q.event_id is not null) as "waiting!",
-               count(*) filter (where q.event_id is null) as "lost!"
-        from audit_events e
-        left join audit_queue q on q.tenant_id = e.tenant_id and q.event_id = e.event_id
-        where e.tenant_id = $1 and not exists (
-            select from audit_chain c
-            where c.tenant_id = e.tenant_id and c.event_id = e.event_id
-        )
+        select (array_agg(e.event_id order by e.event_id desc))[1] as last,
+               count(*) filter (where c.event_id is null and q.event_id is not null) as "waiting!",
+               count(*) filter (where c.event_id is null and q.event_id is null) as "lost!"
+        from (
+            select event_id from audit_events
+            where tenant_id = $1 and event_id > $2
+            order by event_id limit $3
+        ) e
+        left join audit_chain c on c.tenant_id = $1 and c.event_id = e.event_id
+        left join audit_queue q on q.tenant_id = $1 and q.event_id = e.event_id
         "#,
         tenant.0,
+        after,
+        limit,
     )
     .fetch_one(tx.conn())
     .await?;

@@ -1,25 +1,36 @@
 //! Verifies the audit trail by recomputing each tenant's chain, when an operator runs
 //! `tenantry audit verify`. `chain.rs` decides which fields of an event the chain covers.
 //!
-//! Rule: `audited_tenants` (`migrations/0014_find_tenants.sql`) lists all tenants with a trail, and
+//! Rule: `audited_tenants` (`migrations/0044_trim_audit_events.sql`) lists all tenants with a trail, and
 //! only for the platform tenant.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    chain,
-    store::{self, EventRow},
+    chain::{self, Walk, missing_event},
+    checkpoint,
+    page_size::PageSize,
+    store::{self, CheckpointRow},
 };
-use crate::{concurrency::step::bounded, db::Db, error::Result, ids::TenantId};
+use crate::{
+    concurrency::step::bounded, db::Db, error::Result, ids::TenantId, tokens::StatementKeys,
+};
 
-/// Number of events that one statement reads.
+/// Maximum number of events of the chain that one statement reads.
 const BATCH: i64 = 1000;
+
+/// Maximum number of events that one statement compares with the chain.
+const UNSEALED_BATCH: i64 = 10_000;
+
+/// Number of tenants that one statement lists.
+const TENANTS: i64 = 1_000;
 
 /// The last position of a chain and its hash. An operator can keep a copy outside of the database,
 /// and compare the chain with the copy later.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Head {
-    pub tenant_id: uuid::Uuid,
+    pub tenant_id: Uuid,
     pub position: i64,
     /// The hash at that position, in base64url.
     pub hash: String,
@@ -31,40 +42,87 @@ pub struct VerifiedTrail {
     /// The end of the valid part of the chain.
     #[serde(flatten)]
     pub head: Head,
+    /// The position of the checkpoint: the last event whose retention was over. `None` when no
+    /// event was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<i64>,
     /// The faults. Only the first fault in the chain is listed, because the events after it can't
     /// be verified.
     pub faults: Vec<String>,
     /// The number of events that wait to be sealed. They are no fault, but they are not verified.
     #[serde(default)]
     pub unsealed: i64,
+    /// Whether the event of the kept head was deleted, so its hash could not be compared.
+    #[serde(skip)]
+    pub kept_head_is_trimmed: bool,
 }
 
-/// The tenants that have an audit trail, including deleted tenants. `platform` is the id of the
-/// platform tenant, which may list all tenants.
+/// The tenants that have or had an audit trail, including deleted tenants. `platform` is the id of
+/// the platform tenant, which may list all tenants.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
-    bounded(async {
-        let mut tx = db.begin_without_cipher(platform).await?;
-        store::audited_tenants(&mut tx).await
-    })
-    .await
+    let mut tenants = Vec::new();
+    loop {
+        let after = tenants.last().copied().unwrap_or(TenantId(Uuid::nil()));
+        let page = bounded(async {
+            let mut tx = db.begin_without_cipher(platform).await?;
+            store::audited_tenants(&mut tx, after, TENANTS).await
+        });
+        let page = page.await?;
+        if page.is_empty() {
+            return Ok(tenants);
+        }
+        tenants.extend(page);
+    }
 }
 
-/// Recomputes a tenant's chain, and checks that the chain contains `saved_head`.
+/// Verifies the signature of a tenant's checkpoint, recomputes the chain after it, and checks that
+/// the chain contains `saved_head`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Result<VerifiedTrail> {
-    let mut walk = Walk { position: 0, hash: Vec::new(), saved_head, passed_saved_head: false };
-    let mut faults = Vec::new();
+pub async fn verify(
+    db: &Db,
+    keys: &StatementKeys,
+    tenant: TenantId,
+    saved_head: Option<&Head>,
+) -> Result<VerifiedTrail> {
+    loop {
+        let checkpoint = store::read_checkpoint(db, tenant).await?;
+        let trail = verify_after(db, keys, tenant, checkpoint.as_ref(), saved_head).await?;
+        // A server may have deleted events while the chain was read.
+        if trail.faults.is_empty() || store::read_checkpoint(db, tenant).await? == checkpoint {
+            return Ok(trail);
+        }
+    }
+}
+
+/// Verifies the trail after a checkpoint that was read before.
+async fn verify_after(
+    db: &Db,
+    keys: &StatementKeys,
+    tenant: TenantId,
+    checkpoint: Option<&CheckpointRow>,
+    saved_head: Option<&Head>,
+) -> Result<VerifiedTrail> {
+    let checkpoint_fault = checkpoint.and_then(|row| checkpoint::verify(row, keys).err());
+    // Nothing after a checkpoint that is not valid can be verified.
+    let mut walk = Walk::after(checkpoint.filter(|_| checkpoint_fault.is_none()));
+    let mut faults: Vec<_> = checkpoint_fault.into_iter().collect();
+    let mut saved_hash = SavedHash::new(saved_head, &walk);
+    let mut page_size = PageSize::new(BATCH);
     while faults.is_empty() {
-        let rows = store::read_batch_after(db, tenant, walk.position, BATCH).await?;
+        let rows = store::read_batch_after(db, tenant, walk.position, &mut page_size).await?;
         if rows.is_empty() {
             break;
         }
-        faults.extend(rows.iter().find_map(|row| walk.verify_next(row).err()));
+        faults.extend(rows.iter().find_map(|row| {
+            let result = walk.verify_next(row);
+            saved_hash.compare(&walk);
+            result.err()
+        }));
     }
     let last = bounded(async {
         store::last_position(&mut db.begin_without_cipher(tenant).await?, tenant).await
@@ -73,51 +131,62 @@ pub async fn verify(db: &Db, tenant: TenantId, saved_head: Option<&Head>) -> Res
     if faults.is_empty() && last > walk.position {
         faults.push(missing_event(walk.position + 1));
     }
-    let unsealed = bounded(async {
-        store::count_unsealed(&mut db.begin_without_cipher(tenant).await?, tenant).await
-    });
-    let unsealed = unsealed.await?;
-    faults.extend(lost_events(unsealed.lost));
-    if let Some(saved_head) = saved_head.filter(|_| !walk.passed_saved_head) {
-        let position = saved_head.position;
-        faults.push(format!("the chain does not contain the kept hash of position {position}"));
-    }
+    let (unsealed, lost) = count_unsealed(db, tenant).await?;
+    faults.extend(lost_events(lost));
+    faults.extend(saved_hash.fault());
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
-    Ok(VerifiedTrail { head, faults, unsealed: unsealed.waiting })
+    let (checkpoint, kept_head_is_trimmed) =
+        (checkpoint.map(|row| row.position), saved_hash.is_trimmed);
+    Ok(VerifiedTrail { head, checkpoint, faults, unsealed, kept_head_is_trimmed })
 }
 
-/// The verified part of a chain, from its start to `position`.
-struct Walk<'a> {
-    position: i64,
-    hash: Vec<u8>,
-    saved_head: Option<&'a Head>,
-    passed_saved_head: bool,
+/// Compares the chain with the head of an earlier run.
+struct SavedHash<'a> {
+    head: Option<&'a Head>,
+    was_found: bool,
+    /// Whether the head is before the begin of the walk, so there is nothing to compare.
+    is_trimmed: bool,
 }
 
-impl Walk<'_> {
-    /// Verifies the next event. An error describes the fault.
-    fn verify_next(&mut self, row: &EventRow) -> Result<(), String> {
-        let next = self.position + 1;
-        if row.position != next {
-            return Err(missing_event(next));
-        }
-        let hash = chain::hash(row, next, &self.hash);
-        if hash != row.hash {
-            let id = row.event_id;
-            return Err(format!(
-                "the event at position {next} ({id}) was changed after it was added to the chain"
-            ));
-        }
-        (self.position, self.hash) = (next, hash);
-        self.passed_saved_head |= self.saved_head.is_some_and(|saved_head| {
-            saved_head.position == next && saved_head.hash == chain::text(&self.hash)
+impl<'a> SavedHash<'a> {
+    fn new(head: Option<&'a Head>, start: &Walk) -> Self {
+        let is_trimmed = head.is_some_and(|head| head.position < start.position);
+        let mut saved_hash = Self { head, was_found: false, is_trimmed };
+        saved_hash.compare(start);
+        saved_hash
+    }
+
+    fn compare(&mut self, walk: &Walk) {
+        self.was_found |= self.head.is_some_and(|head| {
+            head.position == walk.position && head.hash == chain::text(&walk.hash)
         });
-        Ok(())
+    }
+
+    fn fault(&self) -> Option<String> {
+        let head = self.head.filter(|_| !self.was_found && !self.is_trimmed)?;
+        let position = head.position;
+        Some(format!("the chain does not contain the kept hash of position {position}"))
     }
 }
 
-fn missing_event(position: i64) -> String {
-    format!("the event at position {position} is missing, or its place in the chain is missing")
+/// The numbers of a tenant's events that wait for a place in the chain, and of those that neither
+/// have nor wait for one.
+async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
+    let (mut waiting, mut lost, mut after) = (0, 0, Uuid::nil());
+    let mut page_size = PageSize::new(UNSEALED_BATCH);
+    loop {
+        let read = |limit| {
+            bounded(async move {
+                let mut tx = db.begin_without_cipher(tenant).await?;
+                store::count_unsealed(&mut tx, tenant, after, limit).await
+            })
+        };
+        let page = page_size.read(read).await?;
+        waiting += page.waiting;
+        lost += page.lost;
+        let Some(last) = page.last else { return Ok((waiting, lost)) };
+        after = last;
+    }
 }
 
 /// Describes the fault that events are neither in the chain nor in the queue of the sealer; `None`

@@ -3,6 +3,9 @@
 //! A restore of the database to an earlier time, and a failover that loses commits, remove events at
 //! the end of a trail. Later events then get the positions of the removed ones. So a stream
 //! continues only after an event that is still in the trail: its hash tells.
+//!
+//! The first events of a trail are deleted when their retention is over. A stream never leaves out
+//! deleted events silently: it starts no earlier than at the checkpoint, or ends with an error.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -50,8 +53,8 @@ struct Stream {
     _permit: BoundedPermit<TenantId>,
 }
 
-/// Opens a stream for a caller: with the events after the position of the request, or with new
-/// events only.
+/// Opens a stream for a caller: with the events after the position of the request, with all events
+/// that the trail still has (position 0), or with new events only.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when the trail does not have the event at the position of the request;
@@ -71,7 +74,7 @@ pub async fn open(
         Some(position) => position,
         None => store::last_position(&mut tx, tenant).await?,
     };
-    let hash = hash_at(&mut tx, tenant, position).await?;
+    let (position, hash) = find_start(&mut tx, tenant, position).await?;
     drop(tx);
     if !request.after_hash.is_empty() && request.after_hash != hash {
         return Err(position_of_lost_data());
@@ -123,13 +126,18 @@ impl Stream {
         let mut tx = self.db.begin(self.tenant).await?;
         if server_generation != self.server_generation {
             // Another server may have lost the last events of the trail.
-            if hash_at(&mut tx, self.tenant, self.position).await? != self.hash {
+            let (_, hash) = find_start(&mut tx, self.tenant, self.position).await?;
+            if hash != self.hash {
                 return Err(position_of_lost_data());
             }
             self.server_generation = server_generation;
         }
         let rows = store::read_after(&mut tx, self.tenant, self.position, BATCH).await?;
-        let Some(last) = rows.last() else { return Ok(false) };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+        if first.position > self.position + 1 {
+            // Events that this stream has not sent were deleted: this is an error then.
+            find_start(&mut tx, self.tenant, self.position).await?;
+        }
         (self.position, self.hash) = (last.position, chain::text(&last.hash));
         let cipher = tx.cipher(self.tenant)?;
         for row in rows {
@@ -141,13 +149,22 @@ impl Stream {
     }
 }
 
-/// The hash of the event at a position, as text; empty for position 0.
-async fn hash_at(tx: &mut TenantTx, tenant: TenantId, position: i64) -> Result<String> {
-    if position == 0 {
-        return Ok(String::new());
+/// The position after which a stream starts, and its hash as text. Position 0 is the begin of the
+/// trail: the position of the checkpoint, or 0 with an empty hash when no event was deleted.
+async fn find_start(tx: &mut TenantTx, tenant: TenantId, position: i64) -> Result<(i64, String)> {
+    if let Some(hash) = store::hash_at(tx, tenant, position).await? {
+        return Ok((position, chain::text(&hash)));
     }
-    let hash = store::hash_at(tx, tenant, position).await?;
-    hash.map(|hash| chain::text(&hash)).ok_or_else(position_of_lost_data)
+    match store::checkpoint(tx, tenant).await? {
+        Some(row) if position == 0 || position == row.position => {
+            Ok((row.position, chain::text(&row.hash)))
+        }
+        Some(row) if position < row.position => {
+            Err(Error::PositionTrimmed { oldest_position: row.position + 1 })
+        }
+        None if position == 0 => Ok((0, String::new())),
+        _ => Err(position_of_lost_data()),
+    }
 }
 
 fn position_of_lost_data() -> Error {

@@ -5,21 +5,25 @@ use std::{
     fs,
     io::{self, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
+use serde::Serialize;
 
 use super::{progress, provision};
 use crate::{
     audit::{
-        export,
+        self,
+        export::{Export, ExportedEvent},
         verify::{self, Head, VerifiedTrail},
     },
-    config::{Values, postgres_url},
+    config::{self, Values, postgres_url},
     db::Db,
     ids::TenantId,
     telemetry, tenants,
+    tokens::{Keyring, StatementKeys},
 };
 
 pub(super) fn command() -> Command {
@@ -41,11 +45,12 @@ pub(super) fn command() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .help("File with the output of an earlier run: the trails must contain its hashes"),
-        );
+        )
+        .arg(jwks("checkpoints. Without it, the configured keys are used"));
     let export = Command::new("export")
         .about(
-            "Export the audit trail. Prints a line of JSON for each event that has a place in the \
-             chain, in the order of the chain",
+            "Export the audit trail. Prints a line of JSON for the checkpoint of a trail, and for \
+             each event that has a place in the chain, in the order of the chain",
         )
         .arg(
             Arg::new("tenant")
@@ -63,12 +68,29 @@ pub(super) fn command() -> Command {
                     "Start after this position: the position of the last event of an earlier run",
                 ),
         );
+    let sign = Command::new("sign")
+        .about(
+            "Sign the checkpoints of audit trails again with the current key, after their key was \
+             removed. Servers do this by themselves as long as they have the public key",
+        )
+        .arg(jwks("the checkpoints").required(true));
     Command::new("audit")
-        .about("Verify or export the audit trail")
+        .about("Verify or export the audit trail, or sign its checkpoints again")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Values::arguments(verify))
         .subcommand(Values::arguments(export))
+        .subcommand(Values::arguments(sign))
+}
+
+fn jwks(verify_what: &str) -> Arg {
+    let text = "File with public keys, as the server publishes them at /.well-known/jwks.json: they \
+                verify";
+    Arg::new("jwks")
+        .long("jwks")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!("{text} {verify_what}"))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -76,24 +98,38 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let values = Values::gather(matches).check_sources()?;
     let db = Db::connect(&postgres_url(&values, "DATABASE_URL")?, 1)?;
     db.postgres().check().await?;
-    if name == "export" { export(&db, matches).await } else { verify(&db, matches).await }
+    match name {
+        "export" => export(&db, matches).await,
+        "sign" => sign(&db, &values, matches).await,
+        _ => verify(&db, &values, matches).await,
+    }
 }
 
-async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
+async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),
     };
     let tenants = tenants(db, matches, &kept_heads).await?;
-    let (mut faulty_trails, mut unsealed_events) = (0, 0);
+    let (mut faulty_trails, mut unsealed_events, mut trimmed_heads) = (0, 0, 0);
+    let mut keys = None;
     let bar = progress::bar(tenants.len() as u64, "trails verified");
     for tenant in &tenants {
-        let trail = verify::verify(db, *tenant, kept_heads.get(&tenant.0)).await?;
+        let kept_head = kept_heads.get(&tenant.0);
+        let no_keys = StatementKeys::default();
+        let mut trail =
+            verify::verify(db, keys.as_ref().unwrap_or(&no_keys), *tenant, kept_head).await?;
+        // The keys are read only if a trail has a checkpoint.
+        if keys.is_none() && trail.checkpoint.is_some() {
+            let keys = keys.insert(statement_keys(values, matches).await?);
+            trail = verify::verify(db, keys, *tenant, kept_head).await?;
+        }
         let line = serde_json::to_string(&trail)?;
         bar.suspend(|| println!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
         unsealed_events += trail.unsealed;
+        trimmed_heads += usize::from(trail.kept_head_is_trimmed);
     }
     bar.finish_and_clear();
     if unsealed_events > 0 {
@@ -102,11 +138,51 @@ async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
              seals events within a second"
         ));
     }
+    if trimmed_heads > 0 {
+        telemetry::write_last_line(format!(
+            "{trimmed_heads} of {} kept hashes could not be compared: their events were deleted, \
+             because their retention is over",
+            kept_heads.len()
+        ));
+    }
     ensure!(faulty_trails == 0, "{faulty_trails} of {} trails have faults", tenants.len());
     Ok(())
 }
 
-/// Writes the events batch by batch, so the memory does not depend on the length of a trail.
+/// Signs the checkpoints again that the keys of the file verify.
+async fn sign(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
+    let keys = Arc::new(statement_keys(values, matches).await?);
+    let source = config::signing_keys(values)?.context("no signing keys are configured")?;
+    // The client of a key service blocks its thread. The issuer of a checkpoint is kept.
+    let load = move || Keyring::load(&source, "", "");
+    let keyring = Arc::new(tokio::task::spawn_blocking(load).await??);
+    let mut refused = 0;
+    let signed = audit::sign_stale(db, &keyring, &keys, |tenant, why| {
+        refused += 1;
+        telemetry::write_last_line(format!("{tenant}: {why}"));
+    });
+    println!("{} checkpoints were signed", signed.await?);
+    ensure!(refused == 0, "{refused} checkpoints are not valid");
+    Ok(())
+}
+
+/// The public keys that verify checkpoints: of the file of the command, or the configured ones.
+async fn statement_keys(values: &Values, matches: &ArgMatches) -> anyhow::Result<StatementKeys> {
+    if let Some(path) = matches.get_one::<PathBuf>("jwks") {
+        let file = path.display();
+        let text = fs::read_to_string(path).with_context(|| format!("can't read {file}"))?;
+        return StatementKeys::from_jwks(&text).with_context(|| format!("can't use {file}"));
+    }
+    let source = config::signing_keys(values)?.context(
+        "a trail has a checkpoint, and no public keys are configured that verify it: add --jwks with \
+         a copy of /.well-known/jwks.json",
+    )?;
+    // The client of a key service blocks its thread.
+    let load = move || anyhow::Ok(Keyring::load(&source, "", "")?.statement_keys());
+    let keys = tokio::task::spawn_blocking(load).await?;
+    keys.context("the signing keys can't be read (JWT_…_KEY_PATH): correct the path, or add --jwks")
+}
+
 async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
     let after = *matches.get_one::<i64>("after").context("--after has a default")?;
     ensure!(
@@ -114,20 +190,58 @@ async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         "--after needs --tenant: each tenant has its own positions"
     );
     for tenant in tenants(db, matches, &HashMap::new()).await? {
-        let mut position = after;
-        loop {
-            let events = export::read_after(db, tenant, position).await?;
-            let Some(last) = events.last() else { break };
-            position = last.position;
-            let mut lines = Vec::new();
-            for event in &events {
-                serde_json::to_writer(&mut lines, event)?;
-                lines.push(b'\n');
-            }
-            io::stdout().write_all(&lines).context("can't write to standard output")?;
-        }
+        let mut export = Export::new(db, tenant);
+        let (position, events) = if after == 0 {
+            let (checkpoint, events) = export.read_start().await?;
+            write_lines(checkpoint.as_slice())?;
+            (checkpoint.map_or(0, |checkpoint| checkpoint.position), events)
+        } else {
+            check_is_kept(&export, after).await?;
+            (after, export.read_after(after).await?)
+        };
+        export_events(&mut export, position, events).await?;
     }
     Ok(())
+}
+
+/// Writes the events page by page, so the memory does not depend on the length of a trail.
+/// `position` is the position before the first page.
+async fn export_events(
+    export: &mut Export<'_>,
+    mut position: i64,
+    mut events: Vec<ExportedEvent>,
+) -> anyhow::Result<()> {
+    while let (Some(first), Some(last)) = (events.first(), events.last()) {
+        if first.position > position + 1 {
+            check_is_kept(export, position).await?;
+        }
+        position = last.position;
+        write_lines(&events)?;
+        events = export.read_after(position).await?;
+    }
+    Ok(())
+}
+
+/// Fails when events after a position were deleted, so that an export never leaves them out silently.
+async fn check_is_kept(export: &Export<'_>, position: i64) -> anyhow::Result<()> {
+    let checkpoint = export.checkpoint_position().await?;
+    ensure!(
+        position >= checkpoint,
+        "the events after position {position} were deleted, because their retention is over; the \
+         trail starts after position {checkpoint}: export it without --after, or with --after \
+         {checkpoint}"
+    );
+    Ok(())
+}
+
+/// Writes each value as a line of JSON.
+fn write_lines(values: &[impl Serialize]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for value in values {
+        serde_json::to_writer(&mut lines, value)?;
+        lines.push(b'\n');
+    }
+    io::stdout().write_all(&lines).context("can't write to standard output")
 }
 
 /// The tenant of the command, or all tenants.

@@ -7,6 +7,11 @@ use super::values::{DAY, Reader};
 /// The shortest and the longest retention. The shortest covers the differences of clocks.
 const ALLOWED: RangeInclusive<Duration> = DAY..=Duration::from_hours(24 * 3660);
 
+/// The shortest and the longest retention of audit events. `0043_audit_checkpoints.sql` has the
+/// shortest one too: the database refuses to delete younger events.
+const AUDIT_ALLOWED: RangeInclusive<Duration> =
+    Duration::from_hours(24 * 30)..=Duration::from_hours(24 * 3660);
+
 /// Time from the end of a row to its deletion.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
@@ -16,6 +21,8 @@ pub struct Retention {
     pub assignments: Duration,
     /// For API keys that have expired or were revoked.
     pub api_keys: Duration,
+    /// For audit events, from their creation; `None` keeps them for ever.
+    pub audit: Option<Duration>,
 }
 
 impl Retention {
@@ -24,7 +31,18 @@ impl Retention {
             sessions: read(reader, "SESSION_RETENTION"),
             assignments: read(reader, "ASSIGNMENT_RETENTION"),
             api_keys: read(reader, "API_KEY_RETENTION"),
+            audit: reader.read("AUDIT_RETENTION", parse_audit),
         }
+    }
+}
+
+fn parse_audit(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" {
+        return Ok(None);
+    }
+    match humantime::parse_duration(text) {
+        Ok(time) if AUDIT_ALLOWED.contains(&time) => Ok(Some(time)),
+        _ => Err("must be forever, or a time like 400d, at least 30d and at most 3660d".into()),
     }
 }
 
@@ -33,4 +51,18 @@ fn read(reader: &mut Reader<'_>, name: &str) -> Duration {
         Ok(time) if ALLOWED.contains(&time) => Ok(time),
         _ => Err("must be a time like 30d, at least 1d and at most 3660d".into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_events_are_kept_for_30_days_at_least() {
+        assert_eq!(parse_audit("forever"), Ok(None));
+        assert_eq!(parse_audit("30d"), Ok(Some(30 * DAY)));
+        for text in ["29d", "off", "0", "", "3661d"] {
+            assert!(parse_audit(text).is_err_and(|why| why.contains("at least 30d")), "{text}");
+        }
+    }
 }

@@ -243,6 +243,11 @@ pub const SETTINGS: &[Setting] = &[
         Some("30d"),
         "How long an API key is kept after it expired or was revoked; at least 1d",
     ),
+    setting(
+        "AUDIT_RETENTION",
+        Some("forever"),
+        "How long an audit event is kept; at least 30d. forever: events are never deleted",
+    ),
     setting("PASSWORD_MIN_LENGTH", Some("8"), "Minimum password length, in characters; 8 to 64"),
     setting("ARGON2_MEMORY_KIB", Some("19456"), "argon2id memory, in KiB; 19456 at least"),
     setting("ARGON2_ITERATIONS", Some("2"), "argon2id passes; 2 at least"),

@@ -46,13 +46,20 @@ impl Tenants {
         etag: &str,
     ) -> Result<String> {
         refuse_platform_tenant(&tenant)?;
+        // The key must be in memory before the transaction begins.
+        self.db.cipher(write_caller.own_tenant()).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;
         let caller = write_caller.authorize_write(&mut tx, tenant.id).await?;
         check_etag(etag, row.version)?;
-        let event = Event::new(EventKind::TenantDeleted).target(tenant.id.0);
-        let event = audited::with_name(event, &row);
-        audit::record(&mut tx, &caller.actor(), event).await?;
+        let event =
+            || audited::with_name(Event::new(EventKind::TenantDeleted).target(tenant.id.0), &row);
+        audit::record(&mut tx, &caller.actor(), event()).await?;
+        // The trail of the deleted tenant may be trimmed to nothing, so the trail of the caller's
+        // tenant, the platform, records the deletion too.
+        tx.switch_tenant(caller.own_tenant()).await?;
+        audit::record(&mut tx, &caller.actor(), event()).await?;
+        tx.switch_tenant(tenant.id).await?;
         let ended_sessions = store::delete(&mut tx, tenant.id).await?;
         self.session_cache.finish(tx, &caller.actor(), None::<Event>, ended_sessions).await
     }

@@ -189,6 +189,16 @@ impl Keyring {
         entries.collect()
     }
 
+    /// The key that now signs access tokens.
+    pub(super) fn access_signing_key(&self) -> Arc<SigningKey> {
+        self.key_sets.load().access.current_key().clone()
+    }
+
+    /// The keys that verify access tokens, including keys that sign later.
+    pub(super) fn access_verifying_keys(&self) -> Vec<Arc<VerifyingKey>> {
+        self.key_sets.load().access.keys.verifying.clone()
+    }
+
     /// Derives secrets for one purpose. All replicas derive the same secrets: one secret from each
     /// signing key for refresh tokens. The secret from the current key comes first.
     ///
@@ -384,7 +394,7 @@ impl KeySet {
 }
 
 /// Encodes a part of a JWT (RFC 7515, section 3.1).
-fn encode_part(value: &impl Serialize) -> Result<String> {
+pub(super) fn encode_part(value: &impl Serialize) -> Result<String> {
     let json = serde_json::to_vec(value)
         .map_err(|_| Error::defect("a part of a token can't be encoded as JSON"))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(json))

@@ -11,6 +11,7 @@ pub mod pem;
 mod reload;
 mod signer;
 mod source;
+mod statement;
 mod transit;
 
 pub use assertion::AssertionKey;
@@ -19,6 +20,7 @@ pub use keyring::{Keyring, TokenContent, VerifiedBy};
 pub use opaque::OpaqueTokens;
 pub use reload::{KeyringReload, Renew};
 pub use source::{KeyPaths, KeySource};
+pub use statement::{Statement, StatementKeys};
 pub use transit::TransitKeys;
 
 use secrecy::SecretString;

@@ -7,8 +7,6 @@ use prometheus_client::{
 };
 use time::OffsetDateTime;
 
-use super::list::Trim;
-
 #[derive(Default)]
 pub(super) struct Metrics {
     deleted_rows: Family<Label, Counter>,
@@ -22,13 +20,16 @@ struct Label {
 }
 
 impl Label {
-    fn of(trim: &Trim) -> Self {
-        Self { table: trim.table.to_owned() }
+    fn of(table: &str) -> Self {
+        Self { table: table.to_owned() }
     }
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &mut Registry, trims: &[Trim]) -> Self {
+    pub(super) fn register(
+        registry: &mut Registry,
+        tables: impl Iterator<Item = &'static str>,
+    ) -> Self {
         let metrics = Self::default();
         let help = "Ended rows that this replica deleted";
         registry.register("tenantry_trimmed_rows", help, metrics.deleted_rows.clone());
@@ -41,20 +42,20 @@ impl Metrics {
         );
         let help = "Rows of the table, as Postgres estimates them";
         registry.register("tenantry_table_rows", help, metrics.estimated_rows.clone());
-        for trim in trims {
-            drop(metrics.deleted_rows.get_or_create(&Label::of(trim)));
-            drop(metrics.last_pass.get_or_create(&Label::of(trim)));
+        for table in tables {
+            drop(metrics.deleted_rows.get_or_create(&Label::of(table)));
+            drop(metrics.last_pass.get_or_create(&Label::of(table)));
         }
         metrics
     }
 
-    pub(super) fn record_deleted(&self, trim: &Trim, rows: i64) {
+    pub(super) fn record_deleted(&self, table: &str, rows: i64) {
         let rows = u64::try_from(rows).unwrap_or_default();
-        self.deleted_rows.get_or_create(&Label::of(trim)).inc_by(rows);
+        self.deleted_rows.get_or_create(&Label::of(table)).inc_by(rows);
     }
 
-    pub(super) fn record_pass(&self, trim: &Trim, started_at: OffsetDateTime) {
-        self.last_pass.get_or_create(&Label::of(trim)).set(started_at.unix_timestamp());
+    pub(super) fn record_pass(&self, table: &str, started_at: OffsetDateTime) {
+        self.last_pass.get_or_create(&Label::of(table)).set(started_at.unix_timestamp());
     }
 
     pub(super) fn record_rows(&self, tables: Vec<(String, i64)>) {

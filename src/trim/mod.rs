@@ -1,6 +1,9 @@
 //! Deletes rows that ended long ago, in all tables where rows end. One worker makes a pass through
 //! each table in small transactions. One replica at a time deletes.
 //!
+//! `audit/retention` deletes audit events, because they need a signed checkpoint. A second worker runs
+//! its passes: when a retention is set for the first time, a pass may take hours.
+//!
 //! The rows of deleted tenants are deleted by `tenants/purge`, and old changes by `feed/trim.rs`.
 //! docs/data.md has the bound of every table.
 
@@ -8,7 +11,10 @@ mod list;
 mod metrics;
 mod store;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::registry::Registry;
 use tokio::time;
@@ -17,7 +23,9 @@ use self::{
     list::{Method, Trim},
     metrics::Metrics,
 };
-use crate::{clock, concurrency::step::bounded, config::Retention, db::Db, error::Result};
+use crate::{
+    audit::Trails, clock, concurrency::step::bounded, config::Retention, db::Db, error::Result,
+};
 
 /// Time between two passes through all tables.
 const INTERVAL: Duration = Duration::from_mins(10);
@@ -31,10 +39,32 @@ const BLOCKS: i64 = 64;
 /// Maximum number of idempotency records that one transaction deletes.
 const BATCH: i64 = 1000;
 
+/// The table of the audit events, as a label of the metrics.
+const AUDIT_EVENTS: &str = "audit_events";
+
 struct Worker {
     db: Db,
     trims: Vec<Trim>,
+    trails: Trails,
     metrics: Metrics,
+}
+
+/// The part of the data that one worker trims.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The tables of [`list::trims`].
+    EndedRows,
+    AuditEvents,
+}
+
+impl Part {
+    /// The name in the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::EndedRows => "ended rows",
+            Self::AuditEvents => "audit events",
+        }
+    }
 }
 
 /// Where a pass through a table continues.
@@ -47,25 +77,32 @@ enum Next {
     Retry,
 }
 
-/// Starts the worker. It stops when the database's connections are closed.
-pub fn start(db: &Db, retention: &Retention, registry: &mut Registry) {
+/// Starts the workers. They stop when the database's connections are closed.
+pub fn start(db: &Db, retention: &Retention, trails: Trails, registry: &mut Registry) {
     let trims = list::trims(retention);
-    let metrics = Metrics::register(registry, &trims);
-    tokio::spawn(Worker { db: db.clone(), trims, metrics }.run());
+    let tables = trims.iter().map(|trim| trim.table).chain([AUDIT_EVENTS]);
+    let metrics = Metrics::register(registry, tables);
+    let worker = Arc::new(Worker { db: db.clone(), trims, trails, metrics });
+    tokio::spawn(worker.clone().run(Part::EndedRows));
+    tokio::spawn(worker.run(Part::AuditEvents));
 }
 
 impl Worker {
-    async fn run(self) {
-        let mut has_failed = false;
+    async fn run(self: Arc<Self>, part: Part) {
+        let (mut has_failed, what) = (false, part.name());
         while !self.db.is_closed() {
-            match self.pass_all().await {
+            let result = match part {
+                Part::EndedRows => self.pass_all().await,
+                Part::AuditEvents => self.pass_trails().await,
+            };
+            match result {
                 Ok(()) if has_failed => {
-                    tracing::info!("the trim of ended rows works again");
+                    tracing::info!("the trim of {what} works again");
                     has_failed = false;
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "ended rows can't be deleted; the trim is retried");
+                    tracing::warn!(%error, "{what} can't be deleted; the trim is retried");
                     has_failed = true;
                 }
             }
@@ -80,7 +117,7 @@ impl Worker {
         for trim in &self.trims {
             let started_at = clock::now();
             match self.pass(trim).await {
-                Ok(()) => self.metrics.record_pass(trim, started_at),
+                Ok(()) => self.metrics.record_pass(trim.table, started_at),
                 Err(error) => result = Err(error),
             }
         }
@@ -89,6 +126,14 @@ impl Worker {
             Err(error) => result = Err(error),
         }
         result
+    }
+
+    /// Makes a pass through all audit trails.
+    async fn pass_trails(&self) -> Result<()> {
+        let started_at = clock::now();
+        self.trails.pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await?;
+        self.metrics.record_pass(AUDIT_EVENTS, started_at);
+        Ok(())
     }
 
     /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so that
@@ -121,10 +166,14 @@ impl Worker {
                 (deleted, if deleted < BATCH { Next::Complete } else { Next::Block(0) })
             }
         };
-        self.metrics.record_deleted(trim, deleted);
-        if deleted > 0 {
-            tracing::debug!(table = trim.table, deleted, "ended rows were deleted");
-        }
+        self.record_deleted(trim.table, deleted);
         Ok(next)
+    }
+
+    fn record_deleted(&self, table: &'static str, deleted: i64) {
+        self.metrics.record_deleted(table, deleted);
+        if deleted > 0 {
+            tracing::debug!(table, deleted, "ended rows were deleted");
+        }
     }
 }

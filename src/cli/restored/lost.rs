@@ -8,12 +8,17 @@ use std::{
 };
 
 use anyhow::Context;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::store;
-use crate::{audit::EventKind, concurrency::step::bounded, db::Db, ids::TenantId};
+use crate::{
+    audit::{EventKind, export::Export},
+    concurrency::step::bounded,
+    db::Db,
+    ids::TenantId,
+};
 
 /// Maximum number of events that one statement looks for.
 const BATCH: usize = 500;
@@ -32,6 +37,16 @@ pub(super) struct ExportedEvent {
     pub(super) detail: Value,
     #[serde(alias = "createTime")]
     pub(super) create_time: String,
+    /// The position in the trail; 0 when the export does not have it.
+    #[serde(default, deserialize_with = "read_position")]
+    position: i64,
+}
+
+/// Reads a position: a number, or a text in the JSON of `WatchEvents`.
+fn read_position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let text = value.as_str().and_then(|text| text.parse().ok());
+    Ok(value.as_i64().or(text).unwrap_or_default())
 }
 
 /// The events of an export that the restored trails lack.
@@ -55,8 +70,12 @@ pub(super) async fn find(db: &Db, path: &Path, keep_api_keys: bool) -> anyhow::R
         if line.trim().is_empty() {
             continue;
         }
-        let event: ExportedEvent = serde_json::from_str(&line)
-            .with_context(|| format!("line {} of {name} is not an exported event", index + 1))?;
+        let not_an_event = || format!("line {} of {name} is not an exported event", index + 1);
+        let value: Value = serde_json::from_str(&line).with_context(not_an_event)?;
+        if value.get("checkpoint").is_some() {
+            continue;
+        }
+        let event: ExportedEvent = serde_json::from_value(value).with_context(not_an_event)?;
         let is_full = batch.len() >= BATCH;
         if is_full || batch.last().is_some_and(|last| last.tenant_id != event.tenant_id) {
             lost.add(db, std::mem::take(&mut batch), keep_api_keys).await?;
@@ -68,7 +87,8 @@ pub(super) async fn find(db: &Db, path: &Path, keep_api_keys: bool) -> anyhow::R
 }
 
 impl LostEvents {
-    /// Adds those of the events of one tenant that its trail lacks.
+    /// Adds those of the events of one tenant that its trail lacks, and that were not deleted because
+    /// their retention was over.
     async fn add(
         &mut self,
         db: &Db,
@@ -83,7 +103,11 @@ impl LostEvents {
             store::known_events(&mut tx, tenant, &ids).await
         });
         let known = known.await?;
-        for event in events.into_iter().filter(|event| !known.contains(&event.event_id)) {
+        let trimmed = 1..=Export::new(db, tenant).checkpoint_position().await?;
+        let is_lost = |event: &ExportedEvent| {
+            !known.contains(&event.event_id) && !trimmed.contains(&event.position)
+        };
+        for event in events.into_iter().filter(is_lost) {
             self.count += 1;
             let kind = EventKind::ALL.iter().find(|kind| kind.as_str() == event.kind);
             if let Some(act) = kind.and_then(|kind| what_to_do(*kind, &event.detail, keep_api_keys))

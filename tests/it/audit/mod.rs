@@ -8,6 +8,7 @@ mod export;
 mod list;
 mod redis_streams;
 mod refusals;
+mod retention;
 mod verify;
 mod watch_events;
 

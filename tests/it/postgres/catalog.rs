@@ -18,16 +18,22 @@ struct CrossTenantPolicy {
     table: &'static str,
     policy: &'static str,
     command: &'static str,
-    using: &'static str,
+    using: Option<&'static str>,
     with_check: Option<&'static str>,
 }
 
 const fn read_policy(table: &'static str, policy: &'static str) -> CrossTenantPolicy {
-    CrossTenantPolicy { table, policy, command: "r", using: ON_PRIMARY, with_check: None }
+    CrossTenantPolicy { table, policy, command: "r", using: Some(ON_PRIMARY), with_check: None }
 }
 
 const fn write_policy(table: &'static str, policy: &'static str) -> CrossTenantPolicy {
-    CrossTenantPolicy { table, policy, command: "*", using: ON_PRIMARY, with_check: Some("true") }
+    CrossTenantPolicy {
+        table,
+        policy,
+        command: "*",
+        using: Some(ON_PRIMARY),
+        with_check: Some("true"),
+    }
 }
 
 /// A policy that opens only rows that have ended.
@@ -36,12 +42,42 @@ const fn trim_policy(
     policy: &'static str,
     using: &'static str,
 ) -> CrossTenantPolicy {
-    CrossTenantPolicy { table, policy, command: "*", using, with_check: None }
+    CrossTenantPolicy { table, policy, command: "*", using: Some(using), with_check: None }
 }
 
 const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
-    write_policy("audit_chain", "audit_chain_of_lookup"),
+    read_policy("audit_chain", "audit_chain_of_lookup"),
+    CrossTenantPolicy {
+        table: "audit_chain",
+        policy: "audit_chain_of_sealer",
+        command: "a",
+        using: None,
+        with_check: Some("true"),
+    },
+    CrossTenantPolicy {
+        table: "audit_chain",
+        policy: "audit_chain_of_trim",
+        command: "d",
+        using: Some(
+            "(\"position\" <= ( SELECT k.\"position\"\n   FROM audit_checkpoints k\n  \
+             WHERE (k.tenant_id = audit_chain.tenant_id)))",
+        ),
+        with_check: None,
+    },
+    write_policy("audit_checkpoints", "audit_checkpoints_of_lookup"),
     read_policy("audit_events", "audit_events_of_lookup"),
+    CrossTenantPolicy {
+        table: "audit_events",
+        policy: "audit_events_of_trim",
+        command: "d",
+        using: Some(
+            "((created_at <= (now() - '30 days'::interval)) AND (EXISTS ( SELECT\n   \
+             FROM (audit_chain c\n     JOIN audit_checkpoints k ON (((k.tenant_id = c.tenant_id) \
+             AND (k.\"position\" >= c.\"position\"))))\n  \
+             WHERE ((c.tenant_id = audit_events.tenant_id) AND (c.event_id = audit_events.event_id)))))",
+        ),
+        with_check: None,
+    },
     write_policy("audit_outbox", "audit_outbox_of_lookup"),
     write_policy("audit_queue", "audit_queue_of_lookup"),
     write_policy("change_marks", "change_marks_of_lookup"),
@@ -50,7 +86,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         table: "changes",
         policy: "changes_of_trim",
         command: "d",
-        using: "(xid < ( SELECT changes_floor() AS changes_floor))",
+        using: Some("(xid < ( SELECT changes_floor() AS changes_floor))"),
         with_check: None,
     },
     write_policy("data_keys", "data_keys_of_lookup"),
@@ -59,7 +95,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         table: "idempotency_records",
         policy: "idempotency_records_of_lookup",
         command: "*",
-        using: ON_PRIMARY,
+        using: Some(ON_PRIMARY),
         with_check: None,
     },
     write_policy("mail_outbox", "mail_outbox_of_lookup"),
@@ -81,7 +117,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
         table: "tenants",
         policy: "tenants_of_purge",
         command: "d",
-        using: "(deleted_at IS NOT NULL)",
+        using: Some("(deleted_at IS NOT NULL)"),
         with_check: None,
     },
     read_policy("users", "users_of_lookup"),
@@ -109,7 +145,7 @@ with tables as (
               and p.polpermissive
               and p.polroles
                   = array[(select oid from pg_roles where rolname = 'tenantry_lookup')]
-              and pg_get_expr(p.polqual, p.polrelid) = a.using
+              and pg_get_expr(p.polqual, p.polrelid) is not distinct from a.using
               and pg_get_expr(p.polwithcheck, p.polrelid) is not distinct from a.with_check
         ) as is_lookup
     from pg_policy p join pg_class c on c.oid = p.polrelid,
@@ -169,7 +205,7 @@ pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
 
 /// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`], in this
 /// order: the last queries delete the second tenant.
-const CROSS_TENANT_QUERIES: [&str; 18] = [
+const CROSS_TENANT_QUERIES: [&str; 20] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -191,6 +227,9 @@ const CROSS_TENANT_QUERIES: [&str; 18] = [
     "select count(*) from tenants_to_purge(10)",
     "select count(*) from remove_deleted_tenant('00000000-0000-0000-0000-00000000000a', false) done where done",
     "select count(*) from read_epochs()",
+    "select trim_audit_events('00000000-0000-0000-0000-00000000000b', 0, 1, sha256(''), '', '')",
+    "select count(*) from seal_events(array['00000000-0000-0000-0000-00000000000b'::uuid],
+         array[gen_random_uuid()], array[2], array[sha256('')])",
 ];
 
 /// Whether a query of [`CROSS_TENANT_QUERIES`] returns 1. A trim returns 1 only once, because the
@@ -221,6 +260,11 @@ async fn insert_acme(owner_connection: &mut PgConnection) {
         "select seal_events(array_agg(tenant_id), array_agg(event_id), array[1],
              array[sha256('')]) from audit_events where kind = 'tenant_created'",
         "set session_replication_role = replica",
+        "insert into audit_events (tenant_id, event_id, kind, request_id, created_at)
+         values ('00000000-0000-0000-0000-00000000000b', '00000000-0000-0000-0000-00000000000c',
+             'tenant_deleted', '', now() - interval '31 days')",
+        "insert into audit_chain values ('00000000-0000-0000-0000-00000000000b', 1,
+             '00000000-0000-0000-0000-00000000000c', sha256(''))",
         "insert into spent_assertions
          select tenant_id, gen_random_uuid(), '', now() - interval '2 days' from tenants",
         "insert into api_keys (tenant_id, key_id, account_id, public_key, expires_at)

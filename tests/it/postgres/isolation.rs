@@ -23,6 +23,7 @@ async fn create_full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<S
         "insert into audit_queue select tenant_id, gen_random_uuid() from tenants",
         "insert into audit_chain select tenant_id, 1000, gen_random_uuid(), sha256('') from tenants",
         "insert into audit_outbox select tenant_id, 1000 from tenants",
+        "insert into audit_checkpoints select tenant_id, 1, sha256(''), '', '' from tenants",
         "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
          select tenant_id, user_id, 'password_reset', '', now() from users",
         "insert into mail_outbox (tenant_id, mail_id, kind, content, expires_at)

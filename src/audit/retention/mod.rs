@@ -1,0 +1,168 @@
+//! The retention of the audit trail: deletes the oldest events of each trail in the order of its
+//! chain, and signs the checkpoints that remain. The trim (`crate::trim`) runs a pass every 10
+//! minutes.
+//!
+//! Before events are deleted, the checkpoint before them and their hashes are verified. So a trail
+//! that was altered stays as it is, for `tenantry audit verify`. Signatures are made while no
+//! transaction is open, because a key service may hang.
+
+mod metrics;
+mod signatures;
+mod store;
+mod trim;
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::registry::Registry;
+use tokio::time::{self, Instant};
+use uuid::Uuid;
+
+pub use signatures::sign_stale;
+
+use self::{
+    metrics::Metrics,
+    trim::{Step, step},
+};
+use crate::{
+    concurrency::step::bounded,
+    db::Db,
+    error::{Error, Result},
+    ids::TenantId,
+    proto::v1::ErrorReason,
+    tokens::Keyring,
+};
+
+/// Pause before the next attempt while another replica deletes.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Maximum number of tenants that one statement examines.
+const TENANTS: i64 = 1_000;
+
+/// Maximum number of refused trails that one pass logs.
+const MAX_LOGGED: u64 = 20;
+
+/// All audit trails, for the worker that deletes their oldest events.
+pub struct Trails {
+    db: Db,
+    keyring: Arc<Keyring>,
+    /// Time from an event to its deletion; `None` keeps events for ever.
+    retention: Option<Duration>,
+    metrics: Metrics,
+}
+
+/// What one pass found.
+#[derive(Default)]
+struct Pass {
+    /// Trails from which nothing is deleted, because they or their checkpoints are not valid.
+    refused: u64,
+    /// Age of the oldest sealed event of all trails before the pass, in seconds.
+    oldest_age: f64,
+}
+
+impl Trails {
+    pub fn new(
+        db: &Db,
+        keyring: &Arc<Keyring>,
+        retention: Option<Duration>,
+        registry: &mut Registry,
+    ) -> Self {
+        let metrics = Metrics::register(registry);
+        Self { db: db.clone(), keyring: keyring.clone(), retention, metrics }
+    }
+
+    /// Makes a pass through all trails: signs checkpoints again whose key is no longer the current
+    /// one, and deletes the events whose retention is over. Calls `deleted` with the number of
+    /// events after each transaction.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass continues.
+    pub async fn pass(&self, deleted: impl Fn(i64)) -> Result<()> {
+        let mut pass = Pass::default();
+        let keys = Arc::new(self.keyring.statement_keys());
+        sign_stale(&self.db, &self.keyring, &keys, |tenant, why| pass.refuse(tenant, why)).await?;
+        if let Some(retention) = self.retention {
+            self.trim_all(retention, &mut pass, deleted).await?;
+        }
+        if self.metrics.record(pass.oldest_age, pass.refused) {
+            tracing::info!("all audit trails can be trimmed again");
+        }
+        Ok(())
+    }
+
+    /// Deletes the events of all trails whose retention is over.
+    async fn trim_all(
+        &self,
+        retention: Duration,
+        pass: &mut Pass,
+        deleted: impl Fn(i64),
+    ) -> Result<()> {
+        let (mut after, mut result) = (TenantId(Uuid::nil()), Ok(()));
+        loop {
+            let started_at = Instant::now();
+            let trails = bounded(store::trails(&self.db, retention, after, TENANTS)).await?;
+            let Some(last) = trails.last() else { return result };
+            after = last.tenant;
+            time::sleep(started_at.elapsed()).await;
+            for trail in trails {
+                pass.oldest_age = pass.oldest_age.max(trail.age.unwrap_or_default());
+                if !trail.is_due {
+                    continue;
+                }
+                match self.trim(trail.tenant, retention, pass, &deleted).await {
+                    // The calls of this tenant use all connections that it may use. The next pass
+                    // tries again.
+                    Err(error) if error.reason() == ErrorReason::Overloaded => result = Err(error),
+                    trimmed => trimmed?,
+                }
+            }
+        }
+    }
+
+    /// Deletes the events of one trail whose retention is over. After each transaction, pauses as
+    /// long as it took, so that calls get at least half of the time of Postgres.
+    async fn trim(
+        &self,
+        tenant: TenantId,
+        retention: Duration,
+        pass: &mut Pass,
+        deleted: impl Fn(i64),
+    ) -> Result<()> {
+        loop {
+            let started_at = Instant::now();
+            let step = step(&self.db, &self.keyring, tenant, retention).await;
+            match step.or_else(refuse_defect)? {
+                Step::Deleted { events, is_last } => {
+                    deleted(events);
+                    if is_last {
+                        return Ok(());
+                    }
+                }
+                Step::NothingDue => return Ok(()),
+                Step::Retry => time::sleep(LOCK_PAUSE).await,
+                Step::Refused(why) => {
+                    pass.refuse(tenant, &why);
+                    return Ok(());
+                }
+            }
+            time::sleep(started_at.elapsed()).await;
+        }
+    }
+}
+
+/// A trail in which Postgres refuses to delete must not delay the other trails.
+fn refuse_defect(error: Error) -> Result<Step> {
+    match error.reason() {
+        ErrorReason::Internal => Ok(Step::Refused(error.to_string())),
+        _ => Err(error),
+    }
+}
+
+impl Pass {
+    /// Counts a trail from which nothing is deleted, and logs the first ones.
+    fn refuse(&mut self, tenant: TenantId, why: &str) {
+        self.refused += 1;
+        if self.refused <= MAX_LOGGED {
+            tracing::error!(%tenant, why, "an audit trail is not valid, so nothing of it is deleted");
+        }
+    }
+}
