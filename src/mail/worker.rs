@@ -404,7 +404,7 @@ fn retry_delay(attempts: i32) -> Duration {
 impl Backlog {
     fn register(registry: &mut Registry) -> Self {
         let backlog = Self::default();
-        let help = "Mails and requests for password resets in the outbox, of all replicas";
+        let help = "Mails and requests for links in the outbox, of all replicas";
         registry.register("tenantry_mails_waiting", help, backlog.waiting_rows.clone());
         let help = "Age of the oldest row in the outbox of mails, in seconds";
         registry.register(
