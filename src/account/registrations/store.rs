@@ -56,16 +56,17 @@ pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) ->
     Ok(())
 }
 
-/// Finds the registration of a link; `None` when the link is not valid.
+/// Finds the registration of a link; `None` when the link is not valid, or the tenant is not active.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
 pub async fn find(tx: &mut TenantTx, link: &Link) -> Result<Option<Registration>> {
     let content = sqlx::query_scalar!(
         r#"
-        select content from registrations
-        where tenant_id = $1 and user_id = $2 and token_hash = $3
-          and expires_at > clock_timestamp()
+        select r.content from registrations r
+        join tenants t on t.tenant_id = r.tenant_id
+        where r.tenant_id = $1 and r.user_id = $2 and r.token_hash = $3
+          and r.expires_at > clock_timestamp() and t.state = 'active'
         "#,
         link.tenant.0,
         link.user.0,

@@ -169,6 +169,30 @@ async fn a_new_tenant_needs_no_mail() {
     assert!(mail_server.mails().is_empty());
 }
 
+/// K06: the email and the name of a registration that waits are sealed, and so is its mail.
+#[tokio::test]
+async fn a_waiting_registration_is_sealed() {
+    // Nothing listens at this address, so the mail waits.
+    let app = TestApp::with(mail_settings("smtp://127.0.0.1:9")).await;
+    let acme = app.create_tenant("acme").await;
+    set_self_registration(&acme, true).await;
+    let email = new_address();
+    register_successfully(&app.anonymous(), join_request(&email)).await;
+    acme.request_email_change(&email, PASSWORD).await.expect("accepted");
+    let count =
+        "select count(*), count(*) filter (where position(convert_to($1, 'UTF8') in content) > 0)
+        from (select content from registrations union all select content from mail_outbox
+              union all select content from mail_links) stored";
+    for canary in [email.as_str(), "prize"] {
+        let counts: (i64, i64) = sqlx::query_as(count)
+            .bind(canary)
+            .fetch_one(&mut app.owner_connection().await)
+            .await
+            .expect("counts");
+        assert_eq!(counts, (4, 0), "{canary}");
+    }
+}
+
 /// N46, N31: registrations that wait are deleted with their tenant.
 #[tokio::test]
 async fn registrations_of_a_deleted_tenant_are_deleted() {

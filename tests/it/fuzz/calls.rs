@@ -101,7 +101,14 @@ async fn random_calls_of_every_rpc_get_documented_responses() {
     println!("FUZZ_SEED={seed} FUZZ_CALLS={calls}");
 
     // The tokens are valid longer than any run, so the bystander never has to sign in again.
-    let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1d")).await;
+    // The server sends mails, so that the methods with mails do their work.
+    let mails = tempfile::tempdir().expect("a folder");
+    let mail_url = format!("file://{}", mails.path().display());
+    let app = TestApp::with(|values| {
+        values.set("JWT_ACCESS_EXPIRES_IN", "1d");
+        values.set("MAIL_URL", mail_url);
+    })
+    .await;
     let state = Arc::new(SharedState::create(&app, calls).await);
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| tokio::spawn(run_worker(state.clone(), seed ^ (worker << 32))))
