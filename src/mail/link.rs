@@ -1,7 +1,7 @@
 //! Links in mails: single-use tokens, each for one purpose and one address.
 //!
 //! A token contains a secret of 256 random bits. Postgres stores only the SHA-256 of the secret. The
-//! link of a registration is stored with the registration (`account/registrations.rs`), because there
+//! link of a registration is stored with the registration (`account/registrations`), because there
 //! is no user yet.
 //!
 //! Rule: `end_mail_links` (`migrations/0008_passwords.sql`) invalidates the links of a user when
