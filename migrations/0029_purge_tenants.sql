@@ -86,7 +86,7 @@ begin
     foreach name in array array[
         'mail_outbox', 'idempotency_records', 'spent_assertions', 'api_keys', 'sessions',
         'mail_links', 'credentials', 'role_assignments', 'service_accounts', 'users',
-        'subjects', 'roles'
+        'subjects', 'roles', 'registrations'
     ] loop
         execute format(
             'delete from %1$I where tenant_id = $1 and ctid = any (array(

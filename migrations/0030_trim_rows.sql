@@ -31,6 +31,7 @@ declare
         when 'spent_assertions' then 'expires_at'
         when 'mail_links' then 'expires_at'
         when 'mail_outbox' then 'expires_at'
+        when 'registrations' then 'expires_at'
     end;
 begin
     if ended is null then

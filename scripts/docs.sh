@@ -60,8 +60,12 @@ stop_all() {
 prepare_page() {
     cd "$work"
     case $1 in
-        service-accounts | audit | runbook | passwords) sign_in ;;
-        deployment | data) create_database "$1" ;;
+        service-accounts | audit | runbook | passwords | guides/verify-email) sign_in ;;
+        deployment | data)
+            # Pages after those with mails make plain calls.
+            ! declare -f make_call >/dev/null || eval "$(declare -f make_call | sed '1s/make_call/call/')"
+            create_database "$1"
+            ;;
     esac
     case $1 in
         audit) export DATABASE_URL=$(database=tenantry database_url tenantry_app) ;;
@@ -78,6 +82,19 @@ prepare_page() {
             call() {
                 make_call "$@" || return
                 [ "$1" != AuthService/RequestPasswordReset ] || RESET_TOKEN=$(wait_for_token)
+            }
+            ;;
+        guides/verify-email)
+            # `make_call` is the `call` of the README (see above).
+            call() {
+                case $1 in
+                    AuthService/RequestEmailVerification | AuthService/ChangeEmail | AuthService/Register)
+                        rm -f "$work"/../mail/*.eml
+                        make_call "$@" || return
+                        EMAIL_TOKEN=$(wait_for_token)
+                        ;;
+                    *) make_call "$@" ;;
+                esac
             }
             ;;
         data)

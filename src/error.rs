@@ -292,6 +292,7 @@ fn grpc_code(reason: ErrorReason) -> Code {
         | R::RoleInUse
         | R::PlatformTenant
         | R::MailOff
+        | R::EmailProofRequired
         | R::TooManyApiKeys
         | R::TokenOfLostData
         | R::PositionOfLostData

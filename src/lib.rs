@@ -61,3 +61,4 @@ mod users;
 
 pub use audit::EventKind;
 pub use limits::WorkOwner;
+pub use mail::Purpose;

@@ -1,5 +1,4 @@
-//! `Register`: creates a user, either with a new tenant or in a tenant that allows
-//! self-registration.
+//! `Register`: creates a user with a new tenant. The registration in an existing tenant is in `join.rs`.
 
 use secrecy::SecretString;
 
@@ -10,10 +9,10 @@ use crate::{
     credentials::password,
     db::TenantTx,
     email,
-    error::{Error, Result, reason_text},
+    error::{Error, Result},
     gate::NamedTenant,
     ids::{RoleId, SubjectId, TenantId},
-    limits::{RateClass, WorkOwner},
+    limits::WorkOwner,
     passwords,
     proto::v1::{ErrorReason, RegisterRequest, RegisterResponse},
     roles,
@@ -21,10 +20,9 @@ use crate::{
     tenants::{
         self, TenantRef,
         create::{self, NewTenant},
-        settings::KnownSettings,
         store::TenantRow,
     },
-    users,
+    users::{self, store::UserRow},
 };
 
 impl Accounts {
@@ -134,63 +132,8 @@ impl Accounts {
         }
     }
 
-    /// Adds the user to a tenant that allows self-registration.
-    async fn join_tenant(
-        &self,
-        tenant: &TenantRef,
-        origin: &Origin,
-        message: &RegisterRequest,
-        password: SecretString,
-    ) -> Result<RegisterResponse> {
-        self.limits.count_for_tenant(RateClass::Registration, tenant.id).await?;
-        let mut tx = self.db.begin(tenant.id).await?;
-        let row = tenants::store::get(&mut tx, tenant.id).await?;
-        let role = self_registration_role(&mut tx, &row).await?;
-        // No connection is held while the password is hashed.
-        drop(tx);
-        if role.is_none() {
-            return Err(self.recorded_refusal(tenant.id, origin, registration_closed()).await?);
-        }
-        let (policy, email) = (self.password_policy, &message.email);
-        tenants::check_password(&row, policy, "password", &password, email)?;
-        let owner = WorkOwner::new(tenant.id, origin.ip);
-        let hash = self.hasher.take_slot(owner)?.hash(password).await?;
-
-        let mut tx = self.db.begin(tenant.id).await?;
-        let key = idempotency_key(tenant.id, message);
-        if let Some(response) = idempotency::find_response(&mut tx, &key).await? {
-            return Ok(response);
-        }
-        // Registration may have been closed while the password was hashed.
-        let row = tenants::store::get(&mut tx, tenant.id).await?;
-        let Some(role) = self_registration_role(&mut tx, &row).await? else {
-            drop(tx);
-            return Err(self.recorded_refusal(tenant.id, origin, registration_closed()).await?);
-        };
-        let result = self.add_user(tx, origin, message, &key, &hash, role).await;
-        match result {
-            Err(error) if error.reason() == ErrorReason::EmailTaken => {
-                Err(self.recorded_refusal(tenant.id, origin, error).await?)
-            }
-            result => result,
-        }
-    }
-
-    /// Records the refusal in the audit trail of the tenant. Returns the refusal.
-    async fn recorded_refusal(
-        &self,
-        tenant: TenantId,
-        origin: &Origin,
-        error: Error,
-    ) -> Result<Error> {
-        let reason = reason_text(error.reason());
-        let event = Event::new(EventKind::RegistrationRefused).detail("reason", reason);
-        audit::record_in_own_transaction(&self.db, tenant, &Actor::anonymous(origin), event)
-            .await?;
-        Ok(error)
-    }
-
-    async fn add_user(
+    /// Adds a user with a role, records the event and commits.
+    pub(super) async fn add_user(
         &self,
         mut tx: TenantTx,
         origin: &Origin,
@@ -199,20 +142,22 @@ impl Accounts {
         password_hash: &str,
         role: RoleId,
     ) -> Result<RegisterResponse> {
-        let (tenant, user) = (key.tenant, SubjectId::new());
-        let (email, name) = (&message.email, &message.display_name);
-        let user_row = users::store::insert(&mut tx, tenant, user, email, name).await?;
-        password::set(&mut tx, tenant, user, password_hash).await?;
-        let assignment = roles::assign_new(&mut tx, tenant, user, role).await?;
-        let event = Event::new(EventKind::UserRegistered).target(user.0);
-        let event = roles::audited::with_assignment(event, &assignment);
-        let actor = Actor::anonymous(origin);
-        let consistency_token = audit::record_with_token(&mut tx, &actor, event).await?;
-        let tenant_row = tenants::store::get(&mut tx, tenant).await?;
+        let user = SubjectId::new();
+        let new_user = NewUser {
+            id: user,
+            email: &message.email,
+            display_name: &message.display_name,
+            password_hash,
+            email_verified: false,
+            role,
+        };
+        let (user_row, tenant_row, consistency_token) =
+            add_user_with_role(&mut tx, key.tenant, origin, new_user).await?;
         let response = RegisterResponse {
             user: Some(user_row.into()),
             tenant: Some(tenant_row.into()),
             consistency_token,
+            verification_sent: false,
         };
         idempotency::store_response(&mut tx, key, user.0, &response).await?;
         tx.commit().await?;
@@ -220,7 +165,45 @@ impl Accounts {
     }
 }
 
-fn idempotency_key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
+/// A user who registers.
+pub(super) struct NewUser<'a> {
+    pub id: SubjectId,
+    pub email: &'a str,
+    pub display_name: &'a str,
+    pub password_hash: &'a str,
+    /// Whether the user has proved the email.
+    pub email_verified: bool,
+    pub role: RoleId,
+}
+
+/// Inserts a user with a password and a role, and records the event. Returns the user, its tenant and
+/// the consistency token.
+///
+/// # Errors
+/// `EMAIL_TAKEN` when the tenant has a user with the email.
+pub(super) async fn add_user_with_role(
+    tx: &mut TenantTx,
+    tenant: TenantId,
+    origin: &Origin,
+    new_user: NewUser<'_>,
+) -> Result<(UserRow, TenantRow, String)> {
+    let NewUser { id, email, display_name, password_hash, email_verified, role } = new_user;
+    let mut user_row = users::store::insert(tx, tenant, id, email, display_name).await?;
+    password::set(tx, tenant, id, password_hash).await?;
+    let assignment = roles::assign_new(tx, tenant, id, role).await?;
+    let mut event = Event::new(EventKind::UserRegistered).target(id.0);
+    if email_verified {
+        user_row.email_verified = true;
+        user_row = users::store::update(tx, &user_row).await?;
+        event = event.detail("email_verified", true);
+    }
+    let event = roles::audited::with_assignment(event, &assignment);
+    let consistency_token = audit::record_with_token(tx, &Actor::anonymous(origin), event).await?;
+    let tenant_row = tenants::store::get(tx, tenant).await?;
+    Ok((user_row, tenant_row, consistency_token))
+}
+
+pub(super) fn idempotency_key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     Key {
         tenant,
         actor: None,
@@ -230,15 +213,6 @@ fn idempotency_key(tenant: TenantId, message: &RegisterRequest) -> Key<'_> {
     }
 }
 
-/// The role for users who join the tenant; `None` when the tenant does not allow self-registration
-/// now.
-async fn self_registration_role(tx: &mut TenantTx, tenant: &TenantRow) -> Result<Option<RoleId>> {
-    if !tenant.is_active() || !KnownSettings::read(tenant).self_registration {
-        return Ok(None);
-    }
-    roles::store::self_registration_role(tx, tenant.tenant_id, roles::system::MEMBER).await
-}
-
-fn registration_closed() -> Error {
+pub(super) fn registration_closed() -> Error {
     Error::refused(ErrorReason::RegistrationClosed, "registration is closed")
 }

@@ -7,12 +7,12 @@
 use super::Accounts;
 use crate::{
     audit::Origin,
-    error::{Error, Result},
+    error::Result,
     gate::NamedTenant,
     ids::TenantId,
     limits::RateClass,
-    mail::{RequestedTenants, ResetRequest},
-    proto::v1::{ErrorReason, RequestPasswordResetRequest},
+    mail::{LinkRequest, Purpose, RequestedTenants},
+    proto::v1::RequestPasswordResetRequest,
     sign_in::named_tenant,
 };
 
@@ -29,9 +29,7 @@ impl Accounts {
         origin: &Origin,
         message: RequestPasswordResetRequest,
     ) -> Result<()> {
-        let Some(mail_queue) = &self.mail_queue else {
-            return Err(Error::refused(ErrorReason::MailOff, "this server sends no mail"));
-        };
+        let mail_queue = self.mail_queue()?;
         let slug = &message.organization_slug;
         let named =
             named_tenant::resolve_tenant(&self.db, &self.limits, named, slug, origin.ip).await?;
@@ -43,7 +41,7 @@ impl Accounts {
             self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
             RequestedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
-        let request = ResetRequest::new(requested_tenants, message.email, origin);
-        mail_queue.queue_reset_request(charged_tenant, &request).await
+        let request = LinkRequest::new(requested_tenants, message.email, origin);
+        mail_queue.queue_request(Purpose::PasswordReset, charged_tenant, &request).await
     }
 }

@@ -2,17 +2,15 @@
 
 use super::Accounts;
 use crate::{
-    audit::{self, Actor, Event, EventKind, Origin},
+    audit::{Actor, Event, EventKind, Origin},
     credentials::password,
-    error::{Error, Result},
+    error::Result,
     gate::NamedTenant,
-    limits::{RateClass, WorkOwner},
+    limits::WorkOwner,
     mail::{self, Link, Purpose},
     passwords,
     proto::v1::{ErrorReason, ResetPasswordRequest},
-    sessions,
-    sign_in::named_tenant,
-    tenants, users,
+    sessions, tenants, users,
 };
 
 impl Accounts {
@@ -27,17 +25,12 @@ impl Accounts {
         origin: &Origin,
         message: ResetPasswordRequest,
     ) -> Result<String> {
-        let link = Link::parse(Purpose::PasswordReset, &message.token.into());
-        let link = &link.ok_or_else(token_invalid)?;
-        if named.is_other_than(link.tenant) {
-            return Err(token_invalid());
-        }
-        let (_, charged_tenant) =
-            named_tenant::tenant_and_charged_tenant(&self.db, &self.limits, link.tenant, origin.ip)
-                .await?;
-        self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
+        let purposes = &[Purpose::PasswordReset];
+        let (link, charged_tenant) =
+            self.admit_link(purposes, named, origin, message.token).await?;
+        let link = &link;
         let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
-        if !mail::is_valid_link(&mut tx, link).await? {
+        if mail::find_link(&mut tx, link).await?.is_none() {
             drop(tx);
             return Err(self.recorded_link_refusal(link, origin).await?);
         }
@@ -73,7 +66,7 @@ impl Accounts {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(None),
             row => row?,
         };
-        if !mail::is_valid_link(&mut tx, link).await? {
+        if mail::find_link(&mut tx, link).await?.is_none() {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
@@ -82,8 +75,7 @@ impl Accounts {
             sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
-        // The address has not changed since the link was mailed to it: a change would have
-        // invalidated the link. So the user of the link has received mail at this address, and the
+        // A link is valid only while the user has the address that the link was mailed to. So the user of the link has received mail at this address, and the
         // address is verified.
         if !row.email_verified {
             row.email_verified = true;
@@ -95,27 +87,4 @@ impl Accounts {
             .await
             .map(Some)
     }
-
-    /// Records the failure in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if
-    /// that tenant does not exist. Returns the refusal.
-    async fn recorded_link_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
-        let (tenant, charged_tenant) =
-            named_tenant::tenant_and_charged_tenant(&self.db, &self.limits, link.tenant, origin.ip)
-                .await?;
-        let event = Event::new(EventKind::PasswordResetFailed).target(link.user.0);
-        let actor = Actor::anonymous(origin);
-        audit::record_in_own_transaction_charged_to(
-            &self.db,
-            charged_tenant,
-            tenant,
-            &actor,
-            event,
-        )
-        .await?;
-        Ok(token_invalid())
-    }
-}
-
-fn token_invalid() -> Error {
-    Error::refused(ErrorReason::TokenInvalid, "the token is not in force")
 }

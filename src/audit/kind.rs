@@ -66,16 +66,26 @@ kinds! {
         "the user" ["sessions_revoked" "number of live sessions that ended", "email_verified" "`true` if the email was not verified before", "by" "`command` if the command did it"]
     PasswordResetFailed "password_reset_failed" "A password reset was refused."
         "the user that the token names" []
+    EmailVerificationRequested "email_verification_requested" "A mail that verifies an email was requested."
+        "the user, if there is one" []
+    EmailVerified "email_verified" "A user verified its email with a mailed token."
+        "the user" []
+    EmailVerificationFailed "email_verification_failed" "A mailed token that verifies an email was refused."
+        "the user that the token names" ["reason" "the error's reason, if the token itself was valid"]
+    EmailChangeRequested "email_change_requested" "A user asked to change its own email, with a mail to the new email."
+        "the user" []
     SessionRevoked "session_revoked" "A live session was ended by `RevokeSession`."
         "the session" ["user_id" "the user of the session"]
     SessionsRevoked "sessions_revoked" "A user's live sessions were ended by `RevokeAllSessions`."
         "the user" ["count" "number of sessions"]
+    RegistrationRequested "registration_requested" "Somebody registered in the tenant. A user is created when the mailed token is used; an email that a user of the tenant has gets no token."
+        "" []
     UserRegistered "user_registered" "A user registered."
-        "the user" ["role_id" "the role that the user got", "role_name" "its name", "assignment_id" "the assignment"]
+        "the user" ["email_verified" "`true` if the user has proved the email with a mailed token", "role_id" "the role that the user got", "role_name" "its name", "assignment_id" "the assignment"]
     UserCreated "user_created" "A user was created."
         "the user" ["fields" "names of the fields that were given", "email_verified" "whether the email counts as verified", "role_id" "for the first administrator: the role", "role_name" "its name", "assignment_id" "the assignment", "by" "`command` if a command did it"]
     UserUpdated "user_updated" "A user was changed."
-        "the user" ["fields" "names of the fields that changed", "email_verified" "`from`, `to`"]
+        "the user" ["fields" "names of the fields that changed", "email_verified" "`from`, `to`", "by" "`mailed_token` if a user completed the change of its own email with a mailed token"]
     EmailChangeFailed "email_change_failed" "A user tried to change its own email with a wrong password."
         "the user" []
     UserDisabled "user_disabled" "A user was disabled, which ended the sessions."

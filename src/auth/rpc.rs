@@ -12,12 +12,14 @@ use crate::{
     error::Error,
     gate::{self, NamedTenant},
     proto::v1::{
-        ChangePasswordRequest, ChangePasswordResponse, ExchangeApiKeyRequest,
-        ExchangeApiKeyResponse, GetJwksRequest, GetJwksResponse, IntrospectTokenRequest,
-        IntrospectTokenResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
-        RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse,
+        ChangeEmailRequest, ChangeEmailResponse, ChangePasswordRequest, ChangePasswordResponse,
+        ExchangeApiKeyRequest, ExchangeApiKeyResponse, GetJwksRequest, GetJwksResponse,
+        IntrospectTokenRequest, IntrospectTokenResponse, LoginRequest, LoginResponse,
+        LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse, RegisterRequest,
+        RegisterResponse, RequestEmailVerificationRequest, RequestEmailVerificationResponse,
         RequestPasswordResetRequest, RequestPasswordResetResponse, ResetPasswordRequest,
-        ResetPasswordResponse, WhoAmIRequest, WhoAmIResponse, auth_service_server::AuthService,
+        ResetPasswordResponse, VerifyEmailRequest, VerifyEmailResponse, WhoAmIRequest,
+        WhoAmIResponse, auth_service_server::AuthService,
     },
     tokens::TokenPair,
 };
@@ -126,6 +128,38 @@ impl AuthService for Auth {
         let (named, origin) = (visitor.tenant(), visitor.origin());
         let consistency_token = self.accounts.reset_password(named, origin, message).await?;
         Ok(Response::new(ResetPasswordResponse { consistency_token }))
+    }
+
+    async fn request_email_verification(
+        &self,
+        request: Request<RequestEmailVerificationRequest>,
+    ) -> Result<Response<RequestEmailVerificationResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        self.accounts.request_email_verification(named, origin, message).await?;
+        Ok(Response::new(RequestEmailVerificationResponse {}))
+    }
+
+    async fn verify_email(
+        &self,
+        request: Request<VerifyEmailRequest>,
+    ) -> Result<Response<VerifyEmailResponse>, Status> {
+        let visitor = gate::visitor(&request)?;
+        let message = request.into_inner();
+        let (named, origin) = (visitor.tenant(), visitor.origin());
+        let response = Box::pin(self.accounts.verify_email(named, origin, message)).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn change_email(
+        &self,
+        request: Request<ChangeEmailRequest>,
+    ) -> Result<Response<ChangeEmailResponse>, Status> {
+        let caller = gate::caller(&request)?;
+        let sign_in = self.accounts.failure_timing.begin(Instant::now());
+        let result = self.accounts.change_email(&sign_in, &caller, request.into_inner()).await;
+        Ok(Response::new(sign_in.delay_failure(result).await?))
     }
 
     async fn exchange_api_key(

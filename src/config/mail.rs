@@ -8,7 +8,7 @@ use url::Url;
 
 use super::values::Reader;
 
-/// The placeholder for the token in [`Mail::reset_page`].
+/// The placeholder for the token in the URLs of pages, such as [`Mail::reset_page`].
 pub const TOKEN_PLACEHOLDER: &str = "{token}";
 
 /// The settings of mails.
@@ -21,6 +21,9 @@ pub struct Mail {
     /// The URL of the page that resets a password, which contains [`TOKEN_PLACEHOLDER`]; `None`
     /// when mails contain only the token.
     pub reset_page: Option<String>,
+    /// The URL of the page that calls `VerifyEmail`, which contains [`TOKEN_PLACEHOLDER`]; `None` when
+    /// mails contain only the token.
+    pub verification_page: Option<String>,
 }
 
 /// A destination of mails.
@@ -43,11 +46,9 @@ impl Mail {
                 .map(Some)
                 .map_err(|_| "must be an address like Name <name@host>".to_owned())
         });
-        let reset_page = reader.read("PASSWORD_RESET_URL", |text| match text {
-            "off" => Ok(None),
-            text => parse_reset_page(text).map(Some),
-        });
-        Some(Self { post: destination?, from: from?, reset_page })
+        let reset_page = reader.read("PASSWORD_RESET_URL", parse_page);
+        let verification_page = reader.read("EMAIL_VERIFICATION_URL", parse_page);
+        Some(Self { post: destination?, from: from?, reset_page, verification_page })
     }
 }
 
@@ -83,11 +84,15 @@ fn check_encryption(url: &Url) -> Result<(), String> {
         .into())
 }
 
-fn parse_reset_page(text: &str) -> Result<String, String> {
+/// Parses the URL of a page; `None` when it is off.
+fn parse_page(text: &str) -> Result<Option<String>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
     let is_valid = Url::parse(&text.replace(TOKEN_PLACEHOLDER, "token")).is_ok()
         && text.contains(TOKEN_PLACEHOLDER);
     if is_valid {
-        Ok(text.to_owned())
+        Ok(Some(text.to_owned()))
     } else {
         Err(format!("must be a URL with {TOKEN_PLACEHOLDER} in it"))
     }

@@ -224,6 +224,11 @@ pub const SETTINGS: &[Setting] = &[
         "URL with {token}, to which password reset mails link; off: mails contain only the token",
     ),
     setting(
+        "EMAIL_VERIFICATION_URL",
+        Some("off"),
+        "URL with {token}, to which mails for VerifyEmail link; off: mails contain only the token",
+    ),
+    setting(
         "AUDIT_STREAM_LENGTH",
         Some("1000"),
         "Approximate number of events in each tenant's Redis stream, at least 200; 0: no streams",

@@ -11,6 +11,14 @@ pub(super) enum Kind {
     ResetRequest,
     /// A mail with a link that resets a password.
     PasswordReset,
+    /// A call of `RequestEmailVerification` that is not handled yet.
+    VerificationRequest,
+    /// A mail with a link that verifies the email of a user.
+    EmailVerification,
+    /// A mail to the new address of a user, with a link that changes the email.
+    EmailChange,
+    /// A mail to the address of a registration, with a link that completes it.
+    Registration,
     /// A notice of a changed email, to the old address.
     EmailChanged,
 }
@@ -33,14 +41,21 @@ impl Kind {
         match self {
             Self::ResetRequest => "reset_request",
             Self::PasswordReset => "password_reset",
+            Self::VerificationRequest => "verification_request",
+            Self::EmailVerification => "email_verification",
+            Self::EmailChange => "email_change",
+            Self::Registration => "registration",
             Self::EmailChanged => "email_changed",
         }
     }
 
     pub(super) const fn bounds(self) -> Bounds {
         match self {
-            Self::ResetRequest => MAX_REQUESTS,
-            Self::PasswordReset | Self::EmailChanged => MAX_MAILS,
+            Self::ResetRequest | Self::VerificationRequest | Self::Registration => MAX_REQUESTS,
+            Self::PasswordReset
+            | Self::EmailVerification
+            | Self::EmailChange
+            | Self::EmailChanged => MAX_MAILS,
         }
     }
 
@@ -49,6 +64,11 @@ impl Kind {
     pub(super) const fn lifetime(self) -> Duration {
         match self {
             Self::ResetRequest | Self::PasswordReset => Purpose::PasswordReset.lifetime(),
+            Self::VerificationRequest | Self::EmailVerification => {
+                Purpose::EmailVerification.lifetime()
+            }
+            Self::EmailChange => Purpose::EmailChange.lifetime(),
+            Self::Registration => Purpose::Registration.lifetime(),
             Self::EmailChanged => Duration::from_hours(24),
         }
     }

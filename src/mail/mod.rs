@@ -4,16 +4,18 @@
 //! than once, but always with the same `Message-ID`. Each replica runs the worker. Only one replica
 //! at a time handles a row of the outbox.
 
+mod address_proof;
 mod email_changed;
 mod kind;
 mod link;
+mod link_request;
 mod mailer;
 mod outbox;
-mod password_reset;
 mod store;
+mod text;
 mod worker;
 
 pub use link::{Link, Purpose};
-pub use outbox::{EmailChanged, RequestedTenants, ResetRequest};
-pub use store::is_valid_link;
+pub use outbox::{AddressProof, EmailChanged, LinkRequest, RequestedTenants};
+pub use store::{end_link, find_link, set_link};
 pub use worker::MailQueue;

@@ -1,5 +1,5 @@
 //! The outbox: a table in Postgres with the mails that the worker must still send, and the requests
-//! for password resets that the worker must still handle. A mail is queued in the transaction of
+//! for links that the worker must still handle. A mail is queued in the transaction of
 //! the change that the mail reports.
 
 use std::net::IpAddr;
@@ -17,9 +17,9 @@ use crate::{
     privacy::{Cipher, SealContext},
 };
 
-/// A call of `RequestPasswordReset`. The account may or may not exist.
+/// A call of `RequestPasswordReset` or `RequestEmailVerification`. The account may or may not exist.
 #[derive(Serialize, Deserialize)]
-pub struct ResetRequest {
+pub struct LinkRequest {
     pub(super) tenants: RequestedTenants,
     pub(super) email: String,
     ip: Option<IpAddr>,
@@ -40,7 +40,7 @@ pub enum RequestedTenants {
     },
 }
 
-impl ResetRequest {
+impl LinkRequest {
     #[must_use]
     pub fn new(tenants: RequestedTenants, email: String, origin: &Origin) -> Self {
         Self { tenants, email, ip: origin.ip, correlation_id: origin.correlation_id.to_string() }
@@ -67,6 +67,18 @@ pub struct EmailChanged {
     pub was_verified: bool,
 }
 
+/// A mail with the token of a link to an address that is not proved yet.
+#[derive(Serialize, Deserialize)]
+pub struct AddressProof {
+    /// The user of the link.
+    pub user: SubjectId,
+    /// The address, which gets the mail.
+    pub email: String,
+    pub tenant_slug: String,
+    /// The token of the link.
+    pub token: String,
+}
+
 /// A mail that is ready to be sent.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Mail {
@@ -87,13 +99,14 @@ pub(super) fn seal_context(id: &Uuid) -> SealContext<'_> {
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn queue_request(
     db: &Db,
+    kind: Kind,
     charged_tenant: TenantId,
-    request: &ResetRequest,
+    request: &LinkRequest,
 ) -> Result<()> {
     let id = Uuid::now_v7();
     let content = db.common_cipher()?.seal_json(seal_context(&id), request)?;
     let mut tx = db.begin_without_cipher(charged_tenant).await?;
-    store::queue(&mut tx, id, Kind::ResetRequest, &content).await?;
+    store::queue(&mut tx, id, kind, &content).await?;
     tx.commit_without_waiting().await
 }
 

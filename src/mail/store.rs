@@ -12,14 +12,22 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{kind::Kind, link::Link};
+use super::{
+    kind::Kind,
+    link::{Link, Purpose},
+};
 use crate::{
     db::{Db, TenantTx},
+    email,
     error::{Error, Result},
     ids::TenantId,
     pg::interval,
+    privacy::{SealContext, bound_row_bytes},
     proto::v1::ErrorReason,
 };
+
+/// The name of the table of links, for which addresses are sealed.
+const LINKS: &str = "mail_links";
 
 /// A row of the outbox that this replica has claimed.
 pub(super) struct ClaimedRow {
@@ -137,51 +145,105 @@ pub(super) async fn backlog(db: &Db) -> Result<(i64, f64)> {
     Ok((row.waiting, row.oldest))
 }
 
-/// Stores a link. The link replaces the user's earlier link of the same purpose.
+/// Stores a link to this address. The link replaces the user's earlier link of the same purpose.
 ///
 /// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn set_link(tx: &mut TenantTx, link: &Link) -> Result<()> {
+/// UNAVAILABLE when Postgres or the data key is unavailable.
+pub async fn set_link(tx: &mut TenantTx, link: &Link, address: &str) -> Result<()> {
+    let cipher = tx.cipher(link.tenant)?;
+    let address_index = email::blind_index(&cipher, &email::normalized(address));
+    let content = if link.purpose == Purpose::EmailChange {
+        let row = content_row(link, &address_index);
+        Some(cipher.seal(SealContext { table: LINKS, row: &row }, address.as_bytes())?)
+    } else {
+        None
+    };
     sqlx::query!(
         r#"
-        insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
-        values ($1, $2, $3, $4, now() + $5)
+        insert into mail_links
+            (tenant_id, user_id, purpose, token_hash, expires_at, address_index, content)
+        values ($1, $2, $3, $4, now() + $5, $6, $7)
         on conflict (tenant_id, user_id, purpose) do update
-        set token_hash = excluded.token_hash, created_at = now(), expires_at = excluded.expires_at
+        set token_hash = excluded.token_hash, created_at = now(), expires_at = excluded.expires_at,
+            address_index = excluded.address_index, content = excluded.content
         "#,
         link.tenant.0,
         link.user.0,
         link.purpose.as_str(),
         link.hash,
         interval(link.purpose.lifetime())?,
+        address_index.as_slice(),
+        content,
     )
     .execute(tx.conn())
     .await?;
     Ok(())
 }
 
-/// Whether a link is valid and the user and the tenant of the link are active.
+/// A link that is valid, whose user and tenant are active, and whose address is still the email of the
+/// user.
+pub struct ValidLink {
+    /// The address of a link of the purpose `EmailChange`, which becomes the email of the user.
+    pub new_email: Option<String>,
+}
+
+/// Finds a valid link; `None` when the link is not valid.
 ///
 /// # Errors
-/// UNAVAILABLE when Postgres is unavailable.
-pub async fn is_valid_link(tx: &mut TenantTx, link: &Link) -> Result<bool> {
-    let is_valid = sqlx::query_scalar!(
+/// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
+pub async fn find_link(tx: &mut TenantTx, link: &Link) -> Result<Option<ValidLink>> {
+    let row = sqlx::query!(
         r#"
-        select exists (
-            select from mail_links l
-            join users u on u.tenant_id = l.tenant_id and u.user_id = l.user_id
-            join tenants t on t.tenant_id = l.tenant_id
-            where l.tenant_id = $1 and l.user_id = $2 and l.purpose = $3 and l.token_hash = $4
-              and l.expires_at > clock_timestamp()
-              and u.state = 'active' and t.state = 'active'
-        ) as "valid!"
+        select l.address_index, l.content
+        from mail_links l
+        join users u on u.tenant_id = l.tenant_id and u.user_id = l.user_id
+        join tenants t on t.tenant_id = l.tenant_id
+        where l.tenant_id = $1 and l.user_id = $2 and l.purpose = $3 and l.token_hash = $4
+          and l.expires_at > clock_timestamp()
+          and u.state = 'active' and t.state = 'active'
+          and (l.content is not null or coalesce(l.address_index, u.email_index) = u.email_index)
         "#,
         link.tenant.0,
         link.user.0,
         link.purpose.as_str(),
         link.hash,
     )
-    .fetch_one(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(is_valid)
+    let Some(row) = row else { return Ok(None) };
+    let new_email = match (row.content, row.address_index) {
+        (Some(content), Some(address_index)) => {
+            let row = content_row(link, &address_index);
+            let context = SealContext { table: LINKS, row: &row };
+            let bytes = tx.cipher(link.tenant)?.open(context, &content)?;
+            let text = String::from_utf8(bytes);
+            Some(text.map_err(|_| Error::defect("the address of a link is not UTF-8"))?)
+        }
+        _ => None,
+    };
+    // A link that changes the email has an address, and no other link has one.
+    let is_complete = new_email.is_some() == (link.purpose == Purpose::EmailChange);
+    Ok(is_complete.then_some(ValidLink { new_email }))
+}
+
+/// Deletes a link, so that it can't be used again.
+///
+/// # Errors
+/// UNAVAILABLE when Postgres is unavailable.
+pub async fn end_link(tx: &mut TenantTx, link: &Link) -> Result<()> {
+    sqlx::query!(
+        "delete from mail_links where tenant_id = $1 and user_id = $2 and purpose = $3",
+        link.tenant.0,
+        link.user.0,
+        link.purpose.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// The `row` bytes of the [`SealContext`] of an address. The address opens only with the same token,
+/// and can't be moved to another link.
+fn content_row(link: &Link, address_index: &[u8]) -> Vec<u8> {
+    bound_row_bytes(&link.user.0, &[link.purpose.as_str().as_bytes(), &link.hash, address_index])
 }

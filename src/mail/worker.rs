@@ -21,17 +21,19 @@ use uuid::Uuid;
 
 use super::{
     kind::Kind,
+    link::Purpose,
+    link_request::RequestHandler,
     mailer::{Failure, Mailer, Outcome},
-    outbox::{self, EmailChanged, Mail, ResetRequest},
-    password_reset::ResetHandler,
+    outbox::{self, AddressProof, EmailChanged, LinkRequest, Mail},
     store::{self, ClaimedRow},
+    text::Pages,
 };
 use crate::{
     concurrency::step::bounded,
     config,
     db::{Db, TenantTx},
     error::{Error, Result},
-    ids::TenantId,
+    ids::{SubjectId, TenantId},
     limits::Limits,
     proto::v1::ErrorReason,
 };
@@ -62,18 +64,24 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay between two attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_mins(5);
 
-/// The kinds of rows that the first loop handles. Notices have a separate loop, so a flood of reset
-/// requests, which anybody can send, does not delay notices.
-const RESET_KINDS: &[Kind] = &[Kind::ResetRequest, Kind::PasswordReset];
+/// The kinds of rows that the first loop handles: those of calls without a token. Mails of users have a
+/// separate loop, so a flood of requests, which anybody can send, does not delay them.
+const PUBLIC_KINDS: &[Kind] = &[
+    Kind::ResetRequest,
+    Kind::PasswordReset,
+    Kind::VerificationRequest,
+    Kind::EmailVerification,
+    Kind::Registration,
+];
 
 /// The kinds of rows that the second loop handles.
-const NOTICE_KINDS: &[Kind] = &[Kind::EmailChanged];
+const USER_KINDS: &[Kind] = &[Kind::EmailChanged, Kind::EmailChange];
 
 /// Queues mails, and sends them in the background.
 pub struct MailQueue {
     db: Db,
-    wake_resets: Arc<Notify>,
-    wake_notices: Arc<Notify>,
+    wake_public: Arc<Notify>,
+    wake_user: Arc<Notify>,
     stop: watch::Sender<bool>,
     loops: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -82,7 +90,8 @@ struct Worker {
     db: Db,
     limits: Limits,
     mailer: Mailer,
-    reset_handler: ResetHandler,
+    request_handler: RequestHandler,
+    pages: Pages,
     backlog: Backlog,
 }
 
@@ -105,48 +114,70 @@ impl MailQueue {
         registry: &mut Registry,
     ) -> anyhow::Result<Arc<Self>> {
         let (stop, stop_receiver) = watch::channel(false);
-        let (wake_resets, wake_notices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let (wake_public, wake_user) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let pages =
+            Pages { reset: mail.reset_page.clone(), verification: mail.verification_page.clone() };
         let worker = Arc::new(Worker {
             db: db.clone(),
             limits: limits.clone(),
             mailer: Mailer::new(mail, registry)?,
-            reset_handler: ResetHandler {
-                db: db.clone(),
-                limits,
-                page_url: mail.reset_page.clone(),
-            },
+            request_handler: RequestHandler { db: db.clone(), limits, pages: pages.clone() },
+            pages,
             backlog: Backlog::register(registry),
         });
         let start = |kinds, wake: &Arc<Notify>| {
             tokio::spawn(worker.clone().run(kinds, wake.clone(), stop_receiver.clone()))
         };
         let loops = vec![
-            start(RESET_KINDS, &wake_resets),
-            start(NOTICE_KINDS, &wake_notices),
+            start(PUBLIC_KINDS, &wake_public),
+            start(USER_KINDS, &wake_user),
             tokio::spawn(worker.clone().update_gauges(stop_receiver.clone())),
         ];
         let loops = Mutex::new(loops);
-        Ok(Arc::new(Self { db, wake_resets, wake_notices, stop, loops }))
+        Ok(Arc::new(Self { db, wake_public, wake_user, stop, loops }))
     }
 
-    /// Queues a request for a password reset. The request counts against the limits of
-    /// `charged_tenant`.
+    /// Queues a request for a link with the purpose `PasswordReset` or `EmailVerification`. The request
+    /// counts against the limits of `charged_tenant`.
     ///
     /// # Errors
     /// `OVERLOADED` when too many requests wait, or when the share of connections is used up;
     /// UNAVAILABLE when Postgres is unavailable.
-    pub async fn queue_reset_request(
+    pub async fn queue_request(
         &self,
+        purpose: Purpose,
         charged_tenant: TenantId,
-        request: &ResetRequest,
+        request: &LinkRequest,
     ) -> Result<()> {
-        outbox::queue_request(&self.db, charged_tenant, request).await?;
-        self.wake_resets.notify_one();
+        let kind = match purpose {
+            Purpose::PasswordReset => Kind::ResetRequest,
+            _ => Kind::VerificationRequest,
+        };
+        outbox::queue_request(&self.db, kind, charged_tenant, request).await?;
+        self.wake_public.notify_one();
+        Ok(())
+    }
+
+    /// Queues the mail with the token of a link, in the transaction that stores the link. The purpose is
+    /// `Registration` or `EmailChange`. Call [`MailQueue::send_queued`] after the commit.
+    ///
+    /// # Errors
+    /// `OVERLOADED` when too many such mails wait; UNAVAILABLE when Postgres or the data key is
+    /// unavailable.
+    pub async fn queue_address_proof(
+        &self,
+        tx: &mut TenantTx,
+        tenant: TenantId,
+        purpose: Purpose,
+        proof: &AddressProof,
+    ) -> Result<()> {
+        let cipher = tx.cipher(tenant)?;
+        outbox::queue(tx, &cipher, Uuid::now_v7(), purpose.proof_kind(), proof).await?;
         Ok(())
     }
 
     /// Queues the notice of a changed email, in the transaction of the change. Call
-    /// [`MailQueue::send_notices`] after the commit.
+    /// [`MailQueue::send_queued`] after the commit.
     ///
     /// # Errors
     /// `OVERLOADED` when too many notices wait; UNAVAILABLE when Postgres or the data key is
@@ -162,9 +193,10 @@ impl MailQueue {
         Ok(())
     }
 
-    /// Wakes the worker, so that it sends the queued notices now.
-    pub fn send_notices(&self) {
-        self.wake_notices.notify_one();
+    /// Wakes the worker, so that it sends the queued mails now.
+    pub fn send_queued(&self) {
+        self.wake_public.notify_one();
+        self.wake_user.notify_one();
     }
 
     /// Waits until the worker has sent the mails that are due, and has stopped. Other mails stay in
@@ -271,28 +303,60 @@ impl Worker {
         }
     }
 
-    /// Makes one attempt to handle a row. Returns the outcome of the mail; `None` for a reset
-    /// request, and for a notice that is not sent because of the rate limit.
+    /// Makes one attempt to handle a row. Returns the outcome of the mail; `None` for a request, and
+    /// for a mail that is not sent because of the rate limit.
     async fn attempt(&self, row: &ClaimedRow) -> Result<Option<Outcome>, Failure> {
-        if row.kind == Kind::ResetRequest {
-            let request = self.open::<ResetRequest>(row, None).await?;
-            self.reset_handler.handle(row.tenant, row.id, &request).await.map_err(Failure::from)?;
-            return Ok(None);
-        }
-        let mail = if row.kind == Kind::PasswordReset {
-            self.open::<Mail>(row, Some(row.tenant)).await?
-        } else {
-            let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
-            let is_first = row.attempts == 1;
-            if is_first && notice.check_rate(&self.limits, row.tenant).await.is_err() {
-                let (tenant, user) = (row.tenant, notice.user);
-                tracing::info!(%tenant, %user, "a notice was not sent because of the rate limit");
-                return Ok(None);
+        let mail = match row.kind {
+            Kind::ResetRequest => return self.handle_request(row, Purpose::PasswordReset).await,
+            Kind::VerificationRequest => {
+                return self.handle_request(row, Purpose::EmailVerification).await;
             }
-            notice.to_mail()
+            Kind::PasswordReset | Kind::EmailVerification => {
+                Some(self.open::<Mail>(row, Some(row.tenant)).await?)
+            }
+            Kind::Registration => self.address_proof(row, Purpose::Registration).await?,
+            Kind::EmailChange => self.address_proof(row, Purpose::EmailChange).await?,
+            Kind::EmailChanged => self.notice(row).await?,
         };
+        let Some(mail) = mail else { return Ok(None) };
         self.mailer.send(row.id, &mail).await?;
         Ok(Some(Outcome::Sent))
+    }
+
+    async fn handle_request(
+        &self,
+        row: &ClaimedRow,
+        purpose: Purpose,
+    ) -> Result<Option<Outcome>, Failure> {
+        let request = self.open::<LinkRequest>(row, None).await?;
+        self.request_handler.handle(purpose, row.tenant, row.id, &request).await?;
+        Ok(None)
+    }
+
+    /// The mail with a link to an address that is not proved; `None` above the rate limit.
+    async fn address_proof(
+        &self,
+        row: &ClaimedRow,
+        purpose: Purpose,
+    ) -> Result<Option<Mail>, Failure> {
+        let proof = self.open::<AddressProof>(row, Some(row.tenant)).await?;
+        let is_first = row.attempts == 1;
+        if is_first && proof.check_rate(&self.limits, row.tenant, purpose).await.is_err() {
+            log_rate_limit(row, proof.user);
+            return Ok(None);
+        }
+        Ok(Some(proof.to_mail(&self.db, &self.pages, row.tenant, purpose).await?))
+    }
+
+    /// The notice of a changed email; `None` above the rate limit.
+    async fn notice(&self, row: &ClaimedRow) -> Result<Option<Mail>, Failure> {
+        let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
+        let is_first = row.attempts == 1;
+        if is_first && notice.check_rate(&self.limits, row.tenant).await.is_err() {
+            log_rate_limit(row, notice.user);
+            return Ok(None);
+        }
+        Ok(Some(notice.to_mail()))
     }
 
     /// Decrypts the content of a row, with the key of `tenant`, or with the common key for `None`.
@@ -321,6 +385,11 @@ impl From<Error> for Failure {
     }
 }
 
+fn log_rate_limit(row: &ClaimedRow, user: SubjectId) {
+    let (tenant, kind) = (row.tenant, row.kind.as_str());
+    tracing::info!(%tenant, %user, kind, "a mail was not sent because of the rate limit");
+}
+
 /// The delay after attempt number `attempts`.
 fn retry_delay(attempts: i32) -> Duration {
     let delays = ExponentialBuilder::default()
@@ -335,7 +404,7 @@ fn retry_delay(attempts: i32) -> Duration {
 impl Backlog {
     fn register(registry: &mut Registry) -> Self {
         let backlog = Self::default();
-        let help = "Mails and requests for password resets in the outbox, of all replicas";
+        let help = "Mails and requests for links in the outbox, of all replicas";
         registry.register("tenantry_mails_waiting", help, backlog.waiting_rows.clone());
         let help = "Age of the oldest row in the outbox of mails, in seconds";
         registry.register(

@@ -50,6 +50,7 @@ fn refusal(constraint: &str) -> Option<Error> {
         | "sessions_user_fkey"
         | "credentials_user_fkey"
         | "users_tenant_fkey"
+        | "registrations_tenant_fkey"
         | "roles_tenant_fkey"
         | "service_accounts_tenant_fkey"
         | "api_keys_account_fkey" => return Some(Error::not_found()),

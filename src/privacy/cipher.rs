@@ -47,7 +47,15 @@ pub(super) struct Table {
 /// Creates the counter of each table that contains sealed values, so that the metric shows 0 before
 /// the first failure.
 pub(super) fn create_counters(counter: &UnreadableCounter) {
-    for table in ["audit_events", "idempotency_records", "mail_outbox", "sessions", "users"] {
+    for table in [
+        "audit_events",
+        "idempotency_records",
+        "mail_links",
+        "mail_outbox",
+        "registrations",
+        "sessions",
+        "users",
+    ] {
         drop(counter.get_or_create(&Table { table }));
     }
 }

@@ -59,6 +59,15 @@ impl Users {
         if let (true, Some(email)) = (is_new_email, &email) {
             email::check("email", email)?;
         }
+        let is_new_address = email
+            .as_ref()
+            .is_some_and(|email| email::normalized(email) != email::normalized(&before.email));
+        // A caller without the permission proves the new address, if the server can mail to it. So the
+        // caller also does not learn from EMAIL_TAKEN which emails other users have.
+        if is_new_address && self.mail_queue.is_some() && write_caller.limited_to().is_some() {
+            let text = "change your own email with ChangeEmail";
+            return Err(Error::refused(ErrorReason::EmailProofRequired, text));
+        }
         let caller = if is_new_email {
             self.admit_email_change(&mut tx, write_caller, user, verified_hash.as_deref()).await?
         } else {
@@ -78,7 +87,7 @@ impl Users {
         }
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         if let (Some(mail_queue), true) = (&self.mail_queue, is_new_email) {
-            mail_queue.send_notices();
+            mail_queue.send_queued();
         }
         Ok(UpdateUserResponse { user: Some(row.into()), consistency_token })
     }

@@ -37,11 +37,21 @@ insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
 insert into mail_outbox (tenant_id, mail_id, kind, content, expires_at)
     select '$tenant', gen_random_uuid(), 'email_changed', '',
         now() - interval '$days days' + interval '29 days' from generate_series(1, 3000);
+insert into registrations (tenant_id, user_id, token_hash, content, expires_at)
+    select '$tenant', gen_random_uuid(), '', '',
+        now() - interval '$days days' + interval '30 days' from generate_series(1, 3000);
 set session_replication_role = origin";
 
 /// The tables of [`INSERT_ENDED`].
-const TABLES: [&str; 6] =
-    ["sessions", "role_assignments", "api_keys", "spent_assertions", "mail_links", "mail_outbox"];
+const TABLES: [&str; 7] = [
+    "sessions",
+    "role_assignments",
+    "api_keys",
+    "spent_assertions",
+    "mail_links",
+    "mail_outbox",
+    "registrations",
+];
 
 async fn insert_ended(owner_connection: &mut PgConnection, tenant: &str, days: u32) {
     let sql = INSERT_ENDED.replace("$tenant", tenant).replace("$days", &days.to_string());

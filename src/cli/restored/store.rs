@@ -16,11 +16,11 @@ use crate::{
 
 /// Begins an epoch that keeps no earlier token, and empties the change feed, whose transaction ids
 /// are of the past. Deletes everything that waits or that a repeated request would return: mails,
-/// links of mails, and stored responses.
+/// links of mails, registrations that wait for a mail, and stored responses.
 pub(super) async fn begin_epoch(db: &Db) -> Result<()> {
     let mut tx = bounded(db.postgres().begin(TenantId::UNKNOWN)).await?;
     let truncate = sqlx::query!(
-        "truncate changes, change_marks, mail_outbox, mail_links, idempotency_records"
+        "truncate changes, change_marks, mail_outbox, mail_links, registrations, idempotency_records"
     );
     bounded(async { Ok(truncate.execute(tx.conn()).await?) }).await?;
     let begin = sqlx::query!("select begin_epoch('0')");

@@ -356,7 +356,7 @@ async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     assert_refused(refusal, Code::ResourceExhausted, "OVERLOADED");
     request_reset(&app, "other", "nobody@other.test").await;
     let email = format!("{}@acme.test", unique_text());
-    members[0].change_email(&members[0].user_id, &email).await.expect("changed");
+    acme.change_email(&members[0].user_id, &email).await.expect("changed");
     other
         .change_email(&other.user_id, &format!("{}@other.test", unique_text()))
         .await

@@ -269,6 +269,7 @@ const VALID_NAMES: &[&str] = &[
 async fn every_name_is_printable_text_on_one_line() {
     let other_fields = [
         "email",
+        "new_email",
         "password",
         "new_password",
         "current_password",

@@ -325,7 +325,7 @@ impl MessageGenerator<'_> {
         match name {
             "filter" => self.filter(),
             "order_by" => self.pick(&["last_sign_in_time desc", "create_time", "x y z"]).to_owned(),
-            "email" => self.known_values.pick("email", self.rng).unwrap_or_default(),
+            "email" | "new_email" => self.known_values.pick("email", self.rng).unwrap_or_default(),
             "password" | "current_password" | "new_password" => self.pick(&PASSWORDS).to_owned(),
             "permission" | "permissions" => {
                 self.pick(&["invoice:read", "a:b", "user:*", "*:read", "*:*", "x.y-z:q_1"]).into()

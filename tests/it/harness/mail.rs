@@ -13,7 +13,11 @@ use tokio::{
 
 use tenantry::{
     config::Values,
-    proto::v1::{RequestPasswordResetRequest, UpdateUserRequest, UpdateUserResponse},
+    proto::v1::{
+        ChangeEmailRequest, ChangeEmailResponse, RequestEmailVerificationRequest,
+        RequestPasswordResetRequest, UpdateUserRequest, UpdateUserResponse, VerifyEmailRequest,
+        VerifyEmailResponse,
+    },
 };
 use tonic::{Response, Status};
 
@@ -35,9 +39,44 @@ impl TestApp {
             RequestPasswordResetRequest { email: email.into(), organization_slug: slug.into() };
         self.anonymous().auth().request_password_reset(request).await.map(drop)
     }
+
+    /// Requests the verification of an email of an account that may or may not exist.
+    pub async fn request_verification(&self, slug: &str, email: &str) -> Result<(), Status> {
+        let request =
+            RequestEmailVerificationRequest { email: email.into(), organization_slug: slug.into() };
+        self.anonymous().auth().request_email_verification(request).await.map(drop)
+    }
+
+    /// Uses the token of a mail. Only a registration needs the password.
+    pub async fn verify_email(
+        &self,
+        token: &str,
+        password: &str,
+    ) -> Result<Response<VerifyEmailResponse>, Status> {
+        let request = VerifyEmailRequest {
+            token: token.into(),
+            password: password.into(),
+            ..VerifyEmailRequest::default()
+        };
+        self.anonymous().auth().verify_email(request).await
+    }
 }
 
 impl Client {
+    /// Requests a change of the client's own email.
+    pub async fn request_email_change(
+        &self,
+        new_email: &str,
+        password: &str,
+    ) -> Result<Response<ChangeEmailResponse>, Status> {
+        let request = ChangeEmailRequest {
+            current_password: password.into(),
+            new_email: new_email.into(),
+            ..ChangeEmailRequest::default()
+        };
+        self.auth().change_email(request).await
+    }
+
     /// Changes the email of a user.
     pub async fn change_email(
         &self,
@@ -112,6 +151,13 @@ impl MailServer {
     /// Accepts international addresses (RFC 6531) from now on.
     pub fn accept_international_addresses(&self) {
         self.state.lock().expect("no panic").has_smtputf8 = true;
+    }
+
+    /// Waits for a mail to this address, and returns the last one.
+    pub async fn wait_for_mail_to(&self, address: &str) -> Mail {
+        let mails_to = || self.mails().into_iter().filter(|mail| mail.to == address);
+        wait_until(20, || async { mails_to().next().is_some() }).await;
+        mails_to().next_back().expect("a mail")
     }
 
     pub fn mails(&self) -> Vec<Mail> {

@@ -105,7 +105,7 @@ fn sample_value(field: &FieldDescriptor, ids: &Ids) -> Option<Value> {
     let text = |text: &str| Some(Value::String(text.to_owned()));
     match field.name() {
         name if is_id_field(name) => text(&ids.0[name]),
-        "email" => text("ada@sample.test"),
+        "email" | "new_email" => text("ada@sample.test"),
         "password" | "current_password" => text(PASSWORD),
         "new_password" => text("another horse battery staple"),
         "name" | "display_name" => text("sample"),

@@ -101,6 +101,7 @@ const CROSS_TENANT_POLICIES: &[CrossTenantPolicy] = &[
     write_policy("mail_outbox", "mail_outbox_of_lookup"),
     trim_policy("api_keys", "api_keys_of_trim", "(LEAST(expires_at, revoked_at) <= now())"),
     trim_policy("mail_links", "mail_links_of_trim", "(expires_at <= now())"),
+    trim_policy("registrations", "registrations_of_trim", "(expires_at <= now())"),
     trim_policy(
         "role_assignments",
         "role_assignments_of_trim",
@@ -205,7 +206,7 @@ pub(super) async fn faults(owner_connection: &mut PgConnection) -> Vec<String> {
 
 /// Calls of cross-tenant functions. Each query returns exactly 1 after [`insert_acme`], in this
 /// order: the last queries delete the second tenant.
-const CROSS_TENANT_QUERIES: [&str; 20] = [
+const CROSS_TENANT_QUERIES: [&str; 21] = [
     "select count(*) from find_tenant('acme')",
     "select count(*) from sign_in_tenants(sha256('ada'), false)",
     "select count(distinct tenant_id) from read_changes('1:1:')",
@@ -222,6 +223,7 @@ const CROSS_TENANT_QUERIES: [&str; 20] = [
     "select deleted from trim_rows('sessions', '1 day', 0, 1)",
     "select deleted from trim_rows('role_assignments', '1 day', 0, 1)",
     "select deleted from trim_rows('mail_links', '1 day', 0, 1)",
+    "select deleted from trim_rows('registrations', '1 day', 0, 1)",
     "select count(*) from (select set_config('tenantry.tenant', '00000000-0000-0000-0000-00000000000a', true))
          as here (tenant), lateral mark_tenant_deleted(tenant::uuid) done where done",
     "select count(*) from tenants_to_purge(10)",
@@ -279,6 +281,8 @@ async fn insert_acme(owner_connection: &mut PgConnection) {
          from tenants",
         "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
          select tenant_id, tenant_id, 'password_reset', '', now() - interval '2 days' from tenants",
+        "insert into registrations (tenant_id, user_id, token_hash, content, expires_at)
+         select tenant_id, tenant_id, '', '', now() - interval '2 days' from tenants",
         "set session_replication_role = origin",
         "insert into tenants (tenant_id, name, slug, state)
          values ('00000000-0000-0000-0000-00000000000a', 'Gone', 'gone', 'suspended')",

@@ -26,6 +26,8 @@ async fn create_full_tenants<const N: usize>(slugs: [&str; N]) -> (String, Vec<S
         "insert into audit_checkpoints select tenant_id, 1, sha256(''), '', '' from tenants",
         "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
          select tenant_id, user_id, 'password_reset', '', now() from users",
+        "insert into registrations (tenant_id, user_id, token_hash, content, expires_at)
+         select tenant_id, user_id, '', '', now() from users",
         "insert into mail_outbox (tenant_id, mail_id, kind, content, expires_at)
          select tenant_id, gen_random_uuid(), 'email_changed', '', now() from tenants",
         "insert into spent_assertions select tenant_id, key_id, '', now() from api_keys",

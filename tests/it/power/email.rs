@@ -103,7 +103,7 @@ async fn the_old_address_gets_a_notice_of_every_change() {
     let url = server.url.clone();
     let app = TestApp::with(|values| values.set("MAIL_URL", url)).await;
     let acme = app.create_tenant("acme").await;
-    let ada = acme.create_member("ada", &[]).await;
+    let ada = acme.create_member("ada", &["user:update"]).await;
 
     change_own_email(&ada, "new@acme.test", Some(PASSWORD)).await.expect("changed");
     let mail = server.wait_for_mail(1).await;

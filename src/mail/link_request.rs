@@ -1,18 +1,18 @@
-//! Handles requests for password resets: finds the accounts, and queues a mail with a link for
-//! each account. This file also contains the text of the mail.
+//! Handles requests for links, for a password reset or the verification of an email: finds the
+//! accounts, and queues a mail with a link for each account.
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::{
     kind::Kind,
     link::{Link, Purpose},
-    outbox::{self, Mail, RequestedTenants, ResetRequest},
+    outbox::{self, LinkRequest, RequestedTenants},
     store,
+    text::Pages,
 };
 use crate::{
     audit::{self, Actor, Event, EventKind, Origin},
-    config::TOKEN_PLACEHOLDER,
     credentials::password,
     db::Db,
     email,
@@ -24,25 +24,47 @@ use crate::{
     tenants, users,
 };
 
-/// The id of the mail for one tenant of a reset request. The id is the same each time that the
+/// The id of the mail for one tenant of a request. The id is the same each time that the
 /// request is handled, so the mail is queued only once.
-fn mail_id(reset_request_id: Uuid, tenant: TenantId) -> Uuid {
+fn mail_id(request_id: Uuid, tenant: TenantId) -> Uuid {
     let mut bytes = [0; 16];
-    let hash = secret::hash(&[*reset_request_id.as_bytes(), *tenant.0.as_bytes()].concat());
+    let hash = secret::hash(&[*request_id.as_bytes(), *tenant.0.as_bytes()].concat());
     bytes.copy_from_slice(&hash[..16]);
     Uuid::new_v8(bytes)
 }
 
-/// The handler of password reset requests.
-pub(super) struct ResetHandler {
+/// The handler of requests for links.
+pub(super) struct RequestHandler {
     pub db: Db,
     pub limits: Limits,
-    /// The URL of the page that resets a password, with [`TOKEN_PLACEHOLDER`] in it; `None` when
-    /// mails contain only the token.
-    pub page_url: Option<String>,
+    pub pages: Pages,
 }
 
-impl ResetHandler {
+/// One account that a request may mean.
+struct Requested<'a> {
+    purpose: Purpose,
+    tenant: TenantId,
+    mail_id: Uuid,
+    normalized_email: &'a str,
+}
+
+impl Requested<'_> {
+    fn mail_kind(&self) -> Kind {
+        match self.purpose {
+            Purpose::PasswordReset => Kind::PasswordReset,
+            _ => Kind::EmailVerification,
+        }
+    }
+
+    fn event(&self) -> Event {
+        Event::new(match self.purpose {
+            Purpose::PasswordReset => EventKind::PasswordResetRequested,
+            _ => EventKind::EmailVerificationRequested,
+        })
+    }
+}
+
+impl RequestHandler {
     /// Handles the request with this id. If a request is handled again after a crash, no mail is
     /// queued twice.
     ///
@@ -54,15 +76,17 @@ impl ResetHandler {
     /// UNAVAILABLE when Postgres is unavailable.
     pub(super) async fn handle(
         &self,
+        purpose: Purpose,
         charged_tenant: TenantId,
-        reset_request_id: Uuid,
-        request: &ResetRequest,
+        request_id: Uuid,
+        request: &LinkRequest,
     ) -> Result<()> {
         let (normalized_email, origin) = (email::normalized(&request.email), request.origin());
         for tenant in self.tenants(charged_tenant, request.tenants, &normalized_email).await? {
-            let mail_id = mail_id(reset_request_id, tenant);
-            self.handle_in_tenant(charged_tenant, tenant, mail_id, &normalized_email, &origin)
-                .await?;
+            let mail_id = mail_id(request_id, tenant);
+            let normalized_email = &normalized_email;
+            let requested = Requested { purpose, tenant, mail_id, normalized_email };
+            self.handle_in_tenant(charged_tenant, requested, &origin).await?;
         }
         Ok(())
     }
@@ -88,23 +112,22 @@ impl ResetHandler {
     async fn handle_in_tenant(
         &self,
         charged_tenant: TenantId,
-        tenant: TenantId,
-        mail_id: Uuid,
-        normalized_email: &str,
+        requested: Requested<'_>,
         origin: &Origin,
     ) -> Result<()> {
+        let Requested { tenant, normalized_email, .. } = requested;
         let candidate =
             password::candidate(&self.db, charged_tenant, tenant, normalized_email).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
-        let mut event = Event::new(EventKind::PasswordResetRequested);
+        let mut event = requested.event();
         if let Some(user) = user {
             event = event.target(user.0);
         }
         let actor = Actor::anonymous(origin);
         let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
         match active_user {
-            Some(user) if self.may_mail(charged_tenant, tenant, user, normalized_email).await? => {
-                self.queue(tenant, user, mail_id, normalized_email, &actor, event).await
+            Some(user) if self.may_mail(charged_tenant, &requested, user).await? => {
+                self.queue(&requested, user, &actor, event).await
             }
             _ => {
                 let db = &self.db;
@@ -126,10 +149,16 @@ impl ResetHandler {
     async fn may_mail(
         &self,
         charged_tenant: TenantId,
-        tenant: TenantId,
+        requested: &Requested<'_>,
         user: SubjectId,
-        normalized_email: &str,
     ) -> Result<bool> {
+        let Requested { tenant, purpose, normalized_email, .. } = *requested;
+        // Mails of each purpose are counted separately, so that requests of one kind do not use up the
+        // mails of the other.
+        let counter_name = match purpose {
+            Purpose::PasswordReset => normalized_email.to_owned(),
+            _ => format!("{} {normalized_email}", purpose.as_str()),
+        };
         let mut tx = self.db.begin_in_share(charged_tenant, tenant).await?;
         let is_verified = match users::store::get(&mut tx, tenant, user).await {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(false),
@@ -138,12 +167,13 @@ impl ResetHandler {
         // No connection is held while Redis is asked.
         drop(tx);
         let limit = if is_verified {
-            self.limits.check_account_mail_rate(tenant, normalized_email).await
+            self.limits.check_account_mail_rate(tenant, &counter_name).await
         } else {
-            self.limits.check_account_and_address_mail_rate(tenant, normalized_email).await
+            self.limits.check_account_and_address_mail_rate(tenant, &counter_name).await
         };
         if limit.is_err() {
-            tracing::info!(%tenant, %user, "a reset mail was not sent because of the rate limit");
+            let purpose = purpose.as_str();
+            tracing::info!(%tenant, %user, purpose, "a mail was not sent because of the rate limit");
         }
         Ok(limit.is_ok())
     }
@@ -151,53 +181,31 @@ impl ResetHandler {
     /// Queues the mail, stores the link and records the request, in one transaction.
     async fn queue(
         &self,
-        tenant: TenantId,
+        requested: &Requested<'_>,
         user: SubjectId,
-        mail_id: Uuid,
-        normalized_email: &str,
         actor: &Actor,
         event: Event,
     ) -> Result<()> {
-        let (link, token) = Link::new(Purpose::PasswordReset, tenant, user)?;
+        let Requested { tenant, purpose, mail_id, normalized_email } = *requested;
+        let (link, token) = Link::new(purpose, tenant, user)?;
         let mut tx = self.db.begin(tenant).await?;
         // If this transaction locks the row first, a concurrent change of the email waits, and its
         // trigger then invalidates the link. If the change is first, the row has the new email, and
         // no mail is queued.
         let row = users::store::lock(&mut tx, tenant, user).await?;
         audit::record(&mut tx, actor, event).await?;
-        if email::normalized(&row.email) == normalized_email {
+        let is_needed = purpose == Purpose::PasswordReset || !row.email_verified;
+        if is_needed && email::normalized(&row.email) == normalized_email {
             let slug = tenants::store::get(&mut tx, tenant).await?.slug;
-            let content = Mail {
-                to: row.email,
-                subject: format!("A new password for {slug}"),
-                text: self.text(&slug, &token),
-            };
             let cipher = tx.cipher(tenant)?;
-            if !outbox::queue(&mut tx, &cipher, mail_id, Kind::PasswordReset, &content).await? {
+            store::set_link(&mut tx, &link, &row.email).await?;
+            let content = self.pages.mail(purpose, row.email, &slug, token.expose_secret());
+            if !outbox::queue(&mut tx, &cipher, mail_id, requested.mail_kind(), &content).await? {
                 // An earlier run already queued this mail. Dropping `tx` rolls back, so the event
-                // is not recorded twice.
+                // is not recorded twice, and the link of the mail stays valid.
                 return Ok(());
             }
-            store::set_link(&mut tx, &link).await?;
         }
         tx.commit_without_waiting().await
-    }
-
-    /// The text of the mail, with the tenant's slug. The text does not contain the tenant's name.
-    /// Anybody can register a tenant with any text as its name, and could then send mails with this
-    /// text to a stranger's address.
-    fn text(&self, tenant_slug: &str, token: &SecretString) -> String {
-        let token = token.expose_secret();
-        let url_or_token = match &self.page_url {
-            Some(url) => url.replace(TOKEN_PLACEHOLDER, token),
-            None => token.to_owned(),
-        };
-        let minutes = Purpose::PasswordReset.lifetime().as_secs() / 60;
-        format!(
-            "Somebody has asked for a new password for your account at {tenant_slug}.\n\n\
-             If it was you, choose a new password here:\n\n{url_or_token}\n\n\
-             This works once, and for {minutes} minutes. If it was not you, ignore this mail: \
-             nothing has changed.\n"
-        )
     }
 }
