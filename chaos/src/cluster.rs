@@ -53,8 +53,8 @@ impl Cluster {
         };
         let stores = Stores::start(option, redis, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
-        let (replica_list, links) = (Vec::new(), Vec::new());
-        let mut cluster = Self { stores, replicas: replica_list, links, program, app_url };
+        let mut cluster =
+            Self { stores, replicas: Vec::new(), links: Vec::new(), program, app_url };
         cluster.migrate(cluster.program.first_release()).await?;
         let platform = cluster.bootstrap().await?;
         for number in 0..replicas {

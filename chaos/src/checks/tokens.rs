@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Violation, loss::Losses};
-use crate::history::{Fault, Op, OpId, Time};
+use crate::history::{EventWhen, Fault, Op, OpId, Time};
 
 const REFUSED: &str = "a consistency token of lost data is refused";
 const ACCEPTED: &str = "a consistency token of kept data is accepted";
@@ -46,11 +46,15 @@ pub fn check(
     violations
 }
 
-/// Whether the write began while the leader was cut off from all standbys.
+/// Whether the operation certainly wrote something, and began while the leader was cut off from all
+/// standbys.
 fn is_unknown_to_standbys(op: &Op, faults: &[Fault]) -> bool {
-    faults.iter().any(|fault| {
-        fault.nemesis == "isolate-leader"
-            && op.start > fault.start + UNKNOWN_AFTER
-            && op.end < fault.end
-    })
+    // Another operation without an event may have changed nothing on the new leader.
+    let wrote = op.event.as_ref().is_some_and(|event| matches!(event.when, EventWhen::Always));
+    wrote
+        && faults.iter().any(|fault| {
+            fault.nemesis == "isolate-leader"
+                && op.start > fault.start + UNKNOWN_AFTER
+                && op.end < fault.end
+        })
 }

@@ -87,7 +87,8 @@ pub async fn torment(
         }
         let Some(nemesis) = order.pop() else { break };
         let other = if overlap { take_other(nemesis, &mut order) } else { None };
-        for fault in inject(cluster, client, nemesis, other).await? {
+        let injected = Box::pin(inject(cluster, client, nemesis, other)).await?;
+        for fault in injected {
             crate::say(&format!(
                 "{:7.3}s {} ({}), {:.1}s, recovered in {}",
                 fault.start.as_secs_f64(),

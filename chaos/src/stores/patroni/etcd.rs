@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustix::process::Signal;
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
-use super::{ServerUser, free_address, server_command, wait_for_end};
+use super::{LIMIT, POLL, ServerUser, reserve, rest, server_command, wait_for_end};
 use crate::stores::signal;
 
 /// Number of members. Two of them are a majority.
@@ -27,20 +30,29 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts the members with their data below `dir`.
+    /// Starts the members with their data below `dir`. Returns when they serve.
     ///
     /// # Errors
-    /// Returns an error when etcd is not installed.
-    pub fn start(dir: &Path, user: ServerUser) -> anyhow::Result<Self> {
+    /// Returns an error when etcd is not installed or does not serve in time.
+    pub async fn start(dir: &Path, user: ServerUser) -> anyhow::Result<Self> {
+        let (clients, peers) = (reserve(MEMBERS)?, reserve(MEMBERS)?);
         let mut addresses = Vec::new();
-        for _ in 0..MEMBERS {
-            addresses.push((free_address()?, free_address()?));
+        for (client, peer) in clients.iter().zip(&peers) {
+            addresses.push((client.local_addr()?.to_string(), peer.local_addr()?.to_string()));
         }
+        drop((clients, peers));
         let dir = dir.to_owned();
         let mut etcd = Self { dir, user, addresses, members: Mutex::default() };
         for number in 0..MEMBERS {
             let member = etcd.start_member(number)?;
             etcd.members.get_mut().push(member);
+        }
+        let began = Instant::now();
+        for address in etcd.client_addresses() {
+            while !rest::is_etcd_ready(address).await {
+                ensure!(began.elapsed() < LIMIT, "etcd does not serve at {address}");
+                sleep(POLL).await;
+            }
         }
         Ok(etcd)
     }

@@ -34,7 +34,7 @@ use super::process::{StoreProcess, signal};
 const NODES: usize = 3;
 
 /// Timeout of the start of all servers, of a failover, and of the stop of a server.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Time between two questions for the leader.
 const POLL: Duration = Duration::from_millis(100);
@@ -50,6 +50,8 @@ pub enum Replication {
 pub struct Patroni {
     etcd: Etcd,
     nodes: Vec<Node>,
+    /// The processes of Patroni, one for each node.
+    processes: Vec<Child>,
     replication: Replication,
     /// Address of the current leader.
     pub leader: watch::Receiver<String>,
@@ -78,22 +80,30 @@ impl Patroni {
         kill_leftovers(&dir);
         fs::remove_dir_all(&dir).ok();
         make_dir(&dir, user)?;
-        let etcd = Etcd::start(&dir, user)?;
+        let etcd = Etcd::start(&dir, user).await?;
+        // The ports stay in use until all proxies have theirs.
+        let rests = reserve(NODES)?;
         let mut addresses = Vec::new();
         for number in 0..NODES {
             addresses.push(PostgresAddress::of_node(number)?);
         }
         let mut nodes = Vec::new();
-        for number in 0..NODES {
+        for (number, rest) in rests.iter().enumerate() {
+            let rest = rest.local_addr()?.to_string();
             let members = etcd.client_addresses();
-            let node = Node::start(&dir, number, &addresses, members, replication, user).await?;
+            let node = Node::prepare(&dir, number, &addresses, rest, members, replication).await?;
             nodes.push(node);
         }
-        let rests = nodes.iter().map(|node| (node.rest.clone(), node.postgres.clone())).collect();
+        drop(rests);
+        let mut processes = Vec::new();
+        for node in &nodes {
+            processes.push(node.start(&dir, user)?);
+        }
+        let rests = nodes.iter().map(|node| (node.rest.clone(), node.postgres.text())).collect();
         let (sender, leader) = watch::channel(String::new());
         let mut poll = JoinSet::new();
         poll.spawn(follow_leader(rests, sender));
-        let patroni = Self { etcd, nodes, replication, leader, _poll: poll };
+        let patroni = Self { etcd, nodes, processes, replication, leader, _poll: poll };
         patroni.wait_until_ready().await?;
         Ok(patroni)
     }
@@ -163,11 +173,11 @@ impl Patroni {
     /// # Errors
     /// Returns an error when a server does not stop in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        for node in &self.nodes {
-            signal(node.child.id(), Signal::TERM)?;
+        for process in &self.processes {
+            signal(process.id(), Signal::TERM)?;
         }
-        for node in &mut self.nodes {
-            wait_for_end(&mut node.child).await?;
+        for process in &mut self.processes {
+            wait_for_end(process).await?;
         }
         self.etcd.stop().await
     }
@@ -233,6 +243,8 @@ async fn wait_for_end(child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
+/// Free ports of the loopback interface. They stay in use until the result is dropped.
+fn reserve(count: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port");
+    (0..count).map(bind).collect()
 }

@@ -16,21 +16,20 @@ use std::{
 use anyhow::Context;
 use serde_json::json;
 
-use super::{Replication, ServerUser, free_address, server_command};
+use super::{Replication, ServerUser, server_command};
 use crate::{
     proxy::{Flow, Proxy},
     stores::{StoreAddress, process::postgres_bin},
 };
 
-/// A running server.
+/// A server and its connections.
 pub struct Node {
     pub name: String,
     /// Address of Patroni's REST API.
     pub rest: String,
     /// Address of Postgres.
-    pub postgres: String,
+    pub postgres: PostgresAddress,
     pub data: PathBuf,
-    pub child: Child,
     to_etcd: Vec<Proxy>,
     /// The proxies to the Postgres of other nodes, with the numbers of these nodes.
     to_peers: Vec<(usize, Proxy)>,
@@ -55,28 +54,27 @@ impl PostgresAddress {
         Ok(Self { host, port: TcpListener::bind((host, 0))?.local_addr()?.port() })
     }
 
-    fn text(self) -> String {
+    pub fn text(self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
 
 impl Node {
-    /// Starts a server, and the proxies of its connections. `postgres` has the addresses of all
-    /// nodes.
+    /// Writes the configuration of a server, and starts the proxies of its connections. `postgres`
+    /// has the addresses of all nodes.
     ///
     /// # Errors
-    /// Returns an error when Patroni is not installed, or a port is in use.
-    pub async fn start(
+    /// Returns an error when a file can't be written, or a port is in use.
+    pub async fn prepare(
         dir: &Path,
         number: usize,
         postgres: &[PostgresAddress],
+        rest: String,
         etcd: impl Iterator<Item = &str>,
         replication: Replication,
-        user: ServerUser,
     ) -> anyhow::Result<Self> {
         let name = format!("node{number}");
         let own = postgres[number];
-        let rest = free_address()?;
         let rest_proxy = Proxy::start(StoreAddress::Tcp(rest.clone())).await?;
         let mut to_etcd = Vec::new();
         for address in etcd {
@@ -102,14 +100,20 @@ impl Node {
             "postgresql": postgresql(own, &data),
         });
         // JSON is valid YAML.
-        let file = dir.join(format!("{name}.yml"));
-        fs::write(&file, serde_json::to_string_pretty(&config)?)?;
+        fs::write(data.with_extension("yml"), serde_json::to_string_pretty(&config)?)?;
+        Ok(Self { name, rest, postgres: own, data, to_etcd, to_peers, rest_proxy })
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// Returns an error when Patroni is not installed.
+    pub fn start(&self, dir: &Path, user: ServerUser) -> anyhow::Result<Child> {
         let mut command = server_command("patroni", dir, user);
-        command.arg(&file).stderr(fs::File::create(dir.join(format!("{name}.log")))?);
-        command.env("PGHOSTADDR", own.host.to_string());
-        let child = command.spawn().context("patroni")?;
-        let postgres = own.text();
-        Ok(Self { name, rest, postgres, data, child, to_etcd, to_peers, rest_proxy })
+        command.arg(self.data.with_extension("yml"));
+        command.stderr(fs::File::create(self.data.with_extension("log"))?);
+        command.env("PGHOSTADDR", self.postgres.host.to_string());
+        command.spawn().context("patroni")
     }
 
     /// Holds the node's connections to etcd, or lets them pass again.

@@ -1,4 +1,4 @@
-//! Requests to Patroni's REST API.
+//! Requests to Patroni's REST API, and to etcd.
 
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ pub async fn standbys(rest: &str) -> anyhow::Result<Vec<Standby>> {
     Ok(serde_json::from_str::<State>(body)?.replication)
 }
 
+/// Whether a member of etcd knows the version of its cluster. Patroni ends if it does not.
+pub async fn is_etcd_ready(address: &str) -> bool {
+    let reply = request(address, "GET", "/version", "", QUESTION_LIMIT).await;
+    reply.is_ok_and(|reply| status(&reply) == Some("200") && !reply.contains("not_decided"))
+}
+
 /// Asks for a switchover.
 ///
 /// # Errors
@@ -79,5 +85,5 @@ async fn request(
         stream.read_to_string(&mut reply).await?;
         anyhow::Ok(reply)
     };
-    timeout(limit, exchange).await.context("Patroni did not reply")?
+    timeout(limit, exchange).await.with_context(|| format!("{address} did not reply"))?
 }

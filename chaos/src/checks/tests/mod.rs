@@ -1,5 +1,7 @@
 //! Each check with a history that keeps the invariant and one that breaks it.
 
+mod loss;
+
 use std::time::Duration;
 
 use super::{TrailEvent, Trails, Verdict, check};
