@@ -69,22 +69,23 @@ impl Patroni {
     }
 
     /// Cuts a standby off from etcd and from the other nodes. With synchronous replication, this is
-    /// the standby that commits wait for, and the fault lasts until the leader has replaced it.
+    /// the standby that commits wait for, and the fault lasts until the leader waits for another one,
+    /// or for none.
     ///
     /// # Errors
-    /// Returns an error when there is no standby, or when the leader does not replace it.
+    /// Returns an error when there is no standby, or when the leader keeps waiting for it.
     pub async fn isolate_standby(&self, duration: Duration) -> anyhow::Result<String> {
         let leader = self.leader().await?;
         let standby = self.working_standby(leader).await?.context("there is no standby")?;
         self.set_isolated(standby, Flow::Hold);
         let result = if self.replication == Replication::Synchronous {
-            self.wait_until("another synchronous standby", async || {
+            let name = &self.nodes[standby].name;
+            self.wait_until("a leader that has dropped its standby", async || {
                 let leader = self.leader_except(Some(standby)).await.context("no leader")?;
-                let working = self.working_standby(leader).await?;
-                Ok(working.filter(|working| *working != standby))
+                let is_kept = rest::has_synchronous(&self.nodes[leader].rest, name).await?;
+                Ok((!is_kept).then_some(()))
             })
             .await
-            .map(drop)
         } else {
             sleep(duration).await;
             Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -41,9 +41,31 @@ pub async fn standbys(rest: &str) -> anyhow::Result<Vec<Standby>> {
         #[serde(default)]
         replication: Vec<Standby>,
     }
-    let reply = request(rest, "GET", "/patroni", "", QUESTION_LIMIT).await?;
+    Ok(get::<State>(rest, "/patroni").await?.replication)
+}
+
+/// Whether the leader, in the state of the cluster that it knows, waits for this standby.
+///
+/// # Errors
+/// Returns an error when Patroni does not reply.
+pub async fn has_synchronous(rest: &str, standby: &str) -> anyhow::Result<bool> {
+    #[derive(Deserialize)]
+    struct Member {
+        name: String,
+        role: String,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        members: Vec<Member>,
+    }
+    let members = get::<State>(rest, "/cluster").await?.members;
+    Ok(members.iter().any(|member| member.name == standby && member.role == "sync_standby"))
+}
+
+async fn get<T: DeserializeOwned>(rest: &str, path: &str) -> anyhow::Result<T> {
+    let reply = request(rest, "GET", path, "", QUESTION_LIMIT).await?;
     let (_, body) = reply.split_once("\r\n\r\n").context("a reply without a body")?;
-    Ok(serde_json::from_str::<State>(body)?.replication)
+    Ok(serde_json::from_str(body)?)
 }
 
 /// Whether a member of etcd knows the version of its cluster. Patroni ends if it does not.
