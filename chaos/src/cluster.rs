@@ -2,23 +2,27 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Output,
 };
 
 use anyhow::{Context, ensure};
 use tenantry::{privacy, tokens::pem};
-use tokio::process::Command;
+use tokio::{process::Command, sync::Mutex};
 
 use crate::{
-    replica::{Program, Release, Replica, faketime_library},
+    replica::{Links, Program, Release, Replica, faketime_library},
     stores::{DATABASE, RedisOption, Stores, StoresOption},
     workload::PlatformAdmin,
 };
 
 pub struct Cluster {
     pub stores: Stores,
-    pub replicas: Vec<Replica>,
+    /// A fault of a replica locks it, so that faults of other parts can overlap.
+    pub replicas: Vec<Mutex<Replica>>,
+    /// The connections of each replica to the stores.
+    pub links: Vec<Links>,
     pub program: Program,
     /// URL of the database for the role of the service, which bypasses the proxies.
     app_url: String,
@@ -49,14 +53,26 @@ impl Cluster {
         };
         let stores = Stores::start(option, redis, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
-        let mut cluster = Self { stores, replicas: Vec::new(), program, app_url };
+        let mut cluster =
+            Self { stores, replicas: Vec::new(), links: Vec::new(), program, app_url };
         cluster.migrate(cluster.program.first_release()).await?;
         let platform = cluster.bootstrap().await?;
         for number in 0..replicas {
-            let replica = Replica::start(number, &cluster.program, &cluster.stores).await?;
-            cluster.replicas.push(replica);
+            let links = Links::start(&cluster.stores).await?;
+            let replica = Replica::start(number, &cluster.program, &links).await?;
+            cluster.replicas.push(Mutex::new(replica));
+            cluster.links.push(links);
         }
         Ok((cluster, platform))
+    }
+
+    /// The addresses of the replicas.
+    pub async fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        for replica in &self.replicas {
+            addresses.push(replica.lock().await.addr);
+        }
+        addresses
     }
 
     /// Creates or upgrades the schema with the program of a release.
@@ -106,9 +122,9 @@ impl Cluster {
     ///
     /// # Errors
     /// Returns an error when a process does not stop in time.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        for replica in &mut self.replicas {
-            replica.stop().await?;
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for replica in &self.replicas {
+            replica.lock().await.stop().await?;
         }
         self.stores.stop().await
     }

@@ -129,6 +129,8 @@ pub struct Op {
     pub evidence: Vec<Evidence>,
     pub event: Option<ExpectedEvent>,
     pub refresh: Option<RefreshUse>,
+    /// The operation whose consistency token the call sent.
+    pub token: Option<OpId>,
     /// Rows of other tenants that the answer contains.
     pub foreign_rows: Vec<String>,
     /// Whether the operation reads the state after the workload has ended.
@@ -141,7 +143,7 @@ pub struct Fault {
     pub nemesis: &'static str,
     pub target: String,
     pub start: Time,
-    /// The time when the fault was removed.
+    /// The time when the fault, and a fault that overlapped it, were removed.
     pub end: Time,
     /// Time from the removal until every replica answered and wrote again; `None` if that did not
     /// happen in time.
@@ -210,8 +212,17 @@ impl Op {
         self.outcome == Outcome::Ok
     }
 
+    pub fn is_refused(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused { .. })
+    }
+
     pub fn is_unknown(&self) -> bool {
         matches!(self.outcome, Outcome::Unknown(_))
+    }
+
+    /// Whether the server refused the call with this reason.
+    pub fn is_refused_with(&self, expected: &str) -> bool {
+        matches!(&self.outcome, Outcome::Refused { reason, .. } if reason == expected)
     }
 
     pub fn needs(&mut self, condition: Condition, freshness: Freshness) {

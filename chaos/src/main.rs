@@ -68,15 +68,21 @@ fn command() -> Command {
                 .value_parser(PossibleValuesParser::new(names))
                 .help("Inject only this kind of fault; the option can be repeated"),
         )
+        .arg(
+            Arg::new("overlap")
+                .long("overlap")
+                .action(ArgAction::SetTrue)
+                .help("Inject two faults of different parts at a time, such as Postgres and Redis"),
+        )
         .arg(number("replicas", "3", "Number of replicas"))
         .arg(number("workers", "12", "Number of concurrent workers"))
         .arg(
             Arg::new("stores")
                 .long("stores")
-                .value_name("private|patroni|POSTGRES_URL,REDIS_URL")
+                .value_name("private|patroni|patroni-async|POSTGRES_URL,REDIS_URL")
                 .value_parser(StoresOption::parse)
                 .default_value("private")
-                .help("Start private stores, also with three Postgres servers under Patroni, or use running ones, whose data is replaced"),
+                .help("Start private stores, also with three Postgres servers under Patroni, whose replication is synchronous or asynchronous; or use running stores, whose data is replaced"),
         )
         .arg(
             Arg::new("previous")
@@ -151,6 +157,7 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
         stores: stores.clone(),
         redis,
         nemeses,
+        overlap: matches.get_flag("overlap"),
         previous,
         plants_loss: matches.get_flag("plant-loss"),
         planted_delay: matches.get_one("plant-delay").copied(),

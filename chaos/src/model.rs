@@ -11,8 +11,11 @@ use std::{
     time::Duration,
 };
 
-use crate::history::{
-    Condition, Effect, Evidence, Fact, Fault, Freshness, Op, OpId, Outcome, RefreshUse, Time,
+use crate::{
+    checks::Losses,
+    history::{
+        Condition, Effect, Evidence, Fact, Fault, Freshness, Op, OpId, Outcome, RefreshUse, Time,
+    },
 };
 
 /// Bound of docs/consistency.md: a decision includes every change that was acknowledged this long
@@ -31,6 +34,8 @@ struct Write {
     end: Time,
     value: bool,
     is_certain: bool,
+    /// The time at which a failover had removed the value.
+    gone: Time,
 }
 
 /// Times at which a value was possible because of one write.
@@ -71,29 +76,37 @@ pub struct Fit {
 
 impl Model {
     /// Builds the model. `committed` says for unknown operations whether the audit trail proves
-    /// that they took effect. `planted_delay` moves the writes that take rights away into the past,
+    /// that they took effect. `losses` are the writes that failovers lost. `planted_delay` moves the writes that take rights away into the past,
     /// to prove that the checks find stale answers.
     pub fn build(
         ops: &[Op],
         faults: &[Fault],
         committed: &BTreeMap<OpId, bool>,
+        losses: &Losses,
         planted_delay: Option<Duration>,
     ) -> Self {
         let mut writes: HashMap<Fact, Vec<Write>> = HashMap::new();
         let sessions = sessions_by_user(ops);
         for op in ops {
-            let Some((end, is_certain)) = effect_of(op, faults, committed) else { continue };
+            let gone = losses.gone_at(op.id);
+            let effect = match gone {
+                Some(_) if op.is_ok() => Some((op.end, false)),
+                Some(gone) => Some((end_of_effect(op, faults).min(gone), false)),
+                None => effect_of(op, faults, committed),
+            };
+            let Some((end, is_certain)) = effect else { continue };
+            let gone = gone.unwrap_or(Time::MAX);
             for (fact, value) in facts_set_by(op, &sessions) {
                 let delay = planted_delay.filter(|_| !value && !op.is_final).unwrap_or_default();
                 let start = op.start.saturating_sub(delay);
                 let end = end.saturating_sub(delay);
-                let write = Write { op: op.id, start, end, value, is_certain };
+                let write = Write { op: op.id, start, end, value, is_certain, gone };
                 writes.entry(fact).or_default().push(write);
             }
         }
         let tokens = ops
             .iter()
-            .filter(|op| op.is_ok() && !op.effects.is_empty())
+            .filter(|op| op.is_ok() && !op.effects.is_empty() && losses.gone_at(op.id).is_none())
             .map(|op| {
                 let facts = facts_set_by(op, &sessions).into_iter().map(|(fact, _)| fact).collect();
                 (op.id, TokenOrigin { start: op.start, end: op.end, facts })
@@ -102,7 +115,7 @@ impl Model {
         let mut model = Self { writes, spans: HashMap::new(), possible: HashMap::new(), tokens };
         model.find_spans();
         // Whether a second use of a refresh token ends the session depends on other facts.
-        for (session, write) in model.reuse_writes(ops, faults, &sessions) {
+        for (session, write) in model.reuse_writes(ops, faults, losses, &sessions) {
             model.writes.entry(Fact::SessionLive(session)).or_default().push(write);
         }
         model.find_spans();
@@ -114,11 +127,18 @@ impl Model {
         &self,
         ops: &[Op],
         faults: &[Fault],
+        losses: &Losses,
         sessions: &Sessions,
     ) -> Vec<(usize, Write)> {
         let mut by_token: HashMap<&str, Vec<(&Op, &RefreshUse)>> = HashMap::new();
+        // Sessions with a refresh that may be lost. Then the server does not know the newest token,
+        // and its use may end the session.
+        let mut suspects: HashMap<usize, Time> = HashMap::new();
         for op in ops {
             if let Some(refresh) = &op.refresh {
+                if losses.may_have_lost(op) {
+                    suspects.entry(refresh.session).or_insert(op.start);
+                }
                 by_token.entry(&refresh.presented).or_default().push((op, refresh));
             }
         }
@@ -127,17 +147,26 @@ impl Model {
             for (op, refresh) in uses.iter().filter(|(op, _)| !op.is_ok()) {
                 let others =
                     || uses.iter().filter(|(other, _)| other.id != op.id && other.start < op.end);
-                if others().next().is_none() {
+                let is_suspect = suspects.get(&refresh.session).is_some_and(|at| *at <= op.end);
+                if others().next().is_none() && !is_suspect {
                     continue;
                 }
                 let was_spent = others().any(|(other, use_before)| {
                     let is_retry = use_before.request_id == refresh.request_id;
-                    other.is_ok() && other.end < op.start && !is_retry
+                    let is_kept = other.is_ok() && !losses.may_have_lost(other);
+                    is_kept && other.end < op.start && !is_retry
                 });
                 let is_certain =
                     was_spent && !op.is_unknown() && self.may_act(op, refresh.session, sessions);
                 let end = if op.is_unknown() { end_of_effect(op, faults) } else { op.end };
-                let write = Write { op: op.id, start: op.start, end, value: false, is_certain };
+                let write = Write {
+                    op: op.id,
+                    start: op.start,
+                    end,
+                    value: false,
+                    is_certain,
+                    gone: Time::MAX,
+                };
                 writes.push((refresh.session, write));
             }
         }
@@ -329,7 +358,10 @@ fn spans_of(writes: &[Write], value: bool) -> Vec<Span> {
     let mut spans: Vec<_> = writes
         .iter()
         .filter(|write| write.value == value)
-        .map(|write| Span { op: write.op, start: write.start, end: until(write.end) })
+        .map(|write| {
+            let end = until(write.end).min(write.gone);
+            Span { op: write.op, start: write.start, end }
+        })
         .collect();
     if !value {
         // Every fact is false before the first write.

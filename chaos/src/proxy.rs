@@ -1,6 +1,10 @@
-//! A TCP proxy between a replica and a store that injects network faults.
+//! A TCP proxy between a replica and a store, or between two servers of a store, that injects
+//! network faults.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -38,7 +42,15 @@ impl Proxy {
     /// # Errors
     /// Returns an error when no port is free.
     pub async fn start(target: StoreAddress) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), target).await
+    }
+
+    /// Starts a proxy to a store at an address.
+    ///
+    /// # Errors
+    /// Returns an error when the port is in use.
+    pub async fn start_at(listen: SocketAddr, target: StoreAddress) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
         let flow = watch::Sender::new(Flow::Pass);
         let receiver = flow.subscribe();

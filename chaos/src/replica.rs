@@ -19,11 +19,14 @@ use tokio::{
 
 use crate::{
     proxy::Proxy,
-    stores::{self, DATABASE, RedisGroup, Stores},
+    stores::{self, DATABASE, Stores},
 };
 
-/// Timeout of the start of a replica.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Timeout of the start of a replica, also while another fault keeps it from its Postgres.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// Pause before a process that ended at its start is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// What all replicas need to start.
 pub struct Program {
@@ -76,42 +79,68 @@ impl Release {
     }
 }
 
+/// The connections of a replica to the stores.
+pub struct Links {
+    pub postgres: Proxy,
+    pub redis: Proxy,
+    redis_url: String,
+}
+
+impl Links {
+    /// Starts a proxy to each store.
+    ///
+    /// # Errors
+    /// Returns an error when no port is free.
+    pub async fn start(stores: &Stores) -> anyhow::Result<Self> {
+        let postgres = Proxy::start(stores.postgres.clone()).await?;
+        let redis = Proxy::start(stores.redis.clone()).await?;
+        let redis_url = match &stores.redis_group {
+            Some(group) => group.lock().await.url(),
+            None => format!("redis://{}", redis.addr()),
+        };
+        Ok(Self { postgres, redis, redis_url })
+    }
+}
+
 /// A replica. Its process is killed when this value is dropped.
 pub struct Replica {
     number: usize,
     /// The release that the next start runs.
     pub release: Release,
     pub addr: SocketAddr,
-    pub postgres: Proxy,
-    pub redis: Proxy,
+    postgres: SocketAddr,
     redis_url: String,
     child: Option<Child>,
+    /// The difference of the process's clock from the real time.
+    clock: Option<String>,
+    /// Whether a fault has started the process, and the system has not recovered since. Such a
+    /// process may end, because it ends when it finds no Postgres.
+    is_starting: bool,
     /// Whether the log is read.
     reads_log: watch::Sender<bool>,
 }
 
 impl Replica {
-    /// Creates the proxies, and starts the process, with the previous release if the run has it.
+    /// Starts the process, with the previous release if the run has it.
     ///
     /// # Errors
     /// Returns an error when the process does not serve in time.
-    pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
+    pub async fn start(number: usize, program: &Program, links: &Links) -> anyhow::Result<Self> {
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let redis = Proxy::start(stores.redis.clone()).await?;
-        let own_url = || format!("redis://{}", redis.addr());
-        let redis_url = stores.redis_group.as_ref().map_or_else(own_url, RedisGroup::url);
         let mut replica = Self {
             number,
             release: program.first_release(),
             addr,
-            postgres: Proxy::start(stores.postgres.clone()).await?,
-            redis,
-            redis_url,
+            postgres: links.postgres.addr(),
+            redis_url: links.redis_url.clone(),
             child: None,
+            clock: None,
+            is_starting: false,
             reads_log: watch::Sender::new(true),
         };
         replica.start_process(program, None)?;
-        replica.wait_until_listening().await?;
+        replica.wait_until_listening(program).await?;
+        replica.is_starting = false;
         Ok(replica)
     }
 
@@ -131,7 +160,7 @@ impl Replica {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        let postgres = self.postgres.addr();
+        let postgres = self.postgres;
         command
             .env("DATABASE_URL", format!("postgres://tenantry_app@{postgres}/{DATABASE}"))
             .env("REDIS_URL", &self.redis_url)
@@ -149,6 +178,8 @@ impl Replica {
                 .env("FAKETIME", offset)
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
+        self.clock = clock.map(str::to_owned);
+        self.is_starting = true;
         let mut child = command.spawn().context("setpriv")?;
         let log = child.stderr.take().context("the log is not a pipe")?;
         let file = program.log_dir.join(format!("replica-{}.log", self.number));
@@ -157,24 +188,41 @@ impl Replica {
         Ok(())
     }
 
-    /// Waits until the process accepts connections.
+    /// Waits until the process accepts connections. Starts it again if it ends, because another
+    /// fault may keep it from its Postgres.
     ///
     /// # Errors
-    /// Returns an error when it ends, or does not listen in time.
-    pub async fn wait_until_listening(&mut self) -> anyhow::Result<()> {
+    /// Returns an error when it does not listen in time.
+    pub async fn wait_until_listening(&mut self, program: &Program) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         while tokio::net::TcpStream::connect(self.addr).await.is_err() {
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                bail!("replica {} ended, {status}; see its log", self.number);
-            }
             if Instant::now() > deadline {
-                bail!("replica {} does not listen", self.number);
+                bail!("replica {} does not listen; see its log", self.number);
             }
+            self.start_again_if_ended(program).await?;
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
+    }
+
+    /// Starts the process again if a fault has started it and it has ended, as an orchestrator
+    /// does.
+    ///
+    /// # Errors
+    /// Returns an error when the program cannot be started.
+    pub async fn start_again_if_ended(&mut self, program: &Program) -> anyhow::Result<()> {
+        let Some(child) = self.child.as_mut().filter(|_| self.is_starting) else { return Ok(()) };
+        if child.try_wait()?.is_some() {
+            sleep(RESTART_PAUSE).await;
+            let clock = self.clock.clone();
+            self.start_process(program, clock.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the system has recovered. From here on, the process must not end.
+    pub fn finish_start(&mut self) {
+        self.is_starting = false;
     }
 
     /// Kills the process and waits for its end.
@@ -193,10 +241,11 @@ impl Replica {
     /// # Errors
     /// Returns an error when the process does not end in time.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        if self.child.is_some() {
-            self.signal(Signal::TERM)?;
-        }
         if let Some(mut child) = self.child.take() {
+            // The process has ended already if it has found no Postgres.
+            if let Some(pid) = child.id().filter(|_| matches!(child.try_wait(), Ok(None))) {
+                stores::signal(pid, Signal::TERM)?;
+            }
             timeout(START_LIMIT, child.wait()).await.context("a replica did not stop")??;
         }
         Ok(())

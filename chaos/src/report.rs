@@ -24,6 +24,8 @@ pub struct Report {
     violations: Vec<Violation>,
     longest_staleness_ms: u128,
     stalest_answer: Option<String>,
+    lost_writes: usize,
+    refused_tokens: usize,
 }
 
 /// Numbers of operations of one method, by outcome.
@@ -70,6 +72,8 @@ impl Report {
             violations: verdict.violations,
             longest_staleness_ms: verdict.longest_staleness.as_millis(),
             stalest_answer: verdict.stalest_answer,
+            lost_writes: verdict.lost_writes,
+            refused_tokens: verdict.refused_tokens,
         }
     }
 
@@ -103,6 +107,8 @@ impl Report {
         if let Some(answer) = &self.stalest_answer {
             writeln!(text, "  {answer}")?;
         }
+        writeln!(text, "\nacknowledged writes that failovers lost {}", self.lost_writes)?;
+        writeln!(text, "calls with a refused consistency token {}", self.refused_tokens)?;
         self.write_violations(&mut text)?;
         Ok(text)
     }

@@ -26,6 +26,8 @@ pub struct Options {
     pub stores: StoresOption,
     pub redis: RedisOption,
     pub nemeses: Vec<Nemesis>,
+    /// Whether two faults of different parts are injected at a time.
+    pub overlap: bool,
     /// Treats revocations as acknowledged this much earlier.
     pub planted_delay: Option<Duration>,
     /// Path of the program of the previous release. The run starts with it.
@@ -42,7 +44,7 @@ pub struct Options {
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut rng = Rng::with_seed(options.run.seed);
     crate::say(&format!("seed {}", options.run.seed));
-    let (mut cluster, platform) = Cluster::start(
+    let (cluster, platform) = Cluster::start(
         &options.dir,
         &options.stores,
         options.redis,
@@ -53,8 +55,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     if options.plants_loss {
         cluster.stores.lose_commits().await?;
     }
-    let addresses = cluster.replicas.iter().map(|replica| replica.addr).collect();
-    let world = World::new(addresses, 1);
+    let world = World::new(cluster.addresses().await, 1);
     let world = workload::create(world, &platform, TENANTS, &mut rng).await?;
 
     let mut workers = JoinSet::new();
@@ -65,7 +66,8 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     }
     let mut client = Client::new(world.clone(), rng.fork(), Kind::Writer)?;
     let end = world.history.now() + options.run.duration;
-    let faults = nemesis::torment(&mut cluster, &mut client, &options.nemeses, end).await?;
+    let faults =
+        nemesis::torment(&cluster, &mut client, &options.nemeses, options.overlap, end).await?;
     sleep(end.saturating_sub(world.history.now())).await;
     world.end();
     workers.join_all().await;
@@ -89,7 +91,13 @@ fn finish(
     let ops = world.history.take();
     let trails: Trails =
         trails.into_iter().map(|(tenant, events)| (tenant, to_trail(events))).collect();
-    let mut verdict = checks::check(&ops, &faults, &trails, options.planted_delay);
+    let mut verdict = checks::check(
+        &ops,
+        &faults,
+        &trails,
+        options.stores.failover_may_lose(),
+        options.planted_delay,
+    );
     verdict.violations.extend(broken_trails.map(|output| Violation {
         invariant: "`tenantry audit verify` finds no fault",
         text: output,

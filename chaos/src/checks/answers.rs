@@ -16,8 +16,13 @@ const STALE_READ: &str = "no fully consistent answer is stale";
 const IMPOSSIBLE: &str = "no answer grants what was never granted";
 
 pub fn check(ops: &[Op], model: &Model, by_id: &BTreeMap<OpId, &Op>) -> Verdict {
-    let mut verdict =
-        Verdict { violations: Vec::new(), longest_staleness: Duration::ZERO, stalest_answer: None };
+    let mut verdict = Verdict {
+        violations: Vec::new(),
+        longest_staleness: Duration::ZERO,
+        stalest_answer: None,
+        lost_writes: 0,
+        refused_tokens: 0,
+    };
     for op in ops {
         for evidence in &op.evidence {
             let fit = model.fit(evidence, op.start, op.end);

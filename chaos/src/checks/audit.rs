@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Violation;
+use super::{Violation, loss::Losses};
 use crate::{
     history::{EventWhen, Fault, Op, OpId, Time},
     model::Model,
@@ -46,7 +46,8 @@ pub fn committed_operations(ops: &[Op], trails: &Trails) -> BTreeMap<OpId, bool>
         .collect()
 }
 
-fn recorded_kinds(trails: &Trails) -> HashMap<OpId, Vec<&str>> {
+/// The kinds of the events of each operation.
+pub fn recorded_kinds(trails: &Trails) -> HashMap<OpId, Vec<&str>> {
     let mut kinds: HashMap<OpId, Vec<&str>> = HashMap::new();
     for event in trails.values().flatten() {
         if let Some(op) = event.op {
@@ -56,8 +57,14 @@ fn recorded_kinds(trails: &Trails) -> HashMap<OpId, Vec<&str>> {
     kinds
 }
 
-pub fn check(ops: &[Op], model: &Model, trails: &Trails, faults: &[Fault]) -> Vec<Violation> {
-    let mut violations = missing_events(ops, model, trails);
+pub fn check(
+    ops: &[Op],
+    model: &Model,
+    trails: &Trails,
+    faults: &[Fault],
+    losses: &Losses,
+) -> Vec<Violation> {
+    let mut violations = missing_events(ops, model, trails, losses);
     let by_id: HashMap<OpId, &Op> = ops.iter().map(|op| (op.id, op)).collect();
     for (tenant, trail) in trails {
         violations.extend(gap(*tenant, trail));
@@ -66,13 +73,17 @@ pub fn check(ops: &[Op], model: &Model, trails: &Trails, faults: &[Fault]) -> Ve
     violations
 }
 
-fn missing_events(ops: &[Op], model: &Model, trails: &Trails) -> Vec<Violation> {
+fn missing_events(ops: &[Op], model: &Model, trails: &Trails, losses: &Losses) -> Vec<Violation> {
     let recorded = recorded_kinds(trails);
     let is_missing = |op: &&Op| {
         let (Some(tenant), Some(event)) = (op.tenant, &op.event) else { return false };
         let kinds = recorded.get(&op.id);
         let is_recorded = kinds.is_some_and(|kinds| kinds.contains(&event.kind));
-        op.is_ok() && trails.contains_key(&tenant) && !is_recorded && must_record(op, model)
+        op.is_ok()
+            && trails.contains_key(&tenant)
+            && !is_recorded
+            && losses.gone_at(op.id).is_none()
+            && must_record(op, model)
     };
     ops.iter()
         .filter(is_missing)

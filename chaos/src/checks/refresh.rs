@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Violation, loss::Losses};
 use crate::history::Op;
 
-pub fn check(ops: &[Op]) -> Vec<Violation> {
+pub fn check(ops: &[Op], losses: &Losses) -> Vec<Violation> {
     let mut successors: BTreeMap<&str, Vec<(&str, &Op)>> = BTreeMap::new();
-    for op in ops {
+    // After a failover that lost a refresh, the token is unused again.
+    for op in ops.iter().filter(|op| !losses.may_have_lost(op)) {
         if let Some(refresh) = &op.refresh
             && let Some(successor) = &refresh.successor
         {

@@ -1,33 +1,35 @@
-//! Changes of the leader among the Postgres servers under Patroni.
+//! Faults of the Postgres servers under Patroni.
+
+use std::time::Duration;
 
 use anyhow::Context;
+use fastrand::Rng;
 
-use crate::{cluster::Cluster, stores::Patroni};
+use super::Nemesis;
+use crate::cluster::Cluster;
 
-/// Makes the standby the leader, in order. Returns when there is a synchronous standby again.
+/// Injects a fault. Returns when there are a leader and a standby that may become the leader.
 ///
 /// # Errors
-/// Returns an error when Patroni refuses or the servers do not recover.
-pub async fn switch_over(cluster: &Cluster) -> anyhow::Result<String> {
-    let patroni = patroni(cluster)?;
-    // Without a synchronous standby, Patroni refuses a switchover.
+/// Returns an error when Patroni refuses, or the servers do not recover.
+pub async fn disturb(
+    cluster: &Cluster,
+    nemesis: Nemesis,
+    rng: &mut Rng,
+    duration: Duration,
+) -> anyhow::Result<String> {
+    let patroni = cluster.stores.patroni.as_ref();
+    let patroni = patroni.context("the stores do not run under Patroni")?;
+    // Without a standby, Patroni refuses a switchover, and nothing can replace the leader.
     patroni.wait_until_ready().await?;
-    let name = patroni.switch_over().await?;
+    let target = match nemesis {
+        Nemesis::SwitchOver => patroni.switch_over().await?,
+        Nemesis::KillLeader => patroni.kill_leader().await?,
+        Nemesis::IsolateLeader => patroni.isolate_leader().await?,
+        Nemesis::IsolateStandby => patroni.isolate_standby(duration).await?,
+        Nemesis::CutEtcd => patroni.cut_etcd().await?,
+        _ => patroni.kill_etcd(rng, duration).await?,
+    };
     patroni.wait_until_ready().await?;
-    Ok(format!("leader {name}"))
-}
-
-/// Kills the leader. Returns when there are a new leader and a synchronous standby.
-///
-/// # Errors
-/// Returns an error when the servers do not recover.
-pub async fn kill(cluster: &Cluster) -> anyhow::Result<String> {
-    let patroni = patroni(cluster)?;
-    let name = patroni.kill_leader().await?;
-    patroni.wait_until_ready().await?;
-    Ok(format!("leader {name}"))
-}
-
-fn patroni(cluster: &Cluster) -> anyhow::Result<&Patroni> {
-    cluster.stores.patroni.as_ref().context("the stores do not run under Patroni")
+    Ok(target)
 }

@@ -1,5 +1,6 @@
 //! Nemeses: each injects one kind of fault, keeps it for a while, and removes it.
 
+mod kind;
 mod leader;
 mod network;
 mod redis_master;
@@ -15,9 +16,10 @@ use tokio::time::{Instant, sleep};
 use crate::{
     cluster::Cluster,
     history::{Fault, Time},
-    stores::{RedisOption, StoresOption},
-    workload::Client,
+    workload::{Client, World},
 };
+
+pub use self::kind::{NEMESES, Nemesis};
 
 /// Time between two faults, after the system has recovered.
 const CALM: Duration = Duration::from_millis(1500);
@@ -25,93 +27,18 @@ const CALM: Duration = Duration::from_millis(1500);
 /// Shortest and longest duration of a fault, in milliseconds.
 const DURATION_MS: std::ops::Range<u64> = 800..3500;
 
+/// Shortest and longest time from the beginning of a fault to that of the fault that overlaps it,
+/// in milliseconds.
+const LATER_MS: std::ops::Range<u64> = 0..800;
+
 /// Timeout of the recovery after a fault.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nemesis {
-    KillReplica,
-    PauseReplica,
-    WrongClock,
-    BlockedLog,
-    ChangeRelease,
-    CancelledCalls,
-    KillPostgres,
-    KillRedis,
-    PausePostgres,
-    PauseRedis,
-    FullRedis,
-    CutPostgres,
-    CutRedis,
-    HoldPostgres,
-    HoldRedis,
-    SlowPostgres,
-    SlowRedis,
-    SwitchOver,
-    KillLeader,
-    KillRedisMaster,
-    PauseRedisMaster,
-    IsolateRedisMaster,
-    FailOverRedis,
-}
-
-/// All kinds of faults, with their names.
-pub const NEMESES: [(Nemesis, &str); 23] = [
-    (Nemesis::KillReplica, "kill-replica"),
-    (Nemesis::PauseReplica, "pause-replica"),
-    (Nemesis::WrongClock, "wrong-clock"),
-    (Nemesis::BlockedLog, "blocked-log"),
-    (Nemesis::ChangeRelease, "change-release"),
-    (Nemesis::CancelledCalls, "cancelled-calls"),
-    (Nemesis::KillPostgres, "kill-postgres"),
-    (Nemesis::KillRedis, "kill-redis"),
-    (Nemesis::PausePostgres, "pause-postgres"),
-    (Nemesis::PauseRedis, "pause-redis"),
-    (Nemesis::FullRedis, "full-redis"),
-    (Nemesis::CutPostgres, "cut-postgres"),
-    (Nemesis::CutRedis, "cut-redis"),
-    (Nemesis::HoldPostgres, "hold-postgres"),
-    (Nemesis::HoldRedis, "hold-redis"),
-    (Nemesis::SlowPostgres, "slow-postgres"),
-    (Nemesis::SlowRedis, "slow-redis"),
-    (Nemesis::SwitchOver, "switchover"),
-    (Nemesis::KillLeader, "kill-leader"),
-    (Nemesis::KillRedisMaster, "kill-redis-master"),
-    (Nemesis::PauseRedisMaster, "pause-redis-master"),
-    (Nemesis::IsolateRedisMaster, "isolate-redis-master"),
-    (Nemesis::FailOverRedis, "redis-failover"),
-];
 
 /// Replicas that a fault affects.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     One(usize),
     All,
-}
-
-impl Nemesis {
-    pub fn name(self) -> &'static str {
-        NEMESES.iter().find(|(nemesis, _)| *nemesis == self).map_or("", |(_, name)| name)
-    }
-
-    /// Whether the fault can be injected into these stores.
-    pub fn suits(self, stores: &StoresOption, redis: RedisOption) -> bool {
-        let is_single = redis == RedisOption::Single;
-        match self {
-            Self::KillPostgres | Self::PausePostgres => matches!(stores, StoresOption::Private),
-            Self::KillRedis | Self::PauseRedis => {
-                is_single && !matches!(stores, StoresOption::Urls { .. })
-            }
-            Self::FullRedis | Self::CutRedis | Self::HoldRedis | Self::SlowRedis => is_single,
-            Self::KillRedisMaster
-            | Self::PauseRedisMaster
-            | Self::IsolateRedisMaster
-            | Self::FailOverRedis => !is_single,
-            Self::SwitchOver | Self::KillLeader => matches!(stores, StoresOption::Patroni),
-            _ => true,
-        }
-    }
 }
 
 impl Target {
@@ -137,14 +64,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// Injects random faults of these kinds until `end`. Returns all faults.
+/// Injects random faults of these kinds until `end`, one at a time, or two of different parts if
+/// `overlap` is true. Returns all faults.
 ///
 /// # Errors
 /// Returns an error when a fault can't be injected or removed.
 pub async fn torment(
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     client: &mut Client,
     kinds: &[Nemesis],
+    overlap: bool,
     end: Time,
 ) -> anyhow::Result<Vec<Fault>> {
     let mut faults = Vec::new();
@@ -157,81 +86,134 @@ pub async fn torment(
             client.rng.shuffle(&mut order);
         }
         let Some(nemesis) = order.pop() else { break };
-        let fault = inject(cluster, client, nemesis).await.context(nemesis.name())?;
-        crate::say(&format!(
-            "{:7.3}s {} ({}), {:.1}s, recovered in {}",
-            fault.start.as_secs_f64(),
-            fault.nemesis,
-            fault.target,
-            fault.end.saturating_sub(fault.start).as_secs_f64(),
-            fault.recovery.map_or("NO TIME".to_owned(), |time| format!("{time:.1?}")),
-        ));
-        faults.push(fault);
+        let other = if overlap { take_other(nemesis, &mut order) } else { None };
+        let injected = Box::pin(inject(cluster, client, nemesis, other)).await?;
+        for fault in injected {
+            crate::say(&format!(
+                "{:7.3}s {} ({}), {:.1}s, recovered in {}",
+                fault.start.as_secs_f64(),
+                fault.nemesis,
+                fault.target,
+                fault.end.saturating_sub(fault.start).as_secs_f64(),
+                fault.recovery.map_or("NO TIME".to_owned(), |time| format!("{time:.1?}")),
+            ));
+            faults.push(fault);
+        }
         sleep(CALM).await;
     }
     Ok(faults)
 }
 
+/// Removes and returns the next kind that can overlap with this one.
+fn take_other(nemesis: Nemesis, order: &mut Vec<Nemesis>) -> Option<Nemesis> {
+    let index = order.iter().rposition(|other| nemesis.can_overlap(*other))?;
+    Some(order.remove(index))
+}
+
+/// Injects a fault, and another one that begins soon after it. Waits until the system has recovered
+/// from both.
 async fn inject(
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     client: &mut Client,
     nemesis: Nemesis,
+    other: Option<Nemesis>,
+) -> anyhow::Result<Vec<Fault>> {
+    let world = client.world.clone();
+    let (mut rng, mut other_rng) = (client.rng.fork(), client.rng.fork());
+    let first = disturb(cluster, &world, &mut rng, nemesis);
+    let second = async {
+        let Some(other) = other else { return Ok(None) };
+        sleep(Duration::from_millis(other_rng.u64(LATER_MS))).await;
+        disturb(cluster, &world, &mut other_rng, other).await.map(Some)
+    };
+    let (first, second) = tokio::try_join!(first, second)?;
+    let mut faults: Vec<_> = [Some(first), second].into_iter().flatten().collect();
+    let end = world.history.now();
+    let recovery = wait_until_recovered(cluster, client).await?;
+    for fault in &mut faults {
+        (fault.end, fault.recovery) = (end, recovery);
+    }
+    Ok(faults)
+}
+
+/// Injects a fault, and removes it. The fault has no recovery yet.
+async fn disturb(
+    cluster: &Cluster,
+    world: &World,
+    rng: &mut Rng,
+    nemesis: Nemesis,
 ) -> anyhow::Result<Fault> {
-    let duration = Duration::from_millis(client.rng.u64(DURATION_MS));
-    let target = Target::random(&mut client.rng, cluster.replicas.len());
-    let one = client.rng.usize(..cluster.replicas.len());
-    let start = client.world.history.now();
-    let target = match nemesis {
-        Nemesis::KillReplica => replica::kill(cluster, one, duration).await?,
-        Nemesis::PauseReplica => replica::pause(cluster, one, duration).await?,
+    let start = world.history.now();
+    let target = disturb_target(cluster, world, rng, nemesis).await.context(nemesis.name())?;
+    Ok(Fault { nemesis: nemesis.name(), target, start, end: world.history.now(), recovery: None })
+}
+
+/// Injects a fault, and removes it. Returns what it affected.
+async fn disturb_target(
+    cluster: &Cluster,
+    world: &World,
+    rng: &mut Rng,
+    nemesis: Nemesis,
+) -> anyhow::Result<String> {
+    let duration = Duration::from_millis(rng.u64(DURATION_MS));
+    let target = Target::random(rng, cluster.replicas.len());
+    let one = rng.usize(..cluster.replicas.len());
+    match nemesis {
+        Nemesis::KillReplica => replica::kill(cluster, one, duration).await,
+        Nemesis::PauseReplica => replica::pause(cluster, one, duration).await,
         Nemesis::WrongClock => {
-            let offset = if client.rng.bool() { "+20s" } else { "-20s" };
-            replica::wrong_clock(cluster, one, offset, duration).await?
+            let offset = if rng.bool() { "+20s" } else { "-20s" };
+            replica::wrong_clock(cluster, one, offset, duration).await
         }
-        Nemesis::BlockedLog => replica::block_log(cluster, one, duration).await,
-        Nemesis::ChangeRelease => replica::change_release(cluster, one).await?,
+        Nemesis::BlockedLog => Ok(replica::block_log(cluster, one, duration).await),
+        Nemesis::ChangeRelease => replica::change_release(cluster, one).await,
         Nemesis::CancelledCalls => {
-            client.world.set_cancels_calls(true);
+            world.set_cancels_calls(true);
             sleep(duration).await;
-            client.world.set_cancels_calls(false);
-            "calls".to_owned()
+            world.set_cancels_calls(false);
+            Ok("calls".to_owned())
         }
-        Nemesis::KillPostgres => store::kill_postgres(cluster, duration).await?,
-        Nemesis::KillRedis => store::kill_redis(cluster, duration).await?,
-        Nemesis::PausePostgres => store::pause_postgres(cluster, duration).await?,
-        Nemesis::PauseRedis => store::pause_redis(cluster, duration).await?,
-        Nemesis::FullRedis => store::fill_redis(cluster, duration).await?,
-        Nemesis::SwitchOver => leader::switch_over(cluster).await?,
-        Nemesis::KillLeader => leader::kill(cluster).await?,
+        Nemesis::KillPostgres
+        | Nemesis::PausePostgres
+        | Nemesis::KillRedis
+        | Nemesis::PauseRedis
+        | Nemesis::FullRedis => store::disturb(cluster, nemesis, duration).await,
+        Nemesis::SwitchOver
+        | Nemesis::KillLeader
+        | Nemesis::IsolateLeader
+        | Nemesis::IsolateStandby
+        | Nemesis::CutEtcd
+        | Nemesis::KillEtcd => leader::disturb(cluster, nemesis, rng, duration).await,
         Nemesis::KillRedisMaster
         | Nemesis::PauseRedisMaster
         | Nemesis::IsolateRedisMaster
-        | Nemesis::FailOverRedis => {
-            redis_master::replace(cluster, nemesis, &mut client.rng, duration).await?
-        }
+        | Nemesis::FailOverRedis => redis_master::replace(cluster, nemesis, rng, duration).await,
         Nemesis::CutPostgres
         | Nemesis::CutRedis
         | Nemesis::HoldPostgres
         | Nemesis::HoldRedis
         | Nemesis::SlowPostgres
-        | Nemesis::SlowRedis => network::disturb(cluster, nemesis, target, duration).await,
-    };
-    let end = client.world.history.now();
-    let recovery = wait_until_recovered(client).await;
-    Ok(Fault { nemesis: nemesis.name(), target, start, end, recovery })
+        | Nemesis::SlowRedis => Ok(network::disturb(cluster, nemesis, target, duration).await),
+    }
 }
 
 /// Waits until every replica answers a fully consistent Check and a write. Returns the time that
 /// passed; `None` if a replica does not recover in time.
-async fn wait_until_recovered(client: &mut Client) -> Option<Duration> {
+async fn wait_until_recovered(
+    cluster: &Cluster,
+    client: &mut Client,
+) -> anyhow::Result<Option<Duration>> {
     let began = Instant::now();
-    for replica in 0..client.world.replicas.len() {
-        while !client.probe(replica).await {
+    for (number, replica) in cluster.replicas.iter().enumerate() {
+        let mut replica = replica.lock().await;
+        while !client.probe(number).await {
             if began.elapsed() > RECOVERY_LIMIT {
-                return None;
+                return Ok(None);
             }
+            replica.start_again_if_ended(&cluster.program).await?;
             sleep(Duration::from_millis(10)).await;
         }
+        replica.finish_start();
     }
-    Some(began.elapsed())
+    Ok(Some(began.elapsed()))
 }

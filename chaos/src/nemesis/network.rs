@@ -25,9 +25,9 @@ pub async fn disturb(
     let is_postgres =
         matches!(nemesis, Nemesis::CutPostgres | Nemesis::HoldPostgres | Nemesis::SlowPostgres);
     let set = |flow| {
-        for (number, replica) in cluster.replicas.iter().enumerate() {
+        for (number, links) in cluster.links.iter().enumerate() {
             if target.includes(number) {
-                let proxy = if is_postgres { &replica.postgres } else { &replica.redis };
+                let proxy = if is_postgres { &links.postgres } else { &links.redis };
                 proxy.set(flow);
             }
         }

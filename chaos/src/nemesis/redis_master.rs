@@ -14,12 +14,13 @@ use crate::cluster::Cluster;
 /// # Errors
 /// Returns an error when there is no failover, or when a server does not return.
 pub async fn replace(
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     nemesis: Nemesis,
     rng: &mut Rng,
     duration: Duration,
 ) -> anyhow::Result<String> {
-    let group = cluster.stores.redis_group.as_mut().context("there is one Redis only")?;
+    let group = cluster.stores.redis_group.as_ref().context("there is one Redis only")?;
+    let mut group = group.lock().await;
     if nemesis == Nemesis::FailOverRedis {
         group.fail_over(rng).await?;
         return Ok("Redis".to_owned());

@@ -12,12 +12,12 @@ use crate::{cluster::Cluster, replica::Release};
 ///
 /// # Errors
 /// Returns an error when the replica does not start again.
-pub async fn kill(cluster: &mut Cluster, number: usize, down: Duration) -> anyhow::Result<String> {
-    let replica = &mut cluster.replicas[number];
+pub async fn kill(cluster: &Cluster, number: usize, down: Duration) -> anyhow::Result<String> {
+    let mut replica = cluster.replicas[number].lock().await;
     replica.kill().await?;
     sleep(down).await;
     replica.start_process(&cluster.program, None)?;
-    replica.wait_until_listening().await?;
+    replica.wait_until_listening(&cluster.program).await?;
     Ok(Target::One(number).to_string())
 }
 
@@ -25,12 +25,8 @@ pub async fn kill(cluster: &mut Cluster, number: usize, down: Duration) -> anyho
 ///
 /// # Errors
 /// Returns an error when the replica has ended.
-pub async fn pause(
-    cluster: &mut Cluster,
-    number: usize,
-    duration: Duration,
-) -> anyhow::Result<String> {
-    let replica = &cluster.replicas[number];
+pub async fn pause(cluster: &Cluster, number: usize, duration: Duration) -> anyhow::Result<String> {
+    let replica = cluster.replicas[number].lock().await;
     replica.signal(Signal::STOP)?;
     sleep(duration).await;
     replica.signal(Signal::CONT)?;
@@ -43,25 +39,25 @@ pub async fn pause(
 /// # Errors
 /// Returns an error when the replica does not start again.
 pub async fn wrong_clock(
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     number: usize,
     offset: &str,
     duration: Duration,
 ) -> anyhow::Result<String> {
-    let replica = &mut cluster.replicas[number];
+    let mut replica = cluster.replicas[number].lock().await;
     replica.stop().await?;
     replica.start_process(&cluster.program, Some(offset))?;
-    replica.wait_until_listening().await?;
+    replica.wait_until_listening(&cluster.program).await?;
     sleep(duration).await;
     replica.stop().await?;
     replica.start_process(&cluster.program, None)?;
-    replica.wait_until_listening().await?;
+    replica.wait_until_listening(&cluster.program).await?;
     Ok(format!("{}, {offset}", Target::One(number)))
 }
 
 /// Leaves the log of a replica unread.
-pub async fn block_log(cluster: &mut Cluster, number: usize, duration: Duration) -> String {
-    let replica = &cluster.replicas[number];
+pub async fn block_log(cluster: &Cluster, number: usize, duration: Duration) -> String {
+    let replica = cluster.replicas[number].lock().await;
     replica.read_log(false);
     sleep(duration).await;
     replica.read_log(true);
@@ -73,16 +69,16 @@ pub async fn block_log(cluster: &mut Cluster, number: usize, duration: Duration)
 ///
 /// # Errors
 /// Returns an error when the schema can't be upgraded, or the replica does not start.
-pub async fn change_release(cluster: &mut Cluster, number: usize) -> anyhow::Result<String> {
-    let release = cluster.replicas[number].release.other();
+pub async fn change_release(cluster: &Cluster, number: usize) -> anyhow::Result<String> {
+    let mut replica = cluster.replicas[number].lock().await;
+    let release = replica.release.other();
     if release == Release::Current {
         cluster.migrate(release).await?;
     }
-    let replica = &mut cluster.replicas[number];
     replica.stop().await?;
     replica.release = release;
     replica.start_process(&cluster.program, None)?;
-    replica.wait_until_listening().await?;
+    replica.wait_until_listening(&cluster.program).await?;
     let name = match release {
         Release::Previous => "downgraded",
         Release::Current => "upgraded",

@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use sqlx::{AssertSqlSafe, Connection};
 use tenantry::pg;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use url::Url;
 
+use self::redis_command::redis_command;
 pub use self::{
-    patroni::Patroni,
+    patroni::{Patroni, Replication},
     private::PrivateStores,
     process::signal,
     redis_group::{RedisGroup, RedisOption},
 };
-use self::{patroni::ServerUser, redis_command::redis_command};
 use crate::proxy::Proxy;
 
 /// Name of the database of a run.
@@ -32,7 +32,7 @@ pub enum StoresOption {
     /// A Postgres and a Redis that the run starts.
     Private,
     /// Three Postgres servers under Patroni, and a Redis, which the run starts.
-    Patroni,
+    Patroni(Replication),
     /// Running servers: the URL of Postgres for the schema's owner, and the URL of Redis. The run
     /// replaces the database `chaos`, and empties Redis.
     Urls { postgres: Url, redis: Url },
@@ -46,7 +46,7 @@ pub struct Stores {
     /// not used.
     pub patroni: Option<Patroni>,
     /// The servers of Redis that fail over, if the run uses them. Then `redis` is not used.
-    pub redis_group: Option<RedisGroup>,
+    pub redis_group: Option<Mutex<RedisGroup>>,
     /// Leads the run's own connections to the leader.
     leader_proxy: Option<Proxy>,
     /// Address of Postgres.
@@ -67,21 +67,28 @@ pub enum StoreAddress {
 }
 
 impl StoresOption {
-    /// Reads the option: `private`, or the two URLs with a comma between them.
+    /// Reads the option: `private`, `patroni`, `patroni-async`, or the two URLs with a comma between
+    /// them.
     ///
     /// # Errors
     /// Returns an error for any other text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        if text == "private" {
-            return Ok(Self::Private);
-        }
-        if text == "patroni" {
-            return Ok(Self::Patroni);
-        }
-        let Some((postgres, redis)) = text.split_once(',') else {
-            bail!("write `private`, `patroni` or POSTGRES_URL,REDIS_URL");
-        };
-        Ok(Self::Urls { postgres: Url::parse(postgres)?, redis: Url::parse(redis)? })
+        Ok(match text {
+            "private" => Self::Private,
+            "patroni" => Self::Patroni(Replication::Synchronous),
+            "patroni-async" => Self::Patroni(Replication::Asynchronous),
+            text => {
+                let Some((postgres, redis)) = text.split_once(',') else {
+                    bail!("write `private`, `patroni`, `patroni-async` or POSTGRES_URL,REDIS_URL");
+                };
+                Self::Urls { postgres: Url::parse(postgres)?, redis: Url::parse(redis)? }
+            }
+        })
+    }
+
+    /// Whether a failover of Postgres may lose acknowledged writes.
+    pub fn failover_may_lose(&self) -> bool {
+        matches!(self, Self::Patroni(Replication::Asynchronous))
     }
 }
 
@@ -97,7 +104,7 @@ impl Stores {
     ) -> anyhow::Result<Self> {
         let mut stores = match option {
             StoresOption::Private => Self::start_private(dir).await?,
-            StoresOption::Patroni => Self::start_patroni(dir).await?,
+            StoresOption::Patroni(replication) => Self::start_patroni(dir, *replication).await?,
             StoresOption::Urls { postgres, redis } => Self {
                 private: None,
                 patroni: None,
@@ -108,7 +115,8 @@ impl Stores {
                 owner_url: postgres.clone(),
             },
         };
-        stores.redis_group = RedisGroup::start(redis, &dir.with_file_name("redis")).await?;
+        let group = RedisGroup::start(redis, &dir.with_file_name("redis")).await?;
+        stores.redis_group = group.map(Mutex::new);
         stores.redis("FLUSHALL").await?;
         // An earlier run may have planted a fault.
         stores.execute("postgres", "alter system reset all").await?;
@@ -133,11 +141,11 @@ impl Stores {
         })
     }
 
-    async fn start_patroni(dir: &Path) -> anyhow::Result<Self> {
+    async fn start_patroni(dir: &Path, replication: Replication) -> anyhow::Result<Self> {
         let mut stores = Self::start_private(dir).await?;
         let private = stores.private.as_ref().context("no stores")?;
-        let user = ServerUser { user: private.postgres.user, group: private.postgres.group };
-        let patroni = Patroni::start(&dir.with_file_name("patroni"), user).await?;
+        let user = private.postgres_user().await;
+        let patroni = Patroni::start(&dir.with_file_name("patroni"), replication, user).await?;
         stores.postgres = StoreAddress::Leader(patroni.leader.clone());
         let proxy = Proxy::start(stores.postgres.clone()).await?;
         stores.owner_url = Url::parse(&format!("postgres://postgres@{}/", proxy.addr()))?;

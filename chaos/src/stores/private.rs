@@ -7,15 +7,21 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use rustix::process::Signal;
 use sqlx::{Connection, Row};
 use tenantry::{
     dev::{Options, Services},
     pg,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 use url::Url;
 
-use super::{StoreAddress, process::StoreProcess, redis_command::redis_command};
+use super::{
+    StoreAddress, patroni::ServerUser, process::StoreProcess, redis_command::redis_command,
+};
 
 /// Timeout of the start of a store.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -23,8 +29,8 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 /// A private Postgres and Redis. Their processes can be stopped, killed and started again.
 pub struct PrivateStores {
     services: Services,
-    pub postgres: StoreProcess,
-    pub redis: StoreProcess,
+    postgres: Mutex<StoreProcess>,
+    redis: Mutex<StoreProcess>,
 }
 
 impl PrivateStores {
@@ -35,8 +41,8 @@ impl PrivateStores {
     /// Returns an error when a store does not start.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
         let services = Services::start(dir, Options { durable: true }).await?;
-        let postgres = find_postgres(&services).await?;
-        let redis = find_redis(&services).await?;
+        let postgres = Mutex::new(find_postgres(&services).await?);
+        let redis = Mutex::new(find_redis(&services).await?);
         Ok(Self { services, postgres, redis })
     }
 
@@ -53,22 +59,32 @@ impl PrivateStores {
         redis_socket(&self.services)
     }
 
-    /// Starts Postgres again after it was killed, and waits until it accepts connections.
+    /// The user that Postgres runs as.
+    pub async fn postgres_user(&self) -> ServerUser {
+        let postgres = self.postgres.lock().await;
+        ServerUser { user: postgres.user, group: postgres.group }
+    }
+
+    /// Kills Postgres with all its processes. Starts it again after `down`, and waits until it
+    /// accepts connections.
     ///
     /// # Errors
     /// Returns an error when Postgres does not start.
-    pub async fn restart_postgres(&mut self) -> anyhow::Result<()> {
-        self.postgres.wait_until_ended().await?;
+    pub async fn kill_postgres(&self, down: Duration) -> anyhow::Result<()> {
+        let mut postgres = self.postgres.lock().await;
+        postgres.kill()?;
+        sleep(down).await;
+        postgres.wait_until_ended().await?;
         // Postgres refuses to start if the process id in its pid file or in the lock file of its
         // socket belongs to a process, also to one that has ended and that its parent has not
         // waited for. Postgres accepts the id of its own parent.
-        let pid_file = self.postgres.dir.join("postmaster.pid");
+        let pid_file = postgres.dir.join("postmaster.pid");
         let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
         std::fs::write(&pid_file, format!("{}\n{rest}", std::process::id()))?;
         let lock = format!("{}.lock", self.postgres_socket()?.display());
         std::fs::remove_file(lock).ok();
-        self.postgres.start_again()?;
+        postgres.start_again()?;
         let url = self.owner_url("postgres").into();
         let ready = async {
             while pg::connect_owner(&url).await.is_err() {
@@ -78,13 +94,16 @@ impl PrivateStores {
         timeout(START_LIMIT, ready).await.context("Postgres did not start again")
     }
 
-    /// Starts Redis again after it was killed, and waits until it answers.
+    /// Kills Redis. Starts it again after `down`, and waits until it answers.
     ///
     /// # Errors
     /// Returns an error when Redis does not start.
-    pub async fn restart_redis(&mut self) -> anyhow::Result<()> {
-        self.redis.wait_until_ended().await?;
-        self.redis.start_again()?;
+    pub async fn kill_redis(&self, down: Duration) -> anyhow::Result<()> {
+        let mut redis = self.redis.lock().await;
+        redis.kill()?;
+        sleep(down).await;
+        redis.wait_until_ended().await?;
+        redis.start_again()?;
         let address = StoreAddress::Unix(self.redis_socket());
         let ready = async {
             while redis_command(&address, "PING").await.is_err() {
@@ -94,15 +113,37 @@ impl PrivateStores {
         timeout(START_LIMIT, ready).await.context("Redis did not start again")
     }
 
+    /// Stops all processes of Postgres with SIGSTOP, and continues them.
+    ///
+    /// # Errors
+    /// Returns an error when Postgres has ended.
+    pub async fn pause_postgres(&self, duration: Duration) -> anyhow::Result<()> {
+        pause(&*self.postgres.lock().await, duration).await
+    }
+
+    /// Stops Redis with SIGSTOP, and continues it.
+    ///
+    /// # Errors
+    /// Returns an error when Redis has ended.
+    pub async fn pause_redis(&self, duration: Duration) -> anyhow::Result<()> {
+        pause(&*self.redis.lock().await, duration).await
+    }
+
     /// Stops both stores.
     ///
     /// # Errors
     /// Returns an error when a store does not stop in time.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.postgres.stop_if_started_again().await?;
-        self.redis.stop_if_started_again().await?;
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.postgres.into_inner().stop_if_started_again().await?;
+        self.redis.into_inner().stop_if_started_again().await?;
         self.services.stop().await
     }
+}
+
+async fn pause(process: &StoreProcess, duration: Duration) -> anyhow::Result<()> {
+    process.signal_all(Signal::STOP)?;
+    sleep(duration).await;
+    process.signal_all(Signal::CONT)
 }
 
 fn postgres_socket(services: &Services) -> anyhow::Result<PathBuf> {

@@ -134,6 +134,7 @@ impl Client {
             evidence: Vec::new(),
             event: None,
             refresh: None,
+            token: None,
             foreign_rows: Vec::new(),
             is_final: self.world.is_final(),
         };

@@ -10,7 +10,7 @@ use super::{
     call::{Call, Client, Kind, admitted},
     world::{PERMISSIONS, Session, User, World, WriteToken, allowed_by},
 };
-use crate::history::{Condition, Freshness, Op};
+use crate::history::{Condition, Freshness, Op, OpId};
 
 const CHECK: &str = "/tenantry.v1.PermissionService/Check";
 
@@ -18,6 +18,8 @@ const CHECK: &str = "/tenantry.v1.PermissionService/Check";
 struct Mode {
     consistency: Consistency,
     token: String,
+    /// The operation that returned the token.
+    token_of: Option<OpId>,
     freshness: Freshness,
     text: &'static str,
 }
@@ -27,6 +29,7 @@ impl Client {
         let mode = |consistency, freshness, text| Mode {
             consistency,
             token: String::new(),
+            token_of: None,
             freshness,
             text,
         };
@@ -40,6 +43,7 @@ impl Client {
                 consistency: Consistency::AtLeastAsFresh,
                 freshness: Freshness::SinceToken(token.op),
                 token: token.token,
+                token_of: Some(token.op),
                 text: "at least as fresh",
             },
             (5, _) => mode(Consistency::Unspecified, Freshness::Bounded, "default"),
@@ -57,7 +61,7 @@ impl Client {
 
     /// Asks as an administrator whether a user is allowed something.
     pub async fn check(&mut self, tenant: usize) {
-        let token = self.world.recent_token(tenant);
+        let token = self.world.random_token(&mut self.rng, tenant);
         let Some(user) = self.user_of_token(tenant, token.as_ref()) else { return };
         let permission = self.rng.usize(..PERMISSIONS.len());
         let mode = self.random_mode(token);
@@ -71,6 +75,7 @@ impl Client {
         };
         let (mut op, response) =
             self.send_as_admin::<_, CheckResponse>(CHECK, tenant, arguments, message).await;
+        op.token = mode.token_of;
         if let Some(response) = response {
             let allowed = self.world.allowed(&user, permission);
             decided(&mut op, allowed, response.allowed, mode.freshness);
@@ -127,7 +132,7 @@ impl Client {
     pub async fn check_access_token(&mut self, session: &Session) {
         let permission = self.rng.usize(..PERMISSIONS.len());
         let tenant = session.user.tenant;
-        let token = self.world.recent_token(tenant);
+        let token = self.world.random_token(&mut self.rng, tenant);
         let mode = self.random_mode(token);
         let message = CheckRequest {
             access_token: session.access_token.clone(),
@@ -142,6 +147,7 @@ impl Client {
         );
         let (mut op, response) =
             self.send_as_admin::<_, CheckResponse>(CHECK, tenant, arguments, message).await;
+        op.token = mode.token_of;
         if let Some(response) = response {
             let mut conditions = World::in_force(session);
             conditions.push(self.world.allowed(&session.user, permission));
@@ -153,7 +159,7 @@ impl Client {
 
     /// Asks several questions at once as an administrator.
     pub async fn batch_check(&mut self, tenant: usize) {
-        let token = self.world.recent_token(tenant);
+        let token = self.world.random_token(&mut self.rng, tenant);
         let mode = self.random_mode(token);
         let mut questions = Vec::new();
         for _ in 0..self.rng.usize(1..8) {
@@ -174,6 +180,7 @@ impl Client {
         let arguments = format!("{} questions, {}", questions.len(), mode.text);
         let (mut op, response) =
             self.send_as_admin::<_, BatchCheckResponse>(path, tenant, arguments, message).await;
+        op.token = mode.token_of;
         let results = response.map(|response| response.results).unwrap_or_default();
         for ((user, permission), result) in questions.iter().zip(results) {
             if result.error.is_none() {
@@ -189,7 +196,7 @@ impl Client {
     /// Lists what a user may do.
     pub async fn list_permissions(&mut self, tenant: usize) {
         let world = self.world.clone();
-        let token = world.recent_token(tenant);
+        let token = world.random_token(&mut self.rng, tenant);
         let Some(user) = self.user_of_token(tenant, token.as_ref()) else { return };
         let mode = self.random_mode(token);
         let message = ListPermissionsRequest {
@@ -203,6 +210,7 @@ impl Client {
         let (mut op, response) = self
             .send_as_admin::<_, ListPermissionsResponse>(path, tenant, arguments, message)
             .await;
+        op.token = mode.token_of;
         if let Some(response) = response {
             for role in &world.tenants[tenant].roles {
                 for (permission, name) in PERMISSIONS.iter().enumerate() {

@@ -151,6 +151,8 @@ impl Client {
         anyhow::bail!("some events of tenant {tenant} have got no position")
     }
 
+    /// Sends a read until it succeeds. An object that is not found has an empty response, so the
+    /// checks see that it is lost.
     async fn read_as_admin<Req, Resp>(
         &mut self,
         path: &'static str,
@@ -169,6 +171,7 @@ impl Client {
                 .await;
             match response {
                 Some(response) => return Ok((op, response)),
+                None if op.is_refused_with("NOT_FOUND") => return Ok((op, Resp::default())),
                 None => failure = Some(op),
             }
         }

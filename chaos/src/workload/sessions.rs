@@ -10,7 +10,6 @@ use tenantry::proto::v1::{
 use super::{
     call::{Call, Client, admitted},
     world::{PASSWORD, Session, User, World},
-    writes::is_refused,
 };
 use crate::history::{Condition, Effect, EventWhen, ExpectedEvent, Fact, Freshness, RefreshUse};
 
@@ -56,7 +55,7 @@ impl Client {
                 pending_request: None,
                 was_refused: false,
             });
-        } else if is_refused(&op, "INVALID_CREDENTIALS") {
+        } else if op.is_refused_with("INVALID_CREDENTIALS") {
             op.needs(may_sign_in.negated(), Freshness::Current);
         }
         self.record(op);
@@ -96,7 +95,7 @@ impl Client {
             world.change_session(session.number, |session| session.pending_request = pending);
         }
         let session = session.number;
-        if is_refused(&op, "TOKEN_INVALID") {
+        if op.is_refused_with("TOKEN_INVALID") {
             world.change_session(session, |session| session.was_refused = true);
         }
         op.refresh = Some(RefreshUse { session, presented, request_id, successor });

@@ -190,9 +190,12 @@ impl World {
         tokens.push_back(token);
     }
 
-    /// One of the newest consistency tokens of the tenant.
-    pub fn recent_token(&self, tenant: usize) -> Option<WriteToken> {
-        lock(&self.tokens).iter().rev().find(|token| token.tenant == tenant).cloned()
+    /// A consistency token of the tenant: most of the time the newest one.
+    pub fn random_token(&self, rng: &mut Rng, tenant: usize) -> Option<WriteToken> {
+        let tokens = lock(&self.tokens);
+        let mut of_tenant = tokens.iter().rev().filter(|token| token.tenant == tenant);
+        let skipped = if rng.u8(..4) == 0 { rng.usize(..TOKENS / 4) } else { 0 };
+        of_tenant.nth(skipped).cloned()
     }
 
     /// Whether clients drop some calls while they run.

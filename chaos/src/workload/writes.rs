@@ -14,12 +14,7 @@ use super::{
     call::{Call, Client},
     world::{GRANTED_PERMISSIONS, PASSWORD, PERMISSIONS, User, WriteToken},
 };
-use crate::history::{Condition, Effect, ExpectedEvent, Fact, Freshness, Op, Outcome};
-
-/// Whether the call was refused for this reason.
-pub fn is_refused(op: &Op, expected_reason: &str) -> bool {
-    matches!(&op.outcome, Outcome::Refused { reason, .. } if reason == expected_reason)
-}
+use crate::history::{Condition, Effect, ExpectedEvent, Fact, Freshness, Op};
 
 impl Client {
     /// Keeps the consistency token of a write, for later calls.
@@ -50,7 +45,7 @@ impl Client {
         op.event =
             Some(ExpectedEvent::always(if assign { "role_assigned" } else { "role_unassigned" }));
         let reason = if assign { "ROLE_ALREADY_ASSIGNED" } else { "NOT_FOUND" };
-        if is_refused(&op, reason) {
+        if op.is_refused_with(reason) {
             op.needs(Condition::Is(fact, assign), Freshness::Current);
         }
         self.keep_token(&op, user.tenant, Some(user.number), token);

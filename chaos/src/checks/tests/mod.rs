@@ -1,5 +1,7 @@
 //! Each check with a history that keeps the invariant and one that breaks it.
 
+mod loss;
+
 use std::time::Duration;
 
 use super::{TrailEvent, Trails, Verdict, check};
@@ -28,6 +30,7 @@ fn op(id: OpId, start: u64, end: u64) -> Op {
         evidence: Vec::new(),
         event: None,
         refresh: None,
+        token: None,
         foreign_rows: Vec::new(),
         is_final: false,
     }
@@ -47,7 +50,7 @@ fn answer(id: OpId, start: u64, end: u64, value: bool, freshness: Freshness) -> 
 }
 
 fn verdict(ops: &[Op]) -> Verdict {
-    check(ops, &[], &Trails::new(), None)
+    check(ops, &[], &Trails::new(), false, None)
 }
 
 /// The invariants that the history breaks.
@@ -146,7 +149,7 @@ fn a_later_write_ends_the_effect_of_an_unknown_one() {
         end,
         recovery: Some(ms(1)),
     };
-    assert_eq!(check(&ops, &[fault], &Trails::new(), None).violations, []);
+    assert_eq!(check(&ops, &[fault], &Trails::new(), false, None).violations, []);
 }
 
 #[test]
@@ -241,7 +244,7 @@ fn trail(operations: &[OpId]) -> Trails {
 }
 
 fn broken_with_trail(ops: &[Op], trail: &Trails) -> Vec<&'static str> {
-    let verdict = check(ops, &[], trail, None);
+    let verdict = check(ops, &[], trail, false, None);
     verdict.violations.iter().map(|violation| violation.invariant).collect()
 }
 
@@ -274,7 +277,7 @@ fn events_have_the_order_of_the_writes() {
         end: ms(150),
         recovery: Some(ms(1)),
     };
-    assert_eq!(check(&ops, &[wrong_clock], &trail(&[2, 1]), None).violations, []);
+    assert_eq!(check(&ops, &[wrong_clock], &trail(&[2, 1]), false, None).violations, []);
 }
 
 #[test]
@@ -305,8 +308,8 @@ fn a_system_that_does_not_recover_is_reported() {
         end: ms(2),
         recovery,
     };
-    assert_eq!(check(&[], &[fault(Some(ms(1)))], &Trails::new(), None).violations, []);
-    assert_eq!(check(&[], &[fault(None)], &Trails::new(), None).violations.len(), 1);
+    assert_eq!(check(&[], &[fault(Some(ms(1)))], &Trails::new(), false, None).violations, []);
+    assert_eq!(check(&[], &[fault(None)], &Trails::new(), false, None).violations.len(), 1);
 }
 
 /// The planted fault: a model that believes that a revocation came earlier finds violations.
@@ -318,6 +321,6 @@ fn a_planted_delay_is_found() {
         write(3, 5000, 5010, ROLE, false),
     ];
     assert_eq!(verdict(&ops).violations, []);
-    assert_eq!(check(&ops, &[], &Trails::new(), Some(ms(1900))).violations, []);
-    assert_eq!(check(&ops, &[], &Trails::new(), Some(ms(3000))).violations.len(), 1);
+    assert_eq!(check(&ops, &[], &Trails::new(), false, Some(ms(1900))).violations, []);
+    assert_eq!(check(&ops, &[], &Trails::new(), false, Some(ms(3000))).violations.len(), 1);
 }

@@ -1,0 +1,111 @@
+//! Requests to Patroni's REST API, and to etcd.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Timeout of a question. A server that does not answer is asked again.
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+
+/// Timeout of a switchover.
+const SWITCHOVER_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a leader says about a standby that replicates from it.
+#[derive(Deserialize)]
+pub struct Standby {
+    /// The name of the standby.
+    pub application_name: String,
+    pub state: String,
+    pub sync_state: String,
+}
+
+/// Whether the server answers that it has the role that the path names, such as `/primary`.
+pub async fn is_role(rest: &str, path: &str) -> bool {
+    let reply = request(rest, "GET", path, "", QUESTION_LIMIT).await;
+    reply.is_ok_and(|reply| status(&reply) == Some("200"))
+}
+
+/// The standbys that replicate from this server, as Postgres tells them.
+///
+/// # Errors
+/// Returns an error when Patroni does not reply.
+pub async fn standbys(rest: &str) -> anyhow::Result<Vec<Standby>> {
+    #[derive(Deserialize)]
+    struct State {
+        #[serde(default)]
+        replication: Vec<Standby>,
+    }
+    Ok(get::<State>(rest, "/patroni").await?.replication)
+}
+
+/// Whether the leader, in the state of the cluster that it knows, waits for this standby.
+///
+/// # Errors
+/// Returns an error when Patroni does not reply.
+pub async fn has_synchronous(rest: &str, standby: &str) -> anyhow::Result<bool> {
+    #[derive(Deserialize)]
+    struct Member {
+        name: String,
+        role: String,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        members: Vec<Member>,
+    }
+    let members = get::<State>(rest, "/cluster").await?.members;
+    Ok(members.iter().any(|member| member.name == standby && member.role == "sync_standby"))
+}
+
+async fn get<T: DeserializeOwned>(rest: &str, path: &str) -> anyhow::Result<T> {
+    let reply = request(rest, "GET", path, "", QUESTION_LIMIT).await?;
+    let (_, body) = reply.split_once("\r\n\r\n").context("a reply without a body")?;
+    Ok(serde_json::from_str(body)?)
+}
+
+/// Whether a member of etcd knows the version of its cluster. Patroni ends if it does not.
+pub async fn is_etcd_ready(address: &str) -> bool {
+    let reply = request(address, "GET", "/version", "", QUESTION_LIMIT).await;
+    reply.is_ok_and(|reply| status(&reply) == Some("200") && !reply.contains("not_decided"))
+}
+
+/// Asks for a switchover.
+///
+/// # Errors
+/// Returns an error when Patroni refuses.
+pub async fn switch_over(rest: &str, body: &str) -> anyhow::Result<()> {
+    let reply = request(rest, "POST", "/switchover", body, SWITCHOVER_LIMIT).await?;
+    ensure!(status(&reply) == Some("200"), "Patroni refused the switchover: {reply}");
+    Ok(())
+}
+
+fn status(reply: &str) -> Option<&str> {
+    reply.split(' ').nth(1)
+}
+
+/// Sends an HTTP request, and returns the reply.
+async fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+    limit: Duration,
+) -> anyhow::Result<String> {
+    let text = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(text.as_bytes()).await?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await?;
+        anyhow::Ok(reply)
+    };
+    timeout(limit, exchange).await.with_context(|| format!("{address} did not reply"))?
+}
