@@ -131,8 +131,8 @@ async fn verify_after(
     if faults.is_empty() && last > walk.position {
         faults.push(missing_event(walk.position + 1));
     }
-    let (unsealed, lost) = count_unsealed(db, tenant).await?;
-    faults.extend(lost_events(lost));
+    let (unsealed, lost_count) = count_unsealed(db, tenant).await?;
+    faults.extend(lost_events(lost_count));
     faults.extend(saved_hash.fault());
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
     let (checkpoint, kept_head_is_trimmed) =
@@ -172,7 +172,7 @@ impl<'a> SavedHash<'a> {
 /// The numbers of a tenant's events that wait for a place in the chain, and of those that neither
 /// have nor wait for one.
 async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
-    let (mut waiting, mut lost, mut after) = (0, 0, Uuid::nil());
+    let (mut waiting, mut lost_count, mut after) = (0, 0, Uuid::nil());
     let mut page_size = PageSize::new(UNSEALED_BATCH);
     loop {
         let read = |limit| {
@@ -183,8 +183,8 @@ async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
         };
         let page = page_size.read(read).await?;
         waiting += page.waiting;
-        lost += page.lost;
-        let Some(last) = page.last else { return Ok((waiting, lost)) };
+        lost_count += page.lost;
+        let Some(last) = page.last else { return Ok((waiting, lost_count)) };
         after = last;
     }
 }

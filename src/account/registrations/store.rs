@@ -38,8 +38,8 @@ pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) ->
         return Err(Error::refused(ErrorReason::Overloaded, text));
     }
     let row = row_bytes(link);
-    let context = SealContext { table: TABLE, row: &row };
-    let content = tx.cipher(link.tenant)?.seal_json(context, registration)?;
+    let seal_context = SealContext { table: TABLE, row: &row };
+    let content = tx.cipher(link.tenant)?.seal_json(seal_context, registration)?;
     sqlx::query!(
         r#"
         insert into registrations (tenant_id, user_id, token_hash, content, expires_at)

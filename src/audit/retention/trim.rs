@@ -46,7 +46,7 @@ pub(super) async fn step(
     let batch_size = oldest.events.len();
     // Verifying a batch and signing take several milliseconds.
     let signed =
-        checkpoint::on_blocking_thread(keyring, move |keyring| sign_due(keyring, oldest)).await?;
+        checkpoint::on_blocking_thread(keyring, move |keyring| sign_due(keyring, &oldest)).await?;
     let (checkpoint, due) = match signed {
         Due::Events { checkpoint, count } => (checkpoint, count),
         Due::Nothing => return Ok(Step::NothingDue),
@@ -77,7 +77,7 @@ enum Due {
 
 /// Verifies the oldest events of a trail, and signs the checkpoint after those that are due: a part
 /// of the chain from its start whose retention is over, and that Redis accepted.
-fn sign_due(keyring: &Keyring, oldest: OldestEvents) -> Result<Due> {
+fn sign_due(keyring: &Keyring, oldest: &OldestEvents) -> Result<Due> {
     if let Some(row) = &oldest.checkpoint
         && let Err(why) = checkpoint::verify(row, &keyring.statement_keys())
     {

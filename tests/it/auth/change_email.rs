@@ -110,7 +110,7 @@ async fn the_token_ends_with_the_state_that_it_was_made_for() {
 }
 
 /// N46: if the server sends mail, a user without the permission can't skip the proof of the new
-/// address, and does not learn by UpdateUser which emails are taken. An administrator may set any
+/// address, and does not learn by `UpdateUser` which emails are taken. An administrator may set any
 /// email, which then counts as not verified.
 #[tokio::test]
 async fn update_user_changes_an_address_without_proof_only_for_administrators() {
