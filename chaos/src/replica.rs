@@ -82,6 +82,8 @@ pub struct Replica {
     /// The release that the next start runs.
     pub release: Release,
     pub addr: SocketAddr,
+    /// Address of the metrics.
+    pub http_addr: SocketAddr,
     pub postgres: Proxy,
     pub redis: Proxy,
     redis_url: String,
@@ -96,14 +98,15 @@ impl Replica {
     /// # Errors
     /// Returns an error when the process does not serve in time.
     pub async fn start(number: usize, program: &Program, stores: &Stores) -> anyhow::Result<Self> {
-        let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free_address = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
         let redis = Proxy::start(stores.redis.clone()).await?;
         let own_url = || format!("redis://{}", redis.addr());
         let redis_url = stores.redis_group.as_ref().map_or_else(own_url, RedisGroup::url);
         let mut replica = Self {
             number,
             release: program.first_release(),
-            addr,
+            addr: free_address()?,
+            http_addr: free_address()?,
             postgres: Proxy::start(stores.postgres.clone()).await?,
             redis,
             redis_url,
@@ -136,7 +139,7 @@ impl Replica {
             .env("DATABASE_URL", format!("postgres://tenantry_app@{postgres}/{DATABASE}"))
             .env("REDIS_URL", &self.redis_url)
             .env("GRPC_ADDR", self.addr.to_string())
-            .env("HTTP_ADDR", "off")
+            .env("HTTP_ADDR", self.http_addr.to_string())
             .env("LOG_FORMAT", "json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -207,8 +210,15 @@ impl Replica {
     /// # Errors
     /// Returns an error when the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.as_ref().and_then(Child::id).context("the replica does not run")?;
-        stores::signal(pid, signal)
+        stores::signal(self.pid()?, signal)
+    }
+
+    /// The process id.
+    ///
+    /// # Errors
+    /// Returns an error when the process has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.as_ref().and_then(Child::id).context("the replica does not run")
     }
 
     /// Reads the log, or leaves it unread, so that the pipe becomes full.

@@ -14,14 +14,13 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use super::process::{StoreProcess, postgres_bin, signal};
+use crate::http;
 
 /// Number of Postgres servers.
 const NODES: usize = 3;
@@ -119,7 +118,7 @@ impl Patroni {
     pub async fn switch_over(&self) -> anyhow::Result<String> {
         let node = self.leader_node().await.context("there is no leader")?;
         let body = json!({ "leader": node.name }).to_string();
-        let reply = request(&node.rest, "POST", "/switchover", &body).await?;
+        let reply = http::request(&node.rest, "POST", "/switchover", &body).await?;
         ensure!(reply.contains(" 200 "), "Patroni refused the switchover: {reply}");
         Ok(node.name.clone())
     }
@@ -290,24 +289,8 @@ async fn follow_leader(nodes: Vec<(String, String)>, leader: watch::Sender<Strin
 }
 
 async fn is_ok(rest: &str, path: &str) -> bool {
-    let reply = request(rest, "GET", path, "").await;
+    let reply = http::request(rest, "GET", path, "").await;
     reply.is_ok_and(|reply| reply.split(' ').nth(1) == Some("200"))
-}
-
-/// Sends an HTTP request, and returns the reply.
-async fn request(address: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
-    let text = format!(
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(text.as_bytes()).await?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).await?;
-        anyhow::Ok(reply)
-    };
-    timeout(LIMIT, exchange).await.context("Patroni did not reply")?
 }
 
 async fn wait_for_end(child: &mut Child) -> anyhow::Result<()> {
