@@ -8,7 +8,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-clients test-docs test-upgrade bench chaos lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
+.PHONY: help run build test test-clients test-docs test-upgrade bench chaos soak lint fmt ci policies reference sbom sqlx-prepare clean-dev services test-programs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ chaos: test-programs ## inject faults into a running system and check its answer
 	cargo build --bin tenantry
 	cargo build --package tenantry-chaos
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/tenantry-chaos" $(ARGS)
+
+soak: services ## send steady load for an hour and check that nothing grows; ARGS='--duration 10m'; --help lists more
+	cargo build --release --bin tenantry
+	cargo build --release --package tenantry-chaos
+	@exec "$${CARGO_TARGET_DIR:-target}/release/tenantry-chaos" soak $(ARGS)
 
 test-upgrade: test-programs ## serve with the previous release and this program side by side, and check the answers; ARGS='--duration 5m'
 	cargo build --profile "$${BUILD_PROFILE:-dev}" $${BUILD_ARGS:---bin tenantry --package tenantry-chaos --bin tenantry-chaos}

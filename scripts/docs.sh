@@ -26,12 +26,11 @@ create_database() {
     psql --quiet "$TENANTRY_POSTGRES" --command "create database $database"
 }
 
-# Starts an empty Postgres cluster that is owned by the superuser `postgres`. It stops with this
-# script.
+# Starts an empty Postgres cluster that is owned by the superuser `postgres`. It archives its
+# write-ahead log as soon as it has an archive_command. It stops with this script.
 start_new_cluster() {
-    local bin
-    bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
-    [ -n "$bin" ] || bin=$(dirname "$(command -v initdb)")
+    postgres_bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+    [ -n "$postgres_bin" ] || postgres_bin=$(dirname "$(command -v initdb)")
     new_cluster=$(mktemp -d /tmp/tenantry-docs.XXXXXX)
     as_postgres=
     # Postgres refuses to run as root.
@@ -40,11 +39,19 @@ start_new_cluster() {
         chmod 711 "$new_cluster"
         as_postgres='setpriv --reuid postgres --clear-groups --'
     fi
-    $as_postgres "$bin/initdb" -D "$new_cluster/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 -N >/dev/null
-    $as_postgres "$bin/pg_ctl" -D "$new_cluster/data" -w -l "$new_cluster/log" \
-        -o "-k $new_cluster -c listen_addresses= -c fsync=off" start >/dev/null
-    stop_new_cluster="$as_postgres $bin/pg_ctl -D $new_cluster/data -m immediate -w stop"
+    $as_postgres mkdir "$new_cluster/archive"
+    $as_postgres "$postgres_bin/initdb" -D "$new_cluster/data" -U postgres -A trust -E UTF8 \
+        --locale=C.UTF-8 -N >/dev/null
+    pg_ctl --pgdata="$new_cluster/data" --wait start
 }
+
+# Programs of Postgres that the pages run as the user of Postgres. A server of the new cluster listens
+# only on a socket.
+pg_ctl() {
+    $as_postgres "$postgres_bin/pg_ctl" --log="$new_cluster/log" \
+        --options="-k $new_cluster -c listen_addresses= -c fsync=off -c archive_mode=on" "$@" >/dev/null
+}
+pg_basebackup() { $as_postgres "$postgres_bin/pg_basebackup" "$@"; }
 
 # Prints the URL of a database of the new cluster, with this role.
 new_url() { echo "postgres://$1@localhost/$2?host=$new_cluster"; }
@@ -52,8 +59,11 @@ new_url() { echo "postgres://$1@localhost/$2?host=$new_cluster"; }
 # Stops what the pages have left running.
 stop_all() {
     [ -z "${server-}" ] || kill -INT "$server" 2>/dev/null || true
-    [ -z "${stop_new_cluster-}" ] || $stop_new_cluster >/dev/null 2>&1 || true
-    [ -z "${new_cluster-}" ] || rm -rf "$new_cluster"
+    [ -n "${new_cluster-}" ] || return 0
+    for data in data restored; do
+        pg_ctl --pgdata="$new_cluster/$data" --mode=immediate --wait stop 2>/dev/null || true
+    done
+    rm -rf "$new_cluster"
 }
 
 # Prepares the variables that the blocks of a page need.

@@ -5,6 +5,7 @@
 //! have written, and removes them.
 
 mod monitor;
+mod sentinel;
 mod silent;
 mod url;
 

@@ -28,30 +28,39 @@ pub struct Cluster {
     app_url: String,
 }
 
+/// What a system consists of.
+pub struct ClusterOptions<'a> {
+    /// Directory for all files.
+    pub dir: &'a Path,
+    pub stores: &'a StoresOption,
+    pub redis: RedisOption,
+    /// Number of replicas.
+    pub replicas: usize,
+    /// Path of the program of the previous release. The schema and the replicas are then those of
+    /// the previous release.
+    pub previous: Option<PathBuf>,
+    /// Settings that replace the usual ones.
+    pub settings: Vec<(&'static str, String)>,
+}
+
 impl Cluster {
-    /// Starts the stores and the replicas, with all files below `dir`. With a program of the
-    /// previous release, the schema and the replicas are those of the previous release.
+    /// Starts the stores and the replicas.
     ///
     /// # Errors
     /// Returns an error when a program is not installed or does not start.
-    pub async fn start(
-        dir: &Path,
-        option: &StoresOption,
-        redis: RedisOption,
-        replicas: usize,
-        previous: Option<PathBuf>,
-    ) -> anyhow::Result<(Self, PlatformAdmin)> {
+    pub async fn start(options: ClusterOptions<'_>) -> anyhow::Result<(Self, PlatformAdmin)> {
+        let ClusterOptions { dir, stores, redis, replicas, previous, settings } = options;
         let log_dir = dir.join("logs");
         fs::remove_dir_all(&log_dir).ok();
         fs::create_dir_all(&log_dir).with_context(|| log_dir.display().to_string())?;
         let program = Program {
             path: sibling_program("tenantry")?,
             previous,
-            settings: settings(&dir.join("keys"))?,
+            settings: [usual_settings(&dir.join("keys"))?, settings].concat(),
             log_dir,
             faketime: faketime_library().await,
         };
-        let stores = Stores::start(option, redis, &dir.join("stores")).await?;
+        let stores = Stores::start(stores, redis, &dir.join("stores")).await?;
         let app_url = stores.app_url()?;
         let mut cluster =
             Self { stores, replicas: Vec::new(), links: Vec::new(), program, app_url };
@@ -147,7 +156,7 @@ fn sibling_program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The settings of all replicas and commands. Creates the keys if they do not exist.
-fn settings(keys_dir: &Path) -> anyhow::Result<Vec<(&'static str, String)>> {
+fn usual_settings(keys_dir: &Path) -> anyhow::Result<Vec<(&'static str, String)>> {
     pem::ensure(keys_dir, pem::KeyAlgorithm::Rs256)?;
     let master_key = keys_dir.join("master.keys");
     privacy::ensure_key(&master_key)?;

@@ -2,17 +2,20 @@
 //!
 //! Reading order: [`run`] connects all parts. [`cluster`] is the running system, [`workload`]
 //! sends calls and writes the [`history`], and [`nemesis`] injects faults. Afterwards [`checks`]
-//! compares the history with the [`model`]. docs/reliability.md explains the invariants.
+//! compares the history with the [`model`]. docs/reliability.md explains the invariants. [`soak`]
+//! is another kind of run: long, with steady load and without faults.
 
 mod checks;
 mod cluster;
 mod history;
+mod http;
 mod model;
 mod nemesis;
 mod proxy;
 mod replica;
 mod report;
 mod run;
+mod soak;
 mod stores;
 mod workload;
 
@@ -31,7 +34,12 @@ use crate::{
 fn main() -> ExitCode {
     let matches = command().get_matches();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = options(&matches).and_then(|options| runtime?.block_on(run::run(&options)));
+    let result = match matches.subcommand() {
+        Some(("soak", matches)) => {
+            soak::options(matches).and_then(|options| runtime?.block_on(soak::run(&options)))
+        }
+        _ => options(&matches).and_then(|options| runtime?.block_on(run::run(&options))),
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -46,7 +54,9 @@ fn command() -> Command {
     let names = NEMESES.map(|(_, name)| name);
     Command::new("tenantry-chaos")
         .about("Inject faults into a running Tenantry, and check the history of its answers")
-        .after_help("Exits with 1 if an invariant was broken, with 2 if the run failed.")
+        .after_help("Exits with 1 if an invariant was broken or something grew, with 2 if the run failed.")
+        .subcommand(soak::command())
+        .args_conflicts_with_subcommands(true)
         .arg(
             Arg::new("duration")
                 .long("duration")
@@ -121,6 +131,7 @@ fn command() -> Command {
         )
 }
 
+/// An option with a number, at least 1.
 fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
@@ -144,15 +155,12 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
         .map(|(nemesis, _)| *nemesis)
         .collect();
     ensure!(!nemeses.is_empty(), "these faults need other stores or --previous");
-    let count = |name| -> anyhow::Result<usize> {
-        Ok(usize::try_from(*matches.get_one::<u64>(name).context("no number")?)?)
-    };
     Ok(Options {
         run: RunOptions {
             seed: matches.get_one("seed").copied().unwrap_or_else(|| fastrand::u64(..1_000_000)),
             duration: *matches.get_one::<Duration>("duration").context("no duration")?,
-            replicas: count("replicas")?,
-            workers: count("workers")?,
+            replicas: count(matches, "replicas")?,
+            workers: count(matches, "workers")?,
         },
         stores: stores.clone(),
         redis,
@@ -163,6 +171,11 @@ fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
         planted_delay: matches.get_one("plant-delay").copied(),
         dir: matches.get_one::<PathBuf>("dir").context("no directory")?.clone(),
     })
+}
+
+/// Reads an option of [`number`].
+fn count(matches: &ArgMatches, name: &str) -> anyhow::Result<usize> {
+    Ok(usize::try_from(*matches.get_one::<u64>(name).context("no number")?)?)
 }
 
 /// Prints a line on standard output.

@@ -108,6 +108,8 @@ pub struct Replica {
     /// The release that the next start runs.
     pub release: Release,
     pub addr: SocketAddr,
+    /// Address of the metrics.
+    pub http_addr: SocketAddr,
     postgres: SocketAddr,
     redis_url: String,
     child: Option<Child>,
@@ -126,11 +128,12 @@ impl Replica {
     /// # Errors
     /// Returns an error when the process does not serve in time.
     pub async fn start(number: usize, program: &Program, links: &Links) -> anyhow::Result<Self> {
-        let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free_address = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr();
         let mut replica = Self {
             number,
             release: program.first_release(),
-            addr,
+            addr: free_address()?,
+            http_addr: free_address()?,
             postgres: links.postgres.addr(),
             redis_url: links.redis_url.clone(),
             child: None,
@@ -165,7 +168,7 @@ impl Replica {
             .env("DATABASE_URL", format!("postgres://tenantry_app@{postgres}/{DATABASE}"))
             .env("REDIS_URL", &self.redis_url)
             .env("GRPC_ADDR", self.addr.to_string())
-            .env("HTTP_ADDR", "off")
+            .env("HTTP_ADDR", self.http_addr.to_string())
             .env("LOG_FORMAT", "json")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -256,8 +259,15 @@ impl Replica {
     /// # Errors
     /// Returns an error when the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.as_ref().and_then(Child::id).context("the replica does not run")?;
-        stores::signal(pid, signal)
+        stores::signal(self.pid()?, signal)
+    }
+
+    /// The process id.
+    ///
+    /// # Errors
+    /// Returns an error when the process has ended.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.as_ref().and_then(Child::id).context("the replica does not run")
     }
 
     /// Reads the log, or leaves it unread, so that the pipe becomes full.

@@ -9,7 +9,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     checks::{self, TrailEvent, Trails, Violation},
-    cluster::Cluster,
+    cluster::{Cluster, ClusterOptions},
     history::Fault,
     model::EFFECT_LIMIT,
     nemesis::{self, Nemesis},
@@ -44,13 +44,14 @@ pub struct Options {
 pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut rng = Rng::with_seed(options.run.seed);
     crate::say(&format!("seed {}", options.run.seed));
-    let (cluster, platform) = Cluster::start(
-        &options.dir,
-        &options.stores,
-        options.redis,
-        options.run.replicas,
-        options.previous.clone(),
-    )
+    let (cluster, platform) = Cluster::start(ClusterOptions {
+        dir: &options.dir,
+        stores: &options.stores,
+        redis: options.redis,
+        replicas: options.run.replicas,
+        previous: options.previous.clone(),
+        settings: Vec::new(),
+    })
     .await?;
     if options.plants_loss {
         cluster.stores.lose_commits().await?;

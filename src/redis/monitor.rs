@@ -16,7 +16,7 @@ use fred::{
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{self, MissedTickBehavior};
 
-use super::silent::replace_connection;
+use super::{sentinel, silent::replace_connection};
 
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +61,8 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
         if failures == FAILURES {
             up.set(0);
             let check_error = check.ok().and_then(Result::err).as_ref().map(describe);
-            let cause = connect_errors.take().or(check_error);
+            let sentinel_error = sentinel::connect_error(&client).await.as_ref().map(describe);
+            let cause = sentinel_error.or(connect_errors.take()).or(check_error);
             let cause = cause.unwrap_or_else(|| "no answer".to_owned());
             let redis = address(&client);
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
@@ -102,6 +103,10 @@ impl LastError {
 fn describe(error: &Error) -> String {
     let kind = match error.kind() {
         ErrorKind::Auth => "the user or the password is wrong",
+        // The client has no kind for this error.
+        ErrorKind::IO if error.details().contains("InvalidCertificate") => {
+            "the server's certificate is refused"
+        }
         ErrorKind::IO => "can't connect, or the connection broke",
         ErrorKind::Tls => "the TLS handshake failed",
         ErrorKind::Timeout => "no answer in time",

@@ -17,7 +17,7 @@ use anyhow::Context;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    runtime,
+    runtime::{self, Handle},
     sync::{mpsc, oneshot, watch},
     time,
 };
@@ -43,6 +43,7 @@ pub(super) struct Cores {
 }
 
 struct Core {
+    handle: Handle,
     sender: mpsc::UnboundedSender<AcceptedConnection>,
     /// The number of connections that this core serves.
     connection_count: Arc<AtomicUsize>,
@@ -80,6 +81,11 @@ impl Cores {
         let start = |number| Core::start(number, context.clone(), stopping.subscribe());
         let runtimes = (0..count).map(start).collect::<anyhow::Result<_>>()?;
         Ok(Self { runtimes, connection_limiter, stopping })
+    }
+
+    /// The runtimes of all cores.
+    pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
+        self.runtimes.iter().map(|core| core.handle.clone())
     }
 
     /// Accepts connections while the future is polled, and gives each connection to the core with
@@ -134,6 +140,7 @@ impl Core {
             .enable_all()
             .build()
             .context("can't start a runtime")?;
+        let handle = runtime.handle().clone();
         let (sender, receiver) = mpsc::unbounded_channel();
         let (keep_alive, keep_alive_dropped) = oneshot::channel();
         let run = async move {
@@ -144,7 +151,7 @@ impl Core {
             .name(format!("core-{number}"))
             .spawn(move || runtime.block_on(run))
             .context("can't start a thread")?;
-        Ok(Self { sender, connection_count: Arc::default(), _keep_alive: keep_alive })
+        Ok(Self { handle, sender, connection_count: Arc::default(), _keep_alive: keep_alive })
     }
 }
 

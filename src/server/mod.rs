@@ -18,7 +18,7 @@ mod well_known;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::time;
+use tokio::{runtime::Handle, time};
 
 use crate::{
     app::{App, Stores},
@@ -26,6 +26,7 @@ use crate::{
     envoy::EnvoyAuthorization,
     gate::{Gate, GateLimits},
     mail::MailQueue,
+    telemetry::TaskGauge,
 };
 use connection::ConnectionContext;
 use connection_limiter::ConnectionLimiter;
@@ -74,8 +75,6 @@ pub async fn serve(
         threads: config.threads,
     };
     let gate = Gate::new(authorizer, parts.calls, parts.traces, limits, &mut parts.registry)?;
-    let routes =
-        http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     let context = ConnectionContext {
         gate,
         services,
@@ -85,6 +84,10 @@ pub async fn serve(
         grace_after_max_age: config.request_timeout,
     };
     let cores = Cores::start(config.threads, connection_limiter, &Arc::new(context))?;
+    let runtimes = cores.handles().chain([Handle::current()]).collect();
+    parts.registry.register_collector(Box::new(TaskGauge { runtimes }));
+    let routes =
+        http::routes(parts.registry, readiness.subscribe()).merge(well_known::routes(keyring));
     tracing::info!(address = %listeners.grpc.local_addr()?, "serving");
     // Only `stop` completes; the other futures run until then.
     tokio::select! {

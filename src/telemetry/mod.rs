@@ -11,6 +11,7 @@ mod operations;
 #[cfg(target_os = "linux")]
 mod process;
 mod resource_gauges;
+mod tasks;
 mod traces;
 mod watched_exporter;
 
@@ -21,6 +22,7 @@ pub use operations::{Operations, RunningOperation};
 #[cfg(target_os = "linux")]
 pub use process::ProcessMetrics;
 pub use resource_gauges::ResourceGauges;
+pub use tasks::TaskGauge;
 pub use traces::{Settings, Traces};
 pub(crate) use traces::{end, trace_id};
 

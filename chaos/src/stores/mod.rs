@@ -193,7 +193,11 @@ impl Stores {
         self.execute("postgres", "select pg_reload_conf()").await
     }
 
-    async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+    /// Executes statements as the schema's owner.
+    ///
+    /// # Errors
+    /// Returns an error when Postgres is unavailable or refuses a statement.
+    pub async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {
         let mut connection = pg::connect_owner(&self.owner_url(database).into()).await?;
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await?;
         connection.close().await?;

@@ -18,7 +18,8 @@ pub use self::{
     call::{Client, Kind, operation_of},
     final_reads::read_final_state,
     setup::{PlatformAdmin, create},
-    world::World,
+    world::{PASSWORD, World},
+    writes::mask,
 };
 
 /// Pause of a worker between two calls.

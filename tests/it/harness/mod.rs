@@ -82,7 +82,7 @@ pub use pgbouncer::PgBouncer;
 pub use private_postgres::PrivatePostgres;
 pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};
-pub use redis_group::RedisGroup;
+pub use redis_group::{RedisGroup, RedisTls};
 pub use rounds::rounds;
 pub use sample::{Ids, assert_documented_error};
 pub use serving::ServerProcess;

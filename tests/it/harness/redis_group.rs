@@ -22,15 +22,36 @@ pub struct RedisGroup {
     servers: Vec<RedisServer>,
     /// The sentinels; empty for a cluster.
     sentinels: Vec<RedisServer>,
-    _dir: TempDir,
+    /// Whether the server under test connects with TLS.
+    has_tls: bool,
+    dir: TempDir,
 }
+
+/// The files with which all servers and sentinels serve TLS, in PEM. Each server also has a port
+/// without TLS, which only the tests use.
+pub struct RedisTls {
+    /// The authority that signed the certificate.
+    pub authority: String,
+    pub cert: String,
+    pub key: String,
+}
+
+/// The name by which servers with TLS announce themselves.
+const TLS_HOST: &str = "localhost";
 
 /// The passwords of the servers and of the sentinels under Sentinel.
 const SERVER_PASSWORD: &str = "of-servers";
 const SENTINEL_PASSWORD: &str = "of-sentinels";
 
+/// Names of the files of TLS, in the group's directory.
+const CA: &str = "ca.pem";
+const CERT: &str = "cert.pem";
+const KEY: &str = "key.pem";
+
 struct RedisServer {
     port: u16,
+    /// Port with TLS, if the group has TLS.
+    tls_port: Option<u16>,
     /// `None` without a password.
     password: Option<&'static str>,
     /// `None` when the server was killed.
@@ -41,27 +62,60 @@ impl RedisGroup {
     /// Starts a master, two replicas and three sentinels. A failover begins when the master did not
     /// answer for 3.5 seconds, which is longer than `tenantry_redis_up` needs to become 0.
     pub async fn sentinel() -> Self {
+        Self::start_sentinel(None).await
+    }
+
+    /// Like [`RedisGroup::sentinel`], with TLS. The servers and the sentinels announce a name.
+    pub async fn sentinel_with_tls(tls: &RedisTls) -> Self {
+        Self::start_sentinel(Some(tls)).await
+    }
+
+    /// Starts a cluster of three masters, each with a replica.
+    pub async fn cluster() -> Self {
+        Self::start_cluster(None).await
+    }
+
+    /// Like [`RedisGroup::cluster`], with TLS. The servers announce a name.
+    pub async fn cluster_with_tls(tls: &RedisTls) -> Self {
+        Self::start_cluster(Some(tls)).await
+    }
+
+    fn empty(tls: Option<&RedisTls>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        if let Some(tls) = tls {
+            for (name, text) in [(CA, &tls.authority), (CERT, &tls.cert), (KEY, &tls.key)] {
+                fs::write(dir.path().join(name), text).expect("written");
+            }
+        }
+        Self { servers: Vec::new(), sentinels: Vec::new(), has_tls: tls.is_some(), dir }
+    }
+
+    async fn start_sentinel(tls: Option<&RedisTls>) -> Self {
+        let mut group = Self::empty(tls);
+        let host = if group.has_tls { TLS_HOST } else { "127.0.0.1" };
         let auth = ["--requirepass", SERVER_PASSWORD, "--masterauth", SERVER_PASSWORD];
+        let common = [&["--replica-announce-ip", host], &auth[..]].concat();
         let password = Some(SERVER_PASSWORD);
-        let mut servers = vec![RedisServer::start(dir.path(), &auth, password).await];
-        let master = servers[0].port.to_string();
+        group.start_server(&common, password).await;
+        let master = group.servers[0].serving_port().to_string();
         for _ in 0..2 {
-            let arguments = [&["--replicaof", "127.0.0.1", &master], &auth[..]].concat();
-            servers.push(RedisServer::start(dir.path(), &arguments, password).await);
+            let arguments = [&["--replicaof", host, &master], &common[..]].concat();
+            group.start_server(&arguments, password).await;
         }
         // A sentinel asks the master for its replicas only each 10 seconds.
         wait_until(20, || async {
-            servers[0].ask("INFO replication").await.matches("state=online").count() == 2
+            group.servers[0].ask("INFO replication").await.matches("state=online").count() == 2
         })
         .await;
-        let mut sentinels = Vec::new();
-        for _ in 0..3 {
-            let path = dir.path().join(format!("sentinel-{}.conf", sentinels.len()));
+        for number in 0..3 {
+            let path = group.dir.path().join(format!("sentinel-{number}.conf"));
             let config = format!(
                 "requirepass {SENTINEL_PASSWORD}\n\
                  sentinel sentinel-pass {SENTINEL_PASSWORD}\n\
-                 sentinel monitor tenantry 127.0.0.1 {master} 2\n\
+                 sentinel resolve-hostnames yes\n\
+                 sentinel announce-hostnames yes\n\
+                 sentinel announce-ip {host}\n\
+                 sentinel monitor tenantry {host} {master} 2\n\
                  sentinel auth-pass tenantry {SERVER_PASSWORD}\n\
                  sentinel down-after-milliseconds tenantry 3500\n\
                  sentinel failover-timeout tenantry 5000\n"
@@ -69,10 +123,9 @@ impl RedisGroup {
             fs::write(&path, config).expect("written");
             let path = path.display().to_string();
             let arguments = [&path, "--sentinel"];
-            let sentinel = RedisServer::start(dir.path(), &arguments, Some(SENTINEL_PASSWORD));
-            sentinels.push(sentinel.await);
+            let sentinel = group.run(&arguments, Some(SENTINEL_PASSWORD)).await;
+            group.sentinels.push(sentinel);
         }
-        let group = Self { servers, sentinels, _dir: dir };
         wait_until(20, || async {
             let mut is_ready = true;
             for sentinel in &group.sentinels {
@@ -86,14 +139,12 @@ impl RedisGroup {
         group
     }
 
-    /// Starts a cluster of three masters, each with a replica.
-    pub async fn cluster() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut servers = Vec::new();
+    async fn start_cluster(tls: Option<&RedisTls>) -> Self {
+        let mut group = Self::empty(tls);
         for number in 0..6 {
             let nodes = format!("nodes-{number}.conf");
             let bus = free_port().to_string();
-            let arguments = [
+            let mut arguments = vec![
                 "--cluster-enabled",
                 "yes",
                 "--cluster-config-file",
@@ -103,13 +154,20 @@ impl RedisGroup {
                 "--cluster-node-timeout",
                 "3500",
             ];
-            servers.push(RedisServer::start(dir.path(), &arguments, None).await);
+            if group.has_tls {
+                arguments.extend(["--tls-cluster", "yes", "--cluster-announce-hostname", TLS_HOST]);
+                arguments.extend(["--cluster-preferred-endpoint-type", "hostname"]);
+            }
+            group.start_server(&arguments, None).await;
         }
-        let group = Self { servers, sentinels: Vec::new(), _dir: dir };
-        let addresses = group.servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
+        let addresses =
+            group.servers.iter().map(|server| format!("127.0.0.1:{}", server.serving_port()));
         let mut create = Command::new("redis-cli");
-        create.args(["--cluster", "create"]).args(addresses);
+        create.current_dir(group.dir.path()).args(["--cluster", "create"]).args(addresses);
         create.args(["--cluster-replicas", "1", "--cluster-yes"]);
+        if group.has_tls {
+            create.args(["--tls", "--cacert", CA]);
+        }
         let output = create.output().await.expect("redis-cli runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         wait_until(20, || async {
@@ -126,14 +184,30 @@ impl RedisGroup {
         group
     }
 
+    async fn start_server(&mut self, arguments: &[&str], password: Option<&'static str>) {
+        let arguments = [arguments, &["--save", "", "--repl-diskless-sync-delay", "0"]].concat();
+        let server = self.run(&arguments, password).await;
+        self.servers.push(server);
+    }
+
+    async fn run(&self, arguments: &[&str], password: Option<&'static str>) -> RedisServer {
+        RedisServer::start(self.dir.path(), arguments, password, self.has_tls).await
+    }
+
+    /// Path of the file with the authority of a group with TLS.
+    pub fn authority_path(&self) -> String {
+        self.dir.path().join(CA).display().to_string()
+    }
+
     /// The value of `REDIS_URL`.
     pub fn url(&self) -> String {
+        let scheme = if self.has_tls { "rediss" } else { "redis" };
         if self.sentinels.is_empty() {
-            return format!("redis-cluster://{}", addresses(&self.servers));
+            return format!("{scheme}-cluster://{}", addresses(&self.servers));
         }
         let sentinels = addresses(&self.sentinels);
         format!(
-            "redis-sentinel://:{SERVER_PASSWORD}@{sentinels}?sentinelServiceName=tenantry\
+            "{scheme}-sentinel://:{SERVER_PASSWORD}@{sentinels}?sentinelServiceName=tenantry\
              &sentinelPassword={SENTINEL_PASSWORD}"
         )
     }
@@ -180,18 +254,31 @@ impl RedisGroup {
 }
 
 impl RedisServer {
-    async fn start(dir: &Path, arguments: &[&str], password: Option<&'static str>) -> Self {
+    async fn start(
+        dir: &Path,
+        arguments: &[&str],
+        password: Option<&'static str>,
+        has_tls: bool,
+    ) -> Self {
         let port = free_port();
+        let tls_port = has_tls.then(free_port);
         let mut command = Command::new("redis-server");
         command.args(arguments).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
-        if !arguments.contains(&"--sentinel") {
-            command.args(["--save", "", "--repl-diskless-sync-delay", "0"]);
+        if let Some(tls_port) = tls_port {
+            command.args(["--tls-port", &tls_port.to_string(), "--tls-ca-cert-file", CA]);
+            command.args(["--tls-cert-file", CERT, "--tls-key-file", KEY]);
+            command.args(["--tls-auth-clients", "no", "--tls-replication", "yes"]);
         }
         command.current_dir(dir).stdout(Stdio::null()).kill_on_drop(true);
         let process = Some(command.spawn().expect("redis-server"));
-        let server = Self { port, password, process };
+        let server = Self { port, tls_port, password, process };
         wait_until(10, || async { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await;
         server
+    }
+
+    /// The port to which the server under test connects.
+    fn serving_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// Sends a command and returns the whole reply.
@@ -211,8 +298,11 @@ impl RedisServer {
 }
 
 fn addresses(servers: &[RedisServer]) -> String {
-    let addresses: Vec<_> =
-        servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+    let address = |server: &RedisServer| match server.tls_port {
+        Some(port) => format!("{TLS_HOST}:{port}"),
+        None => format!("127.0.0.1:{}", server.port),
+    };
+    let addresses: Vec<_> = servers.iter().map(address).collect();
     addresses.join(",")
 }
 

@@ -6,6 +6,7 @@ mod large_message;
 mod postgres_faults;
 mod redis_failover;
 mod redis_faults;
+mod redis_tls;
 mod request_id;
 mod slow_message;
 mod standby;

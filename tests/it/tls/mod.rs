@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tenantry::config::Values;
 use tonic::{
     Status,
@@ -18,15 +18,15 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::harness::TestApp;
+use crate::harness::{TestApp, unique_text};
 
 /// A certificate authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-struct CertificateAndKey {
-    cert: String,
-    key: String,
+pub struct CertificateAndKey {
+    pub cert: String,
+    pub key: String,
 }
 
 impl Authority {
@@ -34,6 +34,8 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate with the name of its authority for a self-signed one.
+        params.distinguished_name.push(DnType::CommonName, unique_text());
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
@@ -43,7 +45,7 @@ impl Authority {
     }
 
     /// Creates a certificate for this DNS name.
-    fn sign(&self, name: &str) -> CertificateAndKey {
+    pub fn sign(&self, name: &str) -> CertificateAndKey {
         self.sign_all(&[name])
     }
 

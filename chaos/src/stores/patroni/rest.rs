@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+
+use crate::http::request;
 
 /// Timeout of a question. A server that does not answer is asked again.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
@@ -86,26 +83,4 @@ pub async fn switch_over(rest: &str, body: &str) -> anyhow::Result<()> {
 
 fn status(reply: &str) -> Option<&str> {
     reply.split(' ').nth(1)
-}
-
-/// Sends an HTTP request, and returns the reply.
-async fn request(
-    address: &str,
-    method: &str,
-    path: &str,
-    body: &str,
-    limit: Duration,
-) -> anyhow::Result<String> {
-    let text = format!(
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(text.as_bytes()).await?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).await?;
-        anyhow::Ok(reply)
-    };
-    timeout(limit, exchange).await.with_context(|| format!("{address} did not reply"))?
 }

@@ -1,0 +1,89 @@
+//! A user who registers, resets the password with a mail, and is deleted.
+
+use std::{path::Path, time::Duration};
+
+use tenantry::proto::v1::{
+    DeleteUserRequest, RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest,
+};
+use tokio::{
+    fs,
+    time::{Instant, sleep},
+};
+
+use super::{Mix, Result};
+use crate::{
+    soak::{api::CallFailed, setup::Tenant},
+    workload::PASSWORD,
+};
+
+const NEW_PASSWORD: &str = "another horse battery staple";
+
+/// Maximum time until a mail is written.
+const MAIL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Length of the shortest token.
+const TOKEN_LENGTH: usize = 80;
+
+impl Mix {
+    pub(super) async fn reset_password(&self, tenant: &Tenant) -> Result {
+        let (admin, anonymous) = (&tenant.admin, &self.anonymous);
+        let email = format!("{}@{}.test", self.new_name("registered"), tenant.slug);
+        let request = RegisterRequest {
+            email: email.clone(),
+            password: PASSWORD.to_owned(),
+            organization_slug: tenant.slug.clone(),
+            ..Default::default()
+        };
+        let registered = anonymous
+            .call("Register", async || anonymous.auth().register(request.clone()).await)
+            .await?;
+        let user_id = registered.user.unwrap_or_default().id;
+        let request = RequestPasswordResetRequest {
+            email: email.clone(),
+            organization_slug: tenant.slug.clone(),
+        };
+        let sent = async || anonymous.auth().request_password_reset(request.clone()).await;
+        anonymous.call("RequestPasswordReset", sent).await?;
+        let token = take_token(&self.mail_dir, &email).await.ok_or(CallFailed)?;
+        let request = ResetPasswordRequest { token, new_password: NEW_PASSWORD.to_owned() };
+        anonymous
+            .call("ResetPassword", async || anonymous.auth().reset_password(request.clone()).await)
+            .await?;
+        self.end_all_sessions(tenant, &email, user_id.clone(), NEW_PASSWORD).await?;
+        let request = DeleteUserRequest { user_id, ..Default::default() };
+        admin
+            .call("DeleteUser", async || admin.users().delete_user(request.clone()).await)
+            .await
+            .map(drop)
+    }
+}
+
+/// Waits for the mail to this address, deletes it, and returns the token in it.
+async fn take_token(dir: &Path, email: &str) -> Option<String> {
+    let began = Instant::now();
+    while began.elapsed() < MAIL_LIMIT {
+        let mut files = fs::read_dir(dir).await.ok()?;
+        while let Ok(Some(file)) = files.next_entry().await {
+            // Another worker may have deleted the file.
+            let Ok(mail) = fs::read_to_string(file.path()).await else { continue };
+            if mail.contains(email)
+                && let Some(token) = token_of(&mail)
+            {
+                fs::remove_file(file.path()).await.ok()?;
+                return Some(token);
+            }
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    None
+}
+
+/// The token in a mail, whose long lines are folded (RFC 2045, 6.7).
+fn token_of(mail: &str) -> Option<String> {
+    let text = mail.replace("=\r\n", "").replace("=3D", "=");
+    let is_token = |word: &&str| {
+        word.len() >= TOKEN_LENGTH
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.split_whitespace().find(is_token).map(str::to_owned)
+}
