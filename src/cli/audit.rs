@@ -90,7 +90,7 @@ async fn verify(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
     for tenant in &tenants {
         let trail = verify::verify(db, *tenant, kept_heads.get(&tenant.0)).await?;
         let line = serde_json::to_string(&trail)?;
-        bar.suspend(|| println!("{line}"));
+        bar.suspend(|| out!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
         unsealed_events += trail.unsealed;
