@@ -62,7 +62,7 @@ pub enum Error {
     RateLimited(Duration),
     /// A query failed. [`Error::reason`] distinguishes an outage of Postgres from a defect of this
     /// program.
-    #[error("database: {0}")]
+    #[error("database: {}", postgres_text(.0))]
     Database(#[source] sqlx::Error),
     /// A sealed value can't be opened, because the value was altered. The code that opens values
     /// has logged the failure.
@@ -330,6 +330,16 @@ fn took_too_long(error: &sqlx::Error) -> bool {
 /// The SQLSTATE with which Postgres refused a statement; `None` for all other errors.
 pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code)
+}
+
+/// The text of an error for the log: the message of Postgres with its SQLSTATE, or the error of the
+/// connection. The text of sqlx also has a line number of Postgres's own source code, which reads as
+/// if it were a line of the statement.
+pub(crate) fn postgres_text(error: &sqlx::Error) -> String {
+    match (error.as_database_error(), sqlstate(error)) {
+        (Some(refusal), Some(code)) => format!("{} (SQLSTATE {code})", refusal.message()),
+        _ => error.to_string(),
+    }
 }
 
 /// Whether Postgres was unavailable, so that a later retry may succeed.

@@ -4,6 +4,7 @@
 //! Rule: `values.lua` (`src/redis/values.lua`) decides which values in Redis this program cannot
 //! have written, and removes them.
 
+mod full;
 mod monitor;
 mod sentinel;
 mod silent;
@@ -33,6 +34,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
 
 use crate::telemetry::Operations;
+use full::Refusals;
 use monitor::LastError;
 use silent::UNRESPONSIVE;
 pub use silent::replace_connection;
@@ -44,6 +46,8 @@ pub struct Redis {
     client: Client,
     operations: Operations,
     pause: Arc<Pause>,
+    /// The writes that Redis refuses because it has no memory left.
+    refusals: Arc<Refusals>,
     /// 1 while Redis answers, else 0.
     up: Gauge,
 }
@@ -65,15 +69,18 @@ impl Redis {
         let client = builder(url)?.build()?;
         let pause = Arc::new(Pause { created_at: Instant::now(), end_ms: AtomicU64::new(0) });
         let (up, last_error) = (Gauge::default(), Arc::new(LastError::default()));
+        let refusals = Arc::<Refusals>::default();
         let watch = monitor::watch(client.clone(), last_error.clone(), up.clone());
         let connected = stay_connected(client.clone(), move |error| last_error.set(error));
+        let end_of_refusals = refusals.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = connected => {}
                 () = watch => {}
+                () = end_of_refusals.log_ends() => {}
             }
         });
-        Ok(Self { client, operations, pause, up })
+        Ok(Self { client, operations, pause, refusals, up })
     }
 
     /// Registers the gauge of the connection.
@@ -137,6 +144,10 @@ impl Redis {
                 "timeout".to_owned()
             }
             ErrorKind::IO | ErrorKind::Canceled => "connection".to_owned(),
+            _ if full::is_out_of_memory(error) => {
+                self.refusals.record();
+                "out_of_memory".to_owned()
+            }
             _ => "other".to_owned(),
         });
         operation.end(name, "", error);

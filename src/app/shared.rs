@@ -10,7 +10,7 @@ use crate::{
     api::paging::Pages,
     audit::{self, ChainSignal, Refusals, Trails},
     config::Config,
-    db::Db,
+    db::{Db, watch_clock},
     feed::Feed,
     limits::Limits,
     mail::MailQueue,
@@ -85,6 +85,7 @@ impl Shared {
         let stream_length = config.audit_stream_length;
         let chain_signal =
             audit::start_workers(db, redis, stream_length, refusals.clone(), registry);
+        watch_clock(db, registry);
         let names = keys.counter_names.clone();
         let limits = Limits::new(&config.rates, names, redis.clone(), refusals.clone(), registry);
         let start = |mail| MailQueue::start(db.clone(), limits.clone(), mail, registry);

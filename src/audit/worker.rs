@@ -6,7 +6,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, time};
 
 use super::{Refusals, backlog::BacklogGauges, sealer, stream::Outbox};
-use crate::{concurrency::step::bounded, db::Db, error::Error, redis::Redis};
+use crate::{concurrency::step::bounded, db::Db, redis::Redis, telemetry::FailureLog};
 
 /// Pause between two runs of the sealer. Together with the poll interval of `WatchEvents`, it is
 /// less than one second, so a client gets an event within about one second.
@@ -99,8 +99,13 @@ pub fn start_workers(
 }
 
 async fn seal(db: Db, chain_signal: Arc<ChainSignal>, sealed: Counter) {
+    // No data is lost: the events wait in Postgres.
+    let mut log = FailureLog::new(
+        "audit events can't be added to the hash chain; the worker tries again",
+        "audit events are added to the hash chain again",
+    );
     while !db.is_closed() {
-        let count = bounded(sealer::seal(&db)).await.unwrap_or_else(|error| log_failure(&error));
+        let count = log.record(bounded(sealer::seal(&db)).await).unwrap_or_default();
         if count > 0 {
             sealed.inc_by(u64::try_from(count).unwrap_or_default());
             chain_signal.notify();
@@ -118,8 +123,13 @@ async fn send(
     mut chain_receiver: ChainReceiver,
     metrics: Metrics,
 ) {
+    // No data is lost: the events wait in Postgres.
+    let mut log = FailureLog::new(
+        "the audit events to send can't be read; the worker tries again",
+        "the audit events to send are read again",
+    );
     while !db.is_closed() {
-        let progress = bounded(outbox.publish()).await.unwrap_or_else(|error| log_failure(&error));
+        let progress = log.record(bounded(outbox.publish()).await).unwrap_or_default();
         if has_streams {
             metrics.sent.inc_by(u64::try_from(progress.removed).unwrap_or_default());
         }
@@ -137,15 +147,13 @@ async fn send(
 }
 
 async fn record_counts(db: Db, refusals: Arc<Refusals>) {
+    // No data is lost: the counts wait in memory.
+    let mut log = FailureLog::new(
+        "counted refusals can't be recorded; the worker tries again",
+        "counted refusals are recorded again",
+    );
     while !db.is_closed() {
         time::sleep(COUNT_INTERVAL).await;
-        refusals.flush().await.unwrap_or_else(|error| log_failure(&error));
+        log.record(refusals.flush().await);
     }
-}
-
-/// Logs a failure and returns the default value. No data is lost: events wait in Postgres, and
-/// counts wait in memory.
-fn log_failure<T: Default>(error: &Error) -> T {
-    tracing::warn!(%error, "a worker of the audit trail failed and tries again");
-    T::default()
 }

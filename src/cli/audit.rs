@@ -125,7 +125,7 @@ async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Resul
             trail = verify::verify(db, keys, *tenant, kept_head).await?;
         }
         let line = serde_json::to_string(&trail)?;
-        bar.suspend(|| println!("{line}"));
+        bar.suspend(|| out!("{line}"));
         bar.inc(1);
         faulty_trails += usize::from(!trail.faults.is_empty());
         unsealed_events += trail.unsealed;

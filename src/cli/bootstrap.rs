@@ -56,7 +56,7 @@ pub(super) fn hasher(values: &Values) -> anyhow::Result<Hasher> {
 }
 
 fn print(credentials: &Credentials) {
-    println!("tenant   {}", credentials.tenant);
-    println!("email    {}", credentials.email);
-    println!("password {}", credentials.password);
+    out!("tenant   {}", credentials.tenant);
+    out!("email    {}", credentials.email);
+    out!("password {}", credentials.password);
 }

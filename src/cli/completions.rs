@@ -1,10 +1,10 @@
 //! The command `tenantry completions`.
 
-use std::io;
-
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::{Shell, generate};
+
+use super::output;
 
 pub(super) fn command() -> Command {
     let shell = Arg::new("shell").required(true).value_parser(value_parser!(Shell));
@@ -16,6 +16,9 @@ pub(super) fn command() -> Command {
 /// Prints the completion script for a shell.
 pub(super) fn run(mut program: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     let shell = *matches.get_one::<Shell>("shell").context("no shell")?;
-    generate(shell, &mut program, "tenantry", &mut io::stdout());
+    // `generate` panics if a write fails, so it writes to memory.
+    let mut script = Vec::new();
+    generate(shell, &mut program, "tenantry", &mut script);
+    output::write(&script);
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) async fn run(values: Values) -> anyhow::Result<()> {
     let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
     let status = response.into_inner().status();
     ensure!(status == ServingStatus::Serving, "the server is {}", status.as_str_name());
-    println!("{}", status.as_str_name());
+    out!("{}", status.as_str_name());
     Ok(())
 }
 
@@ -59,7 +59,7 @@ async fn check_over_http(values: &Values) -> anyhow::Result<()> {
         Request::get("/readyz").header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
     let status = sender.send_request(request).await?.status();
     ensure!(status == StatusCode::OK, "the server is not ready");
-    println!("{}", ServingStatus::Serving.as_str_name());
+    out!("{}", ServingStatus::Serving.as_str_name());
     Ok(())
 }
 

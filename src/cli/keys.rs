@@ -121,9 +121,9 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         "generate" => {
             let algorithm = matches.get_one("algorithm").copied().context("no algorithm")?;
             if pem::ensure(dir, algorithm)? {
-                println!("made keys in {}", dir.display());
+                out!("made keys in {}", dir.display());
             } else {
-                println!("keys are in {} already", dir.display());
+                out!("keys are in {} already", dir.display());
             }
         }
         "rotate" => rotate(dir, matches)?,
@@ -139,20 +139,16 @@ fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
     let algorithm = matches.get_one("algorithm").copied();
     if matches.get_flag("compromised") {
         pem::replace(dir, algorithm)?;
-        println!("replaced the keys in {}: all earlier tokens are refused", dir.display());
+        out!("replaced the keys in {}: all earlier tokens are refused", dir.display());
         return Ok(());
     }
     let ahead = *matches.get_one::<Duration>("ahead").context("no value of --ahead")?;
     ensure!(ahead <= Duration::from_hours(24 * 365), "--ahead must be at most a year");
     let sign_from = clock::now().replace_nanosecond(0).context("the time is invalid")? + ahead;
     if pem::rotate(dir, algorithm, sign_from, lifetimes(matches)?)? {
-        println!(
-            "added keys in {}; they sign in {}",
-            dir.display(),
-            humantime::format_duration(ahead)
-        );
+        out!("added keys in {}; they sign in {}", dir.display(), humantime::format_duration(ahead));
     } else {
-        println!("keys in {} do not sign yet; no keys were added", dir.display());
+        out!("keys in {} do not sign yet; no keys were added", dir.display());
     }
     Ok(())
 }
@@ -168,7 +164,7 @@ fn list(dir: &Path) -> anyhow::Result<()> {
         let name = if kind == TokenKind::Access { "access" } else { "refresh" };
         for key in keyring.list(kind) {
             let since = key.starts.map(|time| format!("  from {time}")).unwrap_or_default();
-            println!("{name:<7} {} {:<9} {}{since}", key.kid, key.state, key.alg);
+            out!("{name:<7} {} {:<9} {}{since}", key.kid, key.state, key.alg);
         }
     }
     Ok(())

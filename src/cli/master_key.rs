@@ -55,8 +55,8 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 fn generate(values: &Values) -> anyhow::Result<()> {
     let path = key_file(values)?;
     match privacy::ensure_key(&path)? {
-        Some(id) => println!("made the master key {id} in {}", path.display()),
-        None => println!("a master key is in {} already", path.display()),
+        Some(id) => out!("made the master key {id} in {}", path.display()),
+        None => out!("a master key is in {} already", path.display()),
     }
     Ok(())
 }
@@ -74,9 +74,9 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     let is_last_finished = data_key_counts(db).await?.keys().all(|by| *by == current);
     if is_last_finished {
         let id = privacy::add_key(&path)?;
-        println!("the new master key is {id}");
+        out!("the new master key is {id}");
     } else {
-        println!("continuing the last rotation");
+        out!("continuing the last rotation");
     }
     rewrap_all(db).await
 }
@@ -92,7 +92,7 @@ async fn rewrap_all(db: &Db) -> anyhow::Result<()> {
     let summary = result?;
     let (by, rewrapped, failed) = (&summary.by, summary.rewrapped, summary.failed);
     ensure!(failed == 0, "{failed} data keys can't be wrapped anew: {}", summary.reason);
-    println!("all data keys are wrapped by {by}; {rewrapped} were wrapped anew");
+    out!("all data keys are wrapped by {by}; {rewrapped} were wrapped anew");
     if rewrapped > 0 {
         provision::record_rewrapped(db, by, rewrapped).await?;
     }
@@ -101,7 +101,7 @@ async fn rewrap_all(db: &Db) -> anyhow::Result<()> {
 
 async fn list(db: &Db) -> anyhow::Result<()> {
     for (by, count) in data_key_counts(db).await? {
-        println!("{by:<30} {count}");
+        out!("{by:<30} {count}");
     }
     Ok(())
 }

@@ -65,8 +65,8 @@ async fn migrate(
     let migrated = pg::migrate(owner_connection).await;
     spinner.finish_and_clear();
     match migrated? {
-        Migrations::UpToDate => println!("the schema is up to date"),
-        Migrations::Newer(number) => println!(
+        Migrations::UpToDate => out!("the schema is up to date"),
+        Migrations::Newer(number) => out!(
             "the schema is newer than this program: it has the migration {number}; nothing was \
              changed"
         ),
@@ -86,7 +86,7 @@ async fn print_status(owner_connection: &mut PgConnection) -> anyhow::Result<()>
             Some(time) => time.format(&Rfc3339)?,
         };
         let note = if migration.is_known { "" } else { "  (of a newer program)" };
-        println!("{:04}  {:<40}  {state}{note}", migration.number, migration.name);
+        out!("{:04}  {:<40}  {state}{note}", migration.number, migration.name);
     }
     let missing = migrations.iter().filter(|migration| migration.applied_at.is_none()).count();
     ensure!(missing == 0, "{missing} migrations are missing; run `tenantry migrate`");

@@ -1,5 +1,7 @@
 //! The commands of the `tenantry` program.
-#![expect(clippy::print_stdout, reason = "commands print their results")]
+
+#[macro_use]
+mod output;
 
 mod audit;
 mod bootstrap;

@@ -6,7 +6,7 @@ use crate::gate::Policies;
 /// the options of the proto, which contain the policies.
 pub(super) fn run() -> anyhow::Result<()> {
     for method in Policies::load()?.iter() {
-        println!("{:<52} {method}", method.path);
+        out!("{:<52} {method}", method.path);
     }
     Ok(())
 }

@@ -55,14 +55,14 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let policy = Passwords::check(&values)?.policy;
     let db = open(&values, &postgres_url(&values, "DATABASE_URL")?).await?;
     let done = provision::reset_password(&db, &bootstrap::hasher(&values)?, policy, reset).await?;
-    println!("tenant   {}", done.credentials.tenant);
-    println!("email    {}", done.credentials.email);
+    out!("tenant   {}", done.credentials.tenant);
+    out!("email    {}", done.credentials.email);
     if !is_read {
-        println!("password {}", done.credentials.password);
+        out!("password {}", done.credentials.password);
     }
-    println!("{} sessions ended", done.ended_sessions);
+    out!("{} sessions ended", done.ended_sessions);
     if done.was_enabled {
-        println!("the user was disabled and is enabled now");
+        out!("the user was disabled and is enabled now");
     }
     Ok(())
 }

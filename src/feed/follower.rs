@@ -144,7 +144,11 @@ impl Follower {
             state.progress.record_epochs(Epochs::read(&self.postgres).await?);
         }
         if new_epoch && !is_first {
-            tracing::warn!("the database was restored or failed over: an epoch has begun");
+            tracing::warn!(
+                "another server became the primary of Postgres, or the database was restored: an \
+                 epoch has begun. After a failover that lost no commits, this needs no action \
+                 (docs/runbook.md, \"The log says that another server became the primary\")"
+            );
         }
         if other_server || new_epoch {
             state.progress.forget_position();
@@ -156,7 +160,7 @@ impl Follower {
             // This is the first read. Entries that were cached before this read may be outdated.
             self.clear(state);
         } else if first_row.missed || other_server || new_epoch {
-            tracing::warn!("changes may have been missed: the in-memory caches are reset");
+            tracing::info!("changes may have been missed, so the in-memory caches are read anew");
             self.clear(state);
         }
         let mut changes = 0;

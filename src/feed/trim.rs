@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::types::PgInterval;
 use tokio::time;
 
-use crate::{concurrency::step::bounded, error::Result, pg::Postgres};
+use crate::{concurrency::step::bounded, error::Result, pg::Postgres, telemetry::FailureLog};
 
 /// Time between two runs.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -23,20 +23,13 @@ const BATCH: i64 = 10_000;
 
 /// Trims the feed until the pool is closed.
 pub(super) async fn trim_until_closed(postgres: Postgres, trimmed: Counter) {
-    let mut has_failed = false;
+    let mut log = FailureLog::new(
+        "the change feed can't be trimmed; the worker tries again",
+        "the trim of the change feed works again",
+    );
     while !postgres.is_closed() {
         time::sleep(INTERVAL).await;
-        match trim(&postgres, &trimmed).await {
-            Ok(()) if has_failed => {
-                tracing::info!("the trim of the change feed works again");
-                has_failed = false;
-            }
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the change feed can't be trimmed");
-                has_failed = true;
-            }
-        }
+        log.record(trim(&postgres, &trimmed).await);
     }
 }
 

@@ -36,6 +36,7 @@ use crate::{
     ids::{SubjectId, TenantId},
     limits::Limits,
     proto::v1::ErrorReason,
+    telemetry::FailureLog,
 };
 
 /// Maximum number of rows that one loop handles concurrently.
@@ -217,11 +218,16 @@ impl Worker {
         mut stop: watch::Receiver<bool>,
     ) {
         let mut tasks = JoinSet::new();
+        let mut log = FailureLog::new(
+            "the outbox of mails can't be read; the worker tries again",
+            "the outbox of mails is read again",
+        );
         loop {
             if tasks.len() >= MAX_CONCURRENT_ROWS {
                 tasks.join_next().await;
             }
-            let batch = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
+            let claimed = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
+            let batch = log.record(claimed).unwrap_or_default();
             if batch.is_empty() {
                 // The loop also stops when the sender was dropped.
                 let is_stopping = *stop.borrow() || stop.has_changed().is_err();
@@ -241,14 +247,9 @@ impl Worker {
         }
     }
 
-    async fn claim(&self, kinds: &[Kind], limit: usize) -> Vec<ClaimedRow> {
+    async fn claim(&self, kinds: &[Kind], limit: usize) -> Result<Vec<ClaimedRow>> {
         let limit = i64::try_from(limit).unwrap_or_default();
-        let claim = store::claim(&self.db, kinds, limit, MAX_CLAIMED_PER_TENANT, LEASE);
-        let batch = bounded(claim).await;
-        batch.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the outbox of mails can't be read");
-            Vec::new()
-        })
+        bounded(store::claim(&self.db, kinds, limit, MAX_CLAIMED_PER_TENANT, LEASE)).await
     }
 
     /// Updates the gauges until the server stops.

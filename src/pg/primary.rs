@@ -205,12 +205,15 @@ impl Primary {
     fn record_primary(&self, index: usize, server_start: OffsetDateTime) {
         let server = &self.servers[index];
         let mut last_start = self.server_start.lock().unwrap_or_else(PoisonError::into_inner);
-        if last_start.replace(server_start) != Some(server_start) {
+        let last = last_start.replace(server_start);
+        if last != Some(server_start) {
             // Another server, or a restart of the same one.
             self.validity.invalidate();
         }
         if self.current.swap(index, Ordering::AcqRel) != index {
-            tracing::info!(server = server.address, "another Postgres server is the primary");
+            if last.is_some() {
+                tracing::info!(server = server.address, "another Postgres server is the primary");
+            }
             let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             for pool in &*pools {
                 pool.set_connect_options(server.options.clone());
@@ -224,8 +227,29 @@ impl Primary {
 
     fn record_outage(&self, cause: &Arc<str>) {
         self.up.set(0);
-        if self.outage.send_replace(Some(cause.clone())).as_ref() != Some(cause) {
+        let last = self.outage.send_replace(Some(cause.clone()));
+        if !last.is_some_and(|last| is_same_cause(&last, cause)) {
             tracing::warn!(%cause, "Postgres can't be used");
         }
+    }
+}
+
+/// Whether two texts name the same cause. Their numbers may differ: the error of an expired
+/// certificate has the current time.
+fn is_same_cause(last: &str, cause: &str) -> bool {
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    words(last) == words(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// N35: the cause of an outage is logged once, also if its text has the current time.
+    #[test]
+    fn a_cause_with_the_time_is_the_same_cause() {
+        let expired = |time| format!("db: certificate expired: verification time {time} (UNIX)");
+        assert!(is_same_cause(&expired(1_764_550_000), &expired(1_764_550_001)));
+        assert!(!is_same_cause(&expired(1_764_550_000), "db: the server is a standby"));
     }
 }

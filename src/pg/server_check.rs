@@ -30,7 +30,7 @@ pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// The reason why a server must not be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
-    #[error("{0}")]
+    #[error("{}", crate::error::postgres_text(.0))]
     Unavailable(#[from] sqlx::Error),
     #[error("{}", pooling::LOSES_SESSIONS)]
     Pooled,

@@ -54,9 +54,7 @@ pub struct LogGuard {
 /// When the settings are invalid, or logging was started before.
 pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
     let level = values.get("LOG_LEVEL").unwrap_or("info");
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
+    let filter = filter(level).with_context(|| format!("LOG_LEVEL can't be read: {level}"))?;
     let has_colors = io::stderr().is_terminal();
     let (writer, guard) = non_blocking_writer(io::stderr());
     let dropped_counter = writer.error_counter();
@@ -76,6 +74,14 @@ pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
         tracing::error!(backtrace = trace, "{panic_info}");
     }));
     Ok(guard)
+}
+
+/// The lines of the configured level. The client of Redis logs each error of a connection in its own
+/// form. `redis/monitor.rs` says the same in plain words and once, so the lines of the client are
+/// only written if the level names the client.
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    let filter = EnvFilter::builder().parse(level)?;
+    Ok(if level.contains("fred") { filter } else { filter.add_directive("fred=off".parse()?) })
 }
 
 /// Creates a writer that never blocks, in front of a writer that may block. Each write must be one
@@ -137,6 +143,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// N34: the lines of the client of Redis appear only if the level names the client.
+    #[test]
+    fn lines_of_the_redis_client_must_be_asked_for() {
+        let text = |level| filter(level).expect("a level").to_string();
+        assert!(text("info").contains("fred=off"));
+        assert!(!text("info,fred=debug").contains("fred=off"));
+        assert!(filter("info=").is_err() || filter("=,=").is_err());
     }
 
     /// N24: logging never waits for the reader of the log.

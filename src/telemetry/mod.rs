@@ -6,6 +6,7 @@
 mod build_info;
 mod calls;
 mod codes;
+mod failures;
 mod logs;
 mod operations;
 #[cfg(target_os = "linux")]
@@ -17,6 +18,7 @@ mod watched_exporter;
 
 pub use build_info::register_build_info;
 pub use calls::Calls;
+pub use failures::FailureLog;
 pub use logs::{DroppedLines, init, non_blocking_writer, write_last_line};
 pub use operations::{Operations, RunningOperation};
 #[cfg(target_os = "linux")]

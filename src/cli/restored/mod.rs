@@ -98,15 +98,15 @@ fn require_keys(missing: &[String], accept: bool) -> anyhow::Result<()> {
 }
 
 fn print_ended(ended: &Ended, keep_api_keys: bool) {
-    println!("{} sessions of {} tenants ended", ended.sessions, ended.tenants);
+    out!("{} sessions of {} tenants ended", ended.sessions, ended.tenants);
     if keep_api_keys {
-        println!("API keys are kept; a key that was revoked since the backup is valid again");
+        out!("API keys are kept; a key that was revoked since the backup is valid again");
     } else {
-        println!("{} API keys ended", ended.api_keys);
+        out!("{} API keys ended", ended.api_keys);
     }
-    println!("consistency tokens of before are refused; mails and links that waited are deleted");
+    out!("consistency tokens of before are refused; mails and links that waited are deleted");
     if let Some(time) = ended.newest_event {
-        println!("the newest event is of {}; everything later is lost", clock::rfc3339(time));
+        out!("the newest event is of {}; everything later is lost", clock::rfc3339(time));
     }
 }
 
@@ -114,14 +114,14 @@ fn print_ended(ended: &Ended, keep_api_keys: bool) {
 /// the details of the event.
 fn print_lost(lost: Option<&LostEvents>) {
     let Some(lost) = lost else {
-        println!("to list what was taken since the backup, add --audit-export");
+        out!("to list what was taken since the backup, add --audit-export");
         return;
     };
     let taken = lost.taken.len();
-    println!("{} events of the export are lost; {taken} of them took something:", lost.count);
+    out!("{} events of the export are lost; {taken} of them took something:", lost.count);
     for (event, act) in &lost.taken {
         let (time, tenant, kind) = (&event.create_time, event.tenant_id, &event.kind);
         let target = event.target_id.as_deref().unwrap_or("-");
-        println!("{time}  {tenant}  {kind}  {target}  {act}  {}", event.detail);
+        out!("{time}  {tenant}  {kind}  {target}  {act}  {}", event.detail);
     }
 }

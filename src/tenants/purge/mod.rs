@@ -4,7 +4,6 @@
 mod store;
 
 use std::{
-    mem,
     sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
@@ -25,6 +24,7 @@ use crate::{
     proto::v1::ErrorReason,
     redis::Redis,
     sessions,
+    telemetry::FailureLog,
 };
 
 /// Time between two searches for deleted tenants.
@@ -70,21 +70,12 @@ pub fn spawn(db: &Db, redis: &Redis, registry: &mut Registry) {
 
 impl Purger {
     async fn run(self) {
-        let mut has_failed = false;
+        let mut log = FailureLog::new(
+            "deleted tenants can't be purged; the worker tries again",
+            "the purge of deleted tenants works again",
+        );
         while !self.db.is_closed() {
-            match self.purge_all().await {
-                Ok(()) if has_failed => {
-                    tracing::info!("the purge of deleted tenants works again");
-                    has_failed = false;
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    // The purge is tried again each second, so only the first failure is logged.
-                    if !mem::replace(&mut has_failed, true) {
-                        tracing::warn!(%error, "deleted tenants can't be purged; retrying");
-                    }
-                }
-            }
+            log.record(self.purge_all().await);
             time::sleep(INTERVAL).await;
         }
     }

@@ -4,6 +4,7 @@ mod completions;
 mod database;
 mod healthcheck;
 mod keys;
+mod output;
 mod reset_password;
 mod restored;
 mod serve;

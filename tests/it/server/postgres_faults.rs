@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    Client, PASSWORD, Proxy, TestApp, assert_refused, wait_until, within_seconds,
+    Client, Cluster, PASSWORD, Proxy, ServerProcess, TestApp, assert_refused, wait_until,
+    within_seconds,
 };
 
 /// Starts a server that reaches Postgres through a proxy that can fail.
@@ -164,4 +165,52 @@ async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
     acme.roles().create_role(role_request()).await.expect("created");
     acme.auth().login(login_request()).await.expect("signed in");
     acme.auth().refresh(refresh_request()).await.expect("the token was not used");
+}
+
+/// N34: each worker logs an outage of Postgres once, and once that it works again. The workers try
+/// several times in a second.
+#[tokio::test]
+async fn an_outage_of_postgres_has_two_lines_of_each_worker() {
+    const WORKERS: [[&str; 2]; 2] = [
+        [
+            "audit events can't be added to the hash chain; the worker tries again",
+            "audit events are added to the hash chain again",
+        ],
+        [
+            "the audit events to send can't be read; the worker tries again",
+            "the audit events to send are read again",
+        ],
+    ];
+    // Each of the two loops of the outbox logs its own outage.
+    const MAILS: [&str; 2] = [
+        "the outbox of mails can't be read; the worker tries again",
+        "the outbox of mails is read again",
+    ];
+    let database = Cluster::get().new_database().await;
+    let proxy = Proxy::postgres().await;
+    let url = proxy.postgres_url(&database);
+    let settings = [("DATABASE_URL", url.as_str()), ("MAIL_URL", "smtp://localhost:1")];
+    let server = ServerProcess::start(&settings).await;
+    let counts = |messages: [&str; 2]| messages.map(|message| server.logged(message).len());
+    for outages in 1..=2 {
+        proxy.cut();
+        wait_until(20, || async {
+            let mut failing = WORKERS.map(|worker| counts(worker)[0] == outages).into_iter();
+            failing.all(|is_failing| is_failing) && counts(MAILS)[0] == 2 * outages
+        })
+        .await;
+        proxy.pass();
+        wait_until(20, || async {
+            let mut working = WORKERS.map(|worker| counts(worker)[1] == outages).into_iter();
+            working.all(|is_working| is_working) && counts(MAILS)[1] == 2 * outages
+        })
+        .await;
+        for worker in WORKERS {
+            assert_eq!(counts(worker), [outages; 2], "{worker:?}");
+        }
+        assert_eq!(counts(MAILS), [2 * outages; 2]);
+    }
+    let raw = "error returned from database";
+    let log = server.stop().await;
+    assert!(!log.iter().any(|line| line.contains(raw) || line.contains("at line")), "{log:#?}");
 }

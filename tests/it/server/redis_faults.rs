@@ -8,7 +8,8 @@ use tenantry::proto::v1::{
 use tonic::Code;
 
 use crate::harness::{
-    Client, PASSWORD, Proxy, ServerProcess, TestApp, assert_refused, wait_until, within_seconds,
+    Client, PASSWORD, PrivateRedis, Proxy, ServerProcess, TestApp, assert_refused, wait_until,
+    within_seconds,
 };
 
 /// Asserts the results that must be the same in every state of Redis: sign-in, Check, Refresh
@@ -163,6 +164,29 @@ async fn the_log_says_when_redis_is_lost_and_when_it_is_back() {
     let warning = &server.logged(LOST)[0];
     assert_eq!(warning["level"], "WARN");
     assert_eq!(warning["redis"], url.trim_start_matches("redis://"));
+}
+
+/// N34: the log says once that Redis refuses writes because its memory is full, and once that it
+/// accepts them again.
+#[tokio::test]
+async fn the_log_says_when_redis_is_full_and_when_it_accepts_writes_again() {
+    const FULL: &str = "Redis has no memory left and refuses writes; calls continue without it. \
+                        Raise its maxmemory";
+    const BACK: &str = "Redis accepts writes again";
+    let redis = PrivateRedis::start().await;
+    let server = ServerProcess::start(&[("REDIS_URL", &redis.url())]).await;
+    let client = Client::anonymous(server.channel.clone());
+    let sign_in = || async { client.try_login("acme", "ada@acme.test", PASSWORD).await.is_err() };
+    assert!(sign_in().await, "there is no such tenant");
+    redis.ask("CONFIG SET maxmemory 1").await;
+    // Each sign-in counts, which is a write.
+    for _ in 0..3 {
+        sign_in().await;
+    }
+    wait_until(20, || async { !server.logged(FULL).is_empty() }).await;
+    redis.ask("CONFIG SET maxmemory 0").await;
+    wait_until(30, || async { !server.logged(BACK).is_empty() }).await;
+    assert_eq!((server.logged(FULL).len(), server.logged(BACK).len()), (1, 1));
 }
 
 /// N34: the warning has the cause: nobody listens, the password is wrong, or there is no answer.

@@ -1,6 +1,7 @@
 //! Which alerts fire in which outage. A real server goes through each outage, and promtool
 //! evaluates the rules of `deploy/prometheus/alerts.yml` with the metrics of that server.
 
+mod short;
 mod timeline;
 
 use sqlx::Connection;
@@ -141,7 +142,7 @@ async fn alerts_fire_when_redis_is_full() {
     redis.ask("CONFIG SET maxmemory 1").await;
     make_calls(&setup.admin, PASSWORD).await;
     setup.wait_for_metric("tenantry_audit_unsent_oldest_seconds", |age| age > 1.0).await;
-    setup.assert_alerts(quiet, &["TenantryAuditStreamBehind"]).await;
+    setup.assert_alerts(quiet, &["TenantryAuditStreamBehind", "TenantryRedisFull"]).await;
 }
 
 /// N42: all replicas are down.

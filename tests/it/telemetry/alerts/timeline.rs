@@ -109,29 +109,34 @@ impl Timeline {
             let sample = json!([{ "labels": format!("{{alertname=\"{alert}\"}}"), "value": 1 }]);
             expectations.push(firing(QUIET_MINUTES + OUTAGE_MINUTES, expression, sample));
         }
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
-        let test = json!({
-            "rule_files": [rules],
-            "evaluation_interval": "1m",
-            "tests": [{
-                "interval": "1m",
-                "input_series": self.input_series(),
-                "promql_expr_test": expectations,
-            }],
-        });
-        let dir = TempDir::new().expect("a folder");
-        // JSON is YAML.
-        let file = dir.path().join("test.yml");
-        fs::write(&file, test.to_string()).expect("written");
-        let output = Command::new("promtool")
-            .args(["test", "rules"])
-            .arg(&file)
-            .output()
-            .await
-            .expect("promtool");
-        let printed = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
+        evaluate("1m", self.input_series(), expectations).await;
     }
+}
+
+/// Evaluates the rules with samples at this interval, and asserts the results of expressions.
+pub async fn evaluate(interval: &str, series: Vec<Value>, expectations: Vec<Value>) {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
+    let test = json!({
+        "rule_files": [rules],
+        "evaluation_interval": interval,
+        "tests": [{
+            "interval": interval,
+            "input_series": series,
+            "promql_expr_test": expectations,
+        }],
+    });
+    let dir = TempDir::new().expect("a folder");
+    // JSON is YAML.
+    let file = dir.path().join("test.yml");
+    fs::write(&file, test.to_string()).expect("written");
+    let output = Command::new("promtool")
+        .args(["test", "rules"])
+        .arg(&file)
+        .output()
+        .await
+        .expect("promtool");
+    let printed = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
 }
 
 /// A value and its growth in each of the following minutes.
