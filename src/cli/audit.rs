@@ -161,7 +161,7 @@ async fn sign(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<
         refused += 1;
         telemetry::write_last_line(format!("{tenant}: {why}"));
     });
-    println!("{} checkpoints were signed", signed.await?);
+    out!("{} checkpoints were signed", signed.await?);
     ensure!(refused == 0, "{refused} checkpoints are not valid");
     Ok(())
 }

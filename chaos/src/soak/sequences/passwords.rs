@@ -1,9 +1,10 @@
-//! A user who registers, resets the password with a mail, and is deleted.
+//! A user who registers, proves an address and another one, resets the password, and is deleted.
 
 use std::{path::Path, time::Duration};
 
 use tenantry::proto::v1::{
-    DeleteUserRequest, RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest,
+    ChangeEmailRequest, DeleteUserRequest, RegisterRequest, RequestEmailVerificationRequest,
+    RequestPasswordResetRequest, ResetPasswordRequest, VerifyEmailRequest,
 };
 use tokio::{
     fs,
@@ -27,17 +28,20 @@ const TOKEN_LENGTH: usize = 80;
 impl Mix {
     pub(super) async fn reset_password(&self, tenant: &Tenant) -> Result {
         let (admin, anonymous) = (&tenant.admin, &self.anonymous);
-        let email = format!("{}@{}.test", self.new_name("registered"), tenant.slug);
+        let new_address = || format!("{}@{}.test", self.new_name("registered"), tenant.slug);
+        let (first_email, email) = (new_address(), new_address());
         let request = RegisterRequest {
-            email: email.clone(),
+            email: first_email.clone(),
             password: PASSWORD.to_owned(),
             organization_slug: tenant.slug.clone(),
             ..Default::default()
         };
-        let registered = anonymous
+        anonymous
             .call("Register", async || anonymous.auth().register(request.clone()).await)
             .await?;
-        let user_id = registered.user.unwrap_or_default().id;
+        let user_id = self.prove_address(&first_email, PASSWORD).await?;
+        self.change_address(tenant, &first_email, &email).await?;
+        self.prove_address(&email, "").await?;
         let request = RequestPasswordResetRequest {
             email: email.clone(),
             organization_slug: tenant.slug.clone(),
@@ -53,6 +57,40 @@ impl Mix {
         let request = DeleteUserRequest { user_id, ..Default::default() };
         admin
             .call("DeleteUser", async || admin.users().delete_user(request.clone()).await)
+            .await
+            .map(drop)
+    }
+}
+
+impl Mix {
+    /// Redeems the mailed token of an address. Returns the id of the user.
+    async fn prove_address(&self, email: &str, password: &str) -> Result<String> {
+        let anonymous = &self.anonymous;
+        let token = take_token(&self.mail_dir, email).await.ok_or(CallFailed)?;
+        let request =
+            VerifyEmailRequest { token, password: password.to_owned(), ..Default::default() };
+        let verified = anonymous
+            .call("VerifyEmail", async || anonymous.auth().verify_email(request.clone()).await)
+            .await?;
+        Ok(verified.user.unwrap_or_default().id)
+    }
+
+    /// Asks for the change of the own address, which is proved already.
+    async fn change_address(&self, tenant: &Tenant, email: &str, new_email: &str) -> Result {
+        let (_, user) = self.anonymous.sign_in(&tenant.slug, email, PASSWORD).await?;
+        let request = RequestEmailVerificationRequest {
+            email: email.to_owned(),
+            organization_slug: tenant.slug.clone(),
+        };
+        let anonymous = &self.anonymous;
+        let sent = async || anonymous.auth().request_email_verification(request.clone()).await;
+        anonymous.call("RequestEmailVerification", sent).await?;
+        let request = ChangeEmailRequest {
+            current_password: PASSWORD.to_owned(),
+            new_email: new_email.to_owned(),
+            ..Default::default()
+        };
+        user.call("ChangeEmail", async || user.auth().change_email(request.clone()).await)
             .await
             .map(drop)
     }
