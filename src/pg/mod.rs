@@ -6,10 +6,13 @@
 
 mod connecting;
 mod constraint_errors;
+mod granted_functions;
 mod instrumented_executor;
 mod interval;
 mod known_migrations;
 mod lost;
+mod openings;
+mod other_servers;
 mod pooled;
 mod pooling;
 mod postgres;
@@ -18,10 +21,12 @@ mod roles;
 mod schema;
 mod server_check;
 mod share;
+mod timelines;
 mod tx;
 pub mod unreadable;
 mod url;
 mod validity;
+mod waiting;
 
 pub use connecting::connect_on;
 pub use instrumented_executor::InstrumentedExecutor;

@@ -6,7 +6,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time;
 
-use super::{connecting, lost::is_connection_loss, primary::Primary};
+use super::{connecting, lost::is_connection_loss, primary::Primary, waiting::Waiting};
 use crate::{concurrency::fair_permits::Permit, error::sqlstate, telemetry::Operations};
 
 /// Grace period for a running statement whose call was cancelled. Then the connection is closed,
@@ -18,6 +18,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Pool {
     connections: PgPool,
     primary: Arc<Primary>,
+    waiting: Arc<Waiting>,
     /// Counts statements that ran longer than [`GRACE`] after their call was cancelled.
     abandoned: Counter,
     operations: Operations,
@@ -25,9 +26,10 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(connections: PgPool, primary: Arc<Primary>) -> Self {
-        primary.add_pool(connections.clone());
+        let waiting = Arc::new(Waiting::new());
+        primary.add_pool(connections.clone(), waiting.clone());
         let (abandoned, operations) = (Counter::default(), Operations::default());
-        Self { connections, primary, abandoned, operations }
+        Self { connections, primary, waiting, abandoned, operations }
     }
 
     pub(super) fn with_operations(self, operations: Operations) -> Self {
@@ -87,7 +89,7 @@ impl PooledConnection {
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         // Boxed, because the future of sqlx takes several KiB.
         let connection = Box::pin(connecting::acquire(&pool.connections));
-        let connection = Some(pool.primary.unless_unavailable(connection).await?);
+        let connection = Some(pool.primary.unless_unavailable(&pool.waiting, connection).await?);
         Ok(Self {
             connection,
             work: InProgress::Nothing,

@@ -1,6 +1,6 @@
 //! The pool of connections to Postgres, and the check of its role's privileges.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use anyhow::{Context, anyhow, ensure};
 use prometheus_client::registry::Registry;
@@ -8,16 +8,14 @@ use secrecy::SecretString;
 use sqlx::{Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 
 use super::{
-    InstrumentedExecutor, Tx, pooled::Pool, primary::Primary, server_check::read_only_server,
-    share::ConnectionShares, url::parse, validity::Validity,
+    InstrumentedExecutor, Tx, granted_functions, pooled::Pool, primary::Primary,
+    server_check::read_only_server, share::ConnectionShares, url::parse, validity::Validity,
+    waiting::ACQUIRE_TIMEOUT,
 };
 use crate::{error::Result, ids::TenantId, telemetry::Operations};
 
 /// The database role that the service connects as. The migrations grant it its privileges.
 pub(super) const APP_ROLE: &str = "tenantry_app";
-
-/// Timeout of the wait for a free connection of the pool. Then the call fails with UNAVAILABLE.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes Postgres check every 250 ms that the client of a running statement is still connected.
 /// Together with [`super::pooled`], this check bounds how long the statement of a cancelled call
@@ -99,7 +97,8 @@ impl Postgres {
     /// # Errors
     /// Fails when Postgres is unavailable, when the schema is missing, or when the role is a
     /// superuser, has `BYPASSRLS`, or owns tables or functions of the schema, directly or
-    /// through a role that it is a member of.
+    /// through a role that it is a member of. Also fails when the role may not execute a function
+    /// that the service calls.
     pub async fn check_privileges(&self) -> anyhow::Result<()> {
         let role = sqlx::query!(
             r#"
@@ -127,6 +126,31 @@ impl Postgres {
              connect as {APP_ROLE}",
             role.name
         );
+        self.check_functions(&role.name).await
+    }
+
+    /// Refuses a role that may not execute a function that the service calls.
+    async fn check_functions(&self, role: &str) -> anyhow::Result<()> {
+        let forbidden = sqlx::query_scalar!(
+            r#"
+            select distinct p.proname::text as "name!"
+            from pg_proc p
+            where p.pronamespace = 'public'::regnamespace and p.proname = any($1)
+              and not has_function_privilege(p.oid, 'execute')
+            order by 1
+            "#,
+            &granted_functions::names(APP_ROLE),
+        )
+        .fetch_all(self.pool())
+        .await
+        .context("can't ask Postgres about the functions of the schema")?;
+        ensure!(
+            forbidden.is_empty(),
+            "DATABASE_URL connects as {role}, which may not execute the functions {}; connect as \
+             {APP_ROLE}, and repeat the lost grants as the owner of the functions: grant execute on \
+             function … to {APP_ROLE}",
+            forbidden.join(", ")
+        );
         Ok(())
     }
 
@@ -153,6 +177,12 @@ impl Postgres {
     /// to be gone, or was not usable at the last check.
     pub async fn wait_for_next_check(&self) {
         self.pool.primary().wait_for_next_check().await;
+    }
+
+    /// Looks at all servers of the URL again and again, while the future is polled. Moves to the
+    /// primary with the highest timeline, and reports when several servers accept writes.
+    pub async fn keep_looking_at_all_servers(&self) {
+        self.pool.primary().keep_looking_at_all_servers().await;
     }
 
     /// An executor for a single statement that concerns no tenant or all tenants.

@@ -23,9 +23,13 @@ use tokio::{
 };
 
 use super::{
+    openings::Openings,
+    other_servers::{self, Report},
     server_check::{self, CheckedServer, Unfit},
+    timelines::UsedTimelines,
     url::Server,
     validity::Validity,
+    waiting::Waiting,
 };
 
 /// Wait for a connection after which the server is checked. sqlx repeats a refused connection
@@ -37,6 +41,13 @@ const SUSPICIOUS_WAIT: Duration = Duration::from_millis(50);
 const PAUSE_WHEN_FIT: Duration = Duration::from_secs(1);
 const PAUSE_WHEN_UNFIT: Duration = Duration::from_millis(250);
 const PAUSE_WHEN_SUSPECTED: Duration = Duration::from_millis(100);
+
+/// Pause between two looks at all servers of the URL.
+const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+
+/// Wait for the answers of the other servers when a primary has answered: one of them may be a
+/// primary with a higher timeline.
+const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
 /// The primary that the pools of this process use.
 #[derive(Debug)]
@@ -54,8 +65,11 @@ pub(super) struct Primary {
     /// Shared with the pools, which check it when they hand out a connection.
     validity: Arc<Validity>,
     suspected: Notify,
-    pools: Mutex<Vec<PgPool>>,
+    openings: Openings,
+    timelines: UsedTimelines,
+    report: Report,
     up: Gauge,
+    primaries: Gauge,
 }
 
 impl Primary {
@@ -68,15 +82,21 @@ impl Primary {
             server_start: Mutex::default(),
             validity: Arc::new(Validity::new()),
             suspected: Notify::new(),
-            pools: Mutex::default(),
+            openings: Openings::default(),
+            timelines: UsedTimelines::default(),
+            report: Report::default(),
             up: Gauge::default(),
+            primaries: Gauge::default(),
         }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "1 when the last check found the primary of Postgres, with a schema that suits \
-                    this program; otherwise 0";
+                    this program, and calls get connections; otherwise 0";
         registry.register("tenantry_postgres_up", help, self.up.clone());
+        let help = "Servers of DATABASE_URL that accept writes to this database, at the last look. \
+                    More than 1: what one of them accepts, the others lack";
+        registry.register("tenantry_postgres_primaries", help, self.primaries.clone());
     }
 
     /// The server that new connections are opened to.
@@ -86,8 +106,8 @@ impl Primary {
 
     /// Adds a pool. When another server becomes the primary, the pool opens its next connections to
     /// that server.
-    pub(super) fn add_pool(&self, pool: PgPool) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    pub(super) fn add_pool(&self, pool: PgPool, waiting: Arc<Waiting>) {
+        self.openings.add_pool(pool, waiting);
     }
 
     pub(super) fn validity(&self) -> &Arc<Validity> {
@@ -106,17 +126,19 @@ impl Primary {
         self.suspected.notify_one();
     }
 
-    /// Waits for `connection`, unless there is no primary.
+    /// Waits for `connection` of the pool of `waiting`, unless there is no primary.
     ///
     /// # Errors
     /// An I/O error with the cause when there is no primary.
     pub(super) async fn unless_unavailable<T>(
         &self,
+        waiting: &Waiting,
         connection: impl Future<Output = sqlx::Result<T>>,
     ) -> sqlx::Result<T> {
         let mut changes = self.outage.subscribe();
         let suspect_later = async {
             sleep(SUSPICIOUS_WAIT).await;
+            waiting.begin();
             self.suspect();
             std::future::pending::<()>().await;
         };
@@ -126,7 +148,10 @@ impl Primary {
                 let cause = outage.ok().and_then(|outage| outage.clone()).unwrap_or_default();
                 Err(io::Error::new(io::ErrorKind::NotConnected, cause.to_string()).into())
             }
-            result = connection => result,
+            result = connection => {
+                if result.is_ok() { waiting.end() } else { waiting.begin() }
+                result
+            }
             () = suspect_later => Err(sqlx::Error::PoolTimedOut),
         }
     }
@@ -143,8 +168,9 @@ impl Primary {
         if let Some(open) = connection.as_mut() {
             match server_check::check_again(open).await {
                 Ok(()) => {
-                    self.up.set(1);
-                    return Ok(());
+                    let opening = self.openings.check(self.server()).await;
+                    self.set_up(opening.is_ok());
+                    return opening;
                 }
                 // The server may only be slow. Then its connections stay valid.
                 Err(Unfit::TimedOut) => {}
@@ -155,8 +181,8 @@ impl Primary {
         }
         match self.find().await {
             Ok((index, checked)) => {
+                self.record_primary(index, &checked);
                 *connection = Some(checked.connection);
-                self.record_primary(index, checked.server_start);
                 Ok(())
             }
             Err(cause) => {
@@ -184,15 +210,75 @@ impl Primary {
         }
     }
 
+    /// Looks at all servers of the URL again and again, while the future is polled: the one that is
+    /// used may not be the only one that accepts writes.
+    pub(super) async fn keep_looking_at_all_servers(&self) {
+        while self.servers.len() > 1 {
+            self.look_at_all_servers().await;
+            sleep(PAUSE_BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Moves to the primary with the highest timeline, and reports when there are several.
+    async fn look_at_all_servers(&self) {
+        let Some(used) = self.timelines.last() else { return };
+        let writable = other_servers::writable(&self.servers, used.system_identifier).await;
+        self.primaries.set(i64::try_from(writable.len()).unwrap_or(i64::MAX));
+        let newest = writable.iter().max_by_key(|server| server.identity.timeline);
+        let newer = newest.filter(|newest| newest.identity.is_newer_than(used));
+        let refusal = match newer {
+            Some(newer) => self.move_to(newer.index).await.err(),
+            None => None,
+        };
+        self.report.log(&self.servers, &writable, refusal.as_ref());
+    }
+
+    /// Uses a server, unless one with the same or a higher timeline is used meanwhile.
+    async fn move_to(&self, index: usize) -> Result<(), Unfit> {
+        let checked = server_check::connect(&self.servers[index], &self.timelines).await?;
+        let mut connection = self.connection.lock().await;
+        let found = checked.history.as_ref().map(|history| history.identity);
+        let is_newer =
+            found.zip(self.timelines.last()).is_some_and(|(found, used)| found.is_newer_than(used));
+        if is_newer {
+            self.record_primary(index, &checked);
+            *connection = Some(checked.connection);
+        }
+        Ok(())
+    }
+
+    fn set_up(&self, is_up: bool) {
+        self.up.set(is_up.into());
+        if self.servers.len() == 1 {
+            self.primaries.set(is_up.into());
+        }
+    }
+
     /// Connects to all servers at once. Returns the first one that is the primary, with its index.
+    /// Of several primaries of one cluster, returns the one with the highest timeline.
     async fn find(&self) -> Result<(usize, CheckedServer), Arc<str>> {
-        let connect = |(index, server)| async move { (index, server_check::connect(server).await) };
+        let connect = |(index, server)| async move {
+            (index, server_check::connect(server, &self.timelines).await)
+        };
         let mut results: FuturesUnordered<_> =
             self.servers.iter().enumerate().map(connect).collect();
         let mut causes: Vec<(usize, Unfit)> = Vec::new();
         while let Some((index, result)) = results.next().await {
             match result {
-                Ok(checked) => return Ok((index, checked)),
+                Ok(checked) => {
+                    let mut best = (index, checked);
+                    let others_answer = async {
+                        while let Some((index, result)) = results.next().await {
+                            if let Ok(other) = result
+                                && other.is_newer_than(&best.1)
+                            {
+                                best = (index, other);
+                            }
+                        }
+                    };
+                    timeout(WAIT_FOR_OTHERS, others_answer).await.ok();
+                    return Ok(best);
+                }
                 Err(cause) => causes.push((index, cause)),
             }
         }
@@ -202,8 +288,12 @@ impl Primary {
         Err(causes.iter().map(describe).collect::<Vec<_>>().join("; ").into())
     }
 
-    fn record_primary(&self, index: usize, server_start: OffsetDateTime) {
+    fn record_primary(&self, index: usize, checked: &CheckedServer) {
         let server = &self.servers[index];
+        let server_start = checked.server_start;
+        if let Some(history) = &checked.history {
+            self.timelines.record(history);
+        }
         let mut last_start = self.server_start.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last_start.replace(server_start);
         if last != Some(server_start) {
@@ -214,19 +304,16 @@ impl Primary {
             if last.is_some() {
                 tracing::info!(server = server.address, "another Postgres server is the primary");
             }
-            let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            for pool in &*pools {
-                pool.set_connect_options(server.options.clone());
-            }
+            self.openings.set_server(server);
         }
         if self.outage.send_replace(None).is_some() {
             tracing::info!(server = server.address, "Postgres is available again");
         }
-        self.up.set(1);
+        self.set_up(true);
     }
 
     fn record_outage(&self, cause: &Arc<str>) {
-        self.up.set(0);
+        self.set_up(false);
         let last = self.outage.send_replace(Some(cause.clone()));
         if !last.is_some_and(|last| is_same_cause(&last, cause)) {
             tracing::warn!(%cause, "Postgres can't be used");

@@ -3,6 +3,9 @@
 //!
 //! - Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
 //!   schema.
+//! - Rule: `server_identity` (`migrations/0038_epochs.sql`) tells the timeline of a server.
+//! - Rule: `read_epochs` (`migrations/0038_epochs.sql`) shows whether `tenantry restored` began the
+//!   current epoch.
 //! - Rule: `note_epoch` (`migrations/0038_epochs.sql`) decides whether the server begins an epoch. It
 //!   is called before the service uses the server, so the service has not yet used transaction ids
 //!   of commits that a failover lost.
@@ -11,11 +14,16 @@
 
 use std::{collections::HashSet, io, time::Duration};
 
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::{known_migrations::MIGRATIONS, pooling, url::Server};
+use super::{
+    known_migrations::MIGRATIONS,
+    pooling,
+    timelines::{History, Identity, TimelineWentBack, UsedTimelines},
+    url::Server,
+};
 use crate::error::sqlstate;
 
 /// Timeout of one check, including the connection to the server.
@@ -36,6 +44,8 @@ pub(super) enum Unfit {
     Pooled,
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     TimedOut,
+    #[error("{0}")]
+    TimelineWentBack(#[from] TimelineWentBack),
     /// A standby may lack changes that were committed long ago.
     #[error("the server is a standby")]
     Standby,
@@ -57,16 +67,36 @@ pub(super) struct CheckedServer {
     pub connection: PgConnection,
     /// Start time of the server. Another server, or a restart of the same one, has another time.
     pub server_start: OffsetDateTime,
+    /// `None` when the server (of a provider) does not tell its timeline.
+    pub history: Option<History>,
 }
 
-/// Opens a connection to a server and checks the server.
+impl CheckedServer {
+    /// Whether the server was promoted later than the other one of the same cluster.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        let histories = self.history.as_ref().zip(other.history.as_ref());
+        histories.is_some_and(|(own, other)| own.identity.is_newer_than(other.identity))
+    }
+}
+
+/// Opens a connection to a server and checks the server. Refuses a server whose timeline is lower
+/// than that of `used`.
 ///
 /// # Errors
 /// When the server is unavailable or unfit.
-pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
+pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<CheckedServer, Unfit> {
     let check = async {
         let mut connection = server.options.connect().await?;
-        let result = check(&mut connection).await;
+        let mut history = None;
+        let examine = async {
+            check(&mut connection).await?;
+            history = read_history(&mut connection).await?;
+            if let Some(history) = &history {
+                used.accept(history)?;
+            }
+            Ok(())
+        };
+        let result: Result<(), Unfit> = examine.await;
         // Without sessions, the prepared statements of the check may fail. If the pooler can't be
         // examined, the result of the check is the better answer.
         if matches!(result, Ok(()) | Err(Unfit::Unavailable(_)))
@@ -78,9 +108,65 @@ pub(super) async fn connect(server: &Server) -> Result<CheckedServer, Unfit> {
         note_epoch(&mut connection).await?;
         let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
         let server_start = started.fetch_one(&mut connection).await?;
-        Ok(CheckedServer { connection, server_start })
+        Ok(CheckedServer { connection, server_start, history })
     };
     timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
+}
+
+/// Opens and closes a connection, as a pool would open it.
+///
+/// # Errors
+/// When no connection can be opened.
+pub(super) async fn open(server: &Server) -> Result<(), Unfit> {
+    let open = async {
+        let mut connection = server.options.connect().await?;
+        // A connection pooler answers only when it has a connection to the server.
+        connection.ping().await?;
+        connection.close().await?;
+        Ok(())
+    };
+    timeout(TIMEOUT, open).await.unwrap_or(Err(Unfit::TimedOut))
+}
+
+/// The identity of a server, if the server accepts writes and tells its identity.
+pub(super) async fn identity_if_writable(server: &Server) -> Option<Identity> {
+    let identify = async {
+        let mut connection = server.options.connect().await.ok()?;
+        let is_writable = check_writable(&mut connection).await.is_ok();
+        let identity = if is_writable { identity(&mut connection).await.ok()? } else { None };
+        connection.close().await.ok();
+        identity
+    };
+    timeout(TIMEOUT, identify).await.ok().flatten()
+}
+
+/// What the server has of the past; `None` when it does not tell its timeline.
+async fn read_history(connection: &mut PgConnection) -> Result<Option<History>, Unfit> {
+    match try_to_read_history(connection).await {
+        Ok(history) => Ok(history),
+        // The start of the server refuses such a role with a better message.
+        Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn try_to_read_history(connection: &mut PgConnection) -> sqlx::Result<Option<History>> {
+    let Some(identity) = identity(connection).await? else { return Ok(None) };
+    let epochs = sqlx::query!(r#"select epoch as "epoch!", kept_below from read_epochs()"#)
+        .fetch_all(connection)
+        .await?;
+    // Only `tenantry restored` begins an epoch on the same cluster that keeps no earlier token.
+    let is_restored = epochs.get(1).is_some_and(|before| before.kept_below == Some(0));
+    let epochs = epochs.into_iter().map(|row| row.epoch).collect();
+    Ok(Some(History { identity, epochs, is_restored }))
+}
+
+async fn identity(connection: &mut PgConnection) -> sqlx::Result<Option<Identity>> {
+    let row = sqlx::query!("select s.system_identifier, s.timeline from server_identity() s")
+        .fetch_one(connection)
+        .await?;
+    let identity = row.system_identifier.zip(row.timeline);
+    Ok(identity.map(|(system_identifier, timeline)| Identity { system_identifier, timeline }))
 }
 
 /// Checks the server of an open connection again.
@@ -101,6 +187,11 @@ async fn note_epoch(connection: &mut PgConnection) -> Result<(), Unfit> {
 }
 
 async fn check(connection: &mut PgConnection) -> Result<(), Unfit> {
+    check_writable(connection).await?;
+    check_schema(connection).await
+}
+
+async fn check_writable(connection: &mut PgConnection) -> Result<(), Unfit> {
     let server = sqlx::query!(
         r#"
         select pg_is_in_recovery() as "standby!",
@@ -115,7 +206,7 @@ async fn check(connection: &mut PgConnection) -> Result<(), Unfit> {
     if server.read_only {
         return Err(Unfit::ReadOnly);
     }
-    check_schema(connection).await
+    Ok(())
 }
 
 async fn check_schema(connection: &mut PgConnection) -> Result<(), Unfit> {

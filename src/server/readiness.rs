@@ -28,10 +28,13 @@ impl Readiness {
 
     /// Checks Postgres again and again, and reports the result, while the future is polled.
     pub(super) async fn keep_reporting(&self, db: &Db) {
-        loop {
-            self.report(db.postgres().check().await.is_ok()).await;
-            db.postgres().wait_for_next_check().await;
-        }
+        let report = async {
+            loop {
+                self.report(db.postgres().check().await.is_ok()).await;
+                db.postgres().wait_for_next_check().await;
+            }
+        };
+        tokio::join!(report, db.postgres().keep_looking_at_all_servers());
     }
 
     /// Reports the same readiness for every service.

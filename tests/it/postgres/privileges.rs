@@ -1,4 +1,5 @@
-//! The service does not start with a database role that bypasses row-level security.
+//! The service does not start with a database role that bypasses row-level security, or that lacks a
+//! right.
 
 use sqlx::{AssertSqlSafe, raw_sql};
 
@@ -34,4 +35,16 @@ async fn the_service_does_not_start_with_a_role_that_sees_all_tenants() {
                         drop role if exists it_between";
         raw_sql(clean_up).execute(&mut owner_connection).await.expect("cleaned up");
     }
+}
+
+/// N51: a lost grant is found at the start, not at the first call that needs it.
+#[tokio::test]
+async fn the_service_does_not_start_without_the_right_to_call_its_functions() {
+    let cluster = Cluster::get();
+    let database = cluster.new_database().await;
+    let mut owner_connection = cluster.connect_owner(&database).await;
+    let revoke = "revoke execute on function read_changes(pg_snapshot) from tenantry_app";
+    raw_sql(revoke).execute(&mut owner_connection).await.expect("revoked");
+    let error = TestApp::start_error(&database, cluster.app_url(&database)).await;
+    assert!(error.contains("may not execute the functions read_changes;"), "{error}");
 }

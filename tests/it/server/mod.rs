@@ -3,6 +3,7 @@
 mod abandoned;
 mod cancelled;
 mod large_message;
+mod no_connections;
 mod postgres_faults;
 mod redis_failover;
 mod redis_faults;
@@ -11,5 +12,6 @@ mod request_id;
 mod slow_message;
 mod standby;
 mod stop;
+mod two_primaries;
 mod unread_log;
 mod wrong_clock;
