@@ -176,6 +176,8 @@ impl UnsentBody {
 impl Drop for UnsentBody {
     fn drop(&mut self) {
         self.timeout.abort();
+        // The aborted task drops its handle of the state later.
+        *lock(&self.state) = State::Sent(None);
     }
 }
 

@@ -158,7 +158,9 @@ const READS: &[&str] = &[
     "ExchangeApiKey",
     "Login",
     "Refresh",
-    // This method starts background work and changes no decision.
+    // These methods start background work and change no decision.
+    "ChangeEmail",
+    "RequestEmailVerification",
     "RequestPasswordReset",
 ];
 
@@ -207,8 +209,13 @@ pub async fn valid_request(
     let access = policies.of(&method.path()).expect("a policy");
     let needs_platform_admin = matches!(access, Access::Permission { platform_only: true, .. });
     let mut message = method.sample(&ids);
-    if method.0.name() == "ResetPassword" {
-        let token = app.create_reset_token(&admin.tenant_id, &ids.0["user_id"]).await;
+    let purpose = match method.0.name() {
+        "ResetPassword" => Some("password_reset"),
+        "VerifyEmail" => Some("email_verification"),
+        _ => None,
+    };
+    if let Some(purpose) = purpose {
+        let token = app.create_mailed_token(&admin.tenant_id, &ids.0["user_id"], purpose).await;
         message.set_field_by_name("token", Value::String(token));
     }
     (if needs_platform_admin { platform_admin.clone() } else { admin }, message)

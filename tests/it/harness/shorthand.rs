@@ -224,19 +224,33 @@ pub async fn fill(tenants: &[&Client], count: u32) {
 impl TestApp {
     /// Stores a password reset token and returns the token, as if it had been mailed to the user.
     pub async fn create_reset_token(&self, tenant_id: &str, user_id: &str) -> String {
+        self.create_mailed_token(tenant_id, user_id, "password_reset").await
+    }
+
+    /// Stores the link of a mail directly in the database, and returns the token of the link.
+    pub async fn create_mailed_token(
+        &self,
+        tenant_id: &str,
+        user_id: &str,
+        purpose: &str,
+    ) -> String {
         let (tenant, user): (Uuid, Uuid) =
             (tenant_id.parse().expect("a UUID"), user_id.parse().expect("a UUID"));
         let secret = [7; 32];
         let insert = "insert into mail_links (tenant_id, user_id, purpose, token_hash, expires_at)
-                    values ($1, $2, 'password_reset', sha256($3), now() + interval '10 min')";
+                    values ($1, $2, $4, sha256($3), now() + interval '10 min')";
         sqlx::query(insert)
             .bind(tenant)
             .bind(user)
             .bind(secret)
+            .bind(purpose)
             .execute(&mut *self.reused_owner_connection().await)
             .await
             .expect("the token is stored");
-        BASE64_URL_SAFE_NO_PAD.encode([tenant.as_bytes(), user.as_bytes(), &secret[..]].concat())
+        // The last bytes name the purpose of the token.
+        let suffix: &[u8] = if purpose == "email_verification" { &[1] } else { &[] };
+        let bytes = [tenant.as_bytes(), user.as_bytes(), &secret[..], suffix].concat();
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// Creates a session for a user directly in the database. The session and the token are copies
