@@ -24,10 +24,11 @@ pub struct ChangesSince {
 
 impl Feed {
     /// Reads the changes in `tenant` by the transaction `horizon` and by transactions with larger
-    /// ids. Reads at most `limit` changes.
+    /// ids. Reads at most `limit` changes, on a connection of the tenant's share.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is unavailable.
+    /// UNAVAILABLE when Postgres is unavailable; OVERLOADED when no connection of the share becomes
+    /// free.
     pub async fn changes_since(
         &self,
         db: &Db,
@@ -45,7 +46,7 @@ impl Feed {
             horizon.to_string(),
             limit,
         )
-        .fetch_all(db.executor())
+        .fetch_all(db.executor_in_share(tenant).await?)
         .await?;
         // There is always a row: without changes, the row has only the snapshot and `missed`.
         let first_row =
