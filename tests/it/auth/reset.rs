@@ -237,6 +237,20 @@ async fn register_tenants(app: &TestApp, email: &str, count: usize) -> Vec<Clien
     tenants
 }
 
+/// Registers five tenants whose administrators have this email address. The last one, the owner, has
+/// verified it.
+async fn register_tenants_of_others_and_owner(app: &TestApp, email: &str) -> (Vec<Client>, Client) {
+    let mut tenants = register_tenants(app, email, 5).await;
+    let owner = tenants.pop().expect("a tenant");
+    let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
+    let result = sqlx::query(verify_email)
+        .bind(&owner.tenant_id)
+        .execute(&mut app.owner_connection().await)
+        .await;
+    result.expect("the update succeeds");
+    (tenants, owner)
+}
+
 const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_reset",by="mailbox"}"#;
 
 /// The limit applies even when many tenants have a user with the address.
@@ -273,14 +287,7 @@ async fn others_cannot_use_up_the_reset_mails_of_a_verified_address() {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
     let email = format!("ada-{}@mailbox.test", unique_text());
-    let mut tenants = register_tenants(&app, &email, 5).await;
-    let owner = tenants.pop().expect("a tenant");
-    let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
-    let result = sqlx::query(verify_email)
-        .bind(&owner.tenant_id)
-        .execute(&mut app.owner_connection().await)
-        .await;
-    result.expect("the update succeeds");
+    let (tenants, owner) = register_tenants_of_others_and_owner(&app, &email).await;
     for tenant in &tenants {
         for _ in 0..3 {
             request_reset(&app, &tenant.slug, &email).await;
@@ -300,14 +307,7 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
     let email = format!("ada-{}@mailbox.test", unique_text());
-    let mut tenants = register_tenants(&app, &email, 5).await;
-    let owner = tenants.pop().expect("a tenant");
-    let verify_email = "update users set email_verified = true where tenant_id = $1::uuid";
-    let result = sqlx::query(verify_email)
-        .bind(&owner.tenant_id)
-        .execute(&mut app.owner_connection().await)
-        .await;
-    result.expect("the update succeeds");
+    let (tenants, owner) = register_tenants_of_others_and_owner(&app, &email).await;
     let new_address = || format!("{}@mailbox.test", unique_text());
     // Four tenants make 12 changes that send a notice to the address: 10 are sent, and 2 are over
     // the limit. Each change back to the address sends a notice to the new address.
