@@ -17,11 +17,11 @@ use crate::{
     audit::Origin,
     error::{Error, Result},
     gate::{self, Caller},
-    permissions::{Permission, decide::decide},
+    permissions::decide::decide,
     proto::v1::{DecisionReason, ErrorReason},
 };
 use proto::{Authorization, CheckRequest, CheckResponse};
-use request::{CheckedRequest, Requirement};
+use request::{CheckedRequest, ReadError, Requirement};
 
 /// The authorization service that Envoy calls.
 pub struct EnvoyAuthorization {
@@ -36,17 +36,13 @@ impl EnvoyAuthorization {
     }
 
     /// Decides on a request. Returns the caller of the request when the request is allowed.
-    async fn decide(&self, request: &CheckRequest, mut origin: Origin) -> Result<Caller> {
-        let CheckedRequest { headers, client_of_envoy, requirement } =
-            CheckedRequest::read(request)?;
+    async fn decide(&self, request: CheckedRequest<'_>, mut origin: Origin) -> Result<Caller> {
+        let CheckedRequest { headers, client_of_envoy, requirement } = request;
         let client_behind_gateway =
             |envoy| self.authorizer.proxies.client_behind_gateway(envoy, client_of_envoy, &headers);
         origin.ip = origin.ip.map(client_behind_gateway);
         let caller = Box::pin(self.authorizer.identify_for_proxy(&headers, origin)).await?;
-        let Requirement::Permission { name, scope } = requirement else { return Ok(caller) };
-        let permission = Permission::concrete("permission", &name).map_err(|_| {
-            Error::defect("a route's permission is not of the form resource:action")
-        })?;
+        let Requirement::Permission { permission, scope } = requirement else { return Ok(caller) };
         let reason = decide(Some(caller.standing()), &permission, &scope);
         if reason == DecisionReason::Granted {
             return Ok(caller);
@@ -56,10 +52,10 @@ impl EnvoyAuthorization {
             request_id = %caller.origin().correlation_id,
             tenant = %caller.tenant(),
             user_id = %caller.user(),
-            permission = name,
+            permission = permission.text(),
             "denied"
         );
-        let text = format!("the caller must hold {name}");
+        let text = format!("the caller must hold {}", permission.text());
         Err(Error::refused(ErrorReason::PermissionMissing, text))
     }
 }
@@ -71,7 +67,14 @@ impl Authorization for EnvoyAuthorization {
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
         let origin = gate::visitor(&request)?.origin().clone();
-        let decision = self.decide(request.get_ref(), origin).await;
+        let decision = match CheckedRequest::read(request.get_ref()) {
+            Ok(request) => self.decide(request, origin).await,
+            Err(ReadError::Refused(error)) => Err(error),
+            Err(ReadError::InvalidRoute(problem)) => {
+                tracing::warn!(problem, request_id = %origin.correlation_id, "invalid Envoy route");
+                return Ok(Response::new(response::deny_invalid_route()));
+            }
+        };
         Ok(Response::new(match decision {
             Ok(caller) => response::allow(&caller),
             Err(error) => response::deny(&error.into()),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::proto::{Address, AttributeContext, CheckRequest, HttpRequest};
 use crate::{
     error::{Error, Result},
-    permissions::Scope,
+    permissions::{Permission, Scope},
     proto::v1::ErrorReason,
 };
 
@@ -25,6 +25,9 @@ const SCOPE_JSON_PREFIX: &str = "scope_json.";
 /// 2^53. As for the scope of a Check, such numbers are refused.
 const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
 
+/// Maximum number of characters of an extension's name in a message.
+const MAX_SHOWN_CHARACTERS: usize = 100;
+
 /// The headers that are read: the token, the tenant and the client's address.
 const READ_HEADERS: [&str; 6] = [
     "authorization",
@@ -36,60 +39,81 @@ const READ_HEADERS: [&str; 6] = [
 ];
 
 /// The request that Envoy asks about, and the requirement of the request's route.
-pub(super) struct CheckedRequest {
+pub(super) struct CheckedRequest<'a> {
     pub(super) headers: HeaderMap,
     /// The address that is connected to Envoy: of the client, or of a proxy in front of Envoy.
     pub(super) client_of_envoy: Option<IpAddr>,
-    pub(super) requirement: Requirement,
+    pub(super) requirement: Requirement<'a>,
+}
+
+/// The reason why a `CheckRequest` can't be decided.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The configuration of the route is not valid. The text describes the problem.
+    InvalidRoute(String),
+    /// The request that Envoy asks about is refused.
+    Refused(Error),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
 }
 
 /// The requirement of a route.
 #[derive(Debug, PartialEq)]
-pub(super) enum Requirement {
+pub(super) enum Requirement<'a> {
     /// A valid access token.
     Authenticated,
     /// A valid access token, whose subject must hold this permission in the scope.
-    Permission { name: String, scope: Scope },
+    Permission { permission: Permission<'a>, scope: Scope },
 }
 
-impl CheckedRequest {
+impl<'a> CheckedRequest<'a> {
     /// Reads a `CheckRequest`.
     ///
     /// # Errors
-    /// Returns `INVALID_ARGUMENT` when a header is malformed, and INTERNAL when the route has no
-    /// valid requirement.
-    pub(super) fn read(request: &CheckRequest) -> Result<Self> {
-        let attributes = request.attributes.as_ref();
-        let http = attributes.and_then(|attributes| attributes.request.as_ref()?.http.as_ref());
-        let requirement = match attributes {
-            Some(attributes) => read_requirement(&attributes.context_extensions)?,
-            None => return Err(Error::defect("Envoy's check request has no attributes")),
+    /// [`ReadError::Refused`] with `INVALID_ARGUMENT` when a header is malformed, and
+    /// [`ReadError::InvalidRoute`] when the route has no valid requirement.
+    pub(super) fn read(request: &'a CheckRequest) -> Result<Self, ReadError> {
+        let Some(attributes) = &request.attributes else {
+            return Err(invalid_route("the check request has no attributes"));
         };
+        let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
+        let requirement = read_requirement(&attributes.context_extensions)?;
         let headers = http.map(read_headers).transpose()?.unwrap_or_default();
-        let client_of_envoy = attributes.and_then(read_source);
+        let client_of_envoy = read_source(attributes);
         Ok(Self { headers, client_of_envoy, requirement })
     }
 }
 
+fn invalid_route(problem: impl Into<String>) -> ReadError {
+    ReadError::InvalidRoute(problem.into())
+}
+
 /// Reads the requirement of a route. A route without a requirement is an error, so that a forgotten
 /// configuration never allows a request.
-fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement> {
-    let defect = |text: &'static str| Err(Error::defect(text));
+fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement<'_>, ReadError> {
+    let invalid = |problem: &str| Err(invalid_route(problem));
     match (extensions.get(PERMISSION_KEY), extensions.get(ACCESS_KEY).map(String::as_str)) {
         (Some(name), None) => {
-            Ok(Requirement::Permission { name: name.clone(), scope: read_scope(extensions)? })
+            let permission = Permission::concrete("permission", name).map_err(|_| {
+                invalid_route("the route's permission is not of the form resource:action")
+            })?;
+            Ok(Requirement::Permission { permission, scope: read_scope(extensions)? })
         }
         (None, Some("authenticated")) => Ok(Requirement::Authenticated),
-        (None, None) => defect("Envoy's route has no `permission` and no `access` extension"),
+        (None, None) => invalid("the route has no `permission` and no `access` extension"),
         (Some(_), Some(_)) => {
-            defect("Envoy's route has both a `permission` and an `access` extension")
+            invalid("the route has both a `permission` and an `access` extension")
         }
-        (None, Some(_)) => defect("Envoy's route has an `access` that is not `authenticated`"),
+        (None, Some(_)) => invalid("the route has an `access` that is not `authenticated`"),
     }
 }
 
 /// Reads the scope of a route's requirement.
-fn read_scope(extensions: &HashMap<String, String>) -> Result<Scope> {
+fn read_scope(extensions: &HashMap<String, String>) -> Result<Scope, ReadError> {
     let mut scope = Scope::new();
     for (extension, text) in extensions {
         let (key, value) = if let Some(key) = extension.strip_prefix(SCOPE_PREFIX) {
@@ -97,19 +121,30 @@ fn read_scope(extensions: &HashMap<String, String>) -> Result<Scope> {
         } else if let Some(key) = extension.strip_prefix(SCOPE_JSON_PREFIX) {
             let value = serde_json::from_str(text).ok().filter(is_comparable);
             let value = value.ok_or_else(|| {
-                let problem = "is not a JSON number below 2^53, a boolean or a text";
-                Error::defect(format!("the extension {extension:?} of Envoy's route {problem}"))
+                invalid_route(format!(
+                    "the extension {} of the route is not a JSON number below 2^53, a boolean or \
+                     a text",
+                    shortened(extension)
+                ))
             })?;
             (key, value)
         } else {
             continue;
         };
         if scope.insert(key.to_owned(), value).is_some() {
-            let text = format!("Envoy's route has two extensions for the scope's key {key:?}");
-            return Err(Error::defect(text));
+            return Err(invalid_route(format!(
+                "the route has two extensions for the key {} of the scope",
+                shortened(extension)
+            )));
         }
     }
     Ok(scope)
+}
+
+/// The start of an extension's name, for messages. Any client can send a name of any length.
+fn shortened(extension: &str) -> String {
+    let start: String = extension.chars().take(MAX_SHOWN_CHARACTERS).collect();
+    format!("{start:?}")
 }
 
 /// Whether a scope can be compared with this value.
@@ -161,15 +196,22 @@ mod tests {
 
     #[test]
     fn a_route_without_exactly_one_requirement_is_an_error() {
-        let read = |pairs: &[(&str, &str)]| read_requirement(&extensions(pairs)).ok();
-        assert_eq!(read(&[("access", "authenticated")]), Some(Requirement::Authenticated));
+        let route = extensions(&[("access", "authenticated")]);
+        assert_eq!(read_requirement(&route).ok(), Some(Requirement::Authenticated));
         let scope: Scope = [("region".to_owned(), "eu".into())].into_iter().collect();
-        let expected = Requirement::Permission { name: "a:b".into(), scope };
-        let pairs = [("permission", "a:b"), ("scope.region", "eu"), ("virtual_host", "v")];
-        assert_eq!(read(&pairs), Some(expected));
-        assert_eq!(read(&[]), None);
-        assert_eq!(read(&[("access", "public")]), None);
-        assert_eq!(read(&[("access", "authenticated"), ("permission", "a:b")]), None);
+        let permission = Permission::parse("a:b").expect("a permission");
+        let expected = Requirement::Permission { permission, scope };
+        let route =
+            extensions(&[("permission", "a:b"), ("scope.region", "eu"), ("virtual_host", "v")]);
+        assert_eq!(read_requirement(&route).ok(), Some(expected));
+        for route in [
+            &[][..],
+            &[("access", "public")],
+            &[("permission", "a:*")],
+            &[("access", "authenticated"), ("permission", "a:b")],
+        ] {
+            assert_eq!(read_requirement(&extensions(route)).ok(), None, "{route:?}");
+        }
     }
 
     /// N43: numbers and booleans have their JSON types, and a value of another type is an error.

@@ -8,7 +8,7 @@ use super::proto::{
     CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue, HeaderValueOption,
     HttpResponse, HttpStatus, OkHttpResponse,
 };
-use crate::gate::Caller;
+use crate::{error, gate::Caller, proto::v1::ErrorReason};
 
 /// The response that allows a request. The headers identify the caller for the service behind
 /// Envoy, and replace headers with the same names from the client.
@@ -23,8 +23,20 @@ pub(super) fn allow(caller: &Caller) -> CheckResponse {
     response(Code::Ok, "", HttpResponse::OkResponse(ok))
 }
 
+/// The response that denies a request on a route whose configuration is not valid. Envoy sent an
+/// invalid message, so the status is `INVALID_ARGUMENT`. Envoy's client sent nothing wrong, so it
+/// gets 500.
+pub(super) fn deny_invalid_route() -> CheckResponse {
+    let text = "the authorization of this route is not configured correctly";
+    deny_with_http_code(&error::status(ErrorReason::InvalidFields, text), 500)
+}
+
 /// The response that denies a request, with the reason.
 pub(super) fn deny(status: &Status) -> CheckResponse {
+    deny_with_http_code(status, http_code(status.code()))
+}
+
+fn deny_with_http_code(status: &Status, http_code: i32) -> CheckResponse {
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     let body = json!({ "reason": reason, "message": status.message() }).to_string();
     let mut headers = vec![header("content-type", "application/json".into())];
@@ -34,7 +46,7 @@ pub(super) fn deny(status: &Status) -> CheckResponse {
     if let Some(wait) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
         headers.push(header("retry-after", wait.as_secs().max(1).to_string()));
     }
-    let http_status = Some(HttpStatus { code: http_code(status.code()) });
+    let http_status = Some(HttpStatus { code: http_code });
     let denied = DeniedHttpResponse { status: http_status, headers, body };
     response(status.code(), status.message(), HttpResponse::DeniedResponse(denied))
 }

@@ -168,7 +168,7 @@ async fn numbers_and_booleans_in_the_scope_of_a_route_match() {
         route(("scope_json.level", "three"), internal),
         route(("scope_json.internal", "true"), ("scope.internal", "true")),
     ] {
-        assert_denied(check(&app, &headers, &route).await, Code::Internal, 500);
+        assert_denied(check(&app, &headers, &route).await, Code::InvalidArgument, 500);
     }
 }
 
@@ -214,9 +214,12 @@ async fn a_route_without_valid_requirements_is_closed() {
         &[("access", "authenticated"), ("permission", "invoice:read")],
     ] {
         let response = check(&app, &[("authorization", &token)], extensions).await;
-        assert_denied(response, Code::Internal, 500);
+        assert_denied(response, Code::InvalidArgument, 500);
     }
-    assert_denied(send(&app, CheckRequest::default()).await, Code::Internal, 500);
+    // Any client can send such a request, so it is not an error of the server.
+    let response = send(&app, CheckRequest::default()).await;
+    let denied = assert_denied(response, Code::InvalidArgument, 500);
+    assert!(denied.body.contains("INVALID_FIELDS"), "{}", denied.body);
 }
 
 #[tokio::test]
