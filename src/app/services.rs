@@ -7,8 +7,8 @@ use crate::{
     account::Accounts,
     audit::Events,
     auth::Auth,
-    concurrency::bounded::BoundedPermits,
     config::Config,
+    gate::StreamPermits,
     permissions::{Permissions, Watch},
     roles::Roles,
     service_accounts::ServiceAccounts,
@@ -83,7 +83,7 @@ impl ServiceHandlers {
                     db: db.clone(),
                     feed: shared.feed.clone(),
                     watchers: shared.watchers.clone(),
-                    streams: BoundedPermits::new(PERMISSION_STREAMS, PERMISSION_STREAMS_OF_TENANT),
+                    streams: StreamPermits::new(PERMISSION_STREAMS, PERMISSION_STREAMS_OF_TENANT),
                 },
                 refusals: shared.refusals.clone(),
             },
@@ -91,7 +91,7 @@ impl ServiceHandlers {
                 db: db.clone(),
                 pages: pages.clone(),
                 chain_signal: shared.chain_signal.clone(),
-                streams: BoundedPermits::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
+                streams: StreamPermits::new(AUDIT_STREAMS, AUDIT_STREAMS_OF_TENANT),
             },
         }
     }

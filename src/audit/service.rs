@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ChainSignal;
-use crate::{api::paging::Pages, concurrency::bounded::BoundedPermits, db::Db, ids::TenantId};
+use crate::{api::paging::Pages, db::Db, gate::StreamPermits};
 
 /// The implementation of `AuditService`.
 pub struct Events {
@@ -12,5 +12,5 @@ pub struct Events {
     /// Signals that events were sealed.
     pub chain_signal: Arc<ChainSignal>,
     /// Permits for open streams. Their number is limited, because each stream polls Postgres.
-    pub streams: Arc<BoundedPermits<TenantId>>,
+    pub streams: StreamPermits,
 }

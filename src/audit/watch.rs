@@ -15,10 +15,10 @@ use tonic::Status;
 
 use super::{ChainReceiver, chain, service::Events, store, to_proto::event_to_proto};
 use crate::{
-    concurrency::{bounded::BoundedPermit, step::bounded},
+    concurrency::step::bounded,
     db::{Db, TenantTx},
     error::{Error, Result},
-    gate::{Admission, Caller},
+    gate::{Admission, Caller, StreamPermit},
     ids::TenantId,
     proto::v1::{ErrorReason, WatchEventsRequest, WatchEventsResponse as Message},
 };
@@ -50,7 +50,7 @@ struct Stream {
     server_generation: u64,
     pending: VecDeque<Message>,
     last_sent_at: Instant,
-    _permit: BoundedPermit<TenantId>,
+    _permit: StreamPermit,
 }
 
 /// Opens a stream for a caller: with the events after the position of the request, with all events
@@ -66,7 +66,7 @@ pub async fn open(
     request: &WatchEventsRequest,
 ) -> Result<Messages> {
     let tenant = caller.tenant();
-    let permit = events.streams.acquire(tenant)?;
+    let permit = events.streams.acquire(caller)?;
     let (db, chain_receiver) = (&events.db, events.chain_signal.subscribe());
     let server_generation = db.postgres().generation();
     let mut tx = db.begin_without_cipher(tenant).await?;

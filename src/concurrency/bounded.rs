@@ -75,6 +75,25 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         count: usize,
     ) -> Result<BoundedPermit<K>, TooMany> {
         let mut counts = self.lock();
+        self.check_locked(&counts, owner, count)?;
+        Ok(self.take(&mut counts, owner, count))
+    }
+
+    /// Checks that the owner could take a permit now.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached.
+    pub fn check(&self, owner: K) -> Result<(), TooMany> {
+        self.check_locked(&self.lock(), owner, 1)
+    }
+
+    /// Takes `count` permits, even if a limit is exceeded. Use this for an object that must not be
+    /// refused any more.
+    pub fn acquire_beyond_limits(self: &Arc<Self>, owner: K, count: usize) -> BoundedPermit<K> {
+        self.take(&mut self.lock(), owner, count)
+    }
+
+    fn check_locked(&self, counts: &Counts<K>, owner: K, count: usize) -> Result<(), TooMany> {
         if counts.total + count > self.total_limit {
             return Err(TooMany::Total);
         }
@@ -85,12 +104,13 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         } else {
             self.total_limit
         };
-        if owner_count + count > owner_limit {
-            return Err(TooMany::PerOwner);
-        }
-        counts.by_owner.insert(owner, owner_count + count);
+        if owner_count + count > owner_limit { Err(TooMany::PerOwner) } else { Ok(()) }
+    }
+
+    fn take(self: &Arc<Self>, counts: &mut Counts<K>, owner: K, count: usize) -> BoundedPermit<K> {
+        *counts.by_owner.entry(owner).or_default() += count;
         counts.total += count;
-        Ok(BoundedPermit { pool: self.clone(), owner, count })
+        BoundedPermit { pool: self.clone(), owner, count }
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts<K>> {

@@ -10,7 +10,10 @@
 //!   tokens of an earlier epoch stay valid.
 
 use super::Revision;
-use crate::{error::Result, pg::Postgres};
+use crate::{
+    error::Result,
+    pg::{InstrumentedExecutor, Postgres},
+};
 
 /// The epochs of the database, the current one first. Empty before the first read.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -28,9 +31,9 @@ impl Epochs {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
-    pub(super) async fn read(postgres: &Postgres) -> Result<Self> {
+    pub(super) async fn read(executor: InstrumentedExecutor<'static>) -> Result<Self> {
         let rows = sqlx::query!(r#"select epoch as "epoch!", kept_below from read_epochs()"#)
-            .fetch_all(postgres.executor())
+            .fetch_all(executor)
             .await?;
         let epochs = rows.into_iter().map(|row| Epoch {
             epoch: row.epoch.cast_unsigned(),

@@ -141,7 +141,7 @@ impl Follower {
         }
         let new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
         if new_epoch || other_server || is_first {
-            state.progress.record_epochs(Epochs::read(&self.postgres).await?);
+            state.progress.record_epochs(Epochs::read(self.postgres.executor()).await?);
         }
         if new_epoch && !is_first {
             tracing::warn!(

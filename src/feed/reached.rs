@@ -5,6 +5,7 @@ use super::{Feed, Revision, epochs::Epochs};
 use crate::{
     db::Db,
     error::{Result, sqlstate},
+    ids::TenantId,
 };
 
 /// The SQLSTATE with which `pg_xact_status` refuses an id that was not assigned yet.
@@ -24,14 +25,21 @@ pub enum Reached {
 impl Feed {
     /// Whether Postgres has the revision: all transaction ids below its position are assigned, and
     /// they were not assigned twice. Asks Postgres only when the last read of the feed is older
-    /// than the token, or does not know the epoch of the token.
+    /// than the token, or does not know the epoch of the token. The queries use a connection of the
+    /// share of `charged_tenant`.
     ///
     /// The xmax of a new snapshot is no proof: the token of a write that changed nothing has the id
     /// of a transaction whose rollback may still be running.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres is unavailable.
-    pub async fn reached(&self, db: &Db, revision: Revision) -> Result<Reached> {
+    /// UNAVAILABLE when Postgres is unavailable; OVERLOADED when no connection of the share becomes
+    /// free.
+    pub async fn reached(
+        &self,
+        db: &Db,
+        charged_tenant: TenantId,
+        revision: Revision,
+    ) -> Result<Reached> {
         match self.last_read_keeps(revision) {
             Some(false) => return Ok(Reached::Lost),
             Some(true) if self.last_read_has_reached(revision, db.postgres().generation()) => {
@@ -39,12 +47,14 @@ impl Feed {
             }
             _ => {}
         }
-        if Epochs::read(db.postgres()).await?.keep(revision) != Some(true) {
+        if Epochs::read(db.executor_in_share(charged_tenant).await?).await?.keep(revision)
+            != Some(true)
+        {
             return Ok(Reached::Lost);
         }
         let last_id = revision.position.saturating_sub(1).to_string();
         let status = sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", last_id)
-            .fetch_one(db.executor())
+            .fetch_one(db.executor_in_share(charged_tenant).await?)
             .await;
         match status {
             Ok(_) => Ok(Reached::Yes),

@@ -17,7 +17,9 @@ mod metadata;
 mod policy;
 mod progress;
 mod proof;
+mod reflection;
 mod refusals;
+mod streams;
 mod unsent;
 mod write_caller;
 
@@ -50,12 +52,14 @@ pub use message::{RequestBody, discard_body};
 pub use metadata::REQUEST_ID;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 pub use proof::{admission, caller, self_or_permitted, visitor, write_caller};
+pub use streams::{StreamPermit, StreamPermits};
 pub use write_caller::{RoleGrant, WriteCaller};
 
 use admit::Identified;
 use compression::Encoding;
 use long_calls::LongCalls;
 use progress::{CallOwner, Progress};
+use reflection::{ReflectionPermit, ReflectionStreams};
 use unsent::UnsentResponses;
 
 use crate::{
@@ -80,6 +84,7 @@ pub struct Gate {
     traces: Option<Arc<Traces>>,
     progress: Progress,
     unsent_responses: UnsentResponses,
+    reflection_streams: ReflectionStreams,
     long_calls: LongCalls,
     time_limit: Duration,
     message_limit: usize,
@@ -127,6 +132,7 @@ impl Gate {
             traces,
             progress: Progress::new(limits.requests, registry),
             unsent_responses: UnsentResponses::new(registry),
+            reflection_streams: ReflectionStreams::new(),
             long_calls: LongCalls::start(limits.threads)?,
             time_limit: limits.time,
             message_limit: limits.message,
@@ -150,19 +156,32 @@ impl Gate {
         // Health probes and reflection. These calls wait for nothing. No call is logged, because
         // the lines would hide the other lines. No call is counted as a call in progress, because
         // the orchestrator would restart the server if a probe was refused under load.
-        let admitted = Authorizer::admit_public(&request).map_err(Status::from);
-        match admitted.and_then(|()| compression::check_encoding(request.headers())) {
+        match self.admit_standard_call(&request, ip) {
             // Tonic decompresses the messages of these services.
-            Ok(()) => {
+            Ok(permit) => {
                 let handler = run_handler(services, request.map(Body::new));
                 let response = time::timeout(self.time_limit, handler).await;
-                response.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)))
+                let response =
+                    response.unwrap_or_else(|_| refuse(&deadline_exceeded(DEADLINE_MESSAGE)));
+                reflection::hold_permit(response, permit)
             }
             Err(refusal) => {
                 message::discard_body(request.into_body());
                 refuse(&refusal)
             }
         }
+    }
+
+    /// Admits a call to a health probe or to reflection. Returns the permit of a reflection stream.
+    fn admit_standard_call(
+        &self,
+        request: &Request<impl RequestBody>,
+        ip: IpAddr,
+    ) -> Result<Option<ReflectionPermit>, Status> {
+        Authorizer::admit_public(request)?;
+        compression::check_encoding(request.headers())?;
+        let client = self.authorizer.proxies.client(ip, request.headers());
+        self.reflection_streams.acquire(request.uri().path(), client)
     }
 
     /// Like [`Gate::pass`], for a method of this service: with all checks, limits, traces, metrics
@@ -189,16 +208,8 @@ impl Gate {
         let mut call = pin!(crate::concurrency::deadline::scope(deadline, async {
             match self.admit(request, method, origin, &identified).await {
                 Ok((admitted, caller)) => {
-                    let owner = admitted.owner.share_owner();
-                    let response = self.run(admitted, deadline, services).await;
-                    // A stream bounds the messages that wait.
-                    let response = match method {
-                        Some(method) if method.is_stream => response,
-                        _ => match self.unsent_responses.add(response, owner).await {
-                            Ok(response) => response,
-                            Err(refusal) => refuse(&refusal),
-                        },
-                    };
+                    let handled = self.handle(admitted, method, deadline, services).await;
+                    let response = handled.unwrap_or_else(|refusal| refuse(&refusal));
                     self.record_refusal(caller, method, response.headers()).await;
                     response
                 }
@@ -254,6 +265,31 @@ impl Gate {
             response.headers_mut().extend(value.map(|value| (REQUEST_ID, value)));
         }
         response
+    }
+
+    /// Runs the handler, and counts its response until the client has read it.
+    async fn handle<S>(
+        &self,
+        admitted: Admitted<'_>,
+        method: Option<&MethodPolicy>,
+        deadline: tokio::time::Instant,
+        services: S,
+    ) -> Result<Response<Body>, Status>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        let owner = admitted.owner.share_owner();
+        let is_write = method.is_some_and(|method| method.power.is_some());
+        if is_write {
+            self.unsent_responses.check_before_write(owner)?;
+        }
+        let response = self.run(admitted, deadline, services).await;
+        if method.is_some_and(|method| method.is_stream) {
+            // A stream bounds the messages that wait.
+            return Ok(response);
+        }
+        self.unsent_responses.add(response, owner, is_write).await
     }
 
     /// Records the handler's refusal in the audit trail if its code is `PERMISSION_DENIED`.

@@ -69,7 +69,17 @@ impl UnsentResponses {
         Self { permits, send_timeout: SEND_TIMEOUT, metrics }
     }
 
-    /// Adds a unary call's response to the responses of its owner that are not sent yet.
+    /// Checks before a write that the owner's share is not used up. The response of a committed
+    /// write must be sent, because the client could not tell a refusal from a write that failed.
+    ///
+    /// # Errors
+    /// Returns `OVERLOADED` when the owner's share is used up.
+    pub(super) fn check_before_write(&self, owner: ShareOwner) -> Result<(), Status> {
+        self.permits.check(owner).map_err(|_| share_used_up())
+    }
+
+    /// Adds a unary call's response to the responses of its owner that are not sent yet. The
+    /// response of a write is always added: [`Self::check_before_write`] came before.
     ///
     /// # Errors
     /// Returns `OVERLOADED` when the owner's share is used up.
@@ -77,6 +87,7 @@ impl UnsentResponses {
         &self,
         response: Response<Body>,
         owner: ShareOwner,
+        is_write: bool,
     ) -> Result<Response<Body>, Status> {
         if response.body().is_end_stream() {
             return Ok(response);
@@ -87,14 +98,20 @@ impl UnsentResponses {
             return Ok(Response::from_parts(head, body_of(message, trailers)));
         }
         let kib = message.len().div_ceil(1024);
-        let permit = self.permits.acquire_many(owner, kib).map_err(|_| {
-            let text = "too many responses were not read yet; read them, or try again later";
-            error::status(ErrorReason::Overloaded, text)
-        })?;
+        let permit = if is_write {
+            self.permits.acquire_beyond_limits(owner, kib)
+        } else {
+            self.permits.acquire_many(owner, kib).map_err(|_| share_used_up())?
+        };
         let content = Content { message, trailers, _permit: UnsentPermit::new(permit, kib, self) };
         let body = UnsentBody::new(content, self.send_timeout, self.metrics.expired.clone());
         Ok(Response::from_parts(head, Body::new(body)))
     }
+}
+
+fn share_used_up() -> Status {
+    let text = "too many responses were not read yet; read them, or try again later";
+    error::status(ErrorReason::Overloaded, text)
 }
 
 /// The message and the trailers of a unary call's response.
@@ -243,7 +260,8 @@ mod tests {
     async fn a_response_is_sent_in_parts_and_then_holds_no_permits() {
         let responses = UnsentResponses::new(&mut Registry::default());
         let length = 3 * PART + 5;
-        let added = responses.add(response(length), owner()).await.expect("the share is unused");
+        let added =
+            responses.add(response(length), owner(), false).await.expect("the share is unused");
         let mut body = added.into_body();
         assert_eq!(responses.metrics.unsent_kib.get(), 49);
         let mut sent = 0;
@@ -265,17 +283,33 @@ mod tests {
         let (slow, other) = (owner(), owner());
         let mut unread = Vec::new();
         let refusal = loop {
-            match responses.add(response(3 * 1024 * 1024), slow).await {
+            match responses.add(response(3 * 1024 * 1024), slow, false).await {
                 Ok(response) => unread.push(response),
                 Err(refusal) => break refusal,
             }
         };
         assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
         assert_eq!(unread.len(), 64 / 3);
-        assert!(responses.add(response(3 * 1024 * 1024), other).await.is_ok());
+        assert!(responses.add(response(3 * 1024 * 1024), other, false).await.is_ok());
         drop(unread);
-        assert!(responses.add(response(3 * 1024 * 1024), slow).await.is_ok());
+        assert!(responses.add(response(3 * 1024 * 1024), slow, false).await.is_ok());
         assert_eq!(responses.metrics.unsent_kib.get(), 0);
+    }
+
+    /// N21: a write is refused before it runs, and never after its commit.
+    #[tokio::test]
+    async fn a_write_is_refused_only_before_it_runs() {
+        let responses = UnsentResponses::new(&mut Registry::default());
+        let slow = owner();
+        let kib_of_share = MAX_UNSENT_KIB / 2;
+        assert!(responses.check_before_write(slow).is_ok());
+        let unread = responses.add(response(kib_of_share * 1024), slow, false).await;
+        let refusal = responses.check_before_write(slow).expect_err("the share is used up");
+        assert_eq!(refusal.code(), tonic::Code::ResourceExhausted);
+        assert!(responses.add(response(2 * SMALL), slow, false).await.is_err());
+        assert!(responses.add(response(2 * SMALL), slow, true).await.is_ok());
+        drop(unread);
+        assert!(responses.check_before_write(slow).is_ok());
     }
 
     /// N21: the rest of a response that is not read is dropped after the timeout.
@@ -283,7 +317,8 @@ mod tests {
     async fn a_response_that_is_not_read_expires() {
         let mut responses = UnsentResponses::new(&mut Registry::default());
         responses.send_timeout = Duration::from_millis(1);
-        let added = responses.add(response(3 * PART), owner()).await.expect("the share is unused");
+        let added =
+            responses.add(response(3 * PART), owner(), false).await.expect("the share is unused");
         let mut body = added.into_body();
         while responses.metrics.expired.get() == 0 {
             tokio::task::yield_now().await;

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::{
     error::{Error, Result},
     feed::{Reached, Revision},
+    ids::TenantId,
     proto::v1::{Consistency, ErrorReason},
 };
 
@@ -21,14 +22,20 @@ pub struct Basis {
 
 impl Engine {
     /// Waits until the cache is as fresh as the request requires. If this takes too long, the basis
-    /// requires that the decision reads Postgres.
+    /// requires that the decision reads Postgres. A query uses a connection of the share of
+    /// `charged_tenant`.
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for an invalid token, for a missing token, and for a token that
     /// contradicts the requested consistency. Returns FAILED_PRECONDITION when a restore or a
     /// failover lost transactions that the token includes. Returns UNAVAILABLE when Postgres has not
     /// reached the revision of the token, so its data is older than the token.
-    pub async fn wait_for_basis(&self, requested: Consistency, token: &str) -> Result<Basis> {
+    pub async fn wait_for_basis(
+        &self,
+        charged_tenant: TenantId,
+        requested: Consistency,
+        token: &str,
+    ) -> Result<Basis> {
         use Consistency as C;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
         let is_fresh = match (requested, revision) {
@@ -45,15 +52,16 @@ impl Engine {
             }
         };
         if let Some(revision) = revision {
-            self.require_reached(revision).await?;
+            self.require_reached(charged_tenant, revision).await?;
         }
         let consistency = if is_fresh { C::MinimizeLatency } else { C::FullyConsistent };
         Ok(Basis { consistency, horizon: self.feed.horizon() })
     }
 
     /// Refuses a revision that Postgres has not reached or has lost.
-    async fn require_reached(&self, revision: Revision) -> Result<()> {
-        let (reason, text) = match Box::pin(self.feed.reached(&self.db, revision)).await? {
+    async fn require_reached(&self, charged_tenant: TenantId, revision: Revision) -> Result<()> {
+        let reached = Box::pin(self.feed.reached(&self.db, charged_tenant, revision)).await?;
+        let (reason, text) = match reached {
             Reached::Yes => return Ok(()),
             Reached::NotYet => (
                 ErrorReason::StoreUnavailable,

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Permission, Permissions, Scope, decide::decide, scope, watch::Messages};
+use super::{Permission, Permissions, Scope, basis::Basis, decide::decide, scope, watch::Messages};
 use crate::{
     error::{Error, Result},
     gate::{self, Caller, SelfOrPermitted},
@@ -25,8 +25,7 @@ impl PermissionService for Permissions {
     ) -> Result<Response<CheckResponse>, Status> {
         let access = gate::self_or_permitted(&request)?;
         let request = request.into_inner();
-        let basis =
-            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
+        let basis = self.basis(&access, request.consistency(), &request.consistency_token).await?;
         let (reason, explanation) = self.decide(&access, &request, basis.consistency).await?;
         let decision_id = log_decision(&access, &request, reason);
         let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
@@ -46,8 +45,7 @@ impl PermissionService for Permissions {
     ) -> Result<Response<BatchCheckResponse>, Status> {
         let access = gate::self_or_permitted(&request)?;
         let request = request.into_inner();
-        let basis =
-            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
+        let basis = self.basis(&access, request.consistency(), &request.consistency_token).await?;
         let results = self.decide_batch(&access, request.items, basis.consistency).await?;
         self.record_refused(&access, &results).await;
         let decision_id = log_decisions(&results);
@@ -63,8 +61,7 @@ impl PermissionService for Permissions {
         let request = request.into_inner();
         let requested_user = SubjectId::parse_optional("user_id", &request.user_id)?;
         let (caller, user) = access.caller_and_subject(requested_user)?;
-        let basis =
-            self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
+        let basis = self.basis(&access, request.consistency(), &request.consistency_token).await?;
         let standing = self.engine.standing(caller.tenant(), user, basis.consistency).await?;
         let standing = standing.filter(|standing| standing.is_active());
         let (permissions, next_page_token) =
@@ -107,6 +104,17 @@ struct CheckSubject<'a> {
 }
 
 impl Permissions {
+    /// Waits until the cache is as fresh as the request requires.
+    async fn basis(
+        &self,
+        access: &SelfOrPermitted,
+        requested: Consistency,
+        token: &str,
+    ) -> Result<Basis> {
+        let (caller, _) = access.within();
+        self.engine.wait_for_basis(caller.own_tenant(), requested, token).await
+    }
+
     /// Decides a Check, and explains the decision if the request asks for an explanation.
     async fn decide(
         &self,

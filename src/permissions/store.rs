@@ -140,21 +140,21 @@ async fn read_standings(
     }));
     let size = row.roles.len() + row.subjects.len();
     let decode = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
-    let standings = if size > MAX_INLINE_BYTES {
-        on_blocking_thread(tenant_id, decode).await?
-    } else {
-        decode()?
-    };
+    let standings = run_decode(tenant_id, size, decode).await?;
     let session_live = row.session_live == Some(true);
     let snapshot = Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() };
     Ok(Some(StandingsSnapshot { standings, session_live, snapshot }))
 }
 
-/// Decodes a large result on a thread that serves no calls.
-async fn on_blocking_thread<T: Send + 'static>(
+/// Decodes a result of `size` bytes; a large result on a thread that serves no calls.
+async fn run_decode<T: Send + 'static>(
     tenant: TenantId,
+    size: usize,
     decode: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    if size <= MAX_INLINE_BYTES {
+        return decode();
+    }
     let permit = LONG_READS.acquire(tenant).await;
     // The thread holds the permit, because decoding continues when the client cancels the call.
     let decode = move || {
@@ -317,7 +317,7 @@ pub async fn explanation_rows(
         select tenant_state as "tenant_state!: TenantState",
                user_state as "user_state: UserState", session_live,
                snapshot_xmax::text::bigint as "xmax!", (select current_epoch()) as "epoch!",
-               assignments as "assignments!: Json<Vec<AssignmentRow<Option<Box<RawValue>>>>>",
+               assignments::text as "assignments!",
                missing_roles as "missing_roles!: Json<Vec<MissingRoleRow>>"
         from explained_standing($1, $2, $3, $4, $5)
         "#,
@@ -329,11 +329,13 @@ pub async fn explanation_rows(
     )
     .fetch_optional(db.executor_in_share(tenant).await?);
     let Some(row) = with_timeout(row).await? else { return Ok(None) };
+    let json = row.assignments;
+    let assignments = run_decode(tenant, json.len(), move || parse_json(&json)).await?;
     Ok(Some(ExplanationRows {
         tenant_active: row.tenant_state == TenantState::Active,
         user: user_standing(row.user_state),
         session_live: row.session_live == Some(true),
-        assignments: row.assignments.0,
+        assignments,
         missing_roles: row.missing_roles.0,
         snapshot: Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() },
     }))

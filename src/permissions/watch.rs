@@ -15,11 +15,10 @@ use super::{
     watchers::{ChangeMessage, Watchers},
 };
 use crate::{
-    concurrency::bounded::{BoundedPermit, BoundedPermits},
     db::Db,
     error::{Error, Result},
     feed::{Feed, Reached, Revision},
-    gate::{Admission, Caller},
+    gate::{Admission, Caller, StreamPermit, StreamPermits},
     ids::TenantId,
     proto::v1::{ErrorReason, WatchPermissionsResponse as Message},
 };
@@ -37,7 +36,7 @@ pub struct Watch {
     /// Distributes the changes to the streams.
     pub watchers: Arc<Watchers>,
     /// Limits the number of open streams, because each stream receives every change in its tenant.
-    pub streams: Arc<BoundedPermits<TenantId>>,
+    pub streams: StreamPermits,
 }
 
 /// The messages of one stream.
@@ -56,7 +55,7 @@ impl Watch {
         admission: Admission,
         token: &str,
     ) -> Result<Messages> {
-        let permit = self.streams.acquire(caller.tenant())?;
+        let permit = self.streams.acquire(caller)?;
         let revision = if token.is_empty() { None } else { Some(self.feed.open(token)?) };
         if !self.feed.refresh().await {
             return Err(interrupted_error());
@@ -82,7 +81,7 @@ impl Watch {
     /// The message that reports the changes since a token. When Postgres lacks changes that the
     /// token includes, the client may have cached decisions about them: all subjects are reported.
     async fn changes_since(&self, tenant: TenantId, revision: Revision) -> Result<Message> {
-        if self.feed.reached(&self.db, revision).await? != Reached::Yes {
+        if self.feed.reached(&self.db, tenant, revision).await? != Reached::Yes {
             return Ok(Message { all_subjects: true, ..Message::default() });
         }
         // Reads one change more than a message can have subjects. The extra change shows that there
@@ -109,7 +108,7 @@ struct Stream {
     feed: Feed,
     /// Whether messages were lost since the last message that was sent.
     lost_messages: bool,
-    _permit: BoundedPermit<TenantId>,
+    _permit: StreamPermit,
 }
 
 impl Stream {

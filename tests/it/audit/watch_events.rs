@@ -4,7 +4,10 @@ use tenantry::proto::v1::{RoleLevel, WatchEventsRequest, WatchEventsResponse as 
 use tonic::{Code, Streaming};
 
 use super::events_oldest_first;
-use crate::harness::{Client, TestApp, assert_refused, wait_until, within_seconds};
+use crate::{
+    harness::{Client, TestApp, assert_refused, wait_until, within_seconds},
+    limits::{address, trusting_local_proxy},
+};
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
     let request = WatchEventsRequest { after_position, ..WatchEventsRequest::default() };
@@ -153,6 +156,30 @@ async fn a_shutdown_ends_streams() {
         }
     });
     assert_refused::<()>(Err(final_status.await), Code::Unavailable, "WATCH_INTERRUPTED");
+}
+
+/// N21: the tenants of one network can't open all streams.
+#[tokio::test]
+async fn the_number_of_streams_per_network_is_limited() {
+    let app = TestApp::with(trusting_local_proxy).await;
+    let mut tenants = Vec::new();
+    for number in 0..6 {
+        tenants.push(app.create_tenant(&format!("tenant-{number}")).await);
+    }
+    let (address, other_address) = (address(), address());
+    let mut open_streams = Vec::new();
+    let refusal = 'opening: loop {
+        for tenant in &tenants {
+            let client = tenant.clone().with("x-forwarded-for", &address);
+            match client.audit().watch_events(WatchEventsRequest::default()).await {
+                Ok(stream) => open_streams.push(stream),
+                Err(refusal) => break 'opening refusal,
+            }
+        }
+    };
+    assert_refused::<()>(Err(refusal), Code::ResourceExhausted, "OVERLOADED");
+    assert_eq!(open_streams.len(), 100, "half of the streams of the replica");
+    watch(&tenants[0].clone().with("x-forwarded-for", &other_address), None).await;
 }
 
 /// Each stream costs queries, so a tenant may have at most 20 streams.

@@ -13,7 +13,7 @@ use tonic_reflection::pb::v1alpha::{
     self, server_reflection_client::ServerReflectionClient as AlphaClient,
 };
 
-use crate::harness::{TestApp, methods, reason};
+use crate::harness::{TestApp, methods, reason, wait_until};
 
 async fn send(
     channel: &Channel,
@@ -105,6 +105,29 @@ async fn reflection_supports_the_alpha_version_too() {
         let service = method.0.parent_service().full_name().to_owned();
         assert!(services.contains(&service), "{service}");
     }
+}
+
+/// N21: a stream of reflection needs no token and holds descriptors, so one network has a share.
+#[tokio::test]
+async fn the_number_of_reflection_streams_of_a_network_is_limited() {
+    let app = TestApp::spawn().await;
+    // A stream is open until its sender of requests is dropped.
+    let open = || async {
+        let (sender, requests) = futures::channel::mpsc::unbounded();
+        let mut client = ServerReflectionClient::new(app.channel.clone());
+        client.server_reflection_info(requests).await.map(|responses| (sender, responses))
+    };
+    let mut open_streams = Vec::new();
+    let refusal = loop {
+        match open().await {
+            Ok(stream) => open_streams.push(stream),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!((refusal.code(), open_streams.len()), (Code::ResourceExhausted, 100));
+    assert_eq!(reason(&refusal), "OVERLOADED");
+    open_streams.clear();
+    wait_until(10, || async { open().await.is_ok() }).await;
 }
 
 #[tokio::test]
