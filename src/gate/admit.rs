@@ -145,9 +145,9 @@ impl Authorizer {
     }
 
     /// Identifies the caller from the headers of a request that a proxy asks about. A header that
-    /// names a tenant must name the tenant of the token, also for platform staff: the service behind
-    /// the proxy would take the rights of the staff in the platform tenant for rights in the named
-    /// tenant.
+    /// names a tenant must name the tenant of the token, also for platform staff. Otherwise the
+    /// service behind the proxy would use the rights that platform staff have in the platform tenant
+    /// as if they were rights in the named tenant.
     ///
     /// # Errors
     /// Returns the same errors as for a call of this service's own methods.
@@ -198,7 +198,8 @@ impl Authorizer {
         }
     }
 
-    /// Finds the tenant that the metadata names, at the expense of `charged_tenant`.
+    /// Finds the tenant that the metadata names. The lookup counts against the limits of
+    /// `charged_tenant`.
     async fn find_tenant(
         &self,
         charged_tenant: impl FnOnce() -> TenantId,

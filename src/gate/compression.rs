@@ -104,9 +104,10 @@ pub(super) async fn decompress(message: &[u8], limit: usize) -> Result<Option<By
     let mut plain = vec![0; PREFIX_BYTES];
     let mut pace = Pace::new();
     loop {
+        // One byte more than the limit is enough to see that the message is too large.
         let step = (limit + PREFIX_BYTES + 1 - plain.len()).min(STEP);
-        let read = decoder.by_ref().take(step as u64).read_to_end(&mut plain);
-        let is_complete = read.map_err(|_| error::undecodable())? < step;
+        let result = decoder.by_ref().take(step as u64).read_to_end(&mut plain);
+        let is_complete = result.map_err(|_| error::undecodable())? < step;
         let length = plain.len() - PREFIX_BYTES;
         if length > limit {
             return Ok(None);
@@ -123,9 +124,9 @@ pub(super) async fn decompress(message: &[u8], limit: usize) -> Result<Option<By
     }
 }
 
-/// Encodes the message of a unary call's response, and compresses a large one if the client
-/// accepts that.
-pub(super) async fn encode(response: Response<Body>, is_requested: bool) -> Response<Body> {
+/// Encodes the message of a unary call's response. Compresses a large message if the client accepts
+/// gzip.
+pub(super) async fn encode(response: Response<Body>, accepts_gzip: bool) -> Response<Body> {
     if response.body().is_end_stream() {
         return response;
     }
@@ -134,7 +135,7 @@ pub(super) async fn encode(response: Response<Body>, is_requested: bool) -> Resp
         Ok(collected) => collected,
         Err(status) => return status.into_http(),
     };
-    if is_requested
+    if accepts_gzip
         && message.len() >= PREFIX_BYTES + MIN_COMPRESSED
         && let Some(compressed) = gzip(&message[PREFIX_BYTES..]).await
     {

@@ -23,16 +23,16 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Divisor for the share of one owner: a tenant, or a network for calls without a token. An owner
-/// has at most 1/`SHARE_OF_OWNER` of all calls in progress.
+/// Divisor for the share of one owner: a tenant, or a network for calls without a token. The waiting
+/// calls of one owner are at most 1/`SHARE_OF_OWNER` of the maximum number of calls in progress.
 const SHARE_OF_OWNER: usize = 2;
 
-/// Divisor for the share of one subject. A subject has at most 1/`SHARE_OF_SUBJECT` of all calls in
-/// progress.
+/// Divisor for the share of one subject. The waiting calls of one subject are at most
+/// 1/`SHARE_OF_SUBJECT` of the maximum number of calls in progress.
 const SHARE_OF_SUBJECT: usize = 8;
 
-/// Divisor for the share of one network. A network has at most 1/`SHARE_OF_NETWORK` of all late
-/// messages.
+/// Divisor for the share of one network. The late messages of one network are at most
+/// 1/`SHARE_OF_NETWORK` of the maximum number of calls in progress.
 const SHARE_OF_NETWORK: usize = 8;
 
 /// Time from the arrival of the headers until a missing message is late. When many calls begin at
@@ -124,7 +124,8 @@ impl Progress {
         self.calls.try_acquire().map_err(|_| self.refuse("all"))
     }
 
-    /// Counts a call that has to wait. A call that needs only cached data never waits.
+    /// Counts a call that has to wait, for example for Postgres or Redis. A call that needs only
+    /// cached data never waits.
     ///
     /// # Errors
     /// Returns `OVERLOADED` when other calls use the whole share of the tenant, the network or the

@@ -137,9 +137,9 @@ impl WriteCaller {
         Ok(&self.caller)
     }
 
-    /// Admits a change that takes something from a subject: the caller must cover the subject
-    /// now. Platform staff in another tenant need only a level that is no lower than the level of
-    /// the subject.
+    /// Admits a change that takes rights from a subject or signs the subject out: the caller must
+    /// cover the subject now. Platform staff in another tenant need only a level that is no lower
+    /// than the level of the subject.
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the caller may not make this change, and `NOT_FOUND` when
@@ -282,6 +282,7 @@ impl WriteCaller {
         }
         for other_role in store::roles_of_holders(tx, tenant, role).await? {
             let permissions = &other_role.permissions;
+            // `held_until` does not read `is_system`.
             let grant = RoleGrant { level: other_role.level, permissions, is_system: false };
             grant.held_until(&actor, &mut pace).await?;
         }
