@@ -30,8 +30,8 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Time without a password to hash after which a thread gives the unused working memory back to the
-/// system.
+/// Time that the unused working memory is kept. A thread that waits this long for a job gives the
+/// memory back to the system.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
 /// Hashes and verifies passwords. Cheap to clone. The threads stop when the last clone and the
@@ -105,8 +105,9 @@ impl Hasher {
         let scheme = Argon2id::new(config, peppers.clone())?;
         let current_cost = stored_hash::argon2id_cpu_cost(scheme.params());
         let bounds = Bounds {
-            // Both waiting and running jobs hold a slot. A tenant gets at most half of the slots,
-            // which is enough to use all threads.
+            // Both waiting and running jobs hold a slot. There are at least two slots for each
+            // thread. So one tenant can use all threads, although a tenant gets at most half of the
+            // slots.
             slots: config.queue.max(config.threads) + config.threads,
             max_expensive_running: (config.threads / 2).max(1),
             max_cheap_cost: current_cost,
@@ -167,8 +168,8 @@ impl Hasher {
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Checks whether [`Self::take_slot`] would succeed now. For operations that learn their tenant
-    /// only from a query.
+    /// Checks whether [`Self::take_slot`] would succeed now. An operation that needs a query before it
+    /// takes the slot calls this first, so that a refused call causes no query.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when [`Self::take_slot`] would fail.
@@ -464,8 +465,8 @@ mod tests {
         }
     }
 
-    /// N12: a job computes no hash if the call was cancelled while the job waited. The job's place
-    /// in the queue is free again.
+    /// N12: a job computes no hash if the call was cancelled while the job waited. The job is no
+    /// longer in the queue.
     #[tokio::test]
     async fn a_waiting_job_is_removed_when_its_call_is_cancelled() {
         let hasher = hasher(1);

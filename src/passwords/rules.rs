@@ -70,9 +70,10 @@ impl PasswordPolicy {
         let ForbiddenWords { email, tenant_name, tenant_slug } = *forbidden_words;
         let local_part = email.split('@').next().unwrap_or_default();
         let words = [email, local_part, tenant_name, tenant_slug, SERVICE];
-        let unit = repeated_unit(&lower);
+        // A password that repeats a word has the same repeated unit as the word.
+        let password_unit = repeated_unit(&lower);
         let too_common = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
-        if words.iter().any(|word| repeated_unit(&comparable(word)) == unit) {
+        if words.iter().any(|word| repeated_unit(&comparable(word)) == password_unit) {
             return too_common(
                 "must not be or repeat the email, or the name of the organisation or the service",
             );
