@@ -13,7 +13,8 @@ use crate::{clock, concurrency::step::bounded, error::Result};
 /// Interval between two comparisons.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Offset in seconds above which the log has a warning. Tokens have a leeway of 30 seconds.
+/// Offset in seconds above which the log has a warning. Tokens have a leeway of 30 seconds, so the
+/// warning comes before tokens are refused.
 const MAX_OFFSET: f64 = 5.0;
 
 /// Starts the comparison. It stops when the connections to Postgres are closed.
@@ -73,10 +74,10 @@ fn offset(before: OffsetDateTime, server: OffsetDateTime, after: OffsetDateTime)
 mod tests {
     use super::*;
 
-    /// N26: a slow answer of Postgres is no wrong clock.
+    /// N26: a slow response of Postgres is not reported as a wrong clock.
     #[test]
     #[expect(clippy::float_cmp, reason = "whole seconds are exact")]
-    fn a_slow_answer_is_no_offset() {
+    fn a_slow_response_of_postgres_is_no_offset() {
         let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(offset(at(100), at(100), at(100)), 0.0);
         assert_eq!(offset(at(100), at(101), at(115)), 0.0);
