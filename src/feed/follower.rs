@@ -131,26 +131,26 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
-        // A connection pooler can switch to another server without closing the connection, so there
-        // was no error.
-        let other_server = self.server_may_differ
+        // A connection pooler can switch to another server without closing the connection. Then there
+        // was no error, so the start times of the servers are compared too.
+        let is_other_server = self.server_may_differ
             || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
         let is_first = self.last_read.is_none();
-        if other_server || is_first {
+        if is_other_server || is_first {
             epochs::note_server(&self.postgres).await?;
         }
-        let new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
-        if new_epoch || other_server || is_first {
+        let has_new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
+        if has_new_epoch || is_other_server || is_first {
             state.progress.record_epochs(Epochs::read(&self.postgres).await?);
         }
-        if new_epoch && !is_first {
+        if has_new_epoch && !is_first {
             tracing::warn!(
                 "another server became the primary of Postgres, or the database was restored: an \
                  epoch has begun. After a failover that lost no commits, this needs no action \
                  (docs/runbook.md, \"The log says that another server became the primary\")"
             );
         }
-        if other_server || new_epoch {
+        if is_other_server || has_new_epoch {
             state.progress.forget_position();
         }
         // The snapshot is recorded first, because a token created from cached data must not be
@@ -159,7 +159,7 @@ impl Follower {
         if is_first {
             // This is the first read. Entries that were cached before this read may be outdated.
             self.clear(state);
-        } else if first_row.missed || other_server || new_epoch {
+        } else if first_row.missed || is_other_server || has_new_epoch {
             tracing::info!("changes may have been missed, so the in-memory caches are read anew");
             self.clear(state);
         }

@@ -89,9 +89,9 @@ impl State {
     pub(super) fn end_read(&self, (number, start): (u64, u64)) -> bool {
         let fresh_millis = u64::try_from(FRESH_FOR.as_millis()).unwrap_or(u64::MAX);
         self.last_read_start.store(start, Ordering::Release);
-        let previous_end = self.fresh_until.swap(start + fresh_millis, Ordering::AcqRel);
+        let previous_fresh_until = self.fresh_until.swap(start + fresh_millis, Ordering::AcqRel);
         self.last_successful_read.send_replace(number);
-        number > 1 && self.now() > previous_end
+        number > 1 && self.now() > previous_fresh_until
     }
 
     /// Waits for a wake-up, at most for `limit`; returns whether there was a wake-up.
@@ -104,6 +104,7 @@ impl State {
         self.reset_at.store(self.now(), Ordering::Release);
     }
 
+    /// Time since the last successful read began.
     pub(super) fn lag(&self) -> Duration {
         self.elapsed_since(&self.last_read_start)
     }
