@@ -37,8 +37,9 @@ const FREE_FAILURES: u64 = 10;
 /// 100 at most).
 const FREE_FAILURES_OF_ALL_NETWORKS: u64 = 100;
 
-/// Maximum number of guesses in flight from one network, in addition to the number of failures that
-/// are still free. An owner with many devices or with a program stays below this number.
+/// Part of the maximum number of guesses in flight from one network. The maximum is this number plus
+/// the number of failures that are still free. An owner with many devices or with a program stays
+/// below this number.
 const EXTRA_IN_FLIGHT: u64 = 50;
 
 /// Time after which guesses that did not end are no longer counted as in flight. The time begins
@@ -62,7 +63,8 @@ const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 pub struct Guess {
     limits: Limits,
     counter: GuessCounter,
-    /// The guess in this replica's memory; `None` when it began in Redis. Dropping it ends it.
+    /// The guess in this replica's memory; `None` when the guess began in Redis. A drop of this value
+    /// ends the guess.
     _in_flight: Option<GuessInFlight>,
 }
 
@@ -109,8 +111,9 @@ impl Limits {
     }
 
     /// Begins a guess that is counted by `counter`. A refusal is counted for the audit trail of
-    /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not name the tenant,
-    /// `with_tenant` is the counter of the guesses that name the tenant.
+    /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not
+    /// name the tenant, `with_tenant` is the counter of the guesses that name the tenant, because a
+    /// guess also waits after their failures.
     async fn begin_guess(
         &self,
         audited_tenant: TenantId,
@@ -118,8 +121,10 @@ impl Limits {
         with_tenant: Option<&GuessCounter>,
     ) -> Result<Guess> {
         let mut keys = counter.redis_keys.to_vec();
-        if let Some(GuessCounter { redis_keys: [here, everywhere, _, known], .. }) = with_tenant {
-            keys.extend([here, everywhere, known].map(Clone::clone));
+        if let Some(GuessCounter { redis_keys: [network, all_networks, _, known], .. }) =
+            with_tenant
+        {
+            keys.extend([network, all_networks, known].map(Clone::clone));
         }
         let arguments =
             vec![FREE_FAILURES, EXTRA_IN_FLIGHT, millis(IN_FLIGHT_TIMEOUT), millis(MAX_WAIT)];

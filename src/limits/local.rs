@@ -1,5 +1,6 @@
-//! Limits that each replica counts alone: all limits while Redis is unavailable, and always the
-//! rates of calls that are too frequent for a request to Redis each time.
+//! Limits that each replica counts alone. While Redis is unavailable, these are all limits. The rates
+//! of frequent calls are always counted here, because a request to Redis for each call would cost too
+//! much.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -118,8 +118,8 @@ impl Limits {
     /// The placeholder id of a tenant that does not exist, derived from the id or slug that the
     /// call named. With this id, calls that name the tenant are counted as if the tenant existed.
     #[must_use]
-    pub fn placeholder_tenant(&self, named: &str) -> TenantId {
-        self.0.names.placeholder_tenant(named)
+    pub fn placeholder_tenant(&self, id_or_slug: &str) -> TenantId {
+        self.0.names.placeholder_tenant(id_or_slug)
     }
 
     /// The placeholder id of the tenant for a call that names no tenant, derived from the network

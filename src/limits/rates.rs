@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(parse("600/1m,5/1s"), Some(both));
         assert_eq!(parse("600/1m, off"), Some(ClassRates { tenant: None, ..both }));
         assert_eq!(parse("off"), Some(ClassRates::default()));
+        // `1/2d` has too long a period. `9999999/1s` has an interval below one microsecond.
         for bad in ["", "600/1m", "0/1m,off", "600,5", "-1/1m,off", "1/2d,off", "9999999/1s,off"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
