@@ -1,5 +1,5 @@
-//! Emails: the rule for emails that may be stored, the normalised form for comparisons, the form for
-//! mail servers, and the blind index for lookups.
+//! Emails: the rule for emails that may be stored, the normalised form for comparisons, the form
+//! for mail servers, and the blind index for lookups.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use lettre::Address;
@@ -25,9 +25,9 @@ pub fn check(path: &str, email: &str) -> Result<()> {
     Err(Error::field(path, "must be an email address"))
 }
 
-/// Whether an email is an address as mail servers define it: a local part without quotes (RFC 5321),
-/// also with international characters (RFC 6531), and a domain name, also an international one
-/// (RFC 5891). The normalised form must be an address too.
+/// Whether an email is an address as mail servers define it: a local part without quotes (RFC
+/// 5321), also with international characters (RFC 6531), and a domain name, also an international
+/// one (RFC 5891). The normalised form must be an address too.
 #[must_use]
 pub fn is_address(email: &str) -> bool {
     let nfkc: String = email.nfkc().collect();
@@ -54,8 +54,8 @@ pub fn for_mail_server(email: &str) -> Option<Address> {
 #[must_use]
 pub fn normalized(email: &str) -> String {
     let email: String = email.nfkc().flat_map(char::to_lowercase).collect();
-    // The normalised form of an email in ASCII must stay as it is, because blind indexes of this form
-    // are stored. So the domain is not checked or changed.
+    // The normalised form of an email in ASCII must stay as it is, because blind indexes of this
+    // form are stored. So the domain is not checked or changed.
     if email.is_ascii() {
         return email;
     }
@@ -66,7 +66,8 @@ pub fn normalized(email: &str) -> String {
     }
 }
 
-/// The domain in lower-case A-labels (UTS 46, non-transitional); `None` when it is not a domain name.
+/// The domain in lower-case A-labels (UTS 46, non-transitional); `None` when it is not a domain
+/// name.
 fn ascii_domain(domain: &str) -> Option<String> {
     let ascii = Uts46::new().to_ascii(
         domain.as_bytes(),

@@ -97,7 +97,8 @@ impl Error {
     }
 
     /// Whether the call failed immediately, because the last check found Postgres unusable. The
-    /// check has already logged the cause. If each call logged it too, an outage would fill the log.
+    /// check has already logged the cause. If each call logged it too, an outage would fill the
+    /// log.
     fn is_known_outage(&self) -> bool {
         matches!(
             self,

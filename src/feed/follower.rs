@@ -8,8 +8,8 @@
 //!
 //! - Rule: `read_changes` (`migrations/0035_refuse_standby.sql`) decides which changes the follower
 //!   has not seen, and whether it may have missed some.
-//! - Rule: `current_epoch` (`migrations/0038_epochs.sql`) shows that a restore or a failover may have
-//!   lost changes that the caches contain.
+//! - Rule: `current_epoch` (`migrations/0038_epochs.sql`) shows that a restore or a failover may
+//!   have lost changes that the caches contain.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -131,8 +131,8 @@ impl Follower {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
-        // A connection pooler can switch to another server without closing the connection. Then there
-        // was no error, so the start times of the servers are compared too.
+        // A connection pooler can switch to another server without closing the connection. Then
+        // there was no error, so the start times of the servers are compared too.
         let is_other_server = self.server_may_differ
             || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
         let is_first = self.last_read.is_none();

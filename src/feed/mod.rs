@@ -7,8 +7,8 @@
 //! The files: [`Feed`] is the handle for the rest of the service. `follower` reads the feed. `wake`
 //! sends and receives wake-ups. `changes_since` reads the changes for a client that opens a stream
 //! again. `reached` decides whether Postgres has the changes of a token, and `epochs` whether a
-//! restore or a failover lost them. `trim` deletes old changes. `state` records how fresh the caches
-//! are. `progress` and `token` create consistency tokens.
+//! restore or a failover lost them. `trim` deletes old changes. `state` records how fresh the
+//! caches are. `progress` and `token` create consistency tokens.
 
 mod change;
 mod changes_since;

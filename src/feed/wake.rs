@@ -88,6 +88,7 @@ async fn keep_subscribed(
     redis::keep_connected(client.clone());
     let (mut pause, mut failures) = (RETRY, 0);
     while !postgres.is_closed() {
+        // Waits for a new connection, but not longer than the pause.
         time::timeout(pause, connected.recv()).await.ok();
         let subscription = time::timeout(SUBSCRIBE_TIMEOUT, subscribe(&client, &channel)).await;
         let result = subscription

@@ -146,8 +146,8 @@ impl Authorizer {
 
     /// Identifies the caller from the headers of a request that a proxy asks about. A header that
     /// names a tenant must name the tenant of the token, also for platform staff. Otherwise the
-    /// service behind the proxy would use the rights that platform staff have in the platform tenant
-    /// as if they were rights in the named tenant.
+    /// service behind the proxy would use the rights that platform staff have in the platform
+    /// tenant as if they were rights in the named tenant.
     ///
     /// # Errors
     /// Returns the same errors as for a call of this service's own methods.

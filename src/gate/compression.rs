@@ -77,8 +77,8 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
         .any(|encoding| encoding.trim() == "gzip")
 }
 
-/// Whether the compression flag of a message with its prefix is set. False for a prefix that is
-/// not valid, which the service refuses.
+/// Whether the compression flag in the prefix of `message` is set. False for an invalid prefix: the
+/// service refuses such a message.
 pub(super) fn is_compressed(message: &[u8]) -> bool {
     let Some((&[flag, a, b, c, d], data)) = message.split_first_chunk::<PREFIX_BYTES>() else {
         return false;
@@ -86,7 +86,7 @@ pub(super) fn is_compressed(message: &[u8]) -> bool {
     flag == 1 && usize::try_from(u32::from_be_bytes([a, b, c, d])) == Ok(data.len())
 }
 
-/// A body that decompresses a message with its prefix when the service reads the body.
+/// A body that decompresses `message`, which includes its prefix, when the service reads the body.
 pub(super) fn decompressing_body(message: Bytes, limit: usize) -> Body {
     Body::new(StreamBody::new(stream::once(async move {
         let message = decompress(&message, limit).await?;
@@ -94,8 +94,8 @@ pub(super) fn decompressing_body(message: Bytes, limit: usize) -> Body {
     })))
 }
 
-/// Decompresses a message with its prefix. `None` when the message has more than `limit` bytes
-/// without compression. No more than these bytes are decompressed.
+/// Decompresses `message`, which includes its prefix. `None` when the message has more than `limit`
+/// bytes without compression: the decompression stops there.
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` for data that is not one gzip member.

@@ -41,10 +41,10 @@ const MAX_TENANT_KEY: usize = 63;
 /// # Errors
 /// Returns `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
 pub(super) fn check_size(headers: &HeaderMap) -> Result<()> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| {
+    let entry_size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD
     };
-    if headers.iter().map(size).sum::<usize>() > MAX_METADATA {
+    if headers.iter().map(entry_size).sum::<usize>() > MAX_METADATA {
         let text = "the metadata has more than 16 KiB";
         return Err(Error::refused(ErrorReason::MessageTooLarge, text));
     }
@@ -65,11 +65,11 @@ pub(super) fn tenant_key(headers: &HeaderMap) -> Result<Option<String>> {
     if values.next().is_some() {
         return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
     }
-    let is_key = |text: &&str| {
+    let has_valid_form = |text: &&str| {
         (1..=MAX_TENANT_KEY).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    match value.to_str().ok().filter(is_key) {
+    match value.to_str().ok().filter(has_valid_form) {
         // Slugs are lower case, and so is the canonical text of an id.
         Some(text) => Ok(Some(text.to_lowercase())),
         None => Err(invalid("the tenant metadata is neither an id nor a slug")),

@@ -376,8 +376,8 @@ mod tests {
         for name in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
             assert!(is_read_only(name), "{name}");
         }
-        // "Getaway", "Listen" and "Checkout" begin with the letters of a read verb, but not with the
-        // verb as a word.
+        // "Getaway", "Listen" and "Checkout" begin with the letters of a read verb, but not with
+        // the verb as a word.
         for name in ["CreateUser", "Getaway", "Listen", "Checkout", "UpdateUser", "Login"] {
             assert!(!is_read_only(name), "{name}");
         }

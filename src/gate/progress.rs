@@ -23,8 +23,9 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Divisor for the share of one owner: a tenant, or a network for calls without a token. The waiting
-/// calls of one owner are at most 1/`SHARE_OF_OWNER` of the maximum number of calls in progress.
+/// Divisor for the share of one owner: a tenant, or a network for calls without a token. The
+/// waiting calls of one owner are at most 1/`SHARE_OF_OWNER` of the maximum number of calls in
+/// progress.
 const SHARE_OF_OWNER: usize = 2;
 
 /// Divisor for the share of one subject. The waiting calls of one subject are at most

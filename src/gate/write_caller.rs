@@ -24,8 +24,9 @@ use crate::{
 
 /// A caller whose change is checked inside the transaction of the change. The functions
 /// `authorize_*` admit the caller again. If the change affects the permissions of other subjects,
-/// they also apply the rule for power (`power/rule.rs`). They return the [`Caller`] only after
-/// these checks, and without a [`Caller`] no audit event can be recorded.
+/// these functions also apply the rule for power (`power/rule.rs`). They return the [`Caller`] only
+/// after these checks. Each change needs the [`Caller`] for its audit event, so no handler can skip
+/// the checks.
 ///
 /// A caller *covers* a subject when the caller's level is no lower than the level of each role of
 /// the subject, and when the caller holds each permission of these roles.
@@ -55,7 +56,8 @@ impl<'a> From<&'a RoleRow> for RoleGrant<'a> {
 }
 
 impl RoleGrant<'_> {
-    /// The time until which an actor holds the role's level and all its permissions.
+    /// The time until which an actor holds the role's level and all its permissions. Fails when the
+    /// actor does not hold them now.
     async fn held_until(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
@@ -151,6 +153,7 @@ impl WriteCaller {
                 rule::covers(&self.rights(&actor).await?, &target_standing).await?;
             }
             Some(target_standing) => rule::outranks(&actor, &target_standing)?,
+            // The caller is the target.
             None => {}
         }
         Ok(&self.caller)

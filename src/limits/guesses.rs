@@ -37,9 +37,9 @@ const FREE_FAILURES: u64 = 10;
 /// 100 at most).
 const FREE_FAILURES_OF_ALL_NETWORKS: u64 = 100;
 
-/// Part of the maximum number of guesses in flight from one network. The maximum is this number plus
-/// the number of failures that are still free. An owner with many devices or with a program stays
-/// below this number.
+/// Part of the maximum number of guesses in flight from one network. The maximum is this number
+/// plus the number of failures that are still free. An owner with many devices or with a program
+/// stays below this number.
 const EXTRA_IN_FLIGHT: u64 = 50;
 
 /// Time after which guesses that did not end are no longer counted as in flight. The time begins
@@ -63,8 +63,8 @@ const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 pub struct Guess {
     limits: Limits,
     counter: GuessCounter,
-    /// The guess in this replica's memory; `None` when the guess began in Redis. A drop of this value
-    /// ends the guess.
+    /// The guess in this replica's memory; `None` when the guess began in Redis. A drop of this
+    /// value ends the guess.
     _in_flight: Option<GuessInFlight>,
 }
 
@@ -85,9 +85,9 @@ impl Limits {
             .await
     }
 
-    /// Begins a guess at the password of an account whose tenant the call did not name. A refusal is
-    /// not counted for the tenant's audit trail: it would reveal to the tenant that the owner of the
-    /// email signs in to another tenant.
+    /// Begins a guess at the password of an account whose tenant the call did not name. A refusal
+    /// is not counted for the tenant's audit trail: it would reveal to the tenant that the owner of
+    /// the email signs in to another tenant.
     ///
     /// # Errors
     /// `RATE_LIMITED`, also when a guess that names the tenant would have to wait.

@@ -1,5 +1,5 @@
-//! Counts guesses in the memory of this replica, while Redis is unavailable. As in Redis, only wrong
-//! guesses count, and guesses in flight are bounded because all of them may turn out wrong.
+//! Counts guesses in the memory of this replica, while Redis is unavailable. As in Redis, only
+//! wrong guesses count, and guesses in flight are bounded because all of them may turn out wrong.
 
 use std::{
     collections::HashMap,

@@ -104,8 +104,8 @@ impl Limits {
 
     /// Counts a call for this tenant, which the call did not name. Calls that do not name the
     /// tenant are counted separately from calls that name the tenant. Otherwise the response to a
-    /// call that names the tenant would reveal that other calls found the tenant by an email. For the
-    /// same reason, a refusal is not counted for the tenant's audit trail.
+    /// call that names the tenant would reveal that other calls found the tenant by an email. For
+    /// the same reason, a refusal is not counted for the tenant's audit trail.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed. The response must not reveal

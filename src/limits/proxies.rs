@@ -89,8 +89,8 @@ impl FromStr for TrustedProxies {
 mod tests {
     use super::*;
 
-    /// The address of the client for these `x-forwarded-for` headers. The request also has the headers
-    /// `x-real-ip` and `forwarded`, which must have no effect.
+    /// The address of the client for these `x-forwarded-for` headers. The request also has the
+    /// headers `x-real-ip` and `forwarded`, which must have no effect.
     fn client(trusted: &str, peer: &str, forwarded_for: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded_for {

@@ -168,8 +168,8 @@ impl Hasher {
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Checks whether [`Self::take_slot`] would succeed now. An operation that needs a query before it
-    /// takes the slot calls this first, so that a refused call causes no query.
+    /// Checks whether [`Self::take_slot`] would succeed now. An operation that needs a query before
+    /// it takes the slot calls this first, so that a refused call causes no query.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when [`Self::take_slot`] would fail.
@@ -418,7 +418,7 @@ mod tests {
 
     /// Passwords of about 72 bytes, the maximum that bcrypt reads. They contain characters that
     /// NFKC changes; NFKC changes the length of some of these characters.
-    fn password() -> impl Strategy<Value = String> {
+    fn password_of_about_72_bytes() -> impl Strategy<Value = String> {
         let characters = "[a-zé\u{301}…ﬁ½\u{fdfa}ｓ\u{0}]{0,6}";
         (60..76_usize, characters, "[a-z…ﬁ]{0,3}").prop_map(|(length, mut text, tail)| {
             while text.len() + tail.len() < length {
@@ -435,7 +435,7 @@ mod tests {
         /// in NFKC form. A password is rehashed only if the hash covers the whole password.
         #[test]
         fn an_imported_hash_accepts_the_passwords_that_the_old_system_accepted(
-            password in password(),
+            password in password_of_about_72_bytes(),
             tail in "[a-zé…ﬁ]{0,3}",
             removed_bytes in 0..4_usize,
         ) {

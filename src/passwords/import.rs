@@ -39,8 +39,8 @@ mod tests {
     fn an_import_is_checked_by_the_parser_of_stored_hashes() {
         let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt succeeds").to_string();
         assert!(check_import("f", &good).is_ok());
-        // The last characters of the salt (index 28) and of the hash (index 59) have unused bits. The
-        // character `/` has the value 1 in the base64 of bcrypt, so it sets an unused bit.
+        // The last characters of the salt (index 28) and of the hash (index 59) have unused bits.
+        // The character `/` has the value 1 in the base64 of bcrypt, so it sets an unused bit.
         let unused_salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
         let unused_hash_bits = format!("{}{}", &good[..59], "/");
         for bad in [

@@ -8,8 +8,8 @@ use argon2::Block;
 /// The working memory of all hashing threads.
 pub(super) struct WorkingMemory {
     /// Held by the thread that waits for memory, so that no other thread takes memory before it.
-    /// Otherwise smaller hashes could always take the memory that becomes free, and a hash that needs
-    /// much memory would wait until no smaller hash runs.
+    /// Otherwise smaller hashes could always take the memory that becomes free, and a hash that
+    /// needs much memory would wait until no smaller hash runs.
     turn: Mutex<()>,
     state: Mutex<State>,
     /// Signalled when a hash ends.
@@ -126,7 +126,8 @@ mod tests {
     /// N41: hashes together use no more than the maximum, and a large hash gets its turn.
     #[test]
     fn hashes_together_stay_below_the_maximum() {
-        // The maximum is 100 blocks. A usual hash needs 10 blocks, and each fourth thread's hash 70.
+        // The maximum is 100 blocks. A usual hash needs 10 blocks, and each fourth thread's hash
+        // 70.
         let memory = WorkingMemory::new(100 * Block::SIZE as u64, 10);
         let (used, max_used) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {

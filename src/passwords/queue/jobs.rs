@@ -49,8 +49,8 @@ impl<J> Jobs<J> {
 
     /// The next job of the owner, as a pair: whether the job is expensive, and its ticket. The job
     /// that has waited longest is next, with two exceptions. If the last job of the owner's tenant
-    /// was expensive, a waiting cheap job is next. If `may_run_expensive` is false, no expensive job
-    /// is next.
+    /// was expensive, a waiting cheap job is next. If `may_run_expensive` is false, no expensive
+    /// job is next.
     pub(super) fn next(
         &self,
         may_run_expensive: bool,

@@ -8,7 +8,8 @@ use super::*;
 /// The cost of a cheap job, in milliseconds of thread time: a hash with the default parameters.
 const CHEAP: u64 = 40;
 
-/// The cost of an expensive job, in milliseconds of thread time: an imported hash with the maximum cost.
+/// The cost of an expensive job, in milliseconds of thread time: an imported hash with the maximum
+/// cost.
 const EXPENSIVE: u64 = 370;
 
 /// The number of slots with the default settings and two threads.
@@ -288,8 +289,8 @@ fn one_tenant_alone_uses_all_threads_for_cheap_jobs() {
 enum Step {
     /// Takes a slot. Contains the numbers of the tenant and the network.
     Take(u8, u8),
-    /// Pushes a job if the owner has a slot without a job. Contains the numbers of the tenant and the
-    /// network, and the cost.
+    /// Pushes a job if the owner has a slot without a job. Contains the numbers of the tenant and
+    /// the network, and the cost.
     Push(u8, u8, u64),
     /// Starts the next job.
     Next,
