@@ -1,7 +1,7 @@
 //! Admits calls. The checks have a fixed order: metadata size, policy of the method, form of the
 //! tenant metadata, token, session, state of the subject and its tenant, rate limit, tenant that
 //! the metadata names, permission. For a public call: metadata size, policy of the method, form of
-//! the tenant metadata, rate limit of the network.
+//! the tenant metadata, rate limit of the network, tenant that the metadata names.
 //!
 //! A call with a token works in the tenant of the token. Platform staff can name another tenant in
 //! the metadata; for another caller such a call is refused. A public call names its tenant in the
@@ -90,6 +90,8 @@ impl Authorizer {
         Ok(Some(caller))
     }
 
+    /// Checks the rate limits, the named tenant and the permission of an identified caller. Adds
+    /// the proof of admission to the request's extensions.
     async fn admit_caller<B>(
         &self,
         request: &mut Request<B>,

@@ -249,16 +249,16 @@ impl Policies {
     /// The names of all methods, `package.Service/Method`, ordered by [`MethodPolicy::index`].
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        let mut all: Vec<_> = self.methods.values().collect();
-        all.sort_unstable_by_key(|method| method.index);
-        all.into_iter().map(MethodPolicy::name).collect()
+        let mut methods: Vec<_> = self.methods.values().collect();
+        methods.sort_unstable_by_key(|method| method.index);
+        methods.into_iter().map(MethodPolicy::name).collect()
     }
 
     /// All methods with their policies, sorted by path.
     pub fn iter(&self) -> impl Iterator<Item = &MethodPolicy> {
-        let mut all: Vec<_> = self.methods.values().collect();
-        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        all.into_iter()
+        let mut methods: Vec<_> = self.methods.values().collect();
+        methods.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        methods.into_iter()
     }
 }
 
@@ -282,6 +282,7 @@ fn read_policy(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Resu
     ensure!(options.has_extension(&option), "is missing");
     let value = options.get_extension(&option);
     let Value::Message(message) = value.as_ref() else { bail!("is no message") };
+    // Converts the dynamic message into the generated type.
     let policy = v1::Policy::decode(message.encode_to_vec().as_slice())?;
     checked_policy(policy, is_read_only(method.name()))
 }
@@ -391,6 +392,7 @@ mod tests {
             ..v1::Policy::default()
         };
         let with_power = |power| policy(v1::Access::Permission, power);
+        // The second argument of `checked_policy` says whether the method is read-only.
         assert!(
             checked_policy(with_power(v1::Power::Unspecified), false).is_err(),
             "a policy without a declaration"

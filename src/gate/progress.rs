@@ -57,8 +57,8 @@ pub(super) struct Progress {
 pub(super) enum CallOwner {
     /// The subject of the caller's token, and its tenant.
     Subject(TenantId, SubjectId),
-    /// The client's network, for a call without a token; `None` when the client has no IP
-    /// address.
+    /// The client's network, for a call without a token or before the token is verified. Contains
+    /// `None` when the client has no IP address.
     Network(Option<IpAddr>),
 }
 
@@ -81,7 +81,7 @@ struct RefusalLabels {
 }
 
 impl CallOwner {
-    /// The owner of an admitted call.
+    /// The owner of a call: the subject of `caller`; without a caller, the network of `ip`.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
         match caller {
             Some(caller) => Self::Subject(caller.own_tenant(), caller.user()),

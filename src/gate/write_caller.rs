@@ -122,7 +122,8 @@ impl WriteCaller {
         ))
     }
 
-    /// The caller, if the caller is the target; `None` if another subject is the target.
+    /// The caller, if the caller is the target. `None` if another subject is the target, or if the
+    /// call works in another tenant.
     #[must_use]
     pub fn itself(&self, target: SubjectId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_in_own_tenant() && caller.user == target)

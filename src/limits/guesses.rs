@@ -1,5 +1,5 @@
-//! Limits guesses of passwords: after wrong passwords for an account, each further guess has to
-//! wait. The wait gets longer each time.
+//! Limits guesses of passwords: after too many wrong passwords for an account, each further guess
+//! has to wait. The wait gets longer each time.
 //!
 //! Failures are counted per account and network. So an attacker cannot lock out the owner, who
 //! signs in from another network (SP 800-63B-4, section 3.2.2; ASVS 6.3.1). Against guesses from

@@ -4,11 +4,11 @@
 //!
 //! - **Rates** (`rates.rs`): a maximum number of calls of a class in a period, from one network
 //!   and for one tenant. The proto declares each method's class. The gate counts the call for the
-//!   network of the client. The operation counts the call for the tenant as soon as the tenant is
-//!   known.
-//! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent these
-//!   passwords has to wait. The wait gets longer each time. Other networks wait only after a higher
-//!   number of wrong passwords from all networks together.
+//!   network of the client, and a call with a token also for the caller's tenant. For a public
+//!   call, the operation counts the call for the tenant as soon as the tenant is known.
+//! - **Guesses** (`guesses.rs`): after too many wrong passwords for an account, the network that
+//!   sent these passwords has to wait. The wait gets longer each time. Other networks wait only
+//!   after a higher number of wrong passwords from all networks together.
 //!
 //! Redis counts rates and guesses for all replicas together (`redis_limiter.rs`). Each replica
 //! counts alone (`local.rs`) while Redis is unavailable, and for classes of frequent calls; the

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 /// Maximum cost (the work factor of bcrypt) of a bcrypt hash at import.
 pub(super) const BCRYPT_IMPORT: u32 = 12;
 
-/// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
+/// Estimated cost of a comparison with the most expensive hash that may be imported, in
+/// microseconds of CPU time.
 pub(super) const MAX_IMPORT_CPU_COST: u64 = bcrypt_cpu_cost(BCRYPT_IMPORT);
 
 /// Checks a password hash that is imported for a user. The hash must be a valid bcrypt hash of an

@@ -1,5 +1,5 @@
-//! The working memory of argon2id. All hashes together use no more than a fixed amount, and memory
-//! that is not used for a while is given back to the system.
+//! The working memory of argon2id. All hashes together use no more than a fixed amount. A hash that
+//! needs more is computed alone. Memory that is not used for a while is given back to the system.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
