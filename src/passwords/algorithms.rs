@@ -149,7 +149,8 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
 
 /// Whether a match with a bcrypt hash covers the whole password. bcrypt hashes the password and
 /// a NUL byte, repeated up to 72 bytes. So bcrypt ignores all bytes after the 72nd byte, and a
-/// password with a NUL can be equivalent to another password.
+/// password with a NUL can be equivalent to another password. A password of 72 bytes is not
+/// covered, because the NUL byte that marks its end is ignored.
 fn is_covered_by_bcrypt(password: &[u8]) -> bool {
     password.len() < BCRYPT_INPUT_BYTES && !password.contains(&0)
 }
@@ -213,6 +214,7 @@ mod tests {
 
     #[test]
     fn a_hash_with_weaker_parameters_is_outdated() {
+        // Less memory than configured, although more iterations.
         let old = argon2id_with(12_288, 3, Peppers::default())
             .hash(b"pw")
             .expect("the password is hashed");

@@ -308,6 +308,7 @@ impl<'a> QueuedJob<'a> {
 
 impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
+        // The lock is released before the job is dropped.
         let removed = self.slot.hasher.shared().lock().queue.remove(self.slot.owner, self.ticket);
         drop(removed);
     }
@@ -441,6 +442,7 @@ mod tests {
         ) {
             let stored = bcrypt_hash(&password);
             let normalised = normalise(&password).expose_secret().to_owned();
+            // The same password with another end.
             let start_length = password.floor_char_boundary(password.len() - removed_bytes);
             let similar = format!("{}{tail}", &password[..start_length]);
             for presented in [&password, &normalised, &similar] {
@@ -474,6 +476,7 @@ mod tests {
         let (mut first_slot, mut second_slot) = (slot(), slot());
         let mut first = Box::pin(compare(&mut first_slot, "password", None));
         let mut second = Box::pin(compare(&mut second_slot, "password", None));
+        // The only thread runs the first job, and the second job waits.
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(second);

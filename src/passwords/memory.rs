@@ -82,6 +82,7 @@ impl WorkingMemory {
 
     /// Gives the buffers that no hash uses back to the system.
     pub(super) fn free_unused(&self) {
+        // The lock is released before the memory is freed.
         let unused = std::mem::take(&mut self.lock().unused);
         drop(unused);
     }

@@ -23,9 +23,10 @@
 //!   tenant and a network each have a start tag, and the start tag of a job is the higher of the
 //!   two. When the job starts, both start tags become the job's start tag plus the job's cost. So
 //!   neither a tenant with many networks nor a network with many tenants gets more than one share
-//!   of the thread time. Among jobs with equal start tags, the job with the lower other start tag
-//!   comes first. Idle time gives no credit: a tenant or network that had no jobs for a while gets
-//!   no additional thread time afterwards.
+//!   of the thread time. Among jobs with equal start tags, the lower one of the two start tags of
+//!   tenant and network decides: the job for which it is lower comes first. Idle time gives no
+//!   credit: a tenant or network that had no jobs for a while gets no additional thread time
+//!   afterwards.
 
 mod jobs;
 #[cfg(test)]
