@@ -43,7 +43,7 @@ pub(super) struct Follower {
     postgres: Postgres,
     listeners: Vec<Arc<dyn ChangeListener>>,
     metrics: Metrics,
-    /// The last successful read; `None` before the first read.
+    /// The last successful read; `None` before the first read, and after [`MAX_TIMEOUTS`] timeouts.
     last_read: Option<LastRead>,
     /// Whether the last read failed. Only the first failure and the next success are logged.
     is_failing: bool,
@@ -126,7 +126,7 @@ impl Follower {
         )
         .fetch_all(self.postgres.executor())
         .await?;
-        // There is always a row: without changes, the row has only the snapshot.
+        // There is always a row: without changes, the row has no tenant, kind and subject.
         let Some(first_row) = rows.first() else {
             return Err(Error::defect("read_changes returned no row"));
         };
@@ -157,7 +157,8 @@ impl Follower {
         // older than the data.
         state.progress.record_read(xmax, server_generation);
         if is_first {
-            // This is the first read. Entries that were cached before this read may be outdated.
+            // This is the first read, or the changes since the last read are skipped. Entries that
+            // were cached before this read may be outdated.
             self.clear(state);
         } else if first_row.missed || is_other_server || has_new_epoch {
             tracing::info!("changes may have been missed, so the in-memory caches are read anew");

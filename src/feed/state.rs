@@ -71,6 +71,7 @@ impl State {
     /// Requests a read that starts after this call, so that the read includes every earlier commit.
     /// Returns whether this read or a later read succeeded within [`FRESH_FOR`].
     pub(super) async fn wait_for_new_read(&self) -> bool {
+        // A read that is in progress now may have started before the last commit.
         let next_read = self.started_reads.load(Ordering::Acquire) + 1;
         self.wake_up.notify_one();
         let mut successful_read = self.last_successful_read.subscribe();

@@ -101,10 +101,10 @@ impl Renew for Sealer {
 fn parse(payload: &[u8]) -> Option<Revision> {
     let (version, numbers) = payload.split_first()?;
     let (horizon, numbers) = numbers.split_first_chunk()?;
-    let (position, epoch) = numbers.split_first_chunk()?;
+    let (position, epoch_bytes) = numbers.split_first_chunk()?;
     let epoch = match *version {
-        WITHOUT_EPOCH => epoch.is_empty().then_some(0)?,
-        WITH_EPOCH => u64::from_be_bytes(epoch.try_into().ok()?),
+        WITHOUT_EPOCH => epoch_bytes.is_empty().then_some(0)?,
+        WITH_EPOCH => u64::from_be_bytes(epoch_bytes.try_into().ok()?),
         _ => return None,
     };
     let (horizon, position) = (u64::from_be_bytes(*horizon), u64::from_be_bytes(*position));

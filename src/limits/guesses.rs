@@ -6,8 +6,8 @@
 //! many networks, all failures of an account are also counted together, with a higher limit. The
 //! wait for this limit does not apply to networks from which the owner signed in before.
 //!
-//! A guess is counted when it begins, so concurrent guesses have no advantage over sequential
-//! guesses.
+//! A guess is counted as in flight when it begins, and the number of guesses in flight is bounded.
+//! So concurrent guesses have no advantage over sequential guesses.
 //!
 //! Guesses that do not name the account's tenant are counted separately. These guesses also wait
 //! after failures of guesses that name the tenant. Guesses that name the tenant do not wait after
@@ -112,17 +112,17 @@ impl Limits {
 
     /// Begins a guess that is counted by `counter`. A refusal is counted for the audit trail of
     /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not
-    /// name the tenant, `with_tenant` is the counter of the guesses that name the tenant, because a
-    /// guess also waits after their failures.
+    /// name the tenant, `counter_with_tenant` is the counter of the guesses that name the tenant,
+    /// because a guess also waits after their failures.
     async fn begin_guess(
         &self,
         audited_tenant: TenantId,
         counter: GuessCounter,
-        with_tenant: Option<&GuessCounter>,
+        counter_with_tenant: Option<&GuessCounter>,
     ) -> Result<Guess> {
         let mut keys = counter.redis_keys.to_vec();
         if let Some(GuessCounter { redis_keys: [network, all_networks, _, known], .. }) =
-            with_tenant
+            counter_with_tenant
         {
             keys.extend([network, all_networks, known].map(Clone::clone));
         }
@@ -133,8 +133,10 @@ impl Limits {
             (wait, None)
         } else {
             self.0.metrics.record_counted_alone();
-            let local_guess = self.0.local.guesses.begin(&counter.local_key);
-            (local_guess.as_ref().err().copied().unwrap_or_default(), local_guess.ok())
+            match self.0.local.guesses.begin(&counter.local_key) {
+                Ok(guess) => (Duration::ZERO, Some(guess)),
+                Err(wait) => (wait, None),
+            }
         };
         // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(MAX_WAIT);
@@ -197,7 +199,7 @@ impl Guess {
     }
 }
 
-/// The keys that count guesses at an account from a network.
+/// The keys of the counters for guesses at one account from one network.
 struct GuessCounter {
     /// The key in this replica's memory, used while Redis is unavailable.
     local_key: String,

@@ -54,6 +54,7 @@ impl LocalLimiter {
     fn count(&self, counters: Option<&Counters>, key: &str) -> Duration {
         let Some(counters) = counters else { return Duration::ZERO };
         if counters.len() >= MAX_KEYS {
+            // Removes the counters of keys without recent calls.
             counters.retain_recent();
         }
         let key = if counters.len() < MAX_KEYS { key } else { SHARED_KEY };

@@ -76,7 +76,7 @@ impl LocalGuesses {
 
     /// Forgets the failures of a key, after a success.
     pub(super) fn record_success(&self, key: &str) {
-        // The failures of the other keys in the shared counter stay.
+        // The shared counter is not changed, because it also counts the failures of other keys.
         if let Some(counter) = self.lock().get_mut(key).filter(|_| key != SHARED_KEY) {
             counter.failures = 0;
         }
@@ -161,6 +161,7 @@ mod tests {
             guesses.record_failure("a");
         }
         let wait = guesses.begin("a").expect_err("must wait");
+        // The wait is one interval, minus the time since the first failure.
         assert!(wait <= FORGET_INTERVAL && wait > Duration::from_secs(25), "{wait:?}");
         drop(guesses.begin("b").expect("another key is not limited"));
 

@@ -16,7 +16,8 @@ impl TrustedProxies {
     /// The address of the client that sent a call. If the peer is not a trusted proxy, the result
     /// is the peer's address. If the peer is a trusted proxy, the result is the last address in
     /// `x-forwarded-for` that is not a trusted proxy, because the client can forge all earlier
-    /// addresses. If all its addresses are trusted proxies, the result is the first address.
+    /// addresses. If all addresses in the header are trusted proxies, the result is the first
+    /// address.
     /// `forwarded` and `x-real-ip` are not read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {

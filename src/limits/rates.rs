@@ -136,8 +136,8 @@ impl Rates {
         RateLimit { class, by: "tenant", rate: self.rates_of(class).tenant }
     }
 
-    /// The limit of mails to one account. No setting changes the rate, so nobody can fill a user's
-    /// mailbox with mails.
+    /// The limit of mails to one account. The rate is fixed and not a setting, so that nobody can
+    /// ever fill a user's mailbox with mails.
     pub(super) fn account() -> RateLimit {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         RateLimit { class: RateClass::PasswordReset, by: "account", rate }
