@@ -1,5 +1,6 @@
-//! Compares the clock of this machine with the clock of Postgres. A wrong clock makes this replica
-//! refuse the tokens of other replicas, and other replicas refuse its tokens.
+//! Compares the clock of this machine with the clock of Postgres. If the clock of this machine is
+//! wrong, this replica refuses the tokens of other replicas, and they refuse the tokens of this
+//! replica.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -58,8 +59,9 @@ async fn measure(db: &Db) -> Result<f64> {
     Ok(offset(before, server, clock::now()))
 }
 
-/// The offset in seconds if Postgres read its clock between these two times of this machine: 0 if
-/// that is possible with correct clocks, otherwise the smallest offset that explains the times.
+/// The offset in seconds, positive when this machine is ahead. Postgres read its clock, `server`,
+/// between the times `before` and `after` of this machine. If `server` is between these times, the
+/// offset is 0. Otherwise the offset is the distance of `server` to the nearer time.
 fn offset(before: OffsetDateTime, server: OffsetDateTime, after: OffsetDateTime) -> f64 {
     if server < before {
         (before - server).as_seconds_f64()

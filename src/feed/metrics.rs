@@ -74,7 +74,7 @@ impl Metrics {
         }
     }
 
-    /// Records that a read was late, so that for a time before its end the caches were not fresh
+    /// Records that a read was late: for some time before the read ended, the caches were not fresh
     /// enough for decisions.
     pub(super) fn record_lapse(&self) {
         self.lapses.inc();

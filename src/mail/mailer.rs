@@ -128,6 +128,7 @@ impl Mailer {
         match &self.transport {
             Transport::Smtp(smtp) => {
                 let result = smtp.send(message).await;
+                // lettre reports a mail server without SMTPUTF8 as an error of the client.
                 if is_international && result.as_ref().is_err_and(SmtpError::is_client) {
                     let text = "the mail server does not accept international addresses (SMTPUTF8)";
                     return Err(Failure::permanent(text));
