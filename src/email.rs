@@ -1,5 +1,5 @@
-//! Emails: which may be stored, their normalised form for comparisons, the form for mail servers, and
-//! their blind index for look-ups.
+//! Emails: the rule for emails that may be stored, the normalised form for comparisons, the form
+//! for mail servers, and the blind index for lookups.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use lettre::Address;
@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 254;
 /// Checks that a new email of a user is an address to which mails can be sent.
 ///
 /// # Errors
-/// A violation of the field `path`.
+/// Returns a violation of the field `path` when the email is not such an address.
 pub fn check(path: &str, email: &str) -> Result<()> {
     if is_address(email) {
         return Ok(());
@@ -25,9 +25,9 @@ pub fn check(path: &str, email: &str) -> Result<()> {
     Err(Error::field(path, "must be an email address"))
 }
 
-/// Whether an email is an address as mail servers define it: a local part without quotes (RFC 5321),
-/// also with international characters (RFC 6531), and a domain name, also an international one
-/// (RFC 5891). The normalised form must be an address too.
+/// Whether an email is an address as mail servers define it: a local part without quotes (RFC
+/// 5321), also with international characters (RFC 6531), and a domain name, also an international
+/// one (RFC 5891). The normalised form must be an address too.
 #[must_use]
 pub fn is_address(email: &str) -> bool {
     let nfkc: String = email.nfkc().collect();
@@ -54,7 +54,8 @@ pub fn for_mail_server(email: &str) -> Option<Address> {
 #[must_use]
 pub fn normalized(email: &str) -> String {
     let email: String = email.nfkc().flat_map(char::to_lowercase).collect();
-    // The normalised form of an email in ASCII never changes, because its blind index is stored.
+    // The normalised form of an email in ASCII must stay as it is, because blind indexes of this
+    // form are stored. So the domain is not checked or changed.
     if email.is_ascii() {
         return email;
     }
@@ -65,7 +66,8 @@ pub fn normalized(email: &str) -> String {
     }
 }
 
-/// The domain in lower-case A-labels (UTS 46, non-transitional); `None` when it is not a domain name.
+/// The domain in lower-case A-labels (UTS 46, non-transitional); `None` when it is not a domain
+/// name.
 fn ascii_domain(domain: &str) -> Option<String> {
     let ascii = Uts46::new().to_ascii(
         domain.as_bytes(),
@@ -102,7 +104,7 @@ mod tests {
             assert_eq!(normalized(email), "ada@xn--bcher-kva.example", "{email}");
         }
         assert_eq!(normalized("Ädä@例え.テスト"), "ädä@xn--r8jz45g.xn--zckzah");
-        // The blind indexes of these are stored.
+        // An email in ASCII is only set in lower case, also if its domain is invalid.
         for email in ["a..b@c", "a@b_c.example", "a@xn--a", "a@-b"] {
             assert_eq!(normalized(email), email);
         }

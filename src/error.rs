@@ -51,7 +51,7 @@ pub enum Error {
     #[error("the limit of {} {} is reached", .0.max, .0.meaning)]
     Limit(&'static Bound),
     /// The audit trail no longer has the events after the position of the request, because their
-    /// retention is over.
+    /// retention period has ended.
     #[error("the events before position {oldest_position} were deleted")]
     PositionTrimmed {
         /// The first position that the trail still has, or will have.
@@ -96,8 +96,9 @@ impl Error {
         Self::Defect(message.into())
     }
 
-    /// Whether the call failed at once, because the last check found Postgres unusable. The check
-    /// has logged the cause, and the calls of an outage would fill the log.
+    /// Whether the call failed immediately, because the last check found Postgres unusable. The
+    /// check has already logged the cause. If each call logged it too, an outage would fill the
+    /// log.
     fn is_known_outage(&self) -> bool {
         matches!(
             self,
@@ -333,8 +334,8 @@ pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
 }
 
 /// The text of an error for the log: the message of Postgres with its SQLSTATE, or the error of the
-/// connection. The text of sqlx also has a line number of Postgres's own source code, which reads as
-/// if it were a line of the statement.
+/// connection. The text of sqlx is not used, because it also has a line number of Postgres's own
+/// source code, which looks like a line number of the statement.
 pub(crate) fn postgres_text(error: &sqlx::Error) -> String {
     match (error.as_database_error(), sqlstate(error)) {
         (Some(refusal), Some(code)) => format!("{} (SQLSTATE {code})", refusal.message()),

@@ -1,9 +1,9 @@
 //! Tenantry: multi-tenant identity and authorization over gRPC.
 //!
-//! Reading order: `serve` in [`server`] connects all layers and services. [`gate`] is the layer
-//! that each call passes before its handler. Then read a feature folder: `rpc.rs` is its gRPC
-//! service, each operation has a file, and `store.rs` has the SQL. docs/architecture.md has the
-//! map, the rules and a glossary.
+//! Reading order: [`app`] builds all parts and connects them, and `serve` in [`server`] runs them.
+//! [`gate`] is the layer that each call passes before its handler. Then read a feature folder:
+//! `rpc.rs` is its gRPC service, each operation has a file, and `store.rs` has the SQL.
+//! docs/architecture.md has the map, the rules and a glossary.
 //!
 //! No two files import each other, directly or through other files, and no store imports from the
 //! gate. `tests/it/structure` checks this. The layers, from top to bottom:

@@ -1,5 +1,6 @@
-//! Compares the clock of this machine with the clock of Postgres. A wrong clock makes this replica
-//! refuse the tokens of other replicas, and other replicas refuse its tokens.
+//! Compares the clock of this machine with the clock of Postgres. If the clock of this machine is
+//! wrong, this replica refuses the tokens of other replicas, and they refuse the tokens of this
+//! replica.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::{clock, concurrency::step::bounded, error::Result};
 /// Interval between two comparisons.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Offset in seconds above which the log has a warning. Tokens have a leeway of 30 seconds.
+/// Offset in seconds above which the log has a warning. Tokens have a leeway of 30 seconds, so the
+/// warning comes before tokens are refused.
 const MAX_OFFSET: f64 = 5.0;
 
 /// Starts the comparison. It stops when the connections to Postgres are closed.
@@ -57,8 +59,9 @@ async fn measure(db: &Db) -> Result<f64> {
     Ok(offset(before, server, clock::now()))
 }
 
-/// The offset in seconds if Postgres read its clock between these two times of this machine: 0 if
-/// that is possible with correct clocks, otherwise the smallest offset that explains the times.
+/// The offset in seconds, positive when this machine is ahead. Postgres read its clock, `server`,
+/// between the times `before` and `after` of this machine. If `server` is between these times, the
+/// offset is 0. Otherwise the offset is the distance of `server` to the nearer time.
 fn offset(before: OffsetDateTime, server: OffsetDateTime, after: OffsetDateTime) -> f64 {
     if server < before {
         (before - server).as_seconds_f64()
@@ -73,10 +76,10 @@ fn offset(before: OffsetDateTime, server: OffsetDateTime, after: OffsetDateTime)
 mod tests {
     use super::*;
 
-    /// N26: a slow answer of Postgres is no wrong clock.
+    /// N26: a slow response of Postgres is not reported as a wrong clock.
     #[test]
     #[expect(clippy::float_cmp, reason = "whole seconds are exact")]
-    fn a_slow_answer_is_no_offset() {
+    fn a_slow_response_of_postgres_is_no_offset() {
         let at = |seconds| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(offset(at(100), at(100), at(100)), 0.0);
         assert_eq!(offset(at(100), at(101), at(115)), 0.0);

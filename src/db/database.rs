@@ -137,8 +137,9 @@ impl Db {
         self.postgres.executor()
     }
 
-    /// An executor for a single statement, on a connection of the tenant's share. The statement
-    /// must call an SQL function that selects the tenant itself.
+    /// An executor for a single statement, on a connection of the tenant's share. No tenant is
+    /// selected on the connection, so the statement must call an SQL function that selects the
+    /// tenant.
     ///
     /// # Errors
     /// OVERLOADED when no connection of the tenant's share becomes free.

@@ -85,8 +85,8 @@ impl DataDir {
         }
         let mut run = servers_dir.join("run");
         if !can_contain_sockets(&run) {
-            let short = make_outside_dir("/tmp", &dir, &user, "moved-sockets")?;
-            run = short.join("run");
+            let short_dir = make_outside_dir("/tmp", &dir, &user, "moved-sockets")?;
+            run = short_dir.join("run");
             notes.push(format!(
                 "the path {} is too long or has characters that a socket's path cannot have: \
                  the sockets are in {}",
@@ -156,20 +156,20 @@ async fn lock(dir: &Path) -> anyhow::Result<File> {
 }
 
 /// Creates a directory below `base` for files that cannot be in `dir`. The name of the directory is
-/// derived from `dir`, so that a later start finds the directory again. The symbolic link `link` in
-/// `dir` points to the directory, for developers and for `scripts/clean-dev`. Other users may be
-/// able to write to `base`, so the owner of the directory is checked.
+/// derived from `dir`, so that a later start finds the directory again. The symbolic link
+/// `link_name` in `dir` points to the directory, for developers and for `scripts/clean-dev`. Other
+/// users may be able to write to `base`, so the owner of the directory is checked.
 fn make_outside_dir(
     base: &str,
     dir: &Path,
     user: &ServerUser,
-    link: &str,
+    link_name: &str,
 ) -> anyhow::Result<PathBuf> {
     let own_uid = rustix::process::geteuid().as_raw();
     let hash = fnv1a(dir.as_os_str().as_bytes());
     let path = Path::new(base).join(format!("tenantry-{own_uid}-{hash:016x}"));
     make_private_dir(&path, user)?;
-    ignore_existing(symlink(&path, dir.join(link)))?;
+    ignore_existing(symlink(&path, dir.join(link_name)))?;
     Ok(path)
 }
 

@@ -25,7 +25,7 @@ pub use program::Options;
 /// end of this process for any reason, also ends the servers, but does not wait.
 #[derive(Debug)]
 pub struct Services {
-    // The fields are dropped in this order: the servers are told to end before the directory is
+    // The fields are dropped in this order: the servers begin to end before the directory is
     // unlocked.
     group: Group,
     dir: DataDir,

@@ -41,10 +41,11 @@ impl Programs {
         versions.sort();
         if let Ok(cluster_version) = fs::read_to_string(dir.postgres_data().join("PG_VERSION")) {
             let cluster_version = cluster_version.trim();
-            let has_versions = !versions.is_empty();
+            // If `VERSIONS` has no version at all, the Postgres in the PATH is used.
+            let had_versions = !versions.is_empty();
             versions.retain(|(version, _)| version.to_string() == cluster_version);
             ensure!(
-                !has_versions || !versions.is_empty(),
+                !had_versions || !versions.is_empty(),
                 "{} was created by Postgres {cluster_version}, which is not installed any more; \
                  install postgresql-{cluster_version}, or remove that directory to start without \
                  data",
@@ -202,8 +203,8 @@ async fn end_earlier_server(dir: &DataDir) -> anyhow::Result<()> {
         // If the server is already shutting down, the signal has no effect. If the server has ended
         // by now, the error is ignored.
         let _ = kill_process(pid, Signal::INT);
-        let what = format!("the end of Postgres, pid {pid}, of an earlier run");
-        with_timeout(ORPHAN_LIMIT, &what, async {
+        let awaited_event = format!("the end of Postgres, pid {pid}, of an earlier run");
+        with_timeout(ORPHAN_LIMIT, &awaited_event, async {
             while earlier_server_pid(dir).is_some() {
                 pause().await;
             }

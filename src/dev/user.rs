@@ -101,6 +101,7 @@ impl PasswdEntry {
         if fields.next() != Some(name) {
             return None;
         }
+        // The fields are name, password, user id and group id.
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
         Some(Self { name: name.to_owned(), uid, gid })

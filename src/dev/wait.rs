@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::Context;
 
 /// Runs `wait`, a loop that checks a condition and calls [`pause`] between the checks, for at most
-/// `limit`. `what` is the awaited event, for the error message.
+/// `limit`. `awaited_event` is the awaited event, for the error message.
 pub(super) async fn with_timeout(
     limit: Duration,
-    what: &str,
+    awaited_event: &str,
     wait: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     tokio::time::timeout(limit, wait)
         .await
-        .with_context(|| format!("{what}: not within {limit:?}"))?
+        .with_context(|| format!("{awaited_event}: not within {limit:?}"))?
 }
 
 /// Sleeps between two checks of a condition.

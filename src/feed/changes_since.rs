@@ -54,6 +54,7 @@ impl Feed {
         let (xmax, epoch) = (first_row.xmax.cast_unsigned(), first_row.epoch.cast_unsigned());
         self.record_snapshot(Snapshot { xmax, epoch }).await?;
         let may_be_incomplete = first_row.missed;
+        // A row without a change has no subject id.
         let to_change = |kind: Option<String>, subject: Option<Uuid>| {
             Some((kind.as_deref().and_then(Kind::parse), subject?))
         };

@@ -8,8 +8,8 @@
 //!
 //! - Rule: `read_changes` (`migrations/0035_refuse_standby.sql`) decides which changes the follower
 //!   has not seen, and whether it may have missed some.
-//! - Rule: `current_epoch` (`migrations/0038_epochs.sql`) shows that a restore or a failover may have
-//!   lost changes that the caches contain.
+//! - Rule: `current_epoch` (`migrations/0038_epochs.sql`) shows that a restore or a failover may
+//!   have lost changes that the caches contain.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ pub(super) struct Follower {
     postgres: Postgres,
     listeners: Vec<Arc<dyn ChangeListener>>,
     metrics: Metrics,
-    /// The last successful read; `None` before the first read.
+    /// The last successful read; `None` before the first read, and after [`MAX_TIMEOUTS`] timeouts.
     last_read: Option<LastRead>,
     /// Whether the last read failed. Only the first failure and the next success are logged.
     is_failing: bool,
@@ -126,40 +126,41 @@ impl Follower {
         )
         .fetch_all(self.postgres.executor())
         .await?;
-        // There is always a row: without changes, the row has only the snapshot.
+        // There is always a row: without changes, the row has no tenant, kind and subject.
         let Some(first_row) = rows.first() else {
             return Err(Error::defect("read_changes returned no row"));
         };
         let (xmin, xmax) = snapshot_bounds(&first_row.snapshot)?;
-        // A connection pooler can switch to another server without closing the connection, so there
-        // was no error.
-        let other_server = self.server_may_differ
+        // A connection pooler can switch to another server without closing the connection. Then
+        // there was no error, so the start times of the servers are compared too.
+        let is_other_server = self.server_may_differ
             || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
         let is_first = self.last_read.is_none();
-        if other_server || is_first {
+        if is_other_server || is_first {
             epochs::note_server(&self.postgres).await?;
         }
-        let new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
-        if new_epoch || other_server || is_first {
+        let has_new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
+        if has_new_epoch || is_other_server || is_first {
             state.progress.record_epochs(Epochs::read(self.postgres.executor()).await?);
         }
-        if new_epoch && !is_first {
+        if has_new_epoch && !is_first {
             tracing::warn!(
                 "another server became the primary of Postgres, or the database was restored: an \
                  epoch has begun. After a failover that lost no commits, this needs no action \
                  (docs/runbook.md, \"The log says that another server became the primary\")"
             );
         }
-        if other_server || new_epoch {
+        if is_other_server || has_new_epoch {
             state.progress.forget_position();
         }
         // The snapshot is recorded first, because a token created from cached data must not be
         // older than the data.
         state.progress.record_read(xmax, server_generation);
         if is_first {
-            // This is the first read. Entries that were cached before this read may be outdated.
+            // This is the first read, or the changes since the last read are skipped. Entries that
+            // were cached before this read may be outdated.
             self.clear(state);
-        } else if first_row.missed || other_server || new_epoch {
+        } else if first_row.missed || is_other_server || has_new_epoch {
             tracing::info!("changes may have been missed, so the in-memory caches are read anew");
             self.clear(state);
         }

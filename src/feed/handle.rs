@@ -160,7 +160,7 @@ impl Feed {
     /// decision's data was read.
     ///
     /// # Errors
-    /// INTERNAL when the token can't be sealed, which no key causes.
+    /// INTERNAL when the token can't be sealed. This does not happen with a valid key.
     pub fn token(&self, horizon: u64) -> Result<String> {
         self.state.progress.token(horizon)
     }
@@ -168,7 +168,7 @@ impl Feed {
     /// The consistency token for a transaction that is about to commit, in the epoch that it reads.
     ///
     /// # Errors
-    /// INTERNAL when the token can't be sealed, which no key causes.
+    /// INTERNAL when the token can't be sealed. This does not happen with a valid key.
     pub fn token_for_transaction(&self, transaction: u64, epoch: u64) -> Result<String> {
         self.state.progress.token_for_transaction(transaction, epoch)
     }

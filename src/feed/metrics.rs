@@ -20,7 +20,7 @@ use super::state::State;
 pub(super) struct Metrics {
     reads: Family<ReadLabels, Counter>,
     changes: Counter,
-    gap: Counter,
+    changes_without_wake_up: Counter,
     lapses: Counter,
     pub(super) trimmed: Counter,
     pub(super) subscribed: Gauge,
@@ -49,7 +49,11 @@ impl Metrics {
         let changes = "Changes read from the change feed";
         registry.register("tenantry_feed_changes", changes, metrics.changes.clone());
         let gap = "Changes found by polling, before a wake-up arrived";
-        registry.register("tenantry_invalidation_gap", gap, metrics.gap.clone());
+        registry.register(
+            "tenantry_invalidation_gap",
+            gap,
+            metrics.changes_without_wake_up.clone(),
+        );
         let lapses = "Times that the in-memory caches could not answer because the feed was late";
         registry.register("tenantry_feed_lapses", lapses, metrics.lapses.clone());
         let trimmed = "Old changes that this replica deleted from the change feed";
@@ -66,11 +70,11 @@ impl Metrics {
         self.reads.get_or_create(&ReadLabels { outcome: Outcome::ok }).inc();
         self.changes.inc_by(changes);
         if !was_woken {
-            self.gap.inc_by(changes);
+            self.changes_without_wake_up.inc_by(changes);
         }
     }
 
-    /// Records that a read was late, so that for a time before its end the caches were not fresh
+    /// Records that a read was late: for some time before the read ended, the caches were not fresh
     /// enough for decisions.
     pub(super) fn record_lapse(&self) {
         self.lapses.inc();

@@ -33,9 +33,10 @@ pub(super) struct Progress {
 /// A read of the feed.
 #[derive(Default)]
 struct LastRead {
-    /// The server that answered has no transaction with this id or a larger id.
+    /// The xmax of the read's snapshot: at the time of the read, the server had no transaction with
+    /// this id or a larger id.
     xmax: u64,
-    /// [`crate::pg::Postgres::generation`] before the read.
+    /// The value of [`crate::pg::Postgres::generation`] before the read.
     server_generation: u64,
 }
 

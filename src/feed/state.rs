@@ -71,6 +71,7 @@ impl State {
     /// Requests a read that starts after this call, so that the read includes every earlier commit.
     /// Returns whether this read or a later read succeeded within [`FRESH_FOR`].
     pub(super) async fn wait_for_new_read(&self) -> bool {
+        // A read that is in progress now may have started before the last commit.
         let next_read = self.started_reads.load(Ordering::Acquire) + 1;
         self.wake_up.notify_one();
         let mut successful_read = self.last_successful_read.subscribe();
@@ -89,9 +90,9 @@ impl State {
     pub(super) fn end_read(&self, (number, start): (u64, u64)) -> bool {
         let fresh_millis = u64::try_from(FRESH_FOR.as_millis()).unwrap_or(u64::MAX);
         self.last_read_start.store(start, Ordering::Release);
-        let previous_end = self.fresh_until.swap(start + fresh_millis, Ordering::AcqRel);
+        let previous_fresh_until = self.fresh_until.swap(start + fresh_millis, Ordering::AcqRel);
         self.last_successful_read.send_replace(number);
-        number > 1 && self.now() > previous_end
+        number > 1 && self.now() > previous_fresh_until
     }
 
     /// Waits for a wake-up, at most for `limit`; returns whether there was a wake-up.
@@ -104,6 +105,7 @@ impl State {
         self.reset_at.store(self.now(), Ordering::Release);
     }
 
+    /// Time since the last successful read began.
     pub(super) fn lag(&self) -> Duration {
         self.elapsed_since(&self.last_read_start)
     }

@@ -10,8 +10,8 @@ use crate::{
     tokens::{Keyring, OpaqueTokens, Renew},
 };
 
-/// Format version of a token of the first epoch, the first byte of the payload. Programs that know
-/// no epochs read this version.
+/// Format version of a token of the first epoch, the first byte of the payload. Versions of the
+/// program that know no epochs can read only this format.
 const WITHOUT_EPOCH: u8 = 1;
 
 /// Format version of a token of a later epoch.
@@ -56,7 +56,7 @@ impl Sealer {
     /// Derives the keys from the keyring that the replicas share.
     ///
     /// # Errors
-    /// Fails when a key can't be derived, which no keyring causes.
+    /// Fails when a key can't be derived. This does not happen with a valid keyring.
     pub fn new(keyring: &Keyring) -> anyhow::Result<Self> {
         Ok(Self { tokens: OpaqueTokens::new(keyring, LABEL)?, key_generation: AtomicU64::new(0) })
     }
@@ -71,7 +71,7 @@ impl Sealer {
     /// Seals a revision into a token.
     ///
     /// # Errors
-    /// INTERNAL when the key can't seal the token, which no key causes.
+    /// INTERNAL when the key can't seal the token. This does not happen with a valid key.
     pub fn seal(&self, revision: Revision) -> Result<String> {
         let mut payload = Vec::with_capacity(PAYLOAD_LENGTH);
         payload.push(if revision.epoch == 0 { WITHOUT_EPOCH } else { WITH_EPOCH });
@@ -101,10 +101,10 @@ impl Renew for Sealer {
 fn parse(payload: &[u8]) -> Option<Revision> {
     let (version, numbers) = payload.split_first()?;
     let (horizon, numbers) = numbers.split_first_chunk()?;
-    let (position, epoch) = numbers.split_first_chunk()?;
+    let (position, epoch_bytes) = numbers.split_first_chunk()?;
     let epoch = match *version {
-        WITHOUT_EPOCH => epoch.is_empty().then_some(0)?,
-        WITH_EPOCH => u64::from_be_bytes(epoch.try_into().ok()?),
+        WITHOUT_EPOCH => epoch_bytes.is_empty().then_some(0)?,
+        WITH_EPOCH => u64::from_be_bytes(epoch_bytes.try_into().ok()?),
         _ => return None,
     };
     let (horizon, position) = (u64::from_be_bytes(*horizon), u64::from_be_bytes(*position));
@@ -128,6 +128,7 @@ mod tests {
             let token = sealer.seal(revision).expect("the token is sealed");
             assert_eq!(sealer.open(&token), Some(revision));
         }
+        // A payload of a valid token has 17 bytes without an epoch, and 25 bytes with an epoch.
         for (version, length) in [(WITHOUT_EPOCH, 18), (WITH_EPOCH, 17), (WITH_EPOCH, 26), (3, 25)]
         {
             let mut payload = vec![1; length];

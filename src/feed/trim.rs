@@ -36,16 +36,17 @@ pub(super) async fn trim_until_closed(postgres: Postgres, trimmed: Counter) {
 /// Deletes old changes in batches, and counts them.
 async fn trim(postgres: &Postgres, trimmed: &Counter) -> Result<()> {
     loop {
-        let batch = bounded(trim_batch(postgres)).await?;
-        trimmed.inc_by(u64::try_from(batch).unwrap_or_default());
-        if batch < BATCH {
+        let deleted_count = bounded(trim_batch(postgres)).await?;
+        trimmed.inc_by(u64::try_from(deleted_count).unwrap_or_default());
+        if deleted_count < BATCH {
             return Ok(());
         }
     }
 }
 
-/// Deletes one batch of old changes. Returns their number: 0 while another replica is trimming.
+/// Deletes one batch of old changes. Returns the number of deleted changes: 0 while another replica
+/// is trimming.
 async fn trim_batch(postgres: &Postgres) -> Result<i64> {
-    let batch = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
-    Ok(batch.fetch_one(postgres.executor()).await?.unwrap_or_default())
+    let query = sqlx::query_scalar!("select trim_changes($1, $2)", RETENTION, BATCH);
+    Ok(query.fetch_one(postgres.executor()).await?.unwrap_or_default())
 }

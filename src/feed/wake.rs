@@ -26,13 +26,13 @@ pub(super) fn channel(postgres: &Postgres) -> Arc<str> {
 }
 
 /// Pause after a failed attempt to subscribe.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Timeout of an attempt to subscribe.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval at which an existing subscription is renewed.
-const RENEWAL: Duration = Duration::from_secs(5);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Minimum time between two wake-ups, so that many messages do not cause many reads. Messages for
 /// which the receiver's buffer has no space are dropped, and together cause one wake-up.
@@ -84,11 +84,12 @@ async fn keep_subscribed(
     postgres: Postgres,
     subscribed: Gauge,
 ) {
-    let mut connected = client.reconnect_rx();
+    let mut reconnects = client.reconnect_rx();
     redis::keep_connected(client.clone());
-    let (mut pause, mut failures) = (RETRY, 0);
+    let (mut pause, mut failures) = (RETRY_PAUSE, 0);
     while !postgres.is_closed() {
-        time::timeout(pause, connected.recv()).await.ok();
+        // Waits for a new connection, but not longer than the pause.
+        time::timeout(pause, reconnects.recv()).await.ok();
         let subscription = time::timeout(SUBSCRIBE_TIMEOUT, subscribe(&client, &channel)).await;
         let result = subscription
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer in time")));
@@ -98,7 +99,7 @@ async fn keep_subscribed(
                 if failures >= FAILURES_BEFORE_WARNING {
                     tracing::info!("wake-ups arrive again");
                 }
-                (pause, failures) = (RENEWAL, 0);
+                (pause, failures) = (RENEWAL_INTERVAL, 0);
             }
             Err(error) => {
                 failures += 1;
@@ -106,7 +107,7 @@ async fn keep_subscribed(
                     tracing::warn!(%error, "no wake-ups arrive: changes are found by polling");
                 }
                 redis::replace_connection(&client).await;
-                pause = RETRY;
+                pause = RETRY_PAUSE;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Admits calls. The checks have a fixed order: metadata size, policy of the method, form of the
 //! tenant metadata, token, session, state of the subject and its tenant, rate limit, tenant that
 //! the metadata names, permission. For a public call: metadata size, policy of the method, form of
-//! the tenant metadata, rate limit of the network.
+//! the tenant metadata, rate limit of the network, tenant that the metadata names.
 //!
 //! A call with a token works in the tenant of the token. Platform staff can name another tenant in
 //! the metadata; for another caller such a call is refused. A public call names its tenant in the
@@ -90,6 +90,8 @@ impl Authorizer {
         Ok(Some(caller))
     }
 
+    /// Checks the rate limits, the named tenant and the permission of an identified caller. Adds
+    /// the proof of admission to the request's extensions.
     async fn admit_caller<B>(
         &self,
         request: &mut Request<B>,
@@ -145,9 +147,9 @@ impl Authorizer {
     }
 
     /// Identifies the caller from the headers of a request that a proxy asks about. A header that
-    /// names a tenant must name the tenant of the token, also for platform staff: the service behind
-    /// the proxy would take the rights of the staff in the platform tenant for rights in the named
-    /// tenant.
+    /// names a tenant must name the tenant of the token, also for platform staff. Otherwise the
+    /// service behind the proxy would use the rights that platform staff have in the platform
+    /// tenant as if they were rights in the named tenant.
     ///
     /// # Errors
     /// Returns the same errors as for a call of this service's own methods.
@@ -198,7 +200,8 @@ impl Authorizer {
         }
     }
 
-    /// Finds the tenant that the metadata names, at the expense of `charged_tenant`.
+    /// Finds the tenant that the metadata names. The lookup counts against the limits of
+    /// `charged_tenant`.
     async fn find_tenant(
         &self,
         charged_tenant: impl FnOnce() -> TenantId,

@@ -215,7 +215,8 @@ impl Reach {
 }
 
 /// A caller of a method that admits each caller for the caller's own data. The functions return the
-/// caller only together with the reach, so that a handler cannot forget the reach.
+/// caller only together with the reach, or with a subject that the reach includes. So a handler
+/// cannot forget the reach.
 #[derive(Clone, Debug)]
 pub struct SelfOrPermitted {
     caller: Caller,

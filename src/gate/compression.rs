@@ -77,8 +77,8 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
         .any(|encoding| encoding.trim() == "gzip")
 }
 
-/// Whether the compression flag of a message with its prefix is set. False for a prefix that is
-/// not valid, which the service refuses.
+/// Whether the compression flag in the prefix of `message` is set. False for an invalid prefix: the
+/// service refuses such a message.
 pub(super) fn is_compressed(message: &[u8]) -> bool {
     let Some((&[flag, a, b, c, d], data)) = message.split_first_chunk::<PREFIX_BYTES>() else {
         return false;
@@ -86,7 +86,7 @@ pub(super) fn is_compressed(message: &[u8]) -> bool {
     flag == 1 && usize::try_from(u32::from_be_bytes([a, b, c, d])) == Ok(data.len())
 }
 
-/// A body that decompresses a message with its prefix when the service reads the body.
+/// A body that decompresses `message`, which includes its prefix, when the service reads the body.
 pub(super) fn decompressing_body(message: Bytes, limit: usize) -> Body {
     Body::new(StreamBody::new(stream::once(async move {
         let message = decompress(&message, limit).await?;
@@ -94,8 +94,8 @@ pub(super) fn decompressing_body(message: Bytes, limit: usize) -> Body {
     })))
 }
 
-/// Decompresses a message with its prefix. `None` when the message has more than `limit` bytes
-/// without compression. No more than these bytes are decompressed.
+/// Decompresses `message`, which includes its prefix. `None` when the message has more than `limit`
+/// bytes without compression: the decompression stops there.
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` for data that is not one gzip member.
@@ -104,9 +104,10 @@ pub(super) async fn decompress(message: &[u8], limit: usize) -> Result<Option<By
     let mut plain = vec![0; PREFIX_BYTES];
     let mut pace = Pace::new();
     loop {
+        // One byte more than the limit is enough to see that the message is too large.
         let step = (limit + PREFIX_BYTES + 1 - plain.len()).min(STEP);
-        let read = decoder.by_ref().take(step as u64).read_to_end(&mut plain);
-        let is_complete = read.map_err(|_| error::undecodable())? < step;
+        let result = decoder.by_ref().take(step as u64).read_to_end(&mut plain);
+        let is_complete = result.map_err(|_| error::undecodable())? < step;
         let length = plain.len() - PREFIX_BYTES;
         if length > limit {
             return Ok(None);
@@ -123,9 +124,9 @@ pub(super) async fn decompress(message: &[u8], limit: usize) -> Result<Option<By
     }
 }
 
-/// Encodes the message of a unary call's response, and compresses a large one if the client
-/// accepts that.
-pub(super) async fn encode(response: Response<Body>, is_requested: bool) -> Response<Body> {
+/// Encodes the message of a unary call's response. Compresses a large message if the client accepts
+/// gzip.
+pub(super) async fn encode(response: Response<Body>, accepts_gzip: bool) -> Response<Body> {
     if response.body().is_end_stream() {
         return response;
     }
@@ -134,7 +135,7 @@ pub(super) async fn encode(response: Response<Body>, is_requested: bool) -> Resp
         Ok(collected) => collected,
         Err(status) => return status.into_http(),
     };
-    if is_requested
+    if accepts_gzip
         && message.len() >= PREFIX_BYTES + MIN_COMPRESSED
         && let Some(compressed) = gzip(&message[PREFIX_BYTES..]).await
     {

@@ -1,8 +1,9 @@
 //! Runs long calls (large messages, lists and changes) on separate threads.
 //!
-//! A thread runs one call at a time. To decode one megabyte takes tens of milliseconds, and one
-//! page of a list takes up to a tenth of a second. Although a long call yields every millisecond,
-//! several long calls would delay decisions and sign-ins on the same thread.
+//! While the code of one call runs on a thread, the other calls on this thread wait. To decode one
+//! megabyte takes tens of milliseconds, and one page of a list takes up to a tenth of a second.
+//! Although a long call yields every millisecond, several long calls would delay decisions and
+//! sign-ins on the same thread.
 
 use std::{
     collections::HashMap,

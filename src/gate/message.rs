@@ -51,7 +51,7 @@ pub(super) async fn read(body: &mut impl RequestBody, limit: usize) -> Result<By
     Ok(Bytes::from(message))
 }
 
-/// `OUT_OF_RANGE` for a message of more than `limit` bytes.
+/// The error for a message of more than `limit` bytes: `OUT_OF_RANGE`.
 pub(super) fn too_large(limit: usize) -> Status {
     let text = format!("the message has more than {limit} bytes");
     error::status(ErrorReason::MessageTooLarge, &text)

@@ -23,9 +23,12 @@ const MAX_METADATA: usize = 16 * 1024;
 /// 6.5.2).
 const ENTRY_OVERHEAD: usize = 32;
 
-static TENANT: [HeaderName; 2] =
+/// The headers that name a tenant by its id or its slug.
+static TENANT_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-tenant-id"), HeaderName::from_static("x-organization-slug")];
-static TENANT_BINARY: [HeaderName; 2] = [
+
+/// The binary forms of these headers (gRPC: suffix `-bin`), which are refused.
+static BINARY_TENANT_HEADERS: [HeaderName; 2] = [
     HeaderName::from_static("x-tenant-id-bin"),
     HeaderName::from_static("x-organization-slug-bin"),
 ];
@@ -38,10 +41,10 @@ const MAX_TENANT_KEY: usize = 63;
 /// # Errors
 /// Returns `OUT_OF_RANGE` when the metadata is larger than 16 KiB.
 pub(super) fn check_size(headers: &HeaderMap) -> Result<()> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| {
+    let entry_size = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + ENTRY_OVERHEAD
     };
-    if headers.iter().map(size).sum::<usize>() > MAX_METADATA {
+    if headers.iter().map(entry_size).sum::<usize>() > MAX_METADATA {
         let text = "the metadata has more than 16 KiB";
         return Err(Error::refused(ErrorReason::MessageTooLarge, text));
     }
@@ -54,19 +57,19 @@ pub(super) fn check_size(headers: &HeaderMap) -> Result<()> {
 /// Returns `INVALID_ARGUMENT` when the metadata names a tenant twice or in both headers, and when
 /// the text has the form of neither an id nor a slug.
 pub(super) fn tenant_key(headers: &HeaderMap) -> Result<Option<String>> {
-    if TENANT_BINARY.iter().any(|name| headers.contains_key(name)) {
+    if BINARY_TENANT_HEADERS.iter().any(|name| headers.contains_key(name)) {
         return Err(invalid("tenant metadata must be text"));
     }
-    let mut values = TENANT.iter().flat_map(|name| headers.get_all(name));
+    let mut values = TENANT_HEADERS.iter().flat_map(|name| headers.get_all(name));
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(invalid("name the tenant once: x-tenant-id or x-organization-slug"));
     }
-    let is_key = |text: &&str| {
+    let has_valid_form = |text: &&str| {
         (1..=MAX_TENANT_KEY).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    match value.to_str().ok().filter(is_key) {
+    match value.to_str().ok().filter(has_valid_form) {
         // Slugs are lower case, and so is the canonical text of an id.
         Some(text) => Ok(Some(text.to_lowercase())),
         None => Err(invalid("the tenant metadata is neither an id nor a slug")),
@@ -158,7 +161,7 @@ mod tests {
 
     /// D03: the two headers that name a tenant exclude each other.
     /// D04: the value is plain text of 1 to 63 characters.
-    /// D05: each of the two headers is present at most once, with one name.
+    /// D05: each of the two headers is present at most once, with the name of one tenant.
     #[test]
     fn metadata_names_at_most_one_tenant() {
         assert_eq!(tenant_key(&HeaderMap::new()).ok(), Some(None));

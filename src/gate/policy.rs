@@ -92,8 +92,8 @@ impl Access {
     }
 }
 
-/// Whether a method lists or changes resources. All methods do so, except for methods that decide,
-/// sign in or read a token.
+/// Whether a call of the method may take long: methods that list or change resources. All methods
+/// of AuthService are short. In PermissionService, only the methods that list are long.
 fn is_long(service: &str, method: &str) -> bool {
     match service {
         "AuthService" => false,
@@ -156,9 +156,9 @@ impl fmt::Display for MethodPolicy {
             Access::Public => f.write_str("public")?,
             Access::Authenticated => f.write_str("authenticated")?,
             Access::Permission { permissions, self_allowed, platform_only } => {
-                let own = if *self_allowed { ", or for one's own" } else { "" };
-                let platform = if *platform_only { ", in the platform tenant" } else { "" };
-                write!(f, "{}{own}{platform}", permissions.join(" + "))?;
+                let self_text = if *self_allowed { ", or for one's own" } else { "" };
+                let platform_text = if *platform_only { ", in the platform tenant" } else { "" };
+                write!(f, "{}{self_text}{platform_text}", permissions.join(" + "))?;
             }
         }
         if let Some(class) = self.limit {
@@ -199,7 +199,8 @@ impl Policies {
         let services = pool.services().filter(|s| s.parent_file().package_name() == PACKAGE);
         for method in services.flat_map(|s| s.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-            let policy = read(&pool, &method).with_context(|| format!("the policy of {path}"))?;
+            let policy =
+                read_policy(&pool, &method).with_context(|| format!("the policy of {path}"))?;
             let Policy { access, limit, power } = policy;
             let is_stream = method.is_server_streaming();
             let is_frequent = FREQUENT_METHODS.contains(&path.as_str());
@@ -248,16 +249,16 @@ impl Policies {
     /// The names of all methods, `package.Service/Method`, ordered by [`MethodPolicy::index`].
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        let mut all: Vec<_> = self.methods.values().collect();
-        all.sort_unstable_by_key(|method| method.index);
-        all.into_iter().map(MethodPolicy::name).collect()
+        let mut methods: Vec<_> = self.methods.values().collect();
+        methods.sort_unstable_by_key(|method| method.index);
+        methods.into_iter().map(MethodPolicy::name).collect()
     }
 
     /// All methods with their policies, sorted by path.
     pub fn iter(&self) -> impl Iterator<Item = &MethodPolicy> {
-        let mut all: Vec<_> = self.methods.values().collect();
-        all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        all.into_iter()
+        let mut methods: Vec<_> = self.methods.values().collect();
+        methods.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        methods.into_iter()
     }
 }
 
@@ -275,12 +276,13 @@ struct Policy {
     power: Option<Power>,
 }
 
-fn read(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Policy> {
+fn read_policy(pool: &DescriptorPool, method: &MethodDescriptor) -> anyhow::Result<Policy> {
     let option = pool.get_extension_by_name(OPTION).context("the option is not declared")?;
     let options = method.options();
     ensure!(options.has_extension(&option), "is missing");
     let value = options.get_extension(&option);
     let Value::Message(message) = value.as_ref() else { bail!("is no message") };
+    // Converts the dynamic message into the generated type.
     let policy = v1::Policy::decode(message.encode_to_vec().as_slice())?;
     checked_policy(policy, is_read_only(method.name()))
 }
@@ -301,8 +303,8 @@ fn checked_policy(policy: v1::Policy, is_read_only: bool) -> anyhow::Result<Poli
     let limit = v1::Limit::try_from(policy.limit).context("has an unknown limit")?;
     let power = checked_power(&policy, is_read_only)?;
     let access = checked_access(policy)?;
-    let is_unlimited = access == Access::Public && limit == v1::Limit::Unspecified;
-    ensure!(!is_unlimited, "must declare the limit of a public method (LIMIT_NONE for no limit)");
+    let lacks_limit = access == Access::Public && limit == v1::Limit::Unspecified;
+    ensure!(!lacks_limit, "must declare the limit of a public method (LIMIT_NONE for no limit)");
     let has_permissions = matches!(access, Access::Permission { .. });
     let has_power = power.is_some_and(|power| power != Power::Nothing);
     ensure!(has_permissions || !has_power, "only ACCESS_PERMISSION may have power over others");
@@ -352,10 +354,11 @@ mod tests {
 
     #[test]
     fn an_incomplete_or_contradictory_policy_is_refused() {
-        let check = |policy| checked_policy(policy, true);
-        let unlimited = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
-        assert!(check(unlimited.clone()).is_err(), "a public method without a limit");
-        let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..unlimited };
+        let is_read_only = true;
+        let check = |policy| checked_policy(policy, is_read_only);
+        let without_limit = v1::Policy { access: v1::Access::Public.into(), ..Default::default() };
+        assert!(check(without_limit.clone()).is_err(), "a public method without a limit");
+        let public = v1::Policy { limit: v1::Limit::SignIn.into(), ..without_limit };
         let expected =
             Policy { access: Access::Public, limit: Some(RateClass::SignIn), power: None };
         assert_eq!(check(public.clone()).ok(), Some(expected));
@@ -374,6 +377,8 @@ mod tests {
         for name in ["Get", "GetUser", "ListUsers", "WhoAmI", "BatchCheck", "WatchEvents"] {
             assert!(is_read_only(name), "{name}");
         }
+        // "Getaway", "Listen" and "Checkout" begin with the letters of a read verb, but not with
+        // the verb as a word.
         for name in ["CreateUser", "Getaway", "Listen", "Checkout", "UpdateUser", "Login"] {
             assert!(!is_read_only(name), "{name}");
         }
@@ -387,6 +392,7 @@ mod tests {
             ..v1::Policy::default()
         };
         let with_power = |power| policy(v1::Access::Permission, power);
+        // The second argument of `checked_policy` says whether the method is read-only.
         assert!(
             checked_policy(with_power(v1::Power::Unspecified), false).is_err(),
             "a policy without a declaration"

@@ -23,16 +23,17 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Divisor for the share of one owner: a tenant, or a network for calls without a token. An owner
-/// has at most 1/`SHARE_OF_OWNER` of all calls in progress.
+/// Divisor for the share of one owner: a tenant, or a network for calls without a token. The
+/// waiting calls of one owner are at most 1/`SHARE_OF_OWNER` of the maximum number of calls in
+/// progress.
 const SHARE_OF_OWNER: usize = 2;
 
-/// Divisor for the share of one subject. A subject has at most 1/`SHARE_OF_SUBJECT` of all calls in
-/// progress.
+/// Divisor for the share of one subject. The waiting calls of one subject are at most
+/// 1/`SHARE_OF_SUBJECT` of the maximum number of calls in progress.
 const SHARE_OF_SUBJECT: usize = 8;
 
-/// Divisor for the share of one network. A network has at most 1/`SHARE_OF_NETWORK` of all late
-/// messages.
+/// Divisor for the share of one network. The late messages of one network are at most
+/// 1/`SHARE_OF_NETWORK` of the maximum number of calls in progress.
 const SHARE_OF_NETWORK: usize = 8;
 
 /// Time from the arrival of the headers until a missing message is late. When many calls begin at
@@ -56,8 +57,8 @@ pub(super) struct Progress {
 pub(super) enum CallOwner {
     /// The subject of the caller's token, and its tenant.
     Subject(TenantId, SubjectId),
-    /// The client's network, for a call without a token; `None` when the client has no IP
-    /// address.
+    /// The client's network, for a call without a token or before the token is verified. Contains
+    /// `None` when the client has no IP address.
     Network(Option<IpAddr>),
 }
 
@@ -80,7 +81,7 @@ struct RefusalLabels {
 }
 
 impl CallOwner {
-    /// The owner of an admitted call.
+    /// The owner of a call: the subject of `caller`; without a caller, the network of `ip`.
     pub(super) fn of(caller: Option<&Caller>, ip: Option<IpAddr>) -> Self {
         match caller {
             Some(caller) => Self::Subject(caller.own_tenant(), caller.user()),
@@ -124,7 +125,8 @@ impl Progress {
         self.calls.try_acquire().map_err(|_| self.refuse("all"))
     }
 
-    /// Counts a call that has to wait. A call that needs only cached data never waits.
+    /// Counts a call that has to wait, for example for Postgres or Redis. A call that needs only
+    /// cached data never waits.
     ///
     /// # Errors
     /// Returns `OVERLOADED` when other calls use the whole share of the tenant, the network or the

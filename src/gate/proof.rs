@@ -13,7 +13,8 @@ pub fn visitor<T>(request: &Request<T>) -> Result<Visitor> {
     proof_of(request)
 }
 
-/// The caller of a method that requires a token, and that only reads or requires no permission.
+/// The caller of a method that requires a token. The method only reads, or it requires no
+/// permission.
 ///
 /// # Errors
 /// Returns INTERNAL when the method is public, when the method admits callers for their own data,

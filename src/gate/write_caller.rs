@@ -24,8 +24,9 @@ use crate::{
 
 /// A caller whose change is checked inside the transaction of the change. The functions
 /// `authorize_*` admit the caller again. If the change affects the permissions of other subjects,
-/// they also apply the rule for power (`power/rule.rs`). They return the [`Caller`] only after
-/// these checks, and without a [`Caller`] no audit event can be recorded.
+/// these functions also apply the rule for power (`power/rule.rs`). They return the [`Caller`] only
+/// after these checks. Each change needs the [`Caller`] for its audit event, so no handler can skip
+/// the checks.
 ///
 /// A caller *covers* a subject when the caller's level is no lower than the level of each role of
 /// the subject, and when the caller holds each permission of these roles.
@@ -55,7 +56,8 @@ impl<'a> From<&'a RoleRow> for RoleGrant<'a> {
 }
 
 impl RoleGrant<'_> {
-    /// The time until which an actor holds the role's level and all its permissions.
+    /// The time until which an actor holds the role's level and all its permissions. Fails when the
+    /// actor does not hold them now.
     async fn held_until(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
         actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
     }
@@ -120,7 +122,8 @@ impl WriteCaller {
         ))
     }
 
-    /// The caller, if the caller is the target; `None` if another subject is the target.
+    /// The caller, if the caller is the target. `None` if another subject is the target, or if the
+    /// call works in another tenant.
     #[must_use]
     pub fn itself(&self, target: SubjectId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_in_own_tenant() && caller.user == target)
@@ -137,9 +140,9 @@ impl WriteCaller {
         Ok(&self.caller)
     }
 
-    /// Admits a change that takes something from a subject: the caller must cover the subject
-    /// now. Platform staff in another tenant need only a level that is no lower than the level of
-    /// the subject.
+    /// Admits a change that takes rights from a subject or signs the subject out: the caller must
+    /// cover the subject now. Platform staff in another tenant need only a level that is no lower
+    /// than the level of the subject.
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the caller may not make this change, and `NOT_FOUND` when
@@ -151,6 +154,7 @@ impl WriteCaller {
                 rule::covers(&self.rights(&actor).await?, &target_standing).await?;
             }
             Some(target_standing) => rule::outranks(&actor, &target_standing)?,
+            // The caller is the target.
             None => {}
         }
         Ok(&self.caller)
@@ -282,6 +286,7 @@ impl WriteCaller {
         }
         for other_role in store::roles_of_holders(tx, tenant, role).await? {
             let permissions = &other_role.permissions;
+            // `held_until` does not read `is_system`.
             let grant = RoleGrant { level: other_role.level, permissions, is_system: false };
             grant.held_until(&actor, &mut pace).await?;
         }

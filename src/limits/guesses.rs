@@ -1,13 +1,13 @@
-//! Limits guesses of passwords: after wrong passwords for an account, each further guess has to
-//! wait. The wait gets longer each time.
+//! Limits guesses of passwords: after too many wrong passwords for an account, each further guess
+//! has to wait. The wait gets longer each time.
 //!
 //! Failures are counted per account and network. So an attacker cannot lock out the owner, who
 //! signs in from another network (SP 800-63B-4, section 3.2.2; ASVS 6.3.1). Against guesses from
 //! many networks, all failures of an account are also counted together, with a higher limit. The
 //! wait for this limit does not apply to networks from which the owner signed in before.
 //!
-//! A guess is counted when it begins, so concurrent guesses have no advantage over sequential
-//! guesses.
+//! A guess is counted as in flight when it begins, and the number of guesses in flight is bounded.
+//! So concurrent guesses have no advantage over sequential guesses.
 //!
 //! Guesses that do not name the account's tenant are counted separately. These guesses also wait
 //! after failures of guesses that name the tenant. Guesses that name the tenant do not wait after
@@ -37,8 +37,9 @@ const FREE_FAILURES: u64 = 10;
 /// 100 at most).
 const FREE_FAILURES_OF_ALL_NETWORKS: u64 = 100;
 
-/// Maximum number of guesses in flight from one network, in addition to the number of failures that
-/// are still free. An owner with many devices or with a program stays below this number.
+/// Part of the maximum number of guesses in flight from one network. The maximum is this number
+/// plus the number of failures that are still free. An owner with many devices or with a program
+/// stays below this number.
 const EXTRA_IN_FLIGHT: u64 = 50;
 
 /// Time after which guesses that did not end are no longer counted as in flight. The time begins
@@ -62,7 +63,8 @@ const KNOWN_NETWORK_RETENTION: Duration = Duration::from_hours(30 * 24);
 pub struct Guess {
     limits: Limits,
     counter: GuessCounter,
-    /// The guess in this replica's memory; `None` when it began in Redis. Dropping it ends it.
+    /// The guess in this replica's memory; `None` when the guess began in Redis. A drop of this
+    /// value ends the guess.
     _in_flight: Option<GuessInFlight>,
 }
 
@@ -83,9 +85,9 @@ impl Limits {
             .await
     }
 
-    /// Begins a guess at the password of an account whose tenant the call did not name. A refusal is
-    /// not counted for the tenant's audit trail: it would reveal to the tenant that the owner of the
-    /// email signs in to another tenant.
+    /// Begins a guess at the password of an account whose tenant the call did not name. A refusal
+    /// is not counted for the tenant's audit trail: it would reveal to the tenant that the owner of
+    /// the email signs in to another tenant.
     ///
     /// # Errors
     /// `RATE_LIMITED`, also when a guess that names the tenant would have to wait.
@@ -109,17 +111,20 @@ impl Limits {
     }
 
     /// Begins a guess that is counted by `counter`. A refusal is counted for the audit trail of
-    /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not name the tenant,
-    /// `with_tenant` is the counter of the guesses that name the tenant.
+    /// `audited_tenant`, and for no trail if this is [`TenantId::UNKNOWN`]. If the guess does not
+    /// name the tenant, `counter_with_tenant` is the counter of the guesses that name the tenant,
+    /// because a guess also waits after their failures.
     async fn begin_guess(
         &self,
         audited_tenant: TenantId,
         counter: GuessCounter,
-        with_tenant: Option<&GuessCounter>,
+        counter_with_tenant: Option<&GuessCounter>,
     ) -> Result<Guess> {
         let mut keys = counter.redis_keys.to_vec();
-        if let Some(GuessCounter { redis_keys: [here, everywhere, _, known], .. }) = with_tenant {
-            keys.extend([here, everywhere, known].map(Clone::clone));
+        if let Some(GuessCounter { redis_keys: [network, all_networks, _, known], .. }) =
+            counter_with_tenant
+        {
+            keys.extend([network, all_networks, known].map(Clone::clone));
         }
         let arguments =
             vec![FREE_FAILURES, EXTRA_IN_FLIGHT, millis(IN_FLIGHT_TIMEOUT), millis(MAX_WAIT)];
@@ -128,8 +133,10 @@ impl Limits {
             (wait, None)
         } else {
             self.0.metrics.record_counted_alone();
-            let local_guess = self.0.local.guesses.begin(&counter.local_key);
-            (local_guess.as_ref().err().copied().unwrap_or_default(), local_guess.ok())
+            match self.0.local.guesses.begin(&counter.local_key) {
+                Ok(guess) => (Duration::ZERO, Some(guess)),
+                Err(wait) => (wait, None),
+            }
         };
         // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(MAX_WAIT);
@@ -192,7 +199,7 @@ impl Guess {
     }
 }
 
-/// The keys that count guesses at an account from a network.
+/// The keys of the counters for guesses at one account from one network.
 struct GuessCounter {
     /// The key in this replica's memory, used while Redis is unavailable.
     local_key: String,

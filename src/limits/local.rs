@@ -1,5 +1,6 @@
-//! Limits that each replica counts alone: all limits while Redis is unavailable, and always the
-//! rates of calls that are too frequent for a request to Redis each time.
+//! Limits that each replica counts alone. While Redis is unavailable, these are all limits. The
+//! rates of frequent calls are always counted here, because a request to Redis for each call would
+//! cost too much.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -26,7 +27,7 @@ type Counters = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 pub(super) struct LocalLimiter {
     clock: DefaultClock,
     /// The counters of calls, by the class and the property ([`RateLimit::by`]) of the limit.
-    rates: HashMap<(RateClass, &'static str), Counters>,
+    call_counters: HashMap<(RateClass, &'static str), Counters>,
     /// The counters of guesses.
     pub(super) guesses: LocalGuesses,
 }
@@ -35,11 +36,11 @@ impl LocalLimiter {
     pub(super) fn new(rates: &Rates) -> Self {
         let limits = RateClass::ALL.into_iter().flat_map(|c| [rates.network(c), rates.tenant(c)]);
         let limits = limits.chain([Rates::account(), Rates::mailbox()]);
-        let rates =
+        let call_counters =
             limits.filter_map(|limit| Some(((limit.class, limit.by), new_counters(limit.rate?)?)));
         Self {
             clock: DefaultClock::default(),
-            rates: rates.collect(),
+            call_counters: call_counters.collect(),
             guesses: LocalGuesses::default(),
         }
     }
@@ -47,12 +48,13 @@ impl LocalLimiter {
     /// Counts the call if the call is within the rate, and returns zero. Otherwise counts nothing,
     /// and returns the time to wait.
     pub(super) fn count_call(&self, limit: &RateLimit, key: &str) -> Duration {
-        self.count(self.rates.get(&(limit.class, limit.by)), key)
+        self.count(self.call_counters.get(&(limit.class, limit.by)), key)
     }
 
     fn count(&self, counters: Option<&Counters>, key: &str) -> Duration {
         let Some(counters) = counters else { return Duration::ZERO };
         if counters.len() >= MAX_KEYS {
+            // Removes the counters of keys without recent calls.
             counters.retain_recent();
         }
         let key = if counters.len() < MAX_KEYS { key } else { SHARED_KEY };

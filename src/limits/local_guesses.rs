@@ -1,5 +1,5 @@
-//! Counts guesses in the memory of this replica, while Redis is unavailable. As in Redis, only wrong
-//! guesses count, and guesses in flight are bounded because all of them may turn out wrong.
+//! Counts guesses in the memory of this replica, while Redis is unavailable. As in Redis, only
+//! wrong guesses count, and guesses in flight are bounded because all of them may turn out wrong.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,14 @@ const SHARED_KEY: &str = "";
 /// Number of failures after which the next guess has to wait.
 const FREE_FAILURES: u32 = 10;
 
-/// Maximum number of guesses in flight, in addition to the number of failures that are still free.
+/// Part of the maximum number of guesses in flight. The maximum is this number plus the number of
+/// failures that are still free.
 const EXTRA_IN_FLIGHT: u32 = 50;
 
 /// Time after which one failure is forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Maximum number of counted failures. It bounds the wait to an hour.
+/// Maximum number of counted failures. It bounds the wait to an hour: 120 * [`FORGET_INTERVAL`].
 const MAX_FAILURES: u32 = FREE_FAILURES + 119;
 
 /// The wait when too many guesses are in flight.
@@ -55,7 +56,7 @@ impl LocalGuesses {
     pub(super) fn begin(&self, key: &str) -> Result<GuessInFlight, Duration> {
         let now = Instant::now();
         let mut counters = self.lock();
-        let key = separate_key(&mut counters, key, now);
+        let key = counter_key(&mut counters, key, now);
         let counter = counters.entry(key.clone()).or_insert_with(|| Counter::new(now));
         counter.forget_old(now);
         counter.check(now)?;
@@ -67,7 +68,7 @@ impl LocalGuesses {
     pub(super) fn record_failure(&self, key: &str) {
         let now = Instant::now();
         let mut counters = self.lock();
-        let key = separate_key(&mut counters, key, now);
+        let key = counter_key(&mut counters, key, now);
         let counter = counters.entry(key).or_insert_with(|| Counter::new(now));
         counter.forget_old(now);
         counter.failures = (counter.failures + 1).min(MAX_FAILURES);
@@ -75,7 +76,7 @@ impl LocalGuesses {
 
     /// Forgets the failures of a key, after a success.
     pub(super) fn record_success(&self, key: &str) {
-        // The failures of the other keys in the shared counter stay.
+        // The shared counter is not changed, because it also counts the failures of other keys.
         if let Some(counter) = self.lock().get_mut(key).filter(|_| key != SHARED_KEY) {
             counter.failures = 0;
         }
@@ -86,8 +87,9 @@ impl LocalGuesses {
     }
 }
 
-/// The key under which a key is counted.
-fn separate_key(counters: &mut HashMap<String, Counter>, key: &str, now: Instant) -> String {
+/// The key of the counter for `key`: `key` itself, or [`SHARED_KEY`] when too many keys are counted
+/// separately.
+fn counter_key(counters: &mut HashMap<String, Counter>, key: &str, now: Instant) -> String {
     if counters.len() >= MAX_KEYS && !counters.contains_key(key) {
         counters.retain(|_, counter| {
             counter.forget_old(now);
@@ -148,7 +150,7 @@ mod tests {
 
     /// N34: without Redis, right guesses are not limited, and wrong guesses are.
     #[test]
-    fn only_failures_are_limited_and_are_forgotten_later() {
+    fn a_guess_has_to_wait_after_too_many_failures_until_they_are_forgotten() {
         let guesses = LocalGuesses::default();
         for _ in 0..3 * FREE_FAILURES {
             drop(guesses.begin("a").expect("right guesses are allowed"));
@@ -159,10 +161,11 @@ mod tests {
             guesses.record_failure("a");
         }
         let wait = guesses.begin("a").expect_err("must wait");
+        // The wait is one interval, minus the time since the first failure.
         assert!(wait <= FORGET_INTERVAL && wait > Duration::from_secs(25), "{wait:?}");
         drop(guesses.begin("b").expect("another key is not limited"));
 
-        let mut counter = guesses.lock().remove("a").expect("a counter");
+        let mut counter = guesses.lock().remove("a").expect("the key has a counter");
         let later = Instant::now() + 2 * FORGET_INTERVAL;
         counter.forget_old(later);
         assert_eq!(counter.failures, FREE_FAILURES - 2);
@@ -172,13 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn guesses_in_flight_are_bounded_and_a_success_forgets_failures() {
+    fn guesses_in_flight_are_bounded() {
         let guesses = LocalGuesses::default();
         let in_flight: Vec<_> = (0..100).map_while(|_| guesses.begin("a").ok()).collect();
-        assert_eq!(in_flight.len(), 60);
-        drop(in_flight);
+        assert_eq!(in_flight.len(), 60, "10 free failures and 50 more guesses");
+    }
+
+    #[test]
+    fn a_success_forgets_the_failures() {
+        let guesses = LocalGuesses::default();
         (0..FREE_FAILURES).for_each(|_| guesses.record_failure("a"));
         guesses.record_success("a");
-        drop(guesses.begin("a").expect("allowed"));
+        drop(guesses.begin("a").expect("a guess is allowed after the success"));
     }
 }

@@ -4,11 +4,11 @@
 //!
 //! - **Rates** (`rates.rs`): a maximum number of calls of a class in a period, from one network
 //!   and for one tenant. The proto declares each method's class. The gate counts the call for the
-//!   network of the client. The operation counts the call for the tenant as soon as the tenant is
-//!   known.
-//! - **Guesses** (`guesses.rs`): after wrong passwords for an account, the network that sent these
-//!   passwords has to wait. The wait gets longer each time. Other networks wait only after a higher
-//!   number of wrong passwords from all networks together.
+//!   network of the client, and a call with a token also for the caller's tenant. For a public
+//!   call, the operation counts the call for the tenant as soon as the tenant is known.
+//! - **Guesses** (`guesses.rs`): after too many wrong passwords for an account, the network that
+//!   sent these passwords has to wait. The wait gets longer each time. Other networks wait only
+//!   after a higher number of wrong passwords from all networks together.
 //!
 //! Redis counts rates and guesses for all replicas together (`redis_limiter.rs`). Each replica
 //! counts alone (`local.rs`) while Redis is unavailable, and for classes of frequent calls; the
@@ -104,8 +104,8 @@ impl Limits {
 
     /// Counts a call for this tenant, which the call did not name. Calls that do not name the
     /// tenant are counted separately from calls that name the tenant. Otherwise the response to a
-    /// call that names the tenant would reveal that other calls found the tenant by an email. For the
-    /// same reason, a refusal is not counted for the tenant's audit trail.
+    /// call that names the tenant would reveal that other calls found the tenant by an email. For
+    /// the same reason, a refusal is not counted for the tenant's audit trail.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call is allowed. The response must not reveal
@@ -118,8 +118,8 @@ impl Limits {
     /// The placeholder id of a tenant that does not exist, derived from the id or slug that the
     /// call named. With this id, calls that name the tenant are counted as if the tenant existed.
     #[must_use]
-    pub fn placeholder_tenant(&self, named: &str) -> TenantId {
-        self.0.names.placeholder_tenant(named)
+    pub fn placeholder_tenant(&self, id_or_slug: &str) -> TenantId {
+        self.0.names.placeholder_tenant(id_or_slug)
     }
 
     /// The placeholder id of the tenant for a call that names no tenant, derived from the network

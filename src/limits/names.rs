@@ -45,8 +45,8 @@ impl CounterNames {
         tenant.to_string()
     }
 
-    pub(super) fn placeholder_tenant(&self, named: &str) -> TenantId {
-        let id = self.hmac(&[b"tenant", named.as_bytes()]);
+    pub(super) fn placeholder_tenant(&self, id_or_slug: &str) -> TenantId {
+        let id = self.hmac(&[b"tenant", id_or_slug.as_bytes()]);
         TenantId(Builder::from_custom_bytes(id).into_uuid())
     }
 

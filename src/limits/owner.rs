@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::network;
 use crate::ids::TenantId;
 
-/// A tenant, and the network of the tenant's call. The tenant and the network each have a share.
+/// A tenant, and the network from which a call of the tenant comes. The tenant and the network each
+/// have a share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WorkOwner {
     /// The tenant, or a placeholder id ([`super::Limits::placeholder_tenant`]).

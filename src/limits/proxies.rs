@@ -16,7 +16,9 @@ impl TrustedProxies {
     /// The address of the client that sent a call. If the peer is not a trusted proxy, the result
     /// is the peer's address. If the peer is a trusted proxy, the result is the last address in
     /// `x-forwarded-for` that is not a trusted proxy, because the client can forge all earlier
-    /// addresses. `forwarded` and `x-real-ip` are not read.
+    /// addresses. If all addresses in the header are trusted proxies, the result is the first
+    /// address.
+    /// `forwarded` and `x-real-ip` are not read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -28,7 +30,7 @@ impl TrustedProxies {
         for hop in hops {
             // The entries before an unreadable entry cannot be trusted, so the result is the
             // address of the proxy that added the unreadable entry.
-            let Some(ip) = address(hop) else { break };
+            let Some(ip) = parse_address(hop) else { break };
             client = ip;
             if !self.trusts(ip) {
                 break;
@@ -59,7 +61,7 @@ impl TrustedProxies {
 }
 
 /// Parses an address with or without a port.
-fn address(hop: &[u8]) -> Option<IpAddr> {
+fn parse_address(hop: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(hop).ok()?.trim();
     let plain = text.parse().ok();
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|addr| addr.ip());
@@ -88,6 +90,8 @@ impl FromStr for TrustedProxies {
 mod tests {
     use super::*;
 
+    /// The address of the client for these `x-forwarded-for` headers. The request also has the
+    /// headers `x-real-ip` and `forwarded`, which must have no effect.
     fn client(trusted: &str, peer: &str, forwarded_for: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded_for {

@@ -136,8 +136,8 @@ impl Rates {
         RateLimit { class, by: "tenant", rate: self.rates_of(class).tenant }
     }
 
-    /// The limit of mails to one account. No setting changes the rate, so nobody can fill a user's
-    /// mailbox with mails.
+    /// The limit of mails to one account. The rate is fixed and not a setting, so that nobody can
+    /// ever fill a user's mailbox with mails.
     pub(super) fn account() -> RateLimit {
         let rate = NonZeroU32::new(3).map(|calls| Rate { calls, per: Duration::from_mins(15) });
         RateLimit { class: RateClass::PasswordReset, by: "account", rate }
@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(parse("600/1m,5/1s"), Some(both));
         assert_eq!(parse("600/1m, off"), Some(ClassRates { tenant: None, ..both }));
         assert_eq!(parse("off"), Some(ClassRates::default()));
+        // `1/2d` has too long a period. `9999999/1s` has an interval below one microsecond.
         for bad in ["", "600/1m", "0/1m,off", "600,5", "-1/1m,off", "1/2d,off", "9999999/1s,off"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -1,6 +1,7 @@
-//! Mails to an address that its sender has not proved yet: of a registration, and of a change of an
-//! email. The caller must not learn whether a user of the tenant has the address. So the call is the
-//! same in both cases, and the worker chooses the text of the mail.
+//! Mails to an address that is not proved yet to belong to the client: for a registration, and for
+//! a change of an email. The client must not learn whether another user of the tenant has the
+//! address. So the response of the call is the same in both cases, and the worker chooses the text
+//! of the mail.
 
 use super::{
     kind::Kind,
@@ -37,7 +38,8 @@ impl AddressProof {
         limits.check_account_and_address_mail_rate(tenant, &counter_name).await
     }
 
-    /// The mail: with the link if no other user of the tenant has the address, otherwise without it.
+    /// The mail: with the link if no other user of the tenant has the address, otherwise without
+    /// it.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres or the data key is unavailable.

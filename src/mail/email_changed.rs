@@ -15,7 +15,7 @@ impl EmailChanged {
         // limit with reset requests, which anybody can send.
         let counter_name = format!("changed {}", email::normalized(&self.old_email));
         if self.was_verified {
-            // A verified address needs no limit across tenants.
+            // The owner has verified the address, so no limit across tenants is needed.
             limits.check_account_mail_rate(tenant, &counter_name).await
         } else {
             limits.check_account_and_address_mail_rate(tenant, &counter_name).await

@@ -1,8 +1,8 @@
 //! Links in mails: single-use tokens, each for one purpose and one address.
 //!
-//! A token contains a secret of 256 random bits. Postgres stores only the SHA-256 of the secret. The
-//! link of a registration is stored with the registration (`account/registrations`), because there
-//! is no user yet.
+//! A token contains a secret of 256 random bits. Postgres stores only the SHA-256 of the secret.
+//! The link of a registration is stored with the registration (`account/registrations`), because
+//! there is no user yet.
 //!
 //! Rule: `end_mail_links` (`migrations/0008_passwords.sql`) invalidates the links of a user when
 //! the password, the email or the state changes (triggers).
@@ -40,8 +40,8 @@ impl Purpose {
     pub const ALL: [Self; 4] =
         [Self::PasswordReset, Self::EmailVerification, Self::EmailChange, Self::Registration];
 
-    /// Time after which an unused link expires. A link that sets a password is the most powerful, so
-    /// it expires first.
+    /// Time after which an unused link expires. A link that sets a password is the most powerful,
+    /// so it expires first.
     #[must_use]
     pub const fn lifetime(self) -> Duration {
         match self {
@@ -63,9 +63,9 @@ impl Purpose {
         }
     }
 
-    /// The bytes at the end of a token that name its purpose. Tokens for password resets have none,
-    /// because tokens of earlier releases have none. The bytes are only a hint: a link is looked up by
-    /// its purpose, so a token with altered bytes finds no link.
+    /// The bytes at the end of a token that name the token's purpose. Tokens for password resets
+    /// have no such bytes, because the tokens of earlier releases have none. The bytes are only a
+    /// hint: a link is looked up by its purpose, so a token with altered bytes finds no link.
     const fn suffix(self) -> &'static [u8] {
         match self {
             Self::PasswordReset => &[],
@@ -104,8 +104,8 @@ impl Link {
         Ok((Self { purpose, tenant, user, hash: secret::hash(&*secret) }, token))
     }
 
-    /// Parses the token of a link with one of these purposes; `None` when the token is malformed, or
-    /// has another purpose.
+    /// Parses the token of a link with one of these purposes; `None` when the token is malformed,
+    /// or has another purpose.
     #[must_use]
     pub fn parse(purposes: &[Purpose], token: &SecretString) -> Option<Self> {
         let bytes =
@@ -132,10 +132,9 @@ mod tests {
             let parsed = Link::parse(&[purpose], &token).expect("the token is parsed");
             assert_eq!(parsed.tenant, link.tenant);
             assert_eq!((parsed.user, &parsed.hash), (link.user, &link.hash));
-            let others =
-                Purpose::ALL.map(|other| if other == purpose { None } else { Some(other) });
-            let others: Vec<_> = others.into_iter().flatten().collect();
-            assert!(Link::parse(&others, &token).is_none(), "{purpose:?}");
+            let other_purposes: Vec<_> =
+                Purpose::ALL.into_iter().filter(|other| *other != purpose).collect();
+            assert!(Link::parse(&other_purposes, &token).is_none(), "{purpose:?}");
             let token = token.expose_secret();
             let longer = format!("{token}AAAA");
             let shorter = &token[..token.len() - 4];

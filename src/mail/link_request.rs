@@ -41,14 +41,14 @@ pub(super) struct RequestHandler {
 }
 
 /// One account that a request may mean.
-struct Requested<'a> {
+struct RequestedAccount<'a> {
     purpose: Purpose,
     tenant: TenantId,
     mail_id: Uuid,
     normalized_email: &'a str,
 }
 
-impl Requested<'_> {
+impl RequestedAccount<'_> {
     fn mail_kind(&self) -> Kind {
         match self.purpose {
             Purpose::PasswordReset => Kind::PasswordReset,
@@ -82,52 +82,54 @@ impl RequestHandler {
         request: &LinkRequest,
     ) -> Result<()> {
         let (normalized_email, origin) = (email::normalized(&request.email), request.origin());
-        for tenant in self.tenants(charged_tenant, request.tenants, &normalized_email).await? {
+        for tenant in self.find_tenants(charged_tenant, request.tenants, &normalized_email).await? {
             let mail_id = mail_id(request_id, tenant);
             let normalized_email = &normalized_email;
-            let requested = Requested { purpose, tenant, mail_id, normalized_email };
-            self.handle_in_tenant(charged_tenant, requested, &origin).await?;
+            let account = RequestedAccount { purpose, tenant, mail_id, normalized_email };
+            self.handle_in_tenant(charged_tenant, account, &origin).await?;
         }
         Ok(())
     }
 
     /// The tenants in which a request is handled.
-    async fn tenants(
+    async fn find_tenants(
         &self,
         charged_tenant: TenantId,
-        requested: RequestedTenants,
+        requested_tenants: RequestedTenants,
         normalized_email: &str,
     ) -> Result<Vec<TenantId>> {
-        let only_verified_emails = match requested {
+        let only_verified_emails = match requested_tenants {
             RequestedTenants::One(tenant) => return Ok(vec![tenant]),
             RequestedTenants::ByEmail { only_verified_emails } => only_verified_emails,
         };
         let (db, only_verified) = (&self.db, only_verified_emails);
         let tenants =
             tenants::find_by_email(db, charged_tenant, normalized_email, only_verified).await?;
-        // The request is recorded even if no account has the email.
+        // The request is recorded even if no account has the email: under the id for unknown
+        // tenants.
         Ok(if tenants.is_empty() { vec![TenantId::UNKNOWN] } else { tenants })
     }
 
     async fn handle_in_tenant(
         &self,
         charged_tenant: TenantId,
-        requested: Requested<'_>,
+        account: RequestedAccount<'_>,
         origin: &Origin,
     ) -> Result<()> {
-        let Requested { tenant, normalized_email, .. } = requested;
+        let RequestedAccount { tenant, normalized_email, .. } = account;
         let candidate =
             password::candidate(&self.db, charged_tenant, tenant, normalized_email).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
-        let mut event = requested.event();
+        let mut event = account.event();
         if let Some(user) = user {
             event = event.target(user.0);
         }
         let actor = Actor::anonymous(origin);
-        let active_user = candidate.filter(|candidate| candidate.active).map(|active| active.user);
+        let active_user =
+            candidate.filter(|candidate| candidate.active).map(|candidate| candidate.user);
         match active_user {
-            Some(user) if self.may_mail(charged_tenant, &requested, user).await? => {
-                self.queue(&requested, user, &actor, event).await
+            Some(user) if self.try_count_mail(charged_tenant, &account, user).await? => {
+                self.queue_mail(&account, user, &actor, event).await
             }
             _ => {
                 let db = &self.db;
@@ -143,18 +145,19 @@ impl RequestHandler {
         }
     }
 
-    /// Whether the rate limits allow another mail to the account. The limit of the address in all
-    /// tenants applies only while the address is unverified: anybody can create accounts with an
-    /// address of somebody else, and could otherwise use up the limit of the owner's account.
-    async fn may_mail(
+    /// Counts a mail to the account. Returns whether the rate limits allow the mail. The limit of
+    /// the address in all tenants applies only while the address is unverified: anybody can create
+    /// accounts with an address of somebody else, and could otherwise use up the limit of the
+    /// owner's account.
+    async fn try_count_mail(
         &self,
         charged_tenant: TenantId,
-        requested: &Requested<'_>,
+        account: &RequestedAccount<'_>,
         user: SubjectId,
     ) -> Result<bool> {
-        let Requested { tenant, purpose, normalized_email, .. } = *requested;
-        // Mails of each purpose are counted separately, so that requests of one kind do not use up the
-        // mails of the other.
+        let RequestedAccount { tenant, purpose, normalized_email, .. } = *account;
+        // Mails of each purpose are counted separately. So requests for one purpose do not use up
+        // the mails for another purpose.
         let counter_name = match purpose {
             Purpose::PasswordReset => normalized_email.to_owned(),
             _ => format!("{} {normalized_email}", purpose.as_str()),
@@ -164,29 +167,30 @@ impl RequestHandler {
             Err(error) if error.reason() == ErrorReason::NotFound => return Ok(false),
             row => row?.email_verified,
         };
-        // No connection is held while Redis is asked.
+        // The connection is returned before the request to Redis.
         drop(tx);
-        let limit = if is_verified {
+        let result = if is_verified {
             self.limits.check_account_mail_rate(tenant, &counter_name).await
         } else {
             self.limits.check_account_and_address_mail_rate(tenant, &counter_name).await
         };
-        if limit.is_err() {
+        if result.is_err() {
             let purpose = purpose.as_str();
             tracing::info!(%tenant, %user, purpose, "a mail was not sent because of the rate limit");
         }
-        Ok(limit.is_ok())
+        Ok(result.is_ok())
     }
 
-    /// Queues the mail, stores the link and records the request, in one transaction.
-    async fn queue(
+    /// Queues the mail, stores the link and records the request, in one transaction. If the mail is
+    /// no longer needed, only records the request.
+    async fn queue_mail(
         &self,
-        requested: &Requested<'_>,
+        account: &RequestedAccount<'_>,
         user: SubjectId,
         actor: &Actor,
         event: Event,
     ) -> Result<()> {
-        let Requested { tenant, purpose, mail_id, normalized_email } = *requested;
+        let RequestedAccount { tenant, purpose, mail_id, normalized_email } = *account;
         let (link, token) = Link::new(purpose, tenant, user)?;
         let mut tx = self.db.begin(tenant).await?;
         // If this transaction locks the row first, a concurrent change of the email waits, and its
@@ -200,7 +204,7 @@ impl RequestHandler {
             let cipher = tx.cipher(tenant)?;
             store::set_link(&mut tx, &link, &row.email).await?;
             let content = self.pages.mail(purpose, row.email, &slug, token.expose_secret());
-            if !outbox::queue(&mut tx, &cipher, mail_id, requested.mail_kind(), &content).await? {
+            if !outbox::queue(&mut tx, &cipher, mail_id, account.mail_kind(), &content).await? {
                 // An earlier run already queued this mail. Dropping `tx` rolls back, so the event
                 // is not recorded twice, and the link of the mail stays valid.
                 return Ok(());

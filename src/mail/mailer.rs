@@ -128,13 +128,15 @@ impl Mailer {
         match &self.transport {
             Transport::Smtp(smtp) => {
                 let result = smtp.send(message).await;
+                // lettre reports a mail server without SMTPUTF8 as an error of the client.
                 if is_international && result.as_ref().is_err_and(SmtpError::is_client) {
                     let text = "the mail server does not accept international addresses (SMTPUTF8)";
                     return Err(Failure::permanent(text));
                 }
-                // A status code is an answer.
-                let error = result.as_ref().err().filter(|error| error.status().is_none());
-                self.log_reachability(error.is_some());
+                // An error with a status code is an answer, so the mail server is reachable.
+                let is_unreachable =
+                    result.as_ref().is_err_and(|error: &SmtpError| error.status().is_none());
+                self.log_reachability(is_unreachable);
                 result.map(drop).map_err(Failure::from)
             }
             Transport::Folder(folder) => {
@@ -146,7 +148,7 @@ impl Mailer {
 }
 
 impl Mailer {
-    /// Logs when the mail server stops to answer, and when it answers again.
+    /// Logs when the mail server stops answering, and when it answers again.
     fn log_reachability(&self, is_unreachable: bool) {
         match (self.is_unreachable.swap(is_unreachable, Ordering::Relaxed), is_unreachable) {
             (false, true) => tracing::warn!("the mail server of MAIL_URL does not answer"),

@@ -1,12 +1,12 @@
-//! The texts of mails with links. A text contains the tenant's slug, but neither the tenant's name nor
-//! the name of a user. Anybody can register with any text as such a name, and could then send mails
-//! with this text to a stranger's address.
+//! The texts of mails with links. A text contains the tenant's slug, but neither the tenant's name
+//! nor the name of a user. Anybody can register with any text as the name of a tenant or a user,
+//! and could then send mails with this text to a stranger's address.
 
 use super::{link::Purpose, outbox::Mail};
 use crate::config::TOKEN_PLACEHOLDER;
 
-/// The URLs of the pages that use the tokens of links, with [`TOKEN_PLACEHOLDER`] in them; `None` when
-/// mails contain only the token.
+/// The URLs of the pages that use the tokens of links, with [`TOKEN_PLACEHOLDER`] in them; `None`
+/// when mails contain only the token.
 #[derive(Clone)]
 pub(super) struct Pages {
     /// The page that resets a password.

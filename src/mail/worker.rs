@@ -53,10 +53,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time after which a claimed row is due again. An attempt and the update of its row take less time
-/// than this.
+/// than the lease.
 const LEASE: Duration = Duration::from_mins(1);
 
-/// Timeout of an attempt, also if a store or the mail server stops to answer without an error.
+/// Timeout of an attempt. It also applies when a store or the mail server stops answering without
+/// an error.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Minimum delay between two attempts: the delay after the first attempt.
@@ -65,8 +66,9 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay between two attempts.
 const MAX_RETRY_DELAY: Duration = Duration::from_mins(5);
 
-/// The kinds of rows that the first loop handles: those of calls without a token. Mails of users have a
-/// separate loop, so a flood of requests, which anybody can send, does not delay them.
+/// The kinds of rows that the first loop handles: the rows that calls without a token cause. Mails
+/// of signed-in users have a separate loop. So a flood of requests without a token, which anybody
+/// can send, does not delay these mails.
 const PUBLIC_KINDS: &[Kind] = &[
     Kind::ResetRequest,
     Kind::PasswordReset,
@@ -138,8 +140,8 @@ impl MailQueue {
         Ok(Arc::new(Self { db, wake_public, wake_user, stop, loops }))
     }
 
-    /// Queues a request for a link with the purpose `PasswordReset` or `EmailVerification`. The request
-    /// counts against the limits of `charged_tenant`.
+    /// Queues a request for a link with the purpose `PasswordReset` or `EmailVerification`. The
+    /// request counts against the limits of `charged_tenant`.
     ///
     /// # Errors
     /// `OVERLOADED` when too many requests wait, or when the share of connections is used up;
@@ -159,8 +161,9 @@ impl MailQueue {
         Ok(())
     }
 
-    /// Queues the mail with the token of a link, in the transaction that stores the link. The purpose is
-    /// `Registration` or `EmailChange`. Call [`MailQueue::send_queued`] after the commit.
+    /// Queues the mail with the token of a link, in the transaction that stores the link. The
+    /// purpose is `Registration` or `EmailChange`. Call [`MailQueue::send_queued`] after the
+    /// commit.
     ///
     /// # Errors
     /// `OVERLOADED` when too many such mails wait; UNAVAILABLE when Postgres or the data key is
@@ -229,7 +232,7 @@ impl Worker {
             let claimed = self.claim(kinds, MAX_CONCURRENT_ROWS - tasks.len()).await;
             let batch = log.record(claimed).unwrap_or_default();
             if batch.is_empty() {
-                // The loop also stops when the sender was dropped.
+                // The loop also stops when the sender of `stop` was dropped.
                 let is_stopping = *stop.borrow() || stop.has_changed().is_err();
                 if is_stopping && tasks.is_empty() {
                     return;
@@ -304,8 +307,8 @@ impl Worker {
         }
     }
 
-    /// Makes one attempt to handle a row. Returns the outcome of the mail; `None` for a request, and
-    /// for a mail that is not sent because of the rate limit.
+    /// Makes one attempt to handle a row. Returns the outcome of the mail; `None` for a request,
+    /// and for a mail that is not sent because of the rate limit.
     async fn attempt(&self, row: &ClaimedRow) -> Result<Option<Outcome>, Failure> {
         let mail = match row.kind {
             Kind::ResetRequest => return self.handle_request(row, Purpose::PasswordReset).await,
@@ -315,9 +318,9 @@ impl Worker {
             Kind::PasswordReset | Kind::EmailVerification => {
                 Some(self.open::<Mail>(row, Some(row.tenant)).await?)
             }
-            Kind::Registration => self.address_proof(row, Purpose::Registration).await?,
-            Kind::EmailChange => self.address_proof(row, Purpose::EmailChange).await?,
-            Kind::EmailChanged => self.notice(row).await?,
+            Kind::Registration => self.address_proof_mail(row, Purpose::Registration).await?,
+            Kind::EmailChange => self.address_proof_mail(row, Purpose::EmailChange).await?,
+            Kind::EmailChanged => self.notice_mail(row).await?,
         };
         let Some(mail) = mail else { return Ok(None) };
         self.mailer.send(row.id, &mail).await?;
@@ -334,26 +337,28 @@ impl Worker {
         Ok(None)
     }
 
-    /// The mail with a link to an address that is not proved; `None` above the rate limit.
-    async fn address_proof(
+    /// The mail to an address that is not proved yet; `None` above the rate limit.
+    async fn address_proof_mail(
         &self,
         row: &ClaimedRow,
         purpose: Purpose,
     ) -> Result<Option<Mail>, Failure> {
         let proof = self.open::<AddressProof>(row, Some(row.tenant)).await?;
-        let is_first = row.attempts == 1;
-        if is_first && proof.check_rate(&self.limits, row.tenant, purpose).await.is_err() {
+        // Only the first attempt is counted: a retry sends the same mail.
+        let is_first_attempt = row.attempts == 1;
+        if is_first_attempt && proof.check_rate(&self.limits, row.tenant, purpose).await.is_err() {
             log_rate_limit(row, proof.user);
             return Ok(None);
         }
         Ok(Some(proof.to_mail(&self.db, &self.pages, row.tenant, purpose).await?))
     }
 
-    /// The notice of a changed email; `None` above the rate limit.
-    async fn notice(&self, row: &ClaimedRow) -> Result<Option<Mail>, Failure> {
+    /// The mail with the notice of a changed email; `None` above the rate limit.
+    async fn notice_mail(&self, row: &ClaimedRow) -> Result<Option<Mail>, Failure> {
         let notice = self.open::<EmailChanged>(row, Some(row.tenant)).await?;
-        let is_first = row.attempts == 1;
-        if is_first && notice.check_rate(&self.limits, row.tenant).await.is_err() {
+        // Only the first attempt is counted: a retry sends the same mail.
+        let is_first_attempt = row.attempts == 1;
+        if is_first_attempt && notice.check_rate(&self.limits, row.tenant).await.is_err() {
             log_rate_limit(row, notice.user);
             return Ok(None);
         }
@@ -377,7 +382,7 @@ impl Worker {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        // The client was told that the row was accepted, so the row is dropped only if no later
+        // The call that queued the row has succeeded, so the row is dropped only if no later
         // attempt can succeed. After any other error, such as a deadlock or a timeout, a later
         // attempt may succeed.
         let is_temporary =

@@ -103,7 +103,7 @@ impl Argon2id {
     }
 
     /// Whether a hash with these parameters must be replaced: a parameter is weaker than the
-    /// configured one, or the parallelism or the pepper is another.
+    /// configured parameter, or the parallelism or the pepper differs.
     fn is_outdated(&self, params: &Params) -> bool {
         let current = &self.params;
         params.m_cost() < current.m_cost()
@@ -149,7 +149,8 @@ fn encode(params: &Params, salt: &[u8], hash: &[u8]) -> Result<String> {
 
 /// Whether a match with a bcrypt hash covers the whole password. bcrypt hashes the password and
 /// a NUL byte, repeated up to 72 bytes. So bcrypt ignores all bytes after the 72nd byte, and a
-/// password with a NUL can be equivalent to another password.
+/// password with a NUL can be equivalent to another password. A password of 72 bytes is not
+/// covered, because the NUL byte that marks its end is ignored.
 fn is_covered_by_bcrypt(password: &[u8]) -> bool {
     password.len() < BCRYPT_INPUT_BYTES && !password.contains(&0)
 }
@@ -213,6 +214,7 @@ mod tests {
 
     #[test]
     fn a_hash_with_weaker_parameters_is_outdated() {
+        // Less memory than configured, although more iterations.
         let old = argon2id_with(12_288, 3, Peppers::default())
             .hash(b"pw")
             .expect("the password is hashed");
@@ -227,21 +229,21 @@ mod tests {
         let result = |scheme: Argon2id| outcome_of(&scheme, b"pw", &stored);
         assert_eq!(result(with_peppers(&["new", "old"])), Comparison::Match);
         assert_eq!(result(with_peppers(&["old", "new"])), Comparison::OutdatedMatch);
-        for without in [with_peppers(&["old"]), argon2id()] {
-            let parsed = StoredHash::parse(&stored, &without.peppers);
+        for scheme in [with_peppers(&["old"]), argon2id()] {
+            let parsed = StoredHash::parse(&stored, &scheme.peppers);
             assert_eq!(parsed.err(), Some(UnreadableHash::Pepper));
         }
-        let without = argon2id().hash(b"pw").expect("the password is hashed");
-        let result = outcome_of(&with_peppers(&["new"]), b"pw", &without);
+        let without_pepper = argon2id().hash(b"pw").expect("the password is hashed");
+        let result = outcome_of(&with_peppers(&["new"]), b"pw", &without_pepper);
         assert_eq!(result, Comparison::OutdatedMatch);
     }
 
     #[test]
     fn a_hash_does_not_verify_with_another_secret_of_the_same_id() {
         let stored = with_peppers(&["aa"]).hash(b"pw").expect("the password is hashed");
-        let other = format!("aa {}", STANDARD.encode([0; 32]));
-        let other = argon2id_with(19_456, 2, peppers(&other));
-        assert_eq!(outcome_of(&other, b"pw", &stored), Comparison::Mismatch);
+        let other_secret = format!("aa {}", STANDARD.encode([0; 32]));
+        let other_scheme = argon2id_with(19_456, 2, peppers(&other_secret));
+        assert_eq!(outcome_of(&other_scheme, b"pw", &stored), Comparison::Mismatch);
     }
 
     #[test]

@@ -30,8 +30,8 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// Time without a password to hash after which a thread gives the unused working memory back to the
-/// system.
+/// Time that the unused working memory is kept. A thread that waits this long for a job gives the
+/// memory back to the system.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
 /// Hashes and verifies passwords. Cheap to clone. The threads stop when the last clone and the
@@ -105,8 +105,9 @@ impl Hasher {
         let scheme = Argon2id::new(config, peppers.clone())?;
         let current_cost = stored_hash::argon2id_cpu_cost(scheme.params());
         let bounds = Bounds {
-            // Both waiting and running jobs hold a slot. A tenant gets at most half of the slots,
-            // which is enough to use all threads.
+            // Both waiting and running jobs hold a slot. There are at least two slots for each
+            // thread. So one tenant can use all threads, although a tenant gets at most half of the
+            // slots.
             slots: config.queue.max(config.threads) + config.threads,
             max_expensive_running: (config.threads / 2).max(1),
             max_cheap_cost: current_cost,
@@ -167,8 +168,8 @@ impl Hasher {
         Ok(QueueSlot { hasher: self.clone(), owner })
     }
 
-    /// Checks whether [`Self::take_slot`] would succeed now. For operations that learn their tenant
-    /// only from a query.
+    /// Checks whether [`Self::take_slot`] would succeed now. An operation that needs a query before
+    /// it takes the slot calls this first, so that a refused call causes no query.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` when [`Self::take_slot`] would fail.
@@ -307,6 +308,7 @@ impl<'a> QueuedJob<'a> {
 
 impl Drop for QueuedJob<'_> {
     fn drop(&mut self) {
+        // The lock is released before the job is dropped.
         let removed = self.slot.hasher.shared().lock().queue.remove(self.slot.owner, self.ticket);
         drop(removed);
     }
@@ -417,7 +419,7 @@ mod tests {
 
     /// Passwords of about 72 bytes, the maximum that bcrypt reads. They contain characters that
     /// NFKC changes; NFKC changes the length of some of these characters.
-    fn password() -> impl Strategy<Value = String> {
+    fn password_of_about_72_bytes() -> impl Strategy<Value = String> {
         let characters = "[a-zé\u{301}…ﬁ½\u{fdfa}ｓ\u{0}]{0,6}";
         (60..76_usize, characters, "[a-z…ﬁ]{0,3}").prop_map(|(length, mut text, tail)| {
             while text.len() + tail.len() < length {
@@ -434,12 +436,13 @@ mod tests {
         /// in NFKC form. A password is rehashed only if the hash covers the whole password.
         #[test]
         fn an_imported_hash_accepts_the_passwords_that_the_old_system_accepted(
-            password in password(),
+            password in password_of_about_72_bytes(),
             tail in "[a-zé…ﬁ]{0,3}",
             removed_bytes in 0..4_usize,
         ) {
             let stored = bcrypt_hash(&password);
             let normalised = normalise(&password).expose_secret().to_owned();
+            // The same password with another end.
             let start_length = password.floor_char_boundary(password.len() - removed_bytes);
             let similar = format!("{}{tail}", &password[..start_length]);
             for presented in [&password, &normalised, &similar] {
@@ -464,8 +467,8 @@ mod tests {
         }
     }
 
-    /// N12: a job computes no hash if the call was cancelled while the job waited. The job's place
-    /// in the queue is free again.
+    /// N12: a job computes no hash if the call was cancelled while the job waited. The job is no
+    /// longer in the queue.
     #[tokio::test]
     async fn a_waiting_job_is_removed_when_its_call_is_cancelled() {
         let hasher = hasher(1);
@@ -473,6 +476,7 @@ mod tests {
         let (mut first_slot, mut second_slot) = (slot(), slot());
         let mut first = Box::pin(compare(&mut first_slot, "password", None));
         let mut second = Box::pin(compare(&mut second_slot, "password", None));
+        // The only thread runs the first job, and the second job waits.
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         assert!(futures_util::poll!(second.as_mut()).is_pending());
         drop(second);

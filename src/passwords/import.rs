@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 /// Maximum cost (the work factor of bcrypt) of a bcrypt hash at import.
 pub(super) const BCRYPT_IMPORT: u32 = 12;
 
-/// Estimated maximum cost of a comparison with an imported hash, in microseconds of CPU time.
+/// Estimated cost of a comparison with the most expensive hash that may be imported, in
+/// microseconds of CPU time.
 pub(super) const MAX_IMPORT_CPU_COST: u64 = bcrypt_cpu_cost(BCRYPT_IMPORT);
 
 /// Checks a password hash that is imported for a user. The hash must be a valid bcrypt hash of an
@@ -39,6 +40,8 @@ mod tests {
     fn an_import_is_checked_by_the_parser_of_stored_hashes() {
         let good = ::bcrypt::hash_with_salt("pw", 4, [7; 16]).expect("bcrypt succeeds").to_string();
         assert!(check_import("f", &good).is_ok());
+        // The last characters of the salt (index 28) and of the hash (index 59) have unused bits.
+        // The character `/` has the value 1 in the base64 of bcrypt, so it sets an unused bit.
         let unused_salt_bits = format!("{}{}{}", &good[..28], "/", &good[29..]);
         let unused_hash_bits = format!("{}{}", &good[..59], "/");
         for bad in [

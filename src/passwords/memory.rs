@@ -1,5 +1,5 @@
-//! The working memory of argon2id. All hashes together use no more than a fixed amount, and memory
-//! that is not used for a while is given back to the system.
+//! The working memory of argon2id. All hashes together use no more than a fixed amount. A hash that
+//! needs more is computed alone. Memory that is not used for a while is given back to the system.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -7,8 +7,9 @@ use argon2::Block;
 
 /// The working memory of all hashing threads.
 pub(super) struct WorkingMemory {
-    /// Held by the thread that waits for memory, so that threads get memory in their order. A hash
-    /// that needs much memory would otherwise wait until no smaller hash runs.
+    /// Held by the thread that waits for memory, so that no other thread takes memory before it.
+    /// Otherwise smaller hashes could always take the memory that becomes free, and a hash that
+    /// needs much memory would wait until no smaller hash runs.
     turn: Mutex<()>,
     state: Mutex<State>,
     /// Signalled when a hash ends.
@@ -49,20 +50,22 @@ impl WorkingMemory {
 
     /// Waits until this number of blocks is free, and takes them. A hash that needs more than the
     /// maximum is computed alone.
-    pub(super) fn take(&self, blocks: usize) -> HashMemory<'_> {
-        let unused = {
+    pub(super) fn take(&self, block_count: usize) -> HashMemory<'_> {
+        let unused_buffer = {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let mut state = self.lock();
-            while state.lent_blocks > 0 && state.lent_blocks + blocks > self.max_blocks {
+            while state.lent_blocks > 0 && state.lent_blocks + block_count > self.max_blocks {
                 state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            state.lent_blocks += blocks;
-            let unused = if blocks == self.usual_blocks { state.unused.pop() } else { None };
+            state.lent_blocks += block_count;
+            let unused_buffer =
+                if block_count == self.usual_blocks { state.unused.pop() } else { None };
+            // Keep only as many unused buffers as fit into the memory that is not lent.
             let free_blocks = self.max_blocks.saturating_sub(state.lent_blocks);
             state.unused.truncate(free_blocks / self.usual_blocks.max(1));
-            unused
+            unused_buffer
         };
-        let blocks = unused.unwrap_or_else(|| vec![Block::default(); blocks]);
+        let blocks = unused_buffer.unwrap_or_else(|| vec![Block::default(); block_count]);
         HashMemory { memory: self, blocks }
     }
 
@@ -79,6 +82,7 @@ impl WorkingMemory {
 
     /// Gives the buffers that no hash uses back to the system.
     pub(super) fn free_unused(&self) {
+        // The lock is released before the memory is freed.
         let unused = std::mem::take(&mut self.lock().unused);
         drop(unused);
     }
@@ -123,6 +127,8 @@ mod tests {
     /// N41: hashes together use no more than the maximum, and a large hash gets its turn.
     #[test]
     fn hashes_together_stay_below_the_maximum() {
+        // The maximum is 100 blocks. A usual hash needs 10 blocks, and each fourth thread's hash
+        // 70.
         let memory = WorkingMemory::new(100 * Block::SIZE as u64, 10);
         let (used, max_used) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -133,8 +139,8 @@ mod tests {
                     for _ in 0..100 {
                         let mut taken = memory.take(blocks);
                         assert_eq!(taken.as_mut().len(), blocks);
-                        let now = used.fetch_add(blocks, Ordering::SeqCst) + blocks;
-                        max_used.fetch_max(now, Ordering::SeqCst);
+                        let used_now = used.fetch_add(blocks, Ordering::SeqCst) + blocks;
+                        max_used.fetch_max(used_now, Ordering::SeqCst);
                         assert!(memory.allocated_bytes() <= 100 * Block::SIZE);
                         thread::yield_now();
                         used.fetch_sub(blocks, Ordering::SeqCst);

@@ -54,8 +54,9 @@ impl Peppers {
     }
 }
 
-/// Those of the stored ids of peppers that the file lacks. `ids` have the form of the parameter
-/// `keyid` of a stored hash.
+/// The ids of peppers that stored hashes need and that the file of peppers does not contain. `path`
+/// is `None` when no file is configured. `ids` have the form of the parameter `keyid` of a stored
+/// hash: base64.
 ///
 /// # Errors
 /// When the file can't be read or has no pepper.
@@ -63,6 +64,7 @@ pub fn missing_peppers(path: Option<&Path>, ids: &[String]) -> anyhow::Result<Ve
     let peppers = path.map(Peppers::load).transpose()?.unwrap_or_default();
     let mut missing = Vec::new();
     for text in ids {
+        // An id that is not base64 is reported unchanged.
         let id = BASE64_STANDARD_NO_PAD.decode(text).unwrap_or_else(|_| text.clone().into());
         if peppers.secret(&id).is_none() {
             missing.push(String::from_utf8_lossy(&id).into_owned());

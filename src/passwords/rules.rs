@@ -69,10 +69,11 @@ impl PasswordPolicy {
         let lower = password.to_lowercase();
         let ForbiddenWords { email, tenant_name, tenant_slug } = *forbidden_words;
         let local_part = email.split('@').next().unwrap_or_default();
-        let words = [email, local_part, tenant_name, tenant_slug, SERVICE];
-        let unit = repeated_unit(&lower);
+        let words = [email, local_part, tenant_name, tenant_slug, SERVICE_NAME];
+        // A password that repeats a word has the same repeated unit as the word.
+        let password_unit = repeated_unit(&lower);
         let too_common = |text| Err(Error::Field(ErrorReason::PasswordTooCommon, field, text));
-        if words.iter().any(|word| repeated_unit(&comparable(word)) == unit) {
+        if words.iter().any(|word| repeated_unit(&normalised_word(word)) == password_unit) {
             return too_common(
                 "must not be or repeat the email, or the name of the organisation or the service",
             );
@@ -92,11 +93,11 @@ pub struct ForbiddenWords<'a> {
 }
 
 /// The name of the service, which must not be a password (ASVS 6.2.11).
-const SERVICE: &str = "tenantry";
+const SERVICE_NAME: &str = "tenantry";
 
 /// A word in the form in which it is compared with a password: trimmed, in NFKC form and in lower
 /// case.
-fn comparable(word: &str) -> String {
+fn normalised_word(word: &str) -> String {
     word.trim().nfkc().collect::<String>().to_lowercase()
 }
 

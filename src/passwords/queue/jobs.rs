@@ -41,28 +41,31 @@ impl<J> Jobs<J> {
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<J> {
         [false, true].into_iter().find_map(|expensive| {
             let jobs = self.list(expensive);
+            // A job is pushed with a higher ticket than all jobs before it, so each list is sorted.
             let index = jobs.binary_search_by_key(&ticket, |waiting| waiting.ticket).ok()?;
             jobs.remove(index).map(|waiting| waiting.job)
         })
     }
 
-    /// The next job of the owner: whether the job is expensive, and its ticket. The job that has
-    /// waited longest is next. But if the last job of the owner's tenant was expensive, a waiting
-    /// cheap job is next. With `may_run_expensive` false, no expensive job is next.
+    /// The next job of the owner, as a pair: whether the job is expensive, and its ticket. The job
+    /// that has waited longest is next, with two exceptions. If the last job of the owner's tenant
+    /// was expensive, a waiting cheap job is next. If `may_run_expensive` is false, no expensive
+    /// job is next.
     pub(super) fn next(
         &self,
         may_run_expensive: bool,
         was_last_job_expensive: bool,
     ) -> Option<(bool, Ticket)> {
-        let ticket = |jobs: &VecDeque<WaitingJob<J>>| jobs.front().map(|waiting| waiting.ticket);
-        let cheap = ticket(&self.cheap).map(|ticket| (false, ticket));
-        let expensive = ticket(&self.expensive).filter(|_| may_run_expensive);
-        match (cheap, expensive.map(|ticket| (true, ticket))) {
-            (Some(cheap), Some(expensive)) if was_last_job_expensive || cheap.1 < expensive.1 => {
-                Some(cheap)
+        let first_ticket =
+            |jobs: &VecDeque<WaitingJob<J>>| jobs.front().map(|waiting| waiting.ticket);
+        let cheap = first_ticket(&self.cheap);
+        let expensive = first_ticket(&self.expensive).filter(|_| may_run_expensive);
+        match (cheap, expensive) {
+            (Some(cheap), Some(expensive)) if was_last_job_expensive || cheap < expensive => {
+                Some((false, cheap))
             }
-            (cheap, None) => cheap,
-            (_, expensive) => expensive,
+            (_, Some(expensive)) => Some((true, expensive)),
+            (cheap, None) => cheap.map(|ticket| (false, ticket)),
         }
     }
 

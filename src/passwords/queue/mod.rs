@@ -15,16 +15,18 @@
 //!   users.
 //! - **Expensive jobs** run on a part of the threads only. When the maximum number of expensive
 //!   jobs runs, other jobs run before the waiting expensive jobs. After an expensive job of a
-//!   tenant, a cheap job of an owner of this tenant is before the owner's expensive jobs. Expensive
-//!   jobs have no separate limit of slots, because the error of such a limit would reveal which
-//!   user has an expensive hash.
+//!   tenant, each owner of this tenant runs a cheap job before its expensive jobs. Expensive jobs
+//!   have no separate limit of slots, because the error of such a limit would reveal which user has
+//!   an expensive hash.
 //! - **Turns.** Start-time fair queueing (Goyal 1996), by tenant and by network. The order of the
 //!   jobs follows their start tags. A start tag is a point in the virtual time, in units of cost. A
 //!   tenant and a network each have a start tag, and the start tag of a job is the higher of the
 //!   two. When the job starts, both start tags become the job's start tag plus the job's cost. So
 //!   neither a tenant with many networks nor a network with many tenants gets more than one share
-//!   of the thread time. Among jobs with equal start tags, the job with the lower other start tag
-//!   comes first. Idle time gives no credit.
+//!   of the thread time. Among jobs with equal start tags, the lower one of the two start tags of
+//!   tenant and network decides: the job for which it is lower comes first. Idle time gives no
+//!   credit: a tenant or network that had no jobs for a while gets no additional thread time
+//!   afterwards.
 
 mod jobs;
 #[cfg(test)]

@@ -5,10 +5,11 @@ use uuid::Uuid;
 
 use super::*;
 
-/// The cost of a cheap job, in milliseconds: a hash with the default parameters.
+/// The cost of a cheap job, in milliseconds of thread time: a hash with the default parameters.
 const CHEAP: u64 = 40;
 
-/// The cost of an expensive job: an imported hash with the maximum cost.
+/// The cost of an expensive job, in milliseconds of thread time: an imported hash with the maximum
+/// cost.
 const EXPENSIVE: u64 = 370;
 
 /// The number of slots with the default settings and two threads.
@@ -37,6 +38,7 @@ fn slots_of_tenant<J>(queue: &Queue<J>, tenant: u8) -> usize {
 fn equal_shares_of_tenants_leave_a_slot_for_another_tenant() {
     for tenants in 1..=8 {
         let mut queue = queue::<()>(SLOTS, 1);
+        // In each round, each tenant tries to take a slot. The loop ends when no tenant gets one.
         while (0..tenants)
             .filter(|&number| queue.take_slot(own_network_owner(number)).is_ok())
             .count()
@@ -59,11 +61,12 @@ fn equal_shares_of_tenants_leave_a_slot_for_another_tenant() {
 fn one_network_leaves_a_quarter_of_the_slots_for_any_number_of_its_tenants() {
     let mut queue = queue::<()>(SLOTS, 1);
     let in_network = |tenant| owner(tenant, 1);
+    // Rounds in which 150 tenants each try to take a slot, until no tenant gets one.
     while (0..150).filter(|&tenant| queue.take_slot(in_network(tenant)).is_ok()).count() > 0 {}
     assert!(queue.used_slots() <= (SLOTS * 3).div_ceil(4), "{}", queue.used_slots());
     assert_eq!(queue.take_slot(in_network(151)), Err(QueueFull::NetworkShare));
     let other_slots = (0..SLOTS).take_while(|_| queue.take_slot(owner(200, 2)).is_ok()).count();
-    // Two fifths of the free quarter.
+    // An owner gets two fifths of the free quarter: a tenth of all slots.
     assert!(other_slots >= SLOTS / 10, "another network gets {other_slots} slots");
 }
 
@@ -73,6 +76,7 @@ fn one_network_leaves_a_quarter_of_the_slots_for_any_number_of_its_tenants() {
 fn guesses_from_some_networks_leave_slots_for_users_in_other_networks() {
     for networks in [1, 12] {
         let mut queue = queue::<()>(SLOTS, 1);
+        // Rounds in which each network tries to take a slot, until no network gets one.
         while (0..networks).filter(|&network| queue.take_slot(owner(1, network)).is_ok()).count()
             > 0
         {}
@@ -90,13 +94,15 @@ fn guesses_from_some_networks_leave_slots_for_users_in_other_networks() {
 /// N12: expensive jobs of many tenants, from one network or from many, do not delay a new tenant.
 #[test]
 fn the_job_of_a_new_tenant_overtakes_expensive_jobs() {
-    for network in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
+    // Each tenant in its own network, then all tenants in network 1.
+    for network_of in [(|tenant| tenant) as fn(u8) -> u8, |_| 1] {
         let mut queue = queue(SLOTS, 1);
         for tenant in 0..60 {
-            let owner = owner(tenant, network(tenant));
+            let owner = owner(tenant, network_of(tenant));
             queue.take_slot(owner).expect("a slot is free");
             queue.push(owner, EXPENSIVE, EXPENSIVE);
         }
+        // Start expensive jobs until the maximum number runs.
         while queue.next().is_some() {}
         queue.take_slot(own_network_owner(201)).expect("a slot is free");
         queue.push(own_network_owner(201), CHEAP, CHEAP);
@@ -119,10 +125,11 @@ fn cancelled_jobs_are_removed_from_the_queue() {
 /// same network or from other networks.
 #[test]
 fn a_cheap_job_waits_for_one_expensive_job_of_its_tenant_at_most() {
-    for network in [(|_| 1) as fn(u8) -> u8, |number| number] {
+    // All expensive jobs from network 1, then each from its own network.
+    for network_of in [(|_| 1) as fn(u8) -> u8, |number| number] {
         let mut queue = queue(100, 1);
         for number in 0..10 {
-            queue.push(owner(1, network(number)), EXPENSIVE, EXPENSIVE);
+            queue.push(owner(1, network_of(number)), EXPENSIVE, EXPENSIVE);
         }
         queue.push(owner(1, 1), CHEAP, CHEAP);
         let mut jobs = std::iter::from_fn(|| {
@@ -155,12 +162,13 @@ struct Measurement {
 
 /// Simulates threads that are never idle, and measures the thread time of each load.
 struct Simulation<'a> {
+    /// Each job contains the number of its load, its owner and its cost.
     queue: Queue<(usize, WorkOwner, u64)>,
     loads: &'a [Load],
     measurements: Vec<Measurement>,
     /// Number of waiting and running jobs, by load and owner.
     in_queue: HashMap<(usize, WorkOwner), usize>,
-    /// Number of jobs that the loads tried to queue.
+    /// Number of jobs that the loads tried to queue. It selects the cost of the next job.
     tried: usize,
 }
 
@@ -223,6 +231,7 @@ impl Simulation<'_> {
 fn assert_flood_leaves_half(flood: &[WorkOwner]) {
     for threads in [1, 2, 4, 8] {
         for costs in [&[EXPENSIVE] as &[u64], &[CHEAP], &[EXPENSIVE, CHEAP]] {
+            // 400 jobs are more than all slots, so the flood always fills the queue.
             let flood = Load { owners: flood.to_vec(), costs, jobs: 400 };
             let other =
                 Load { owners: vec![own_network_owner(200)], costs: &[CHEAP], jobs: threads + 4 };
@@ -272,14 +281,20 @@ fn two_networks_of_a_tenant_share_its_thread_time() {
 fn one_tenant_alone_uses_all_threads_for_cheap_jobs() {
     let load = Load { owners: vec![own_network_owner(1)], costs: &[CHEAP], jobs: 8 };
     let measurements = Simulation::run(4, &[load], 10_000);
+    // Four threads, each for 10,000 ms.
     assert!(measurements[0].time >= 4 * 10_000, "{measurements:?}");
 }
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// Takes a slot. Contains the numbers of the tenant and the network.
     Take(u8, u8),
+    /// Pushes a job if the owner has a slot without a job. Contains the numbers of the tenant and
+    /// the network, and the cost.
     Push(u8, u8, u64),
+    /// Starts the next job.
     Next,
+    /// Ends a running job.
     End,
 }
 
@@ -311,16 +326,18 @@ proptest! {
         max_expensive_running in 1..4_usize,
     ) {
         let mut queue = queue(slots, max_expensive_running);
-        // The slots without a job, by tenant and network, and the running jobs.
-        let (mut free_slots, mut running) = (BTreeMap::<(u8, u8), usize>::new(), Vec::new());
-        // For each waiting cheap job, the cost of the jobs of other owners that overtook this job.
+        // Number of slots that are taken but have no job yet, by tenant and network.
+        let mut slots_without_job = BTreeMap::<(u8, u8), usize>::new();
+        let mut running = Vec::new();
+        // For each waiting cheap job, the cost of the jobs that overtook this job. Only jobs of
+        // another tenant in another network are included.
         let mut overtaking = HashMap::<(WorkOwner, usize), OvertakingCosts>::new();
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Take(tenant, network) => {
                     let (used_before, owner) = (queue.used_slots(), owner(tenant, network));
                     if queue.take_slot(owner).is_ok() {
-                        *free_slots.entry((tenant, network)).or_default() += 1;
+                        *slots_without_job.entry((tenant, network)).or_default() += 1;
                         let (tenant_usage, network_usage) = queue.tenant_and_network_usage(owner);
                         prop_assert!(tenant_usage.slots <= slots.div_ceil(2));
                         prop_assert!(network_usage.slots <= (3 * slots).div_ceil(4));
@@ -330,12 +347,13 @@ proptest! {
                 }
                 Step::Push(tenant, network, cost) => {
                     let key = (tenant, network);
-                    let Some(free) = free_slots.get_mut(&key).filter(|free| **free > 0) else {
+                    let slot_count = slots_without_job.get_mut(&key);
+                    let Some(slot_count) = slot_count.filter(|count| **count > 0) else {
                         continue;
                     };
                     let owner = owner(tenant, network);
                     queue.push(owner, cost, (owner, number, cost));
-                    *free -= 1;
+                    *slot_count -= 1;
                     if cost <= CHEAP {
                         overtaking.insert((owner, number), OvertakingCosts::default());
                     }
@@ -359,8 +377,8 @@ proptest! {
                             !cheap_job_waits,
                             "a cheap job waits although a thread is idle"
                         );
-                        let full = queue.expensive_running == max_expensive_running;
-                        prop_assert!(full || queue.waiting_count() == 0);
+                        let is_limit_reached = queue.expensive_running == max_expensive_running;
+                        prop_assert!(is_limit_reached || queue.waiting_count() == 0);
                     }
                 }
                 Step::End if running.is_empty() => {}
@@ -378,12 +396,12 @@ proptest! {
             prop_assert!(queue.tenants.len() <= 3 * slots + 6);
             prop_assert!(queue.networks.len() <= 3 * slots + 6);
             // Each job costs less than 2 * EXPENSIVE.
-            let own_cost = u64::try_from(slots).expect("the number fits") * 2 * EXPENSIVE;
+            let max_queued_cost = u64::try_from(slots).expect("the number fits") * 2 * EXPENSIVE;
             for costs in overtaking.values() {
                 for cost in costs.tenants.values().chain(costs.networks.values()) {
                     // At most the cost of the jobs that the tenant and the network of the waiting
-                    // job had queued before, and of two more jobs.
-                    prop_assert!(*cost <= own_cost + 4 * EXPENSIVE, "overtaken by {cost}");
+                    // job had queued before, and of two more jobs of 2 * EXPENSIVE.
+                    prop_assert!(*cost <= max_queued_cost + 4 * EXPENSIVE, "overtaken by {cost}");
                 }
             }
         }

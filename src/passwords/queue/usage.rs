@@ -86,7 +86,8 @@ impl<K: Eq + Hash> UsageMap<K> {
     }
 
     /// Removes the entries without slots and jobs, except entries whose start tag is higher than
-    /// the virtual time. If more than `max_entries` entries remain, removes these exceptions too.
+    /// the virtual time: without the start tag, the next job of the tenant or network would run too
+    /// early. If more than `max_entries` entries remain, removes these exceptions too.
     pub(super) fn remove_unused(&mut self, virtual_time: u64, max_entries: usize) {
         let is_in_use = |usage: &Usage| usage.slots > 0 || usage.jobs > 0;
         self.0.retain(|_, usage| is_in_use(usage) || usage.start_tag > virtual_time);
