@@ -100,7 +100,8 @@ impl PendingChanges {
     }
 }
 
-/// Reads one holder more than a message can have. The extra holder shows that there are too many.
+/// The holders of these roles. Reads at most one holder more than a message can have: the extra
+/// holder shows that there are too many.
 async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut tx = db.begin_without_cipher(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;

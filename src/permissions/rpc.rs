@@ -50,7 +50,7 @@ impl PermissionService for Permissions {
             self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
         let results = self.decide_batch(&access, request.items, basis.consistency).await?;
         self.record_refused(&access, &results).await;
-        let decision_id = log_decisions(&results);
+        let decision_id = log_batch_decision(&results);
         let consistency_token = self.engine.consistency_token(basis)?;
         Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))
     }
@@ -216,7 +216,7 @@ fn log_decision(
 }
 
 /// Creates the id of a batch, and logs the number of items that were not granted.
-fn log_decisions(results: &[BatchCheckResult]) -> String {
+fn log_batch_decision(results: &[BatchCheckResult]) -> String {
     let decision_id = Uuid::now_v7().to_string();
     let denied = results.iter().filter(|result| !result.allowed).count();
     tracing::debug!(%decision_id, questions = results.len(), denied, "decided");

@@ -200,12 +200,12 @@ fn to_standing(
     let user = user_standing(row.as_ref().map(|subject| subject.state));
     let grants = row.map(|subject| subject.grants).unwrap_or_default();
     let mut valid_grants = Vec::with_capacity(grants.len());
-    for row in grants {
-        let scope = scope::from_stored(row.scope.as_deref(), tenant_id, row.assignment_id);
+    for grant in grants {
+        let scope = scope::from_stored(grant.scope.as_deref(), tenant_id, grant.assignment_id);
         let Ok(scope) = scope else { continue };
-        let role = roles.get(&row.role_id).cloned();
+        let role = roles.get(&grant.role_id).cloned();
         let role = role.ok_or_else(|| Error::defect("the role of an assignment was not read"))?;
-        valid_grants.push(Grant::new(role, scope, row.expires_at));
+        valid_grants.push(Grant::new(role, scope, grant.expires_at));
     }
     Ok(Standing { tenant, user, grants: valid_grants.into(), weight: 0 })
 }
@@ -238,10 +238,10 @@ pub struct ExplanationRows {
     /// Whether the given session belongs to the subject and is live. False when no session was
     /// given.
     pub session_live: bool,
-    /// The subject's assignments, including expired ones, whose role has the permission. The
-    /// scopes are not parsed yet.
+    /// The subject's assignments, including expired ones, whose role has the requested permission.
+    /// The scopes are not parsed yet.
     pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
-    /// Roles that have the permission and that are not assigned to the subject, not even in an
+    /// Roles that have the requested permission and that are not assigned to the subject, not even in an
     /// expired assignment. The lowest level comes first.
     pub missing_roles: Vec<MissingRoleRow>,
     /// The upper bound of the read's snapshot.
