@@ -65,8 +65,9 @@ pub fn rule_check(
 const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
 
 /// The pattern of emails. The operations that store an email have a stricter check
-/// (`src/email.rs`): emails that were stored before that check stay usable. The rule
-/// `string.email` of protovalidate refuses international addresses.
+/// (`src/email.rs`). This pattern is less strict, so that emails that were stored before that check
+/// stay usable. The rule `string.email` of protovalidate is not used, because it refuses
+/// international addresses.
 const EMAIL: &str = r"^[^@\p{Z}\p{Cc}]+@[^@\p{Z}\p{Cc}]+$";
 
 /// Describes a pattern: patterns with a meaning in words, any other pattern by the pattern itself.
@@ -121,8 +122,8 @@ pub fn range_check(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>,
 }
 
 impl Patterns {
-    /// Adds `pattern` to the list, if it is not in it, and returns its index. Returns an error for
-    /// a pattern that can't be used.
+    /// Adds `pattern` to the list, unless the list has it, and returns its index in the list.
+    /// Returns an error for a pattern that can't be used.
     fn add(&mut self, pattern: &str) -> Result<usize, String> {
         regex::Regex::new(pattern).map_err(|error| error.to_string())?;
         let mut letters = pattern.chars();
