@@ -38,7 +38,8 @@ pub enum ChangedSubjects {
 }
 
 impl PendingChanges {
-    /// Adds a change. A change of an unknown kind marks all subjects as changed.
+    /// Adds a change. `kind` is `None` when this version of the program does not know the kind.
+    /// Then all subjects are marked as changed.
     pub fn add(&mut self, kind: Option<Kind>, subject: Uuid) {
         match kind {
             Some(Kind::User | Kind::Assignment) => {

@@ -27,7 +27,7 @@ impl PermissionService for Permissions {
         let request = request.into_inner();
         let basis =
             self.engine.wait_for_basis(request.consistency(), &request.consistency_token).await?;
-        let (reason, explanation) = self.decide(&access, &request, basis.consistency).await?;
+        let (reason, explanation) = self.decide_check(&access, &request, basis.consistency).await?;
         let decision_id = log_decision(&access, &request, reason);
         let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
         let consistency_token = self.engine.consistency_token(basis)?;
@@ -108,7 +108,7 @@ struct CheckSubject<'a> {
 
 impl Permissions {
     /// Decides a Check, and explains the decision if the request asks for an explanation.
-    async fn decide(
+    async fn decide_check(
         &self,
         access: &SelfOrPermitted,
         request: &CheckRequest,
@@ -130,7 +130,8 @@ impl Permissions {
             );
             return Box::pin(decision).await;
         }
-        let reason = self.decide_only(subject, &permission, &requested, consistency).await?;
+        let reason =
+            self.decide_without_explanation(subject, &permission, &requested, consistency).await?;
         Ok((reason, None))
     }
 
@@ -162,8 +163,8 @@ impl Permissions {
         Ok(Some(CheckSubject { caller, user, token: Some(authenticated) }))
     }
 
-    /// Decides without an explanation.
-    async fn decide_only(
+    /// Decides a Check without an explanation.
+    async fn decide_without_explanation(
         &self,
         subject: CheckSubject<'_>,
         permission: &Permission<'_>,

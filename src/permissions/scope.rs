@@ -46,10 +46,10 @@ pub fn mismatches<'a>(
     assigned: Option<&'a Scope>,
     requested: &Scope,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let matches = |key: &str, assigned: &Value| {
+    let matches = |key: &str, required: &Value| {
         requested
             .get(key)
-            .is_some_and(|value| allowed_values(assigned).any(|allowed| equal(allowed, value)))
+            .is_some_and(|value| allowed_values(required).any(|allowed| equal(allowed, value)))
     };
     assigned.into_iter().flatten().filter(move |(key, value)| !matches(key, value))
 }

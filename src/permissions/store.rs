@@ -139,11 +139,11 @@ async fn read_standings(
         accepts_api_key_bearer: row.takes_api_keys,
     }));
     let size = row.roles.len() + row.subjects.len();
-    let decode = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
+    let decode_rows = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
     let standings = if size > MAX_INLINE_BYTES {
-        on_blocking_thread(tenant_id, decode).await?
+        on_blocking_thread(tenant_id, decode_rows).await?
     } else {
-        decode()?
+        decode_rows()?
     };
     let session_live = row.session_live == Some(true);
     let snapshot = Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() };
@@ -157,12 +157,12 @@ async fn on_blocking_thread<T: Send + 'static>(
 ) -> Result<T> {
     let permit = LONG_READS.acquire(tenant).await;
     // The thread holds the permit, because decoding continues when the client cancels the call.
-    let decode = move || {
+    let decode_and_release = move || {
         let result = decode();
         drop(permit);
         result
     };
-    task::spawn_blocking(decode)
+    task::spawn_blocking(decode_and_release)
         .await
         .map_err(|_| Error::defect("the decoding of a read did not finish"))?
 }
@@ -177,11 +177,11 @@ fn decode(
 ) -> Result<Vec<Standing>> {
     let roles: Vec<RoleRow> = parse_json(roles)?;
     let subjects: Vec<SubjectRow> = parse_json(subjects)?;
-    let roles = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
+    let roles_by_id = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
     let mut rows_by_id: HashMap<Uuid, SubjectRow> =
         subjects.into_iter().map(|subject| (subject.user_id, subject)).collect();
     ids.iter()
-        .map(|id| to_standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles))
+        .map(|id| to_standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles_by_id))
         .collect()
 }
 

@@ -60,7 +60,7 @@ pub(super) struct Primary {
     servers: Vec<Server>,
     /// Index of the server that new connections are opened to.
     current: AtomicUsize,
-    /// The cause why no server can be used; `None` when the last check found the primary, and
+    /// The reason why no server can be used; `None` when the last check found the primary, and
     /// before the first check.
     outage: watch::Sender<Option<Arc<str>>>,
     /// The connection of the checks. It is not in a pool, so a check never waits for calls.
@@ -69,6 +69,7 @@ pub(super) struct Primary {
     server_start: Mutex<Option<OffsetDateTime>>,
     /// Shared with the pools, which check it when they hand out a connection.
     validity: Arc<Validity>,
+    /// Requests an early check, because a call suspects that the server is gone.
     suspected: Notify,
     openings: Openings,
     timelines: UsedTimelines,

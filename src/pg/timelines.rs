@@ -114,7 +114,8 @@ mod tests {
         used.record(&history(7, 4, &[4, 3]));
         let error = used.accept(&history(7, 3, &[3])).expect_err("the timeline went back");
         assert!(error.to_string().contains("from 4 to 3"), "{error}");
-        // Another epoch is not enough: a replica that has not seen the higher timeline began it.
+        // A new epoch alone is not enough: another replica, which has not used the higher timeline,
+        // may have begun it.
         used.accept(&history(7, 3, &[5, 3])).expect_err("the timeline went back");
     }
 
