@@ -114,6 +114,7 @@ fn read_rules(
         let path = format!("{prefix}{name}");
         match (name.as_str(), value) {
             ("required", Value::Bool(true)) if prefix.is_empty() => result.required = true,
+            // 0 is `IGNORE_UNSPECIFIED`.
             ("ignore", Value::EnumNumber(0)) => {}
             ("ignore", Value::EnumNumber(IGNORE_IF_ZERO_VALUE)) => {
                 if field.supports_presence() || (!is_list && kind.as_message().is_some()) {
@@ -145,6 +146,7 @@ fn read_rules(
     Ok(result)
 }
 
+/// Adds the rules of a list, and the rules of its items, to `rules`.
 fn read_list(
     list: &DynamicMessage,
     field: &FieldDescriptor,

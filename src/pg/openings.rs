@@ -1,6 +1,6 @@
-//! Whether the pools can open connections. The connection of the checks stays open, so the checks
-//! may succeed while Postgres refuses all new connections, for example because there are too many.
-//! A pool retries a refused connection without reporting the reason. So this file opens a
+//! Checks whether the pools can open connections. The connection of the checks stays open, so the
+//! checks may succeed while Postgres refuses all new connections, for example because there are too
+//! many. A pool retries a refused connection without reporting the reason. So this file opens a
 //! connection itself.
 
 use std::{
@@ -77,7 +77,8 @@ impl Openings {
         if wait.is_some_and(|wait| wait > ACQUIRE_TIMEOUT) { Err(cause) } else { Ok(()) }
     }
 
-    /// How long calls have waited for a connection of one of these pools.
+    /// The longest time that calls have waited for a connection of a chosen pool; `None` when no
+    /// call waits.
     fn longest_wait(&self, is_chosen: impl Fn(&PgPool) -> bool) -> Option<Duration> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = pools.iter().filter(|(pool, _)| is_chosen(pool));
