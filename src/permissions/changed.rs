@@ -91,6 +91,7 @@ impl PendingChanges {
                     log_failure(&error);
                     return ChangedSubjects::All;
                 }
+                // The query timed out.
                 Err(_) => return ChangedSubjects::All,
             }
         }

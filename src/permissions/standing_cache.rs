@@ -49,9 +49,8 @@ const SHARDS: usize = 256;
 const ENTRY_OVERHEAD: usize = 128;
 
 /// The minimum size of one segment of the cache, in bytes. A segment is what `quick_cache` calls a
-/// shard; it is not a [`Shard`] of this file. An entry that is larger than its
-/// segment is never cached; the limits on a subject's assignments and a tenant's roles keep
-/// entries smaller.
+/// shard; it is not a [`Shard`] of this file. An entry that is larger than its segment is
+/// never cached; the limits on a subject's assignments and a tenant's roles keep entries smaller.
 const MIN_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Approximate size of a typical entry, in bytes. Sets the initial size of the cache's tables.

@@ -260,7 +260,9 @@ fn summary(sql: &str, with_target: bool) -> (&'static str, &str) {
     };
     let target = target.unwrap_or_default();
     let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (operation, &target[..target.find(|c| !is_name_char(c)).unwrap_or(target.len())])
+    // Cuts off the arguments of a function: `read_changes($1)` becomes `read_changes`.
+    let name_length = target.find(|c| !is_name_char(c)).unwrap_or(target.len());
+    (operation, &target[..name_length])
 }
 
 /// A short error label: the `SQLSTATE` of an error from Postgres, else the kind of failure.

@@ -180,7 +180,7 @@ impl Primary {
             match server_check::check_again(open_connection).await {
                 Ok(()) => {
                     let pools_result = self.openings.check(self.server()).await;
-                    self.set_up_gauge(pools_result.is_ok());
+                    self.record_up(pools_result.is_ok());
                     return pools_result;
                 }
                 // The server may only be slow. Then its connections stay valid.
@@ -261,9 +261,9 @@ impl Primary {
         Ok(())
     }
 
-    /// Sets the gauge of the primary's availability. With a single server, it is also the number of
-    /// primaries.
-    fn set_up_gauge(&self, is_up: bool) {
+    /// Records in the gauges whether the primary is usable. With a single server, the number of
+    /// primaries has the same value.
+    fn record_up(&self, is_up: bool) {
         self.up.set(is_up.into());
         if self.servers.len() == 1 {
             self.primaries.set(is_up.into());
@@ -326,11 +326,11 @@ impl Primary {
         if self.outage.send_replace(None).is_some() {
             tracing::info!(server = server.address, "Postgres is available again");
         }
-        self.set_up_gauge(true);
+        self.record_up(true);
     }
 
     fn record_outage(&self, cause: &Arc<str>) {
-        self.set_up_gauge(false);
+        self.record_up(false);
         let last = self.outage.send_replace(Some(cause.clone()));
         if !last.is_some_and(|last| is_same_cause(&last, cause)) {
             tracing::warn!(%cause, "Postgres can't be used");

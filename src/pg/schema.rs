@@ -153,7 +153,7 @@ pub async fn migrate(owner_connection: &mut PgConnection) -> anyhow::Result<Migr
 }
 
 /// Applies the missing migrations. A migration that gets a lock too late is rolled back and tried
-/// again, because calls wait behind it meanwhile.
+/// again, because calls that need the same lock wait behind it.
 async fn apply(owner_connection: &mut PgConnection, migrator: &Migrator) -> anyhow::Result<()> {
     sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *owner_connection).await?;
     let delays = ConstantBuilder::default().with_delay(LOCK_RETRY_DELAY);

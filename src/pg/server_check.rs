@@ -68,13 +68,13 @@ pub(super) struct CheckedServer {
     pub connection: PgConnection,
     /// Start time of the server. It differs between servers, and changes when a server restarts.
     pub server_start: OffsetDateTime,
-    /// `None` when the server (of a provider) does not tell its timeline.
+    /// `None` when the server does not report its timeline, as with some cloud providers.
     pub history: Option<History>,
 }
 
 impl CheckedServer {
     /// Whether the server was promoted later than `other`, a server of the same cluster. False when
-    /// the clusters differ, or when one of the servers does not tell its timeline.
+    /// the clusters differ, or when one of the servers does not report its timeline.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         let histories = self.history.as_ref().zip(other.history.as_ref());
         histories.is_some_and(|(own, other)| own.identity.is_newer_than(other.identity))
@@ -131,7 +131,7 @@ pub(super) async fn open(server: &Server) -> Result<(), Unfit> {
     timeout(TIMEOUT, open).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
-/// The identity of a server, if the server accepts writes and tells its identity.
+/// The identity of a server, if the server accepts writes and reports its identity.
 pub(super) async fn identity_if_writable(server: &Server) -> Option<Identity> {
     let identify = async {
         let mut connection = server.options.connect().await.ok()?;
@@ -143,7 +143,7 @@ pub(super) async fn identity_if_writable(server: &Server) -> Option<Identity> {
     timeout(TIMEOUT, identify).await.ok().flatten()
 }
 
-/// The timeline and the epochs of the server; `None` when the server does not tell its timeline.
+/// The timeline and the epochs of the server; `None` when the server does not report its timeline.
 async fn read_history(connection: &mut PgConnection) -> Result<Option<History>, Unfit> {
     match try_to_read_history(connection).await {
         Ok(history) => Ok(history),

@@ -85,7 +85,7 @@ impl UsedTimelines {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
     }
 
-    /// The server that was used last; `None` when no used server has told its identity.
+    /// The server that was used last; `None` when no used server has reported its identity.
     pub(super) fn last(&self) -> Option<Identity> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref().map(|last| last.identity)

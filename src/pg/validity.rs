@@ -9,8 +9,9 @@ use std::{
 /// The time from which connections are valid.
 #[derive(Debug)]
 pub(super) struct Validity {
+    /// The zero of the times in this file.
     started: Instant,
-    /// Microseconds from `started`. Connections that were opened earlier must not be used.
+    /// In microseconds after `started`. Connections that were opened earlier must not be used.
     valid_from: AtomicU64,
     /// Whether a connection has reached a server that is not the primary since the last check.
     reached_other_server: AtomicBool,

@@ -11,6 +11,7 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The calls that wait for a connection of one pool.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// The zero of the times in this file.
     started: Instant,
     /// When the wait began, in microseconds after `started`: when a call first waited, or got an
     /// error, after the pool last handed out a connection. 0 when no call waits.

@@ -4,9 +4,10 @@
 //! the target, and the actor holds each permission of those roles without a scope. All roles of the
 //! target count, also roles with a scope.
 //!
-//! To take something, the actor must cover the target now. To give something, the actor must hold
-//! the given level and permissions until the given right expires. To make a change that lets the
-//! actor act as the target, the actor must cover the target for as long as the target's roles last.
+//! To take a right from the target, the actor must cover the target now. To give a right, the actor
+//! must hold the given level and permissions until the given right expires. To make a change that
+//! lets the actor act as the target, the actor must cover the target for as long as the target's
+//! roles last.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -115,7 +116,7 @@ impl<'a> Rights<'a> {
     pub fn permission(&self, text: &str) -> Result<End> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
         let covering_parts = permission.covering_parts();
-        let ends = covering_parts.iter().filter_map(|key| self.permissions.get(key));
+        let ends = covering_parts.iter().filter_map(|parts| self.permissions.get(parts));
         ends.max().map(|end| *end.min(&self.latest_end)).ok_or_else(not_held)
     }
 }

@@ -43,9 +43,11 @@ pub struct MasterSource {
 /// The master keys, from a file, from a key service, or both.
 pub struct MasterKeys {
     file: Option<KeyFile>,
+    /// The client of the key service, and the name of the master key there.
     service: Option<(Transit, String)>,
 }
 
+/// A file of master keys, and the keys that were last read from the file.
 struct KeyFile {
     path: PathBuf,
     keys: ArcSwap<Vec<KeyLine>>,
@@ -66,11 +68,13 @@ pub struct WrappedKey {
 /// A plain data key. Its memory is zeroed on drop.
 pub(super) type DataKey = Zeroizing<[u8; KEY_LENGTH]>;
 
+/// The response of the key service to a request to encrypt.
 #[derive(Deserialize)]
 struct Ciphertext {
     ciphertext: String,
 }
 
+/// The response of the key service to a request to decrypt.
 #[derive(Deserialize)]
 struct Plaintext {
     plaintext: SecretString,
@@ -153,7 +157,9 @@ impl MasterKeys {
         let plain = match by.split_once(':') {
             None if by == NOT_WRAPPED => Zeroizing::new(wrapped.bytes.clone()),
             Some(("file", id)) => self.unwrap_by_file(tenant, id, &wrapped.bytes)?,
-            Some(("transit", name)) => self.unwrap_by_service(tenant, name, &wrapped.bytes)?,
+            Some(("transit", name_and_version)) => {
+                self.unwrap_by_service(tenant, name_and_version, &wrapped.bytes)?
+            }
             _ => bail!("the data key is wrapped by {by}, which this version does not know"),
         };
         let key = plain.as_slice().try_into();

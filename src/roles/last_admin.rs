@@ -1,6 +1,7 @@
-//! A tenant keeps at least one administrator. Every change that could remove the last one uses
-//! [`AdminGuard`]: an edit of a role, an unassignment, and the disabling or deletion of a user. A
-//! role that is assigned can't be deleted, so the deletion of a role removes no administrator.
+//! A tenant keeps at least one administrator. Every change that could remove the last administrator
+//! uses [`AdminGuard`]: an edit of a role, an unassignment, and the disabling or deletion of a
+//! user. A role that is assigned can't be deleted, so the deletion of a role removes no
+//! administrator.
 
 use super::store;
 use crate::{
