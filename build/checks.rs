@@ -96,7 +96,7 @@ pub fn range_check(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>,
     let bound = |names: [&str; 2]| set.iter().find(|(name, _)| names.contains(&name.as_str()));
     let (lower, upper) = (bound(["gt", "gte"]), bound(["lt", "lte"]));
     if let (Some((_, lower)), Some((_, upper))) = (lower, upper)
-        && !in_order(lower, upper)
+        && !is_in_order(lower, upper)
     {
         return Err(format!("{path}: an upper bound below the lower bound isn't supported"));
     }
@@ -136,15 +136,16 @@ impl Patterns {
                 );
             }
         }
-        let known = self.0.iter().position(|known| known == pattern);
-        Ok(known.unwrap_or_else(|| {
+        let known_index = self.0.iter().position(|known| known == pattern);
+        Ok(known_index.unwrap_or_else(|| {
             self.0.push(pattern.to_owned());
             self.0.len() - 1
         }))
     }
 }
 
-fn in_order(lower: &Value, upper: &Value) -> bool {
+/// Whether a lower bound does not exceed an upper bound. Both must have the same type.
+fn is_in_order(lower: &Value, upper: &Value) -> bool {
     match (lower, upper) {
         (Value::I32(lower), Value::I32(upper)) => lower <= upper,
         (Value::I64(lower), Value::I64(upper)) => lower <= upper,
@@ -154,6 +155,7 @@ fn in_order(lower: &Value, upper: &Value) -> bool {
     }
 }
 
+/// A number as a literal in Rust code; `None` for a value of another kind.
 fn literal(value: &Value) -> Option<String> {
     match value {
         Value::I32(number) => Some(number.to_string()),
@@ -164,6 +166,7 @@ fn literal(value: &Value) -> Option<String> {
     }
 }
 
+/// A pattern in Rust code that matches these numbers.
 fn alternatives(numbers: impl Iterator<Item = i32>) -> String {
     numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" | ")
 }

@@ -39,7 +39,7 @@ const SUSPICIOUS_WAIT: Duration = Duration::from_millis(50);
 /// Pause before the next check when the last check found a primary that is fit for use.
 const PAUSE_WHEN_FIT: Duration = Duration::from_secs(1);
 
-/// Pause before the next check when the last check found no such server.
+/// Pause before the next check when the last check found no primary that is fit for use.
 const PAUSE_WHEN_UNFIT: Duration = Duration::from_millis(250);
 
 /// Pause before the next check when, since the last check, a call suspected that the server is
@@ -190,7 +190,7 @@ impl Primary {
             }
             *connection = None;
         }
-        match self.find().await {
+        match self.find_primary().await {
             Ok((index, checked)) => {
                 self.record_primary(index, &checked);
                 *connection = Some(checked.connection);
@@ -273,7 +273,7 @@ impl Primary {
     /// Connects to all servers concurrently. Returns the first server that is a primary, with its
     /// index. If other servers of its cluster also answer as primaries within [`WAIT_FOR_OTHERS`],
     /// returns the primary with the highest timeline.
-    async fn find(&self) -> Result<(usize, CheckedServer), Arc<str>> {
+    async fn find_primary(&self) -> Result<(usize, CheckedServer), Arc<str>> {
         let connect = |(index, server)| async move {
             (index, server_check::connect(server, &self.timelines).await)
         };

@@ -264,7 +264,7 @@ mod tests {
 
     /// N40: only the statements that create roles are left out, and the checksum stays.
     #[test]
-    fn the_migrations_without_roles_differ_only_in_the_roles() {
+    fn the_migrations_without_roles_lack_only_the_role_statements() {
         for (full, shortened) in MIGRATIONS.iter().zip(MIGRATIONS_WITHOUT_ROLES.iter()) {
             assert_eq!(full.checksum, shortened.checksum);
             let removed = full.sql.as_str().len() - shortened.sql.as_str().len();

@@ -148,13 +148,16 @@ pub async fn migrate(owner_connection: &mut PgConnection) -> anyhow::Result<Migr
     let has_schema = all.iter().any(|migration| migration.applied_at.is_some());
     let migrator =
         if has_schema { &MIGRATIONS } else { roles::migrations_for(owner_connection).await? };
-    apply(owner_connection, migrator).await?;
+    apply_missing(owner_connection, migrator).await?;
     Ok(Migrations::UpToDate)
 }
 
 /// Applies the missing migrations. A migration that gets a lock too late is rolled back and tried
 /// again, because calls that need the same lock wait behind it.
-async fn apply(owner_connection: &mut PgConnection, migrator: &Migrator) -> anyhow::Result<()> {
+async fn apply_missing(
+    owner_connection: &mut PgConnection,
+    migrator: &Migrator,
+) -> anyhow::Result<()> {
     sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *owner_connection).await?;
     let delays = ConstantBuilder::default().with_delay(LOCK_RETRY_DELAY);
     let mut delays = delays.with_max_times(LOCK_RETRIES).build();

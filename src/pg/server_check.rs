@@ -87,7 +87,7 @@ impl CheckedServer {
 /// # Errors
 /// When the server is unavailable or unfit.
 pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<CheckedServer, Unfit> {
-    let check = async {
+    let connect_and_check = async {
         let mut connection = server.options.connect().await?;
         let mut history = None;
         let examine = async {
@@ -109,11 +109,11 @@ pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<Che
         }
         result?;
         note_epoch(&mut connection).await?;
-        let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
-        let server_start = started.fetch_one(&mut connection).await?;
+        let start_query = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
+        let server_start = start_query.fetch_one(&mut connection).await?;
         Ok(CheckedServer { connection, server_start, history })
     };
-    timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, connect_and_check).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
 /// Opens and closes a connection, as a pool would open it.
@@ -121,14 +121,14 @@ pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<Che
 /// # Errors
 /// When no connection can be opened.
 pub(super) async fn open(server: &Server) -> Result<(), Unfit> {
-    let open = async {
+    let open_and_close = async {
         let mut connection = server.options.connect().await?;
         // A connection pooler answers only when it has a connection to the server.
         connection.ping().await?;
         connection.close().await?;
         Ok(())
     };
-    timeout(TIMEOUT, open).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, open_and_close).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
 /// The identity of a server, if the server accepts writes and reports its identity.

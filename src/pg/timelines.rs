@@ -122,7 +122,7 @@ mod tests {
     /// N50: a run of `tenantry restored` on the old timeline ends the refusal; an earlier run, from
     /// before the failover, does not.
     #[test]
-    fn a_lower_timeline_is_accepted_after_restored() {
+    fn a_lower_timeline_is_accepted_after_a_run_of_tenantry_restored() {
         let used = UsedTimelines::default();
         used.record(&history(7, 4, &[4, 3, 2]));
         let restored = |epochs| History { is_restored: true, ..history(7, 3, epochs) };

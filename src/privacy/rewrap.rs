@@ -42,6 +42,7 @@ pub struct Progress {
 struct Batch {
     rewrapped: Vec<(StoredDataKey, WrappedKey)>,
     failed: u64,
+    /// Number of failures since the last success, or since the start of the batch.
     consecutive_failures: u64,
     reason: String,
 }

@@ -43,6 +43,7 @@ pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
 
 struct StructReader<'a> {
     field: &'a str,
+    /// Whether the converted object is stored. Otherwise it is only compared.
     is_stored: bool,
 }
 
@@ -216,7 +217,7 @@ mod tests {
 
     /// N02: a deeper value in a request is refused, and a deeper stored value is shortened.
     #[test]
-    fn depth_is_bounded_in_both_directions() {
+    fn the_depth_is_bounded_in_requests_and_in_stored_values() {
         let objects = |depth| nested(depth, |inner| json!({ "a": inner }));
         let lists = |depth| nested(depth, |inner| json!([inner]));
         for deepest in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
@@ -256,7 +257,7 @@ mod tests {
 
     /// N01: a stored value that cannot be read is no error.
     #[test]
-    fn unreadable_json_is_none() {
+    fn a_read_of_unreadable_json_returns_none() {
         let read =
             |text: &str| read(&RawValue::from_string(text.to_owned()).expect("the text is JSON"));
         assert!(read(r#"{"a":1}"#).is_some());

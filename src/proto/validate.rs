@@ -73,8 +73,8 @@ impl fmt::Display for Path<'_> {
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds a violation at `path`, unless `is_valid`. Violations above the limit of [`MAX_KEPT`]
-    /// are dropped.
+    /// Adds a violation at `path`, unless `is_valid`. Violations above the limit of `MAX_KEPT` are
+    /// dropped.
     pub fn ensure(&mut self, path: &Path<'_>, is_valid: bool, description: &str) {
         if !is_valid && self.0.len() < MAX_KEPT {
             self.0.push((path.to_string(), description.to_owned()));

@@ -44,7 +44,7 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             connect_errors.set(&error);
         }
         if matches!(check, Ok(Ok(()))) {
-            let redis = address(&client);
+            let redis = configured_addresses(&client);
             let current_masters = format_addresses(&client.active_connections());
             if failures >= FAILURES_UNTIL_LOST {
                 tracing::info!(redis, masters = current_masters, "Redis is available again");
@@ -64,7 +64,7 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             let sentinel_error = sentinel::connect_error(&client).await.as_ref().map(describe);
             let cause = sentinel_error.or(connect_errors.take()).or(check_error);
             let cause = cause.unwrap_or_else(|| "no answer".to_owned());
-            let redis = address(&client);
+            let redis = configured_addresses(&client);
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
         }
         if failures.is_multiple_of(FAILURES_UNTIL_LOST) {
@@ -116,7 +116,7 @@ fn describe(error: &Error) -> String {
 }
 
 /// The hosts and ports in the setting `REDIS_URL`: of Redis, or of the sentinels.
-fn address(client: &Client) -> String {
+fn configured_addresses(client: &Client) -> String {
     format_addresses(&client.client_config().server.hosts())
 }
 
