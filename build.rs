@@ -53,7 +53,8 @@ fn generate() -> Result<(), Box<dyn Error>> {
     let descriptors = compiler.include_source_info(false).encode_file_descriptor_set();
     let pool = DescriptorPool::decode(descriptors.as_slice())?;
 
-    // Only options use the types of this package, so the server's code does not need them.
+    // Only options use the types of the package `buf.validate`, so the server's code does not need
+    // them.
     files.file.retain(|file| file.package() != "buf.validate");
     let redacted = redact::redacted_messages(&pool);
     tonic_prost_build::configure()

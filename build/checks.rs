@@ -65,8 +65,9 @@ pub fn rule_check(
 const PRINTABLE_LINE: &str = "^(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}\\p{M}](?:(?:[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}]|[\u{200C}\u{200D}])*[^\\p{Cc}\\p{Cf}\\p{Co}\\p{Zl}\\p{Zp}\u{115F}\u{1160}\u{2800}\u{3164}\u{FFA0}\\p{Zs}])?)?$";
 
 /// The pattern of emails. The operations that store an email have a stricter check
-/// (`src/email.rs`): emails that were stored before that check stay usable. The rule
-/// `string.email` of protovalidate refuses international addresses.
+/// (`src/email.rs`). This pattern is less strict, so that emails that were stored before that check
+/// stay usable. The rule `string.email` of protovalidate is not used, because it refuses
+/// international addresses.
 const EMAIL: &str = r"^[^@\p{Z}\p{Cc}]+@[^@\p{Z}\p{Cc}]+$";
 
 /// Describes a pattern: patterns with a meaning in words, any other pattern by the pattern itself.
@@ -95,7 +96,7 @@ pub fn range_check(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>,
     let bound = |names: [&str; 2]| set.iter().find(|(name, _)| names.contains(&name.as_str()));
     let (lower, upper) = (bound(["gt", "gte"]), bound(["lt", "lte"]));
     if let (Some((_, lower)), Some((_, upper))) = (lower, upper)
-        && !in_order(lower, upper)
+        && !is_in_order(lower, upper)
     {
         return Err(format!("{path}: an upper bound below the lower bound isn't supported"));
     }
@@ -121,8 +122,8 @@ pub fn range_check(bounds: &DynamicMessage, path: &str) -> Result<Option<Check>,
 }
 
 impl Patterns {
-    /// Adds `pattern` to the list, if it is not in it, and returns its index. Returns an error for
-    /// a pattern that can't be used.
+    /// Adds `pattern` to the list, unless the list has it, and returns its index in the list.
+    /// Returns an error for a pattern that can't be used.
     fn add(&mut self, pattern: &str) -> Result<usize, String> {
         regex::Regex::new(pattern).map_err(|error| error.to_string())?;
         let mut letters = pattern.chars();
@@ -135,15 +136,16 @@ impl Patterns {
                 );
             }
         }
-        let known = self.0.iter().position(|known| known == pattern);
-        Ok(known.unwrap_or_else(|| {
+        let known_index = self.0.iter().position(|known| known == pattern);
+        Ok(known_index.unwrap_or_else(|| {
             self.0.push(pattern.to_owned());
             self.0.len() - 1
         }))
     }
 }
 
-fn in_order(lower: &Value, upper: &Value) -> bool {
+/// Whether a lower bound does not exceed an upper bound. Both must have the same type.
+fn is_in_order(lower: &Value, upper: &Value) -> bool {
     match (lower, upper) {
         (Value::I32(lower), Value::I32(upper)) => lower <= upper,
         (Value::I64(lower), Value::I64(upper)) => lower <= upper,
@@ -153,6 +155,7 @@ fn in_order(lower: &Value, upper: &Value) -> bool {
     }
 }
 
+/// A number as a literal in Rust code; `None` for a value of another kind.
 fn literal(value: &Value) -> Option<String> {
     match value {
         Value::I32(number) => Some(number.to_string()),
@@ -163,6 +166,7 @@ fn literal(value: &Value) -> Option<String> {
     }
 }
 
+/// A pattern in Rust code that matches these numbers.
 fn alternatives(numbers: impl Iterator<Item = i32>) -> String {
     numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" | ")
 }

@@ -22,12 +22,17 @@ pub fn version() -> Result<String, String> {
     println!("cargo::rerun-if-env-changed={COMMIT_VARIABLE}");
     let version = env::var("CARGO_PKG_VERSION").map_err(|error| error.to_string())?;
     let from_variable = env::var(COMMIT_VARIABLE).ok().filter(|hash| !hash.is_empty());
-    Ok(match from_variable.map_or_else(|| Ok(from_git()), |hash| short_hash(&hash).map(Some))? {
+    let commit = match from_variable {
+        Some(hash) => Some(short_hash(&hash)?),
+        None => from_git(),
+    };
+    Ok(match commit {
         Some(commit) => format!("{version} ({commit})"),
         None => version,
     })
 }
 
+/// The first digits of a commit hash.
 fn short_hash(hash: &str) -> Result<String, String> {
     let is_hash = (SHORT_HASH_DIGITS..=64).contains(&hash.len())
         && hash.chars().all(|c| c.is_ascii_hexdigit());

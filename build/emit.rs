@@ -1,4 +1,7 @@
 //! Generates an implementation of `Validate` for each message in the package.
+//!
+//! In the generated code, `this` is a reference to the value of a field or item, `at` is the path
+//! of the value or of its message, and `found` collects the violations.
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
@@ -64,6 +67,7 @@ fn implementation(message: &MessageDescriptor, patterns: &mut Patterns) -> Resul
     ))
 }
 
+/// The code that validates a field; empty when there is nothing to validate.
 fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String, String> {
     let rules = rules::read_field_rules(field, patterns)?;
     if field.is_map() {
@@ -84,12 +88,13 @@ fn field_code(field: &FieldDescriptor, patterns: &mut Patterns) -> Result<String
         Some(condition) => format!("if {condition} {{\n{body}}} {else_branch}\n"),
         None => body,
     };
-    let this = if field.supports_presence() {
+    // With presence, the condition binds `this`.
+    let this_binding = if field.supports_presence() {
         String::new()
     } else {
         format!("let this = &self.{};\n", names::member(field.name()))
     };
-    Ok(format!("{{\nlet at = &at.field({:?});\n{this}{body}}}\n", field.name()))
+    Ok(format!("{{\nlet at = &at.field({:?});\n{this_binding}{body}}}\n", field.name()))
 }
 
 /// The condition under which a field's rules apply; `None` if they always apply. For a field that
@@ -107,10 +112,11 @@ fn condition(field: &FieldDescriptor, rules: &Rules) -> Option<String> {
         }
         _ if !rules.required && !rules.ignore_if_zero => None,
         _ if field.is_list() => Some("!this.is_empty()".into()),
-        _ => Some(non_zero(&field.kind()).into()),
+        _ => Some(non_zero_condition(&field.kind()).into()),
     }
 }
 
+/// The code that validates the items of a list; empty when there is nothing to validate.
 fn items_code(field: &FieldDescriptor, rules: Option<&Rules>) -> Result<String, String> {
     let mut body = rules.map(|rules| checks_code(&rules.checks)).unwrap_or_default();
     body.push_str(nested_validation_code(&field.kind())?);
@@ -118,7 +124,7 @@ fn items_code(field: &FieldDescriptor, rules: Option<&Rules>) -> Result<String, 
         return Ok(body);
     }
     if rules.is_some_and(|rules| rules.ignore_if_zero) {
-        body = format!("if {} {{\n{body}}}\n", non_zero(&field.kind()));
+        body = format!("if {} {{\n{body}}}\n", non_zero_condition(&field.kind()));
     }
     Ok(format!(
         "for (index, this) in this.iter().enumerate() {{\nlet at = &at.item(index);\n{body}}}\n"
@@ -146,6 +152,8 @@ fn nested_validation_code(kind: &Kind) -> Result<&'static str, String> {
     }
 }
 
+/// Returns an error if the values of a map are messages, because the generated code does not
+/// validate them.
 fn ensure_no_message_values(map: &FieldDescriptor) -> Result<(), String> {
     let entry = map.kind();
     let value = entry.as_message().map(|entry| entry.map_entry_value_field().kind());
@@ -155,7 +163,8 @@ fn ensure_no_message_values(map: &FieldDescriptor) -> Result<(), String> {
     }
 }
 
-fn non_zero(kind: &Kind) -> &'static str {
+/// The condition that `this` is not the zero value of its type.
+fn non_zero_condition(kind: &Kind) -> &'static str {
     match kind {
         Kind::String | Kind::Bytes => "!this.is_empty()",
         Kind::Bool => "*this",

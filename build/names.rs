@@ -14,18 +14,18 @@ const KEYWORDS: [&str; 44] = [
     "struct", "trait", "true", "try", "type", "typeof", "unsafe", "use", "virtual", "while",
 ];
 
-/// The struct of a message in the package.
+/// The path of the struct of a message in the package.
 pub fn message(message: &MessageDescriptor) -> String {
     format!("{}{}", module_of(message.parent_message()), message.name().to_upper_camel_case())
 }
 
-/// The struct field of a field or oneof.
+/// The name of the struct field of a field or oneof.
 pub fn member(name: &str) -> String {
     let name = name.to_snake_case();
     if KEYWORDS.contains(&name.as_str()) { format!("r#{name}") } else { name }
 }
 
-/// The enum of a oneof.
+/// The path of the enum of a oneof.
 pub fn oneof(oneof: &OneofDescriptor) -> String {
     format!(
         "{}{}",
@@ -34,7 +34,7 @@ pub fn oneof(oneof: &OneofDescriptor) -> String {
     )
 }
 
-/// The enum variant of a field in a oneof.
+/// The path of the enum variant of a field in a oneof.
 pub fn variant(parent: &OneofDescriptor, field: &FieldDescriptor) -> String {
     format!("{}::{}", oneof(parent), field.name().to_upper_camel_case())
 }

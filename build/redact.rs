@@ -26,9 +26,10 @@ fn is_redacted(field: &FieldDescriptor) -> bool {
 
 fn debug_of_message(message: &MessageDescriptor) -> String {
     let mut body = String::new();
-    let oneof =
+    // A synthetic oneof has only one optional field, which is shown like a field without a oneof.
+    let real_oneof =
         |field: &FieldDescriptor| field.containing_oneof().filter(|oneof| !oneof.is_synthetic());
-    for field in message.fields().filter(|field| oneof(field).is_none()) {
+    for field in message.fields().filter(|field| real_oneof(field).is_none()) {
         let (name, member) = (field.name(), names::member(field.name()));
         let value =
             if is_redacted(&field) { "\"[redacted]\"".into() } else { format!("self.{member}") };

@@ -57,6 +57,7 @@ pub fn is_oneof_required(oneof: &OneofDescriptor) -> Result<bool, String> {
 /// Returns an error if these options have rules. They are options of an element for which rules are
 /// not supported.
 pub fn ensure_no_rules(options: &DynamicMessage) -> Result<(), String> {
+    // No annotation has the empty name, so every annotation of protovalidate is an error.
     annotation(options, "").map(drop)
 }
 
@@ -98,6 +99,8 @@ pub fn set_rules(rules: &DynamicMessage) -> Result<Vec<(String, &Value)>, String
         .collect())
 }
 
+/// Reads a message of rules: the rules of a field, or, with the prefix `repeated.items.`, the rules
+/// of the items of a list. `is_list` is false for items.
 fn read_rules(
     rules: &DynamicMessage,
     field: &FieldDescriptor,
@@ -111,6 +114,7 @@ fn read_rules(
         let path = format!("{prefix}{name}");
         match (name.as_str(), value) {
             ("required", Value::Bool(true)) if prefix.is_empty() => result.required = true,
+            // 0 is `IGNORE_UNSPECIFIED`.
             ("ignore", Value::EnumNumber(0)) => {}
             ("ignore", Value::EnumNumber(IGNORE_IF_ZERO_VALUE)) => {
                 if field.supports_presence() || (!is_list && kind.as_message().is_some()) {
@@ -142,6 +146,7 @@ fn read_rules(
     Ok(result)
 }
 
+/// Adds the rules of a list, and the rules of its items, to `rules`.
 fn read_list(
     list: &DynamicMessage,
     field: &FieldDescriptor,

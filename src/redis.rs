@@ -70,14 +70,16 @@ impl Redis {
         let pause = Arc::new(Pause { created_at: Instant::now(), end_ms: AtomicU64::new(0) });
         let (up, last_error) = (Gauge::default(), Arc::new(LastError::default()));
         let refusals = Arc::<Refusals>::default();
-        let watch = monitor::watch(client.clone(), last_error.clone(), up.clone());
-        let connected = stay_connected(client.clone(), move |error| last_error.set(error));
-        let end_of_refusals = refusals.clone();
+        let monitor = monitor::watch(client.clone(), last_error.clone(), up.clone());
+        let connection = stay_connected(client.clone(), move |error| last_error.set(error));
+        let refusals_to_log = refusals.clone();
         tokio::spawn(async move {
+            // `connection` ends when `quit` is called on the client. The other futures run until
+            // then.
             tokio::select! {
-                () = connected => {}
-                () = watch => {}
-                () = end_of_refusals.log_ends() => {}
+                () = connection => {}
+                () = monitor => {}
+                () = refusals_to_log.log_ends() => {}
             }
         });
         Ok(Self { client, operations, pause, refusals, up })
@@ -205,8 +207,8 @@ fn parse(url: &SecretString) -> Result<Config, &'static str> {
     url::parse(url.expose_secret())
 }
 
-/// Checks the connection on which a client receives messages. Without this check, a client would
-/// keep a connection to a server that is gone, because it sends nothing that has a response.
+/// Checks the connection on which a client receives messages. A subscribed client sends nothing
+/// that has a response. So without this check, it would keep a connection to a server that is gone.
 ///
 /// # Errors
 /// Fails when the server does not answer.
@@ -233,7 +235,7 @@ async fn stay_connected(client: impl ClientLike, on_error: impl Fn(&Error)) {
         match client.connect().await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => on_error(&error),
-            // The task of the client panicked. It starts again.
+            // The task of the client panicked. The next iteration starts it again.
             Err(_) => {}
         }
         time::sleep(Duration::from_millis(MAX_RECONNECT_DELAY_MS.into())).await;
@@ -254,9 +256,11 @@ fn builder(url: &SecretString) -> anyhow::Result<Builder> {
             c.internal_command_timeout = Duration::from_secs(2);
             c.max_command_attempts = attempts;
             c.unresponsive.max_timeout = Some(UNRESPONSIVE);
-            // The server was the master, and is a replica now.
+            // A server returns this error when it was the master and is a replica now. Then the
+            // client must find the new master.
             c.reconnect_errors = vec![ReconnectError::ReadOnly];
         })
+        // No limit on the number of attempts (0). The delay begins at 50 ms and doubles each time.
         .set_policy(ReconnectPolicy::new_exponential(0, 50, MAX_RECONNECT_DELAY_MS, 2));
     Ok(builder)
 }

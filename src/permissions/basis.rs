@@ -16,7 +16,8 @@ pub struct Basis {
     /// `MinimizeLatency` when the decision may use the cache; `FullyConsistent` when the decision
     /// must read Postgres.
     pub consistency: Consistency,
-    /// The horizon of the feed, read before the decision.
+    /// The horizon of the feed, read before the decision. The decision includes all changes before
+    /// the horizon.
     horizon: u64,
 }
 

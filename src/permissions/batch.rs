@@ -72,6 +72,7 @@ impl Permissions {
     }
 }
 
+/// The subject of an item, if the caller may check this subject.
 fn subject(access: &SelfOrPermitted, item: &BatchCheckItem) -> Result<SubjectId> {
     let requested_user = SubjectId::parse_optional("user_id", &item.user_id)?;
     access.caller_and_subject(requested_user).map(|(_, user)| user)

@@ -38,7 +38,8 @@ pub enum ChangedSubjects {
 }
 
 impl PendingChanges {
-    /// Adds a change. A change of an unknown kind marks all subjects as changed.
+    /// Adds a change. `kind` is `None` when this version of the program does not know the kind.
+    /// Then all subjects are marked as changed.
     pub fn add(&mut self, kind: Option<Kind>, subject: Uuid) {
         match kind {
             Some(Kind::User | Kind::Assignment) => {
@@ -90,6 +91,7 @@ impl PendingChanges {
                     log_failure(&error);
                     return ChangedSubjects::All;
                 }
+                // The query timed out.
                 Err(_) => return ChangedSubjects::All,
             }
         }
@@ -100,7 +102,8 @@ impl PendingChanges {
     }
 }
 
-/// Reads one holder more than a message can have. The extra holder shows that there are too many.
+/// The holders of these roles. Reads at most one holder more than a message can have: the extra
+/// holder shows that there are too many.
 async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut tx = db.begin_without_cipher(tenant).await?;
     let limit = i64::try_from(MAX_SUBJECTS).unwrap_or(i64::MAX) + 1;

@@ -11,12 +11,14 @@ use foldhash::fast::RandomState;
 
 use super::Permission;
 
-/// Each set has a separate hash seed. Only an administrator of the tenant can provoke collisions,
-/// and the collisions slow down only lookups in that role.
+/// This fast hash does not resist chosen collisions. That is acceptable: each set has a separate
+/// hash seed, only an administrator of the tenant can provoke collisions, and the collisions slow
+/// down only lookups in one role.
 type TextSet = HashSet<Box<str>, RandomState>;
 
 /// Approximate memory of one permission without its text, in bytes. A permission is stored twice,
-/// in the list and in a set; each copy is a pointer with a length, and a heap block.
+/// in the list and in a set. Each copy has a pointer with a length (16 bytes) and a heap block with
+/// an overhead of 16 bytes. 8 bytes estimate the other overhead of the set.
 const BYTES_PER_PERMISSION: usize = 2 * (16 + 16) + 8;
 
 /// The permissions of a role. Lookups take constant time for any number of permissions.

@@ -30,8 +30,8 @@ pub struct Engine {
     pub(super) feed: Feed,
 }
 
-/// Maximum number of subjects that one query reads. Each subject may have 256 KiB of scopes, which
-/// take about 4 MiB after decoding.
+/// Maximum number of subjects that one query reads. One subject may have scopes of 256 KiB as JSON,
+/// and these scopes take about 4 MiB of memory after decoding.
 pub const SUBJECTS_PER_READ: usize = 16;
 
 /// Permits for concurrent reads of several subjects. One tenant gets at most half of the permits.
@@ -162,6 +162,8 @@ impl Engine {
             let generation = self.cache.generation(tenant);
             let snapshot = self.query(tenant, &to_read, None).await?;
             let read_standings = snapshot.map(|snapshot| snapshot.standings).unwrap_or_default();
+            // `placeholders` has one placeholder for each subject in `to_read`, in the same order, or
+            // is empty when the cache may not be used.
             let mut placeholders = placeholders.into_iter();
             for (user, standing) in to_read.into_iter().zip(read_standings) {
                 let standing = match placeholders.next() {

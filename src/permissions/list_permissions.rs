@@ -35,9 +35,10 @@ impl Permissions {
             0 => MAX_SIZE,
             size => size.min(MAX_SIZE),
         };
-        let (page, end) = page(standing, after.as_ref(), size).await;
-        let token = end.map(|end| self.pages.token(caller, request, end.encode())).transpose()?;
-        Ok((page, token.unwrap_or_default()))
+        let (page, last_position) = page_after(standing, after.as_ref(), size).await;
+        let token =
+            last_position.map(|position| self.pages.token(caller, request, position.encode()));
+        Ok((page, token.transpose()?.unwrap_or_default()))
     }
 }
 
@@ -68,8 +69,8 @@ impl Position {
         let (length, rest) = rest.split_first_chunk()?;
         let (permission, role_name) =
             rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        let (permission, role_name) = (text(permission)?, text(role_name)?);
+        let to_text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let (permission, role_name) = (to_text(permission)?, to_text(role_name)?);
         Some(Self { permission, role_name, scope_digest: *scope_digest })
     }
 }
@@ -83,7 +84,7 @@ struct RoleScopes<'a> {
 /// The grants after a position, as many as fit into the page, and the position of the last grant if
 /// more grants follow. Merges the sorted permission lists of the roles: the heap has the next
 /// permission of each role.
-async fn page(
+async fn page_after(
     standing: &Standing,
     after: Option<&Position>,
     size: usize,
@@ -95,25 +96,26 @@ async fn page(
         .enumerate()
         .filter_map(|(role_index, role_scopes)| {
             let permissions = role_scopes.role.permissions.as_sorted_slice();
-            let index = after.map_or(0, |after| {
+            let permission_index = after.map_or(0, |after| {
                 permissions.partition_point(|permission| **permission < *after.permission)
             });
             Some(Reverse((
-                &**permissions.get(index)?,
+                &**permissions.get(permission_index)?,
                 role_scopes.role.name.as_str(),
                 role_index,
-                index,
+                permission_index,
             )))
         })
         .collect();
-    let (mut grants, mut bytes, mut end) = (Vec::new(), ENVELOPE_BYTES, None);
-    while let Some(Reverse((permission, role_name, role_index, index))) = heap.pop() {
+    let (mut grants, mut bytes, mut last_position) = (Vec::new(), ENVELOPE_BYTES, None);
+    while let Some(Reverse((permission, role_name, role_index, permission_index))) = heap.pop() {
         let role_scopes = &roles[role_index];
         for (scope_digest, scope) in &role_scopes.scopes {
             let grant_position = (permission, role_name, scope_digest);
             let is_on_earlier_page = |after: &Position| {
                 let Position { permission, role_name, scope_digest } = after;
-                grant_position <= (permission.as_str(), role_name.as_str(), scope_digest)
+                let after_position = (permission.as_str(), role_name.as_str(), scope_digest);
+                grant_position <= after_position
             };
             if after.is_some_and(is_on_earlier_page) {
                 continue;
@@ -124,17 +126,19 @@ async fn page(
                 role_name: role_name.to_owned(),
             };
             let grant_bytes = encoded_bytes(&grant);
+            // A page has at least one grant, even if that grant alone exceeds the maximum size.
             if grants.len() == size || bytes + grant_bytes > MAX_REPLY_BYTES && !grants.is_empty() {
-                return (grants, end);
+                return (grants, last_position);
             }
             bytes += grant_bytes;
             grants.push(grant);
             let (permission, role_name) = (permission.to_owned(), role_name.to_owned());
-            end = Some(Position { permission, role_name, scope_digest: *scope_digest });
+            last_position = Some(Position { permission, role_name, scope_digest: *scope_digest });
             pace.pause().await;
         }
-        if let Some(permission) = role_scopes.role.permissions.as_sorted_slice().get(index + 1) {
-            heap.push(Reverse((&**permission, role_name, role_index, index + 1)));
+        let next_index = permission_index + 1;
+        if let Some(permission) = role_scopes.role.permissions.as_sorted_slice().get(next_index) {
+            heap.push(Reverse((&**permission, role_name, role_index, next_index)));
         }
     }
     (grants, None)
@@ -196,11 +200,11 @@ mod tests {
     async fn all_pages(standing: &Standing, size: usize) -> Vec<Vec<PermissionGrant>> {
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
-            let (grants, end) = page(standing, after.as_ref(), size).await;
+            let (grants, last_position) = page_after(standing, after.as_ref(), size).await;
             pages.push(grants);
-            let Some(end) = end else { return pages };
-            assert_eq!(Position::decode(&end.encode()), Some(end.clone()));
-            after = Some(end);
+            let Some(position) = last_position else { return pages };
+            assert_eq!(Position::decode(&position.encode()), Some(position.clone()));
+            after = Some(position);
         }
     }
 
@@ -210,7 +214,8 @@ mod tests {
         let standing = standing(0);
         let whole = all_pages(&standing, 1000).await.concat();
         assert_eq!(whole.len(), 15);
-        let names: Vec<_> = whole.iter().map(|g| (&g.permission, &g.role_name)).collect();
+        let names: Vec<_> =
+            whole.iter().map(|grant| (&grant.permission, &grant.role_name)).collect();
         assert!(names.is_sorted(), "{names:?}");
         assert_eq!(whole[0].scope, None, "a grant without a scope comes first");
         for size in 1..20 {
@@ -225,7 +230,7 @@ mod tests {
     async fn a_page_ends_before_it_exceeds_the_maximum_bytes() {
         let pages = all_pages(&standing(1_000_000), 1000).await;
         assert_eq!(pages.concat().len(), 15);
-        // Ten scopes of 1 MB, at most three in a page of 3 MiB.
+        // The ten grants with a scope have 1 MB each. A page of 3 MiB has at most three of them.
         assert!(pages.len() > 3, "{}", pages.len());
         for page in pages {
             assert!(page.iter().map(encoded_bytes).sum::<usize>() <= MAX_REPLY_BYTES);

@@ -101,7 +101,7 @@ mod tests {
             "users:re*d",
             "*",
             "users:read\0",
-            "users：read",
+            "users：read", // A full-width colon.
             "users :read",
             "us*:read",
             "users:**",

@@ -26,7 +26,7 @@ impl PermissionService for Permissions {
         let access = gate::self_or_permitted(&request)?;
         let request = request.into_inner();
         let basis = self.basis(&access, request.consistency(), &request.consistency_token).await?;
-        let (reason, explanation) = self.decide(&access, &request, basis.consistency).await?;
+        let (reason, explanation) = self.decide_check(&access, &request, basis.consistency).await?;
         let decision_id = log_decision(&access, &request, reason);
         let (allowed, reason) = (reason == DecisionReason::Granted, reason.into());
         let consistency_token = self.engine.consistency_token(basis)?;
@@ -48,7 +48,7 @@ impl PermissionService for Permissions {
         let basis = self.basis(&access, request.consistency(), &request.consistency_token).await?;
         let results = self.decide_batch(&access, request.items, basis.consistency).await?;
         self.record_refused(&access, &results).await;
-        let decision_id = log_decisions(&results);
+        let decision_id = log_batch_decision(&results);
         let consistency_token = self.engine.consistency_token(basis)?;
         Ok(Response::new(BatchCheckResponse { results, decision_id, consistency_token }))
     }
@@ -116,7 +116,7 @@ impl Permissions {
     }
 
     /// Decides a Check, and explains the decision if the request asks for an explanation.
-    async fn decide(
+    async fn decide_check(
         &self,
         access: &SelfOrPermitted,
         request: &CheckRequest,
@@ -138,7 +138,8 @@ impl Permissions {
             );
             return Box::pin(decision).await;
         }
-        let reason = self.decide_only(subject, &permission, &requested, consistency).await?;
+        let reason =
+            self.decide_without_explanation(subject, &permission, &requested, consistency).await?;
         Ok((reason, None))
     }
 
@@ -170,8 +171,8 @@ impl Permissions {
         Ok(Some(CheckSubject { caller, user, token: Some(authenticated) }))
     }
 
-    /// Decides without an explanation.
-    async fn decide_only(
+    /// Decides a Check without an explanation.
+    async fn decide_without_explanation(
         &self,
         subject: CheckSubject<'_>,
         permission: &Permission<'_>,
@@ -224,7 +225,7 @@ fn log_decision(
 }
 
 /// Creates the id of a batch, and logs the number of items that were not granted.
-fn log_decisions(results: &[BatchCheckResult]) -> String {
+fn log_batch_decision(results: &[BatchCheckResult]) -> String {
     let decision_id = Uuid::now_v7().to_string();
     let denied = results.iter().filter(|result| !result.allowed).count();
     tracing::debug!(%decision_id, questions = results.len(), denied, "decided");

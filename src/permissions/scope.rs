@@ -46,10 +46,10 @@ pub fn mismatches<'a>(
     assigned: Option<&'a Scope>,
     requested: &Scope,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let matches = |key: &str, assigned: &Value| {
+    let matches = |key: &str, required: &Value| {
         requested
             .get(key)
-            .is_some_and(|value| allowed_values(assigned).any(|allowed| equal(allowed, value)))
+            .is_some_and(|value| allowed_values(required).any(|allowed| equal(allowed, value)))
     };
     assigned.into_iter().flatten().filter(move |(key, value)| !matches(key, value))
 }
@@ -67,19 +67,20 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
 /// lists. All lists compare as equal, and so do all objects.
 pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => double(a).total_cmp(&double(b)),
+        (Value::Number(a), Value::Number(b)) => to_double(a).total_cmp(&to_double(b)),
         (Value::String(a), Value::String(b)) => a.cmp(b),
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (a, b) => rank(a).cmp(&rank(b)),
+        (a, b) => type_rank(a).cmp(&type_rank(b)),
     }
 }
 
 /// A number as a double. Adding 0.0 changes -0.0 to 0.0, so that both zeros are equal.
-fn double(number: &Number) -> f64 {
+fn to_double(number: &Number) -> f64 {
     number.as_f64().unwrap_or_default() + 0.0
 }
 
-fn rank(value: &Value) -> u8 {
+/// The position of the value's type in the order of values.
+fn type_rank(value: &Value) -> u8 {
     match value {
         Value::Null => 0,
         Value::Bool(_) => 1,

@@ -133,7 +133,7 @@ impl Grant {
         self.restrictions.as_ref().and_then(|restrictions| restrictions.expires_at)
     }
 
-    /// Whether the grant has not expired now. The clock is read only for a grant with an expiry.
+    /// Whether the grant has not expired yet. The clock is read only for a grant with an expiry.
     #[must_use]
     pub fn is_in_force(&self) -> bool {
         self.expires_at().is_none_or(|expiry| expiry > clock::now().unix_timestamp())
@@ -151,6 +151,8 @@ impl Standing {
     /// the allocator.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        // A standing has two blocks: one for the `Arc` with its two reference counts, and one for
+        // the grants.
         let reference_counts = 2 * size_of::<usize>();
         let grants = self.grants.iter().map(Grant::bytes).sum::<usize>();
         reference_counts + size_of::<Self>() + grants + 2 * BLOCK_OVERHEAD
@@ -236,9 +238,10 @@ mod tests {
             + block_bytes(5 * size_of::<Grant>());
         // A cache entry has two ids, the pointer, usage data and two links.
         let entry = 16 + 16 + size_of::<usize>() + 16 + 8;
-        // A slot of the hash table has 4 + 1 bytes. After it has grown, 7 of 16 slots are used.
+        // A slot of the hash table has 4 + 1 bytes. After the table has grown, only 7 of 16 slots
+        // are used.
         let slot = (4 + 1) * 16 / 7;
-        // For evicted keys, the cache keeps half as many entries again.
+        // The cache also keeps entries for evicted keys: half as many as for cached keys.
         let total = standing + (entry + slot) * 3 / 2;
         assert!(total < 300, "{total}");
     }

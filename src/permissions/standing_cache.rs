@@ -40,21 +40,21 @@ use crate::{
 };
 
 /// Number of shards for shared data. Tenants in the same shard share a generation. So a change in
-/// one tenant also prevents that reads in flight of the other tenants are cached, but has no other
-/// effect on them.
+/// one tenant also prevents the caching of results that are being read for the other tenants. It
+/// has no other effect on them.
 const SHARDS: usize = 256;
 
 /// Approximate memory of an entry without the standing, in bytes: the ids, the links and the table
-/// slot. Includes half of that again for evicted entries, whose hashes the cache keeps.
+/// slot. Includes 50 % more for evicted entries, because the cache still keeps their hashes.
 const ENTRY_OVERHEAD: usize = 128;
 
-/// The minimum size of one segment of the cache, in bytes. An entry that is larger than its
-/// segment is never cached; the limits on a subject's assignments and a tenant's roles keep
-/// entries smaller.
-const MIN_SEGMENT: u64 = 16 * 1024 * 1024;
+/// The minimum size of one segment of the cache, in bytes. A segment is what `quick_cache` calls a
+/// shard; it is not a [`Shard`] of this file. An entry that is larger than its segment is
+/// never cached; the limits on a subject's assignments and a tenant's roles keep entries smaller.
+const MIN_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Approximate size of a typical entry, in bytes. Sets the initial size of the cache's tables.
-const TYPICAL_ENTRY: u64 = 320;
+const TYPICAL_ENTRY_BYTES: u64 = 320;
 
 type Subject = (TenantId, SubjectId);
 
@@ -112,9 +112,9 @@ impl StandingCache {
     /// Creates a cache of at most `bytes` bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let segments = usize::try_from(bytes / MIN_SEGMENT).unwrap_or(usize::MAX);
+        let segments = usize::try_from(bytes / MIN_SEGMENT_BYTES).unwrap_or(usize::MAX);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let expected_entries = usize::try_from(bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
+        let expected_entries = usize::try_from(bytes / TYPICAL_ENTRY_BYTES).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .shards(segments.clamp(1, 4 * threads))
             .estimated_items_capacity(expected_entries.max(1))
@@ -144,6 +144,7 @@ impl StandingCache {
         let subject = (tenant, user);
         let standing = self.subjects.get(&subject)?;
         if standing.is_stale() {
+            // Another call may have cached a current standing since. That one must stay.
             self.subjects.remove_if(&subject, |cached| Arc::ptr_eq(cached, &standing));
             return None;
         }
@@ -205,12 +206,14 @@ impl StandingCache {
         }
         standing.weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let standing = Arc::new(standing);
+        // Fails when a change of the subject has removed the placeholder. Then the standing is not
+        // cached.
         placeholder.insert(standing.clone()).ok();
         standing
     }
 
     fn shard(&self, tenant: TenantId) -> MutexGuard<'_, Shard> {
-        // The last bytes of a UUIDv7 are random.
+        // The last bytes of a UUIDv7 are random, so tenants are spread evenly over the shards.
         lock(&self.shards[usize::from(tenant.0.as_bytes()[15]) % SHARDS])
     }
 }
@@ -301,8 +304,8 @@ mod tests {
         Arc::new(Invalidatable::new(tenant))
     }
 
-    fn role(id: u128, permissions: usize) -> Arc<Invalidatable<Role>> {
-        let permissions = (0..permissions).map(|n| format!("resource-{n}:read")).collect();
+    fn role(id: u128, permission_count: usize) -> Arc<Invalidatable<Role>> {
+        let permissions = (0..permission_count).map(|n| format!("resource-{n}:read")).collect();
         let permissions = PermissionSet::compile(permissions);
         let (id, name) = (Uuid::from_u128(id), String::new());
         Arc::new(Invalidatable::new(Role { id, name, level: 1, permissions }))
@@ -315,6 +318,8 @@ mod tests {
             Grant::new(role.clone(), scope.as_object().cloned(), None)
         });
         let grants = grants.collect();
+        // The weight depends on the number of references to the role, so no other reference may
+        // remain.
         drop(role);
         Standing { tenant: tenant(), user: UserStanding::Active, grants, weight: 0 }
     }
@@ -335,7 +340,7 @@ mod tests {
         }
         assert_eq!(cache.usage().subjects, 1000, "1000 small entries fit");
         for user in 1000..1100 {
-            // About 100 kB each.
+            // A standing with 100 scopes has about 100 kB, so at most about 40 of them fit.
             cache_standing(&cache, user, standing(100, role(1, 0)));
             let usage = cache.usage();
             assert!(usage.bytes <= usage.capacity, "{} {}", usage.bytes, usage.capacity);
@@ -361,6 +366,10 @@ mod tests {
         );
         let second = cache_standing(&cache, 3, standing(1, role(1, 1000)));
         assert!(Arc::ptr_eq(&first.grants[0].role, &second.grants[0].role));
-        assert_eq!(second.weight - weight_without_role, bytes / 2);
+        assert_eq!(
+            second.weight - weight_without_role,
+            bytes / 2,
+            "the second standing is weighed with half of the role"
+        );
     }
 }

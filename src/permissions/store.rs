@@ -139,8 +139,8 @@ async fn read_standings(
         accepts_api_key_bearer: row.takes_api_keys,
     }));
     let size = row.roles.len() + row.subjects.len();
-    let decode = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
-    let standings = run_decode(tenant_id, size, decode).await?;
+    let decode_rows = move || decode(&ids, tenant_id, &tenant, &row.roles, &row.subjects);
+    let standings = run_decode(tenant_id, size, decode_rows).await?;
     let session_live = row.session_live == Some(true);
     let snapshot = Snapshot { xmax: row.xmax.cast_unsigned(), epoch: row.epoch.cast_unsigned() };
     Ok(Some(StandingsSnapshot { standings, session_live, snapshot }))
@@ -157,12 +157,12 @@ async fn run_decode<T: Send + 'static>(
     }
     let permit = LONG_READS.acquire(tenant).await;
     // The thread holds the permit, because decoding continues when the client cancels the call.
-    let decode = move || {
+    let decode_and_release = move || {
         let result = decode();
         drop(permit);
         result
     };
-    task::spawn_blocking(decode)
+    task::spawn_blocking(decode_and_release)
         .await
         .map_err(|_| Error::defect("the decoding of a read did not finish"))?
 }
@@ -177,11 +177,11 @@ fn decode(
 ) -> Result<Vec<Standing>> {
     let roles: Vec<RoleRow> = parse_json(roles)?;
     let subjects: Vec<SubjectRow> = parse_json(subjects)?;
-    let roles = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
+    let roles_by_id = roles.into_iter().map(|role| (role.role_id, role.into())).collect();
     let mut rows_by_id: HashMap<Uuid, SubjectRow> =
         subjects.into_iter().map(|subject| (subject.user_id, subject)).collect();
     ids.iter()
-        .map(|id| to_standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles))
+        .map(|id| to_standing(tenant_id, tenant.clone(), rows_by_id.remove(id), &roles_by_id))
         .collect()
 }
 
@@ -200,12 +200,12 @@ fn to_standing(
     let user = user_standing(row.as_ref().map(|subject| subject.state));
     let grants = row.map(|subject| subject.grants).unwrap_or_default();
     let mut valid_grants = Vec::with_capacity(grants.len());
-    for row in grants {
-        let scope = scope::from_stored(row.scope.as_deref(), tenant_id, row.assignment_id);
+    for grant in grants {
+        let scope = scope::from_stored(grant.scope.as_deref(), tenant_id, grant.assignment_id);
         let Ok(scope) = scope else { continue };
-        let role = roles.get(&row.role_id).cloned();
+        let role = roles.get(&grant.role_id).cloned();
         let role = role.ok_or_else(|| Error::defect("the role of an assignment was not read"))?;
-        valid_grants.push(Grant::new(role, scope, row.expires_at));
+        valid_grants.push(Grant::new(role, scope, grant.expires_at));
     }
     Ok(Standing { tenant, user, grants: valid_grants.into(), weight: 0 })
 }
@@ -238,10 +238,10 @@ pub struct ExplanationRows {
     /// Whether the given session belongs to the subject and is live. False when no session was
     /// given.
     pub session_live: bool,
-    /// The subject's assignments, including expired ones, whose role has the permission. The
-    /// scopes are not parsed yet.
+    /// The subject's assignments, including expired ones, whose role has the requested permission.
+    /// The scopes are not parsed yet.
     pub assignments: Vec<AssignmentRow<Option<Box<RawValue>>>>,
-    /// Roles that have the permission and that are not assigned to the subject, not even in an
+    /// Roles that have the requested permission and that are not assigned to the subject, not even in an
     /// expired assignment. The lowest level comes first.
     pub missing_roles: Vec<MissingRoleRow>,
     /// The upper bound of the read's snapshot.

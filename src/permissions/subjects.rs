@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-/// Number of assignments that a page examines at least, if so many exist. With a smaller number, a
-/// list with small pages would need many calls when few assignments match the scope.
+/// Minimum number of assignments that the server examines for a page; fewer only if no more exist.
+/// With a smaller number, a client that requests small pages would need many calls when few
+/// assignments match the scope.
 const ASSIGNMENTS_PER_PAGE: i64 = 250;
 
 impl Permissions {
@@ -50,11 +51,11 @@ impl Permissions {
 
 /// The holder with the first assignment that applies; `None` when no assignment applies.
 fn to_subject(tenant: TenantId, row: HolderRow, requested: &Scope) -> Option<Subject> {
-    let if_applies = |held: HeldRow| {
+    let with_applying_scope = |held: HeldRow| {
         let scope = scope::from_stored(held.scope.as_deref(), tenant, held.assignment_id).ok()?;
         scope::applies(scope.as_ref(), requested).then_some((held, scope))
     };
-    let (held, scope) = row.held.0.into_iter().find_map(if_applies)?;
+    let (held, scope) = row.held.0.into_iter().find_map(with_applying_scope)?;
     Some(Subject {
         user_id: row.user_id.to_string(),
         r#type: subject_type(&row.kind).into(),

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The time after which a message is sent even without a change. The API promises a message every
-/// 10 seconds; the rest is time for a slow query.
+/// 10 seconds; the difference is time for a slow query.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval at which a hub checks its state when no change wakes the hub.
@@ -108,11 +108,16 @@ impl Watchers {
         }
     }
 
-    /// Removes a hub, and returns whether the hub was removed. With `only_if_unused`, a hub with
-    /// receivers is not removed.
-    fn remove(&self, tenant: TenantId, hub: &Hub, only_if_unused: bool) -> bool {
+    /// Removes the hub of a tenant. Its streams end when the hub is dropped.
+    fn remove(&self, tenant: TenantId) {
+        self.hubs().remove(&tenant);
+    }
+
+    /// Removes the hub of a tenant, unless a stream still receives its messages. Returns whether the
+    /// hub was removed.
+    fn remove_if_unused(&self, tenant: TenantId, hub: &Hub) -> bool {
         let mut hubs = self.hubs();
-        if only_if_unused && hub.sender.receiver_count() > 0 {
+        if hub.sender.receiver_count() > 0 {
             return false;
         }
         hubs.remove(&tenant);
@@ -150,10 +155,10 @@ impl Hub {
                 return;
             }
             if feed.lag() > FEED_TIMEOUT {
-                watchers.remove(tenant, self, false);
+                watchers.remove(tenant);
                 return;
             }
-            if self.sender.receiver_count() == 0 && watchers.remove(tenant, self, true) {
+            if self.sender.receiver_count() == 0 && watchers.remove_if_unused(tenant, self) {
                 return;
             }
             let is_heartbeat_due = last_sent.elapsed() >= HEARTBEAT_INTERVAL;
@@ -169,7 +174,7 @@ impl Hub {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%error, "the streams end, because changes can't be sent");
-                    watchers.remove(tenant, self, false);
+                    watchers.remove(tenant);
                     return;
                 }
             }

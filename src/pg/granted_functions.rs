@@ -16,9 +16,9 @@ pub(super) fn names(role: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    /// N51: the names are those of the migrations, also of statements of several lines.
+    /// N51: the names are found in the migrations, also in statements of several lines.
     #[test]
-    fn the_functions_of_the_service_are_known() {
+    fn the_functions_that_the_service_may_execute_are_found() {
         let names = super::names("tenantry_app");
         for name in ["open_session", "read_changes", "server_identity"] {
             assert!(names.iter().any(|known| known == name), "{name}: {names:?}");

@@ -1,5 +1,5 @@
-//! Metrics and traces of statements. They contain words of the SQL text, never values of
-//! parameters.
+//! Metrics and traces of statements. The metrics and traces contain words of the SQL text, but
+//! never values of parameters.
 
 use std::{
     pin::Pin,
@@ -53,7 +53,9 @@ impl<'c> InstrumentedExecutor<'c> {
         Self { operations: pool.operations().clone(), target: Target::Pool(pool, permit) }
     }
 
-    fn begin<E>(&self, query: E) -> (RunningOperation, SqlText, Captured<E>) {
+    /// Begins the measurement of a statement. The returned query stores its text in the [`SqlText`]
+    /// when it runs, and the end of the measurement reads the text there.
+    fn begin_measurement<E>(&self, query: E) -> (RunningOperation, SqlText, Captured<E>) {
         let text = SqlText::default();
         (self.operations.begin(SYSTEM), text.clone(), Captured { query, text })
     }
@@ -82,7 +84,7 @@ impl<'c> Executor<'c> for InstrumentedExecutor<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (running, text, query) = self.begin(query);
+        let (running, text, query) = self.begin_measurement(query);
         let rows = match self.target {
             Target::Transaction(connection_in_use) => match connection_in_use.connection() {
                 Ok(connection) => connection.fetch_many(query),
@@ -98,7 +100,7 @@ impl<'c> Executor<'c> for InstrumentedExecutor<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (running, text, query) = self.begin(query);
+        let (running, text, query) = self.begin_measurement(query);
         let row = match self.target {
             Target::Transaction(connection_in_use) => async move {
                 let row = connection_in_use.connection()?.fetch_optional(query).await;
@@ -109,7 +111,7 @@ impl<'c> Executor<'c> for InstrumentedExecutor<'c> {
         };
         Box::pin(async move {
             let result = row.await;
-            end(running, &text, result.as_ref().err());
+            end_measurement(running, &text, result.as_ref().err());
             result
         })
     }
@@ -180,7 +182,7 @@ async fn all_rows<'q>(
     stream::iter(read_rows.await.unwrap_or_else(|error| vec![Err(error)]))
 }
 
-/// The text of a statement, set when sqlx takes the query.
+/// The text of a statement. It is not set before sqlx takes the text from the query.
 #[derive(Clone, Default)]
 struct SqlText(Arc<OnceLock<SqlStr>>);
 
@@ -226,13 +228,14 @@ impl Stream for Rows<'_> {
             && let Some(running) = self.running.take()
         {
             let error = step.as_ref().and_then(|step| step.as_ref().err());
-            end(running, &self.text, error);
+            end_measurement(running, &self.text, error);
         }
         Poll::Ready(step)
     }
 }
 
-fn end(running: RunningOperation, text: &SqlText, error: Option<&sqlx::Error>) {
+/// Ends the measurement of a statement, with the text of the statement and its error, if any.
+fn end_measurement(running: RunningOperation, text: &SqlText, error: Option<&sqlx::Error>) {
     let sql = text.0.get().map_or("", |sql| sql.as_str());
     let (operation, target) = summary(sql, running.is_traced());
     running.end(operation, target, error.map(error_type));
@@ -257,7 +260,9 @@ fn summary(sql: &str, with_target: bool) -> (&'static str, &str) {
     };
     let target = target.unwrap_or_default();
     let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (operation, &target[..target.find(|c| !is_name_char(c)).unwrap_or(target.len())])
+    // Cuts off the arguments of a function: `read_changes($1)` becomes `read_changes`.
+    let name_length = target.find(|c| !is_name_char(c)).unwrap_or(target.len());
+    (operation, &target[..name_length])
 }
 
 /// A short error label: the `SQLSTATE` of an error from Postgres, else the kind of failure.

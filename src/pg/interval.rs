@@ -6,7 +6,7 @@ use sqlx::postgres::types::PgInterval;
 
 use crate::error::{Error, Result};
 
-/// Converts a duration to an `interval`, in whole microseconds: the precision of Postgres.
+/// Converts a duration to an `interval`, in whole microseconds, the precision of Postgres.
 ///
 /// # Errors
 /// INTERNAL when the duration exceeds about 290,000 years.

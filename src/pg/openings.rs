@@ -1,6 +1,7 @@
-//! Whether the pools can open connections. The connection of the checks stays open, so the checks may
-//! succeed while Postgres refuses all others, for example because there are too many. A pool repeats
-//! such an attempt without reporting why it failed.
+//! Checks whether the pools can open connections. The connection of the checks stays open, so the
+//! checks may succeed while Postgres refuses all new connections, for example because there are too
+//! many. A pool retries a refused connection without reporting the reason. So this file opens a
+//! connection itself.
 
 use std::{
     sync::{
@@ -18,11 +19,11 @@ use super::{
     waiting::{ACQUIRE_TIMEOUT, Waiting},
 };
 
-/// The pools, and the last attempt to open a connection for the calls that wait.
+/// The pools, and the result of the last attempt to open a connection.
 #[derive(Default, Debug)]
 pub(super) struct Openings {
     pools: Mutex<Vec<(PgPool, Arc<Waiting>)>>,
-    /// Whether the last attempt failed.
+    /// Whether the last attempt to open a connection failed.
     cannot_open: AtomicBool,
 }
 
@@ -38,8 +39,9 @@ impl Openings {
         }
     }
 
-    /// Tries to open a connection, if calls have waited for one since the last check. A pool is
-    /// unusable when it opened none for longer than a call waits, and has none to hand out.
+    /// Tries to open a connection if calls wait for one, or if the last attempt failed. If this
+    /// attempt fails, a pool is unusable when it has no idle connection, and its calls have waited
+    /// for longer than [`ACQUIRE_TIMEOUT`].
     ///
     /// # Errors
     /// The cause, when a pool is unusable.
@@ -75,7 +77,8 @@ impl Openings {
         if wait.is_some_and(|wait| wait > ACQUIRE_TIMEOUT) { Err(cause) } else { Ok(()) }
     }
 
-    /// How long calls have waited for a connection of one of these pools.
+    /// The longest time that calls have waited for a connection of a chosen pool; `None` when no
+    /// call waits.
     fn longest_wait(&self, is_chosen: impl Fn(&PgPool) -> bool) -> Option<Duration> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = pools.iter().filter(|(pool, _)| is_chosen(pool));

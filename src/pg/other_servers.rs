@@ -1,6 +1,6 @@
-//! Finds servers that accept writes although they are not the one that the service uses. After a
-//! failover, an old primary may still accept writes if nothing stopped it. What one of two primaries
-//! accepts, the other one lacks.
+//! Finds servers that accept writes although the service uses another server. After a failover, an
+//! old primary may still accept writes if nothing stopped it. Writes that one primary accepts are
+//! missing on the other primary.
 
 use std::{
     fmt::Write,
@@ -23,19 +23,19 @@ pub(super) struct WritableServer {
     pub identity: Identity,
 }
 
-/// Asks all servers at once, with one connection to each. Returns those that accept writes and are
-/// of this cluster.
+/// Asks all servers concurrently, with one connection to each. Returns the servers of this cluster
+/// that accept writes.
 pub(super) async fn writable(servers: &[Server], system_identifier: i64) -> Vec<WritableServer> {
     let identities = join_all(servers.iter().map(server_check::identity_if_writable)).await;
-    let writable = identities.into_iter().enumerate().filter_map(|(index, identity)| {
+    let writable_servers = identities.into_iter().enumerate().filter_map(|(index, identity)| {
         let identity = identity?;
         (identity.system_identifier == system_identifier)
             .then_some(WritableServer { index, identity })
     });
-    writable.collect()
+    writable_servers.collect()
 }
 
-/// Logs when several servers accept writes, and when this ends.
+/// Logs when several servers accept writes, and when only one accepts them again.
 #[derive(Default, Debug)]
 pub(super) struct Report {
     /// The text of the last report; empty while there is only one primary.
@@ -44,7 +44,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Logs the servers that accept writes, if there are several and something has changed.
-    /// `refusal` is the reason why the one with the highest timeline can't be used.
+    /// `refusal` is the reason why the server with the highest timeline can't be used.
     pub(super) fn log(
         &self,
         servers: &[Server],
@@ -58,7 +58,7 @@ impl Report {
             return;
         }
         if text.is_empty() {
-            tracing::info!("no longer several Postgres servers accept writes");
+            tracing::info!("no more than one Postgres server accepts writes now");
         } else {
             tracing::warn!(
                 servers = text,
@@ -70,12 +70,12 @@ impl Report {
 }
 
 fn describe(servers: &[Server], writable: &[WritableServer], refusal: Option<&Unfit>) -> String {
-    let describe = |server: &WritableServer| {
+    let describe_server = |server: &WritableServer| {
         format!("{} (timeline {})", servers[server.index].address, server.identity.timeline)
     };
-    let mut text = writable.iter().map(describe).collect::<Vec<_>>().join(", ");
+    let mut text = writable.iter().map(describe_server).collect::<Vec<_>>().join(", ");
     if let Some(refusal) = refusal {
-        // A String accepts every text.
+        // Writing to a `String` never fails.
         write!(text, "; the highest timeline can't be used: {refusal}").ok();
     }
     text

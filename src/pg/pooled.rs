@@ -85,7 +85,7 @@ impl PooledConnection {
     /// released together with the connection.
     ///
     /// # Errors
-    /// Fails at once while there is no primary.
+    /// Fails immediately while there is no primary.
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         // Boxed, because the future of sqlx takes several KiB.
         let connection = Box::pin(connecting::acquire(&pool.connections));
@@ -133,7 +133,8 @@ impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
         let (work, must_close) = (self.work, self.must_close);
-        // Only unfinished work keeps the tenant's permit.
+        // Unfinished work keeps the tenant's permit until the cleanup has ended. Otherwise the
+        // permit is released now.
         let permit = self.permit.take().filter(|_| work != InProgress::Nothing);
         let abandoned = self.abandoned.clone();
         tokio::spawn(async move {
@@ -141,8 +142,9 @@ impl Drop for PooledConnection {
                 // The connection may be broken, or the network may hang.
                 time::timeout(GRACE, connection.close()).await.ok();
             } else {
-                // The pool pings the connection without a timeout of its own. After the timeout,
-                // the pool may open another connection instead.
+                // Before the pool takes the connection back, it pings the server without a timeout.
+                // If the ping exceeds this timeout, the connection is dropped, and the pool may
+                // open another connection.
                 time::timeout(GRACE, connection.return_to_pool()).await.ok();
             }
             drop(permit);

@@ -14,8 +14,8 @@ use crate::error::sqlstate;
 pub(super) const LOSES_SESSIONS: &str = "the connection pooler does not keep sessions; with \
     PgBouncer, use pool_mode = session";
 
-/// A setting without meaning for Postgres.
-const PROBE: &str = "select coalesce(current_setting('tenantry.probe', true), '') as probe";
+/// Reads a setting that has no meaning for Postgres; an empty text when it is not set.
+const READ_PROBE: &str = "select coalesce(current_setting('tenantry.probe', true), '') as probe";
 
 /// SQLSTATE of `PgBouncer` for a transaction in the pool mode `statement`.
 const PROTOCOL_VIOLATION: &str = "08P01";
@@ -32,8 +32,8 @@ pub(super) async fn keeps_sessions(server: &Server) -> sqlx::Result<bool> {
     let value = Uuid::new_v4().simple().to_string();
     let set = format!("select set_config('tenantry.probe', '{value}', false)");
     first.execute(sqlx::raw_sql(AssertSqlSafe(set))).await?;
-    // A pooler gives the session that was used last to the transaction, and another session to the
-    // first connection meanwhile.
+    // A pooler that does not keep sessions gives this transaction the session that was used last.
+    // It then gives another session to the first connection.
     if let Err(error) = second.execute("begin").await {
         let is_refused = sqlstate(&error).is_some_and(|code| code == PROTOCOL_VIOLATION);
         return if is_refused { Ok(false) } else { Err(error) };
@@ -46,5 +46,5 @@ pub(super) async fn keeps_sessions(server: &Server) -> sqlx::Result<bool> {
 }
 
 async fn read_probe(connection: &mut PgConnection) -> sqlx::Result<String> {
-    connection.fetch_one(sqlx::raw_sql(PROBE)).await?.try_get("probe")
+    connection.fetch_one(sqlx::raw_sql(READ_PROBE)).await?.try_get("probe")
 }

@@ -21,7 +21,8 @@ pub(super) const APP_ROLE: &str = "tenantry_app";
 /// Together with [`super::pooled`], this check bounds how long the statement of a cancelled call
 /// runs. Postgres 13 and older lack the setting; there only the statement timeout ends the
 /// statement.
-const CHECK_CLIENT: &str = "select set_config('client_connection_check_interval', '250ms', false)
+const SET_CLIENT_CHECK_INTERVAL: &str =
+    "select set_config('client_connection_check_interval', '250ms', false)
      where current_setting('server_version_num')::int >= 140000";
 
 /// A handle to Postgres. Cheap to clone.
@@ -39,7 +40,7 @@ impl fmt::Debug for Postgres {
 
 impl Postgres {
     /// Creates a pool of at most `max_connections`. Each connection is opened at its first use, to
-    /// the primary: the first server of the URL, until [`Postgres::check`] finds another one.
+    /// the primary: the first server of the URL, until [`Postgres::check`] finds another primary.
     ///
     /// # Errors
     /// When the URL can't be read.
@@ -86,7 +87,7 @@ impl Postgres {
         self.pool.primary().register(registry);
     }
 
-    /// Records the statements in `operations`, which Redis uses too.
+    /// Records the statements in `operations`, where Redis commands are recorded too.
     #[must_use]
     pub fn with_operations(self, operations: Operations) -> Self {
         Self { pool: self.pool.with_operations(operations), ..self }
@@ -156,7 +157,7 @@ impl Postgres {
     }
 
     /// Checks that one of the servers is the primary, accepts writes, and has a schema that suits
-    /// this program. If the last check failed, calls that need a connection fail at once.
+    /// this program. If the last check failed, calls that need a connection fail immediately.
     ///
     /// # Errors
     /// The cause for each server of the URL.
@@ -168,14 +169,15 @@ impl Postgres {
             .map_err(|cause| anyhow!("Postgres can't be used: {cause}"))
     }
 
-    /// A number that changes at the latest when another server becomes the primary.
+    /// A number that changes whenever the open connections are invalidated, so at the latest when
+    /// another server becomes the primary.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.pool.primary().validity().generation()
     }
 
-    /// Waits until the next check is due: after a second, or earlier when the server is suspected
-    /// to be gone, or was not usable at the last check.
+    /// Waits until the next check is due: after a second, or earlier when a call suspects that the
+    /// server is gone, or when the last check found no usable server.
     pub async fn wait_for_next_check(&self) {
         self.pool.primary().wait_for_next_check().await;
     }
@@ -225,7 +227,7 @@ impl Postgres {
     /// does not exist.
     ///
     /// # Errors
-    /// As [`Postgres::begin`].
+    /// The same as [`Postgres::begin`].
     pub async fn begin_in_share(&self, share: TenantId, tenant: TenantId) -> Result<Tx> {
         let permit = self.shares.acquire(share).await?;
         Tx::begin(&self.pool, permit, tenant).await
@@ -252,15 +254,15 @@ impl Postgres {
     }
 }
 
-/// Sets up a new connection: sets the timeouts of its session. They are not parameters of the
-/// connection's start, because connection poolers refuse or ignore such parameters.
+/// Sets up a new connection: sets the timeouts of its session. The timeouts are not sent as startup
+/// parameters of the connection, because connection poolers refuse or ignore these parameters.
 ///
-/// Refuses a read-only server, such as a standby, because its answers may be outdated. The pool then
-/// tries again until its timeout.
+/// Refuses a read-only server, such as a standby, because its data may be outdated. The pool then
+/// tries to open another connection until its timeout.
 async fn set_up(connection: &mut PgConnection, validity: &Validity) -> sqlx::Result<()> {
-    // The last timeout ends the transaction of a process that hangs or is unreachable, because the
-    // transaction would keep its locks. A transaction of this service waits only for Postgres, so
-    // it is never idle for long.
+    // `idle_in_transaction_session_timeout` ends the transaction of a process that hangs or is
+    // unreachable, because the transaction would keep its locks. A transaction of this service
+    // waits only for Postgres, so it is never idle for long.
     let settings = sqlx::query!(
         r#"
         select current_setting('transaction_read_only')::boolean as "read_only!",
@@ -273,8 +275,9 @@ async fn set_up(connection: &mut PgConnection, validity: &Validity) -> sqlx::Res
         validity.record_other_server();
         return Err(read_only_server());
     }
-    // Not every operating system that Postgres runs on supports this setting.
-    if let Err(error) = connection.execute(CHECK_CLIENT).await {
+    // Not every operating system that Postgres runs on supports this setting, so an error is only
+    // logged.
+    if let Err(error) = connection.execute(SET_CLIENT_CHECK_INTERVAL).await {
         tracing::debug!(%error, "Postgres can't check that clients are connected");
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! unavailable or not the primary.
 //!
 //! All pools of the process share one [`Primary`]. While the last check found no primary, calls
-//! that need a connection fail at once, with the cause, instead of waiting for a connection.
+//! that need a connection fail immediately, with the cause, instead of waiting for a connection.
 
 use std::{
     io,
@@ -32,21 +32,26 @@ use super::{
     waiting::Waiting,
 };
 
-/// Wait for a connection after which the server is checked. sqlx repeats a refused connection
-/// without reporting it, so a long wait can mean that the server is gone.
+/// When a call has waited this long for a connection, the server is checked. sqlx retries a refused
+/// connection without reporting the error, so a long wait can mean that the server is gone.
 const SUSPICIOUS_WAIT: Duration = Duration::from_millis(50);
 
-/// Pause between two checks: of a server that was fit at the last check, of one that was not, and
-/// of one that was suspected since the last check.
+/// Pause before the next check when the last check found a primary that is fit for use.
 const PAUSE_WHEN_FIT: Duration = Duration::from_secs(1);
+
+/// Pause before the next check when the last check found no primary that is fit for use.
 const PAUSE_WHEN_UNFIT: Duration = Duration::from_millis(250);
+
+/// Pause before the next check when, since the last check, a call suspected that the server is
+/// gone.
 const PAUSE_WHEN_SUSPECTED: Duration = Duration::from_millis(100);
 
-/// Pause between two looks at all servers of the URL.
+/// Pause between two looks at all servers of the URL. A look asks each server whether it accepts
+/// writes.
 const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
-/// Wait for the answers of the other servers when a primary has answered: one of them may be a
-/// primary with a higher timeline.
+/// Time to wait for the answers of the other servers after a primary has answered. Another server
+/// may be a primary with a higher timeline.
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(250);
 
 /// The primary that the pools of this process use.
@@ -55,7 +60,7 @@ pub(super) struct Primary {
     servers: Vec<Server>,
     /// Index of the server that new connections are opened to.
     current: AtomicUsize,
-    /// The cause why no server can be used; `None` when the last check found the primary, and
+    /// The reason why no server can be used; `None` when the last check found the primary, and
     /// before the first check.
     outage: watch::Sender<Option<Arc<str>>>,
     /// The connection of the checks. It is not in a pool, so a check never waits for calls.
@@ -64,6 +69,7 @@ pub(super) struct Primary {
     server_start: Mutex<Option<OffsetDateTime>>,
     /// Shared with the pools, which check it when they hand out a connection.
     validity: Arc<Validity>,
+    /// Requests an early check, because a call suspects that the server is gone.
     suspected: Notify,
     openings: Openings,
     timelines: UsedTimelines,
@@ -95,7 +101,7 @@ impl Primary {
                     this program, and calls get connections; otherwise 0";
         registry.register("tenantry_postgres_up", help, self.up.clone());
         let help = "Servers of DATABASE_URL that accept writes to this database, at the last look. \
-                    More than 1: what one of them accepts, the others lack";
+                    More than 1: writes that one of them accepts are missing on the others";
         registry.register("tenantry_postgres_primaries", help, self.primaries.clone());
     }
 
@@ -126,7 +132,8 @@ impl Primary {
         self.suspected.notify_one();
     }
 
-    /// Waits for `connection` of the pool of `waiting`, unless there is no primary.
+    /// Waits for `connection`, a connection of the pool that `waiting` belongs to. Fails
+    /// immediately when there is no primary, also when the primary is lost during the wait.
     ///
     /// # Errors
     /// An I/O error with the cause when there is no primary.
@@ -140,6 +147,7 @@ impl Primary {
             sleep(SUSPICIOUS_WAIT).await;
             waiting.begin();
             self.suspect();
+            // This future never completes, so its branch of the `select!` is never taken.
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -156,21 +164,24 @@ impl Primary {
         }
     }
 
-    /// Checks the servers until the primary is found.
+    /// Checks the server in use. If that server is unfit, looks for the primary among all servers
+    /// of the URL.
     ///
     /// # Errors
-    /// The cause for each server, when none is a primary that suits this program.
+    /// The cause for each server, when no server is a primary that suits this program. The cause,
+    /// when the pools can't open connections.
     pub(super) async fn check(&self) -> Result<(), Arc<str>> {
         let mut connection = self.connection.lock().await;
         if self.validity.take_other_server() {
+            // The open connection may lead to another server than new connections.
             *connection = None;
         }
-        if let Some(open) = connection.as_mut() {
-            match server_check::check_again(open).await {
+        if let Some(open_connection) = connection.as_mut() {
+            match server_check::check_again(open_connection).await {
                 Ok(()) => {
-                    let opening = self.openings.check(self.server()).await;
-                    self.set_up(opening.is_ok());
-                    return opening;
+                    let pools_result = self.openings.check(self.server()).await;
+                    self.record_up(pools_result.is_ok());
+                    return pools_result;
                 }
                 // The server may only be slow. Then its connections stay valid.
                 Err(Unfit::TimedOut) => {}
@@ -179,7 +190,7 @@ impl Primary {
             }
             *connection = None;
         }
-        match self.find().await {
+        match self.find_primary().await {
             Ok((index, checked)) => {
                 self.record_primary(index, &checked);
                 *connection = Some(checked.connection);
@@ -204,14 +215,15 @@ impl Primary {
 
     /// Closes the connection of the checks.
     pub(super) async fn close(&self) {
-        if let Some(open) = self.connection.lock().await.take() {
+        if let Some(connection) = self.connection.lock().await.take() {
             // If this fails, Postgres notices the end of the connection later.
-            open.close().await.ok();
+            connection.close().await.ok();
         }
     }
 
-    /// Looks at all servers of the URL again and again, while the future is polled: the one that is
-    /// used may not be the only one that accepts writes.
+    /// Looks at all servers of the URL again and again, while the future is polled, because the
+    /// server in use may not be the only server that accepts writes. With a single server, returns
+    /// immediately.
     pub(super) async fn keep_looking_at_all_servers(&self) {
         while self.servers.len() > 1 {
             self.look_at_all_servers().await;
@@ -233,13 +245,15 @@ impl Primary {
         self.report.log(&self.servers, &writable, refusal.as_ref());
     }
 
-    /// Uses a server, unless one with the same or a higher timeline is used meanwhile.
+    /// Switches to a server, unless this process meanwhile uses a server with the same or a higher
+    /// timeline.
     async fn move_to(&self, index: usize) -> Result<(), Unfit> {
         let checked = server_check::connect(&self.servers[index], &self.timelines).await?;
         let mut connection = self.connection.lock().await;
-        let found = checked.history.as_ref().map(|history| history.identity);
-        let is_newer =
-            found.zip(self.timelines.last()).is_some_and(|(found, used)| found.is_newer_than(used));
+        let identity = checked.history.as_ref().map(|history| history.identity);
+        let is_newer = identity
+            .zip(self.timelines.last())
+            .is_some_and(|(identity, used)| identity.is_newer_than(used));
         if is_newer {
             self.record_primary(index, &checked);
             *connection = Some(checked.connection);
@@ -247,16 +261,19 @@ impl Primary {
         Ok(())
     }
 
-    fn set_up(&self, is_up: bool) {
+    /// Records in the gauges whether the primary is usable. With a single server, the number of
+    /// primaries has the same value.
+    fn record_up(&self, is_up: bool) {
         self.up.set(is_up.into());
         if self.servers.len() == 1 {
             self.primaries.set(is_up.into());
         }
     }
 
-    /// Connects to all servers at once. Returns the first one that is the primary, with its index.
-    /// Of several primaries of one cluster, returns the one with the highest timeline.
-    async fn find(&self) -> Result<(usize, CheckedServer), Arc<str>> {
+    /// Connects to all servers concurrently. Returns the first server that is a primary, with its
+    /// index. If other servers of its cluster also answer as primaries within [`WAIT_FOR_OTHERS`],
+    /// returns the primary with the highest timeline.
+    async fn find_primary(&self) -> Result<(usize, CheckedServer), Arc<str>> {
         let connect = |(index, server)| async move {
             (index, server_check::connect(server, &self.timelines).await)
         };
@@ -267,7 +284,7 @@ impl Primary {
             match result {
                 Ok(checked) => {
                     let mut best = (index, checked);
-                    let others_answer = async {
+                    let compare_others = async {
                         while let Some((index, result)) = results.next().await {
                             if let Ok(other) = result
                                 && other.is_newer_than(&best.1)
@@ -276,7 +293,7 @@ impl Primary {
                             }
                         }
                     };
-                    timeout(WAIT_FOR_OTHERS, others_answer).await.ok();
+                    timeout(WAIT_FOR_OTHERS, compare_others).await.ok();
                     return Ok(best);
                 }
                 Err(cause) => causes.push((index, cause)),
@@ -295,13 +312,13 @@ impl Primary {
             self.timelines.record(history);
         }
         let mut last_start = self.server_start.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = last_start.replace(server_start);
-        if last != Some(server_start) {
-            // Another server, or a restart of the same one.
+        let previous_start = last_start.replace(server_start);
+        if previous_start != Some(server_start) {
+            // Another server, or the same server after a restart.
             self.validity.invalidate();
         }
         if self.current.swap(index, Ordering::AcqRel) != index {
-            if last.is_some() {
+            if previous_start.is_some() {
                 tracing::info!(server = server.address, "another Postgres server is the primary");
             }
             self.openings.set_server(server);
@@ -309,11 +326,11 @@ impl Primary {
         if self.outage.send_replace(None).is_some() {
             tracing::info!(server = server.address, "Postgres is available again");
         }
-        self.set_up(true);
+        self.record_up(true);
     }
 
     fn record_outage(&self, cause: &Arc<str>) {
-        self.set_up(false);
+        self.record_up(false);
         let last = self.outage.send_replace(Some(cause.clone()));
         if !last.is_some_and(|last| is_same_cause(&last, cause)) {
             tracing::warn!(%cause, "Postgres can't be used");
@@ -321,8 +338,8 @@ impl Primary {
     }
 }
 
-/// Whether two texts name the same cause. Their numbers may differ: the error of an expired
-/// certificate has the current time.
+/// Whether two texts describe the same cause. Digits are ignored: for example, the error of an
+/// expired certificate contains the current time.
 fn is_same_cause(last: &str, cause: &str) -> bool {
     let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
     words(last) == words(cause)

@@ -1,5 +1,6 @@
-//! The two database roles of the service, which all databases of a cluster share: how a schema is
-//! created with roles that exist, and the password of the service's role.
+//! The two database roles of the service. All databases of a cluster share the roles, so the roles
+//! may already exist when a schema is created. This file chooses the migrations for that case, and
+//! sets the password of the service's role.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -24,8 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of the migration that creates the roles.
 const ROLES_MIGRATION: i64 = 1;
 
-/// The statements of [`ROLES_MIGRATION`] that create the roles and the membership. Postgres refuses
-/// them to a role without CREATEROLE, even if the roles and the membership exist.
+/// The statements of [`ROLES_MIGRATION`] that create the roles, and that make the owner of the
+/// schema a member of `tenantry_lookup`. Postgres refuses these statements to a role without
+/// CREATEROLE, even if the roles and the membership exist.
 const ROLE_STATEMENTS: [&str; 3] = [
     "do $$
 begin
@@ -45,8 +47,9 @@ begin
 end $$;",
 ];
 
-/// The migrations for a database whose roles exist: without the statements that create them. Their
-/// checksums are those of the files.
+/// The migrations for a cluster in which the roles exist: without [`ROLE_STATEMENTS`]. The
+/// checksums are those of the unchanged migrations, because later runs compare the stored checksums
+/// with them.
 static MIGRATIONS_WITHOUT_ROLES: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrations: Vec<_> = MIGRATIONS.iter().cloned().collect();
     for migration in migrations.iter_mut().filter(|each| each.version == ROLES_MIGRATION) {
@@ -78,23 +81,23 @@ struct Roles {
 pub(super) async fn migrations_for(
     owner_connection: &mut PgConnection,
 ) -> anyhow::Result<&'static Migrator> {
-    let roles = read(owner_connection).await?;
-    let exist = roles.missing.is_empty();
-    if roles.is_superuser || (!exist && roles.may_create) {
+    let roles = read_roles(owner_connection).await?;
+    let roles_exist = roles.missing.is_empty();
+    if roles.is_superuser || (!roles_exist && roles.may_create) {
         return Ok(&MIGRATIONS);
     }
-    if exist && (roles.is_member || join(owner_connection).await?) {
+    if roles_exist && (roles.is_member || grant_membership(owner_connection).await?) {
         return Ok(&MIGRATIONS_WITHOUT_ROLES);
     }
     bail!(
         "the database roles of the service must be created first, and {} may not do it; run these \
          statements as a superuser, then migrate again:\n{}",
         roles.owner,
-        statements(&roles).join("\n")
+        creating_statements(&roles).join("\n")
     );
 }
 
-async fn read(owner_connection: &mut PgConnection) -> anyhow::Result<Roles> {
+async fn read_roles(owner_connection: &mut PgConnection) -> anyhow::Result<Roles> {
     let row = sqlx::query!(
         r#"
         select quote_ident(current_user) as "owner!",
@@ -126,7 +129,7 @@ async fn read(owner_connection: &mut PgConnection) -> anyhow::Result<Roles> {
 }
 
 /// Makes the owner a member of `tenantry_lookup`. Returns whether the owner may do it.
-async fn join(owner_connection: &mut PgConnection) -> anyhow::Result<bool> {
+async fn grant_membership(owner_connection: &mut PgConnection) -> anyhow::Result<bool> {
     let grant = sqlx::raw_sql("grant tenantry_lookup to current_user");
     match grant.execute(owner_connection).await {
         Ok(_) => Ok(true),
@@ -135,8 +138,8 @@ async fn join(owner_connection: &mut PgConnection) -> anyhow::Result<bool> {
     }
 }
 
-/// The statements that create what is missing.
-fn statements(roles: &Roles) -> Vec<String> {
+/// The statements that create the missing roles and the membership.
+fn creating_statements(roles: &Roles) -> Vec<String> {
     let create = roles.missing.iter().map(|role| match role.as_str() {
         APP_ROLE => format!("create role {role} login password '...';"),
         _ => format!("create role {role} nologin;"),
@@ -146,12 +149,13 @@ fn statements(roles: &Roles) -> Vec<String> {
 
 /// Gives the service's role the password of `app_url`, if the URL has this role and a password.
 ///
-/// All databases of a cluster share the role. If other databases use it, the password stays, unless
-/// `replaces_shared` is set, because their deployments would be locked out.
+/// All databases of a cluster share the role. If other databases use the role, the password stays
+/// the same, because a new password would lock out their deployments. With `replaces_shared`, the
+/// password is replaced even then.
 ///
 /// # Errors
-/// When the password of `app_url` is not that of the role, and it was not changed. The error says
-/// why.
+/// When the role has another password than `app_url`, and the role's password was not changed. The
+/// error says why.
 pub async fn set_app_password(
     owner_connection: &mut PgConnection,
     app_url: &SecretString,
@@ -220,7 +224,7 @@ async fn alter_password(
     tx.commit().await
 }
 
-/// Whether one of the servers of a URL accepts its role and password.
+/// Whether one of the servers of a URL accepts the role and the password of the URL.
 async fn can_connect(app_url: &SecretString) -> bool {
     for server in parse(app_url).unwrap_or_default() {
         if let Ok(Ok(connection)) = timeout(CONNECT_TIMEOUT, server.options.connect()).await {
@@ -260,12 +264,12 @@ mod tests {
 
     /// N40: only the statements that create roles are left out, and the checksum stays.
     #[test]
-    fn the_migrations_without_roles_differ_only_in_the_roles() {
-        for (with, without) in MIGRATIONS.iter().zip(MIGRATIONS_WITHOUT_ROLES.iter()) {
-            assert_eq!(with.checksum, without.checksum);
-            let removed = with.sql.as_str().len() - without.sql.as_str().len();
+    fn the_migrations_without_roles_lack_only_the_role_statements() {
+        for (full, shortened) in MIGRATIONS.iter().zip(MIGRATIONS_WITHOUT_ROLES.iter()) {
+            assert_eq!(full.checksum, shortened.checksum);
+            let removed = full.sql.as_str().len() - shortened.sql.as_str().len();
             let expected: usize = ROLE_STATEMENTS.iter().map(|statement| statement.len()).sum();
-            assert_eq!(removed, if with.version == ROLES_MIGRATION { expected } else { 0 });
+            assert_eq!(removed, if full.version == ROLES_MIGRATION { expected } else { 0 });
         }
     }
 }

@@ -17,13 +17,15 @@ use crate::error::sqlstate;
 /// Timeout of a connection to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Timeout of a migration's wait for a lock. Calls wait behind the migration for as long. It is
-/// shorter than the time after which Postgres looks for deadlocks (1 s), so in a deadlock with a
-/// call the migration gives way.
+/// Timeout of a migration's wait for a lock. Calls that need the same lock wait behind the
+/// migration for the same time. The timeout is shorter than the time after which Postgres looks for
+/// deadlocks (1 s). So in a deadlock with a call, the migration fails and the call succeeds.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '500ms'";
 
-/// Pause before a migration that got no lock is tried again, and the number of retries.
+/// Pause before a migration that got no lock is tried again.
 const LOCK_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Maximum number of retries of migrations that got no lock.
 const LOCK_RETRIES: usize = 60;
 
 /// A migration that this program knows or that was applied.
@@ -49,7 +51,7 @@ pub enum Migrations {
 /// Opens one connection to the primary as the role that owns the schema.
 ///
 /// # Errors
-/// When the URL is invalid, or no server of the URL is an available primary. The error names the
+/// When the URL is invalid, or no server of the URL is an available primary. The error contains the
 /// cause for each server.
 pub async fn connect_owner(url: &SecretString) -> anyhow::Result<PgConnection> {
     let mut causes = Vec::new();
@@ -106,13 +108,13 @@ pub async fn migrations(owner_connection: &mut PgConnection) -> anyhow::Result<V
 /// Name and time of each applied migration, by number.
 #[expect(
     clippy::disallowed_methods,
-    reason = "sqlx creates the table, so the macros, which know only the migrations, lack it"
+    reason = "sqlx itself creates the table, and the macros know only the tables of the migrations"
 )]
 async fn applied_migrations(
     owner_connection: &mut PgConnection,
 ) -> anyhow::Result<HashMap<i64, (String, OffsetDateTime)>> {
-    const TABLE: &str = "select to_regclass('public._sqlx_migrations') is not null";
-    if !sqlx::query_scalar::<_, bool>(TABLE).fetch_one(&mut *owner_connection).await? {
+    const TABLE_EXISTS: &str = "select to_regclass('public._sqlx_migrations') is not null";
+    if !sqlx::query_scalar::<_, bool>(TABLE_EXISTS).fetch_one(&mut *owner_connection).await? {
         return Ok(HashMap::new());
     }
     let rows: Vec<(i64, String, OffsetDateTime)> = sqlx::query_as(
@@ -126,9 +128,9 @@ async fn applied_migrations(
 /// Applies all migrations that are missing. A schema of a newer program stays as it is.
 ///
 /// # Errors
-/// When Postgres is unavailable or a migration fails. Then its open transaction is rolled back. Also
-/// when the schema has migrations of a newer program, and lacks one that this program knows; or when
-/// the roles of the service are missing and can't be created.
+/// When Postgres is unavailable, or when a migration fails (its open transaction is rolled back).
+/// When the schema has migrations of a newer program, but lacks a migration that this program
+/// knows. When the roles of the service are missing and can't be created.
 pub async fn migrate(owner_connection: &mut PgConnection) -> anyhow::Result<Migrations> {
     let all = migrations(owner_connection).await?;
     let newest_unknown = all.iter().rev().find(|migration| !migration.is_known);
@@ -146,13 +148,16 @@ pub async fn migrate(owner_connection: &mut PgConnection) -> anyhow::Result<Migr
     let has_schema = all.iter().any(|migration| migration.applied_at.is_some());
     let migrator =
         if has_schema { &MIGRATIONS } else { roles::migrations_for(owner_connection).await? };
-    apply(owner_connection, migrator).await?;
+    apply_missing(owner_connection, migrator).await?;
     Ok(Migrations::UpToDate)
 }
 
 /// Applies the missing migrations. A migration that gets a lock too late is rolled back and tried
-/// again, because calls wait behind it meanwhile.
-async fn apply(owner_connection: &mut PgConnection, migrator: &Migrator) -> anyhow::Result<()> {
+/// again, because calls that need the same lock wait behind it.
+async fn apply_missing(
+    owner_connection: &mut PgConnection,
+    migrator: &Migrator,
+) -> anyhow::Result<()> {
     sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *owner_connection).await?;
     let delays = ConstantBuilder::default().with_delay(LOCK_RETRY_DELAY);
     let mut delays = delays.with_max_times(LOCK_RETRIES).build();
@@ -161,7 +166,7 @@ async fn apply(owner_connection: &mut PgConnection, migrator: &Migrator) -> anyh
         if result.as_ref().is_err_and(is_lock_conflict)
             && let Some(delay) = delays.next()
         {
-            // A migration that has its own transactions leaves the failed one open.
+            // A migration that begins transactions itself leaves the failed transaction open.
             sqlx::raw_sql("rollback").execute(&mut *owner_connection).await?;
             tokio::time::sleep(delay).await;
             continue;

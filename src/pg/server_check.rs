@@ -3,12 +3,13 @@
 //!
 //! - Rule: `schema_version` (`migrations/0034_schema_version.sql`) decides which programs suit the
 //!   schema.
-//! - Rule: `server_identity` (`migrations/0038_epochs.sql`) tells the timeline of a server.
+//! - Rule: `server_identity` (`migrations/0038_epochs.sql`) returns the timeline of a server.
 //! - Rule: `read_epochs` (`migrations/0038_epochs.sql`) shows whether `tenantry restored` began the
 //!   current epoch.
-//! - Rule: `note_epoch` (`migrations/0038_epochs.sql`) decides whether the server begins an epoch. It
-//!   is called before the service uses the server, so the service has not yet used transaction ids
-//!   of commits that a failover lost.
+//! - Rule: `note_epoch` (`migrations/0038_epochs.sql`) decides whether the server begins an epoch.
+//!   It is called before the service uses the server. After a failover, the new primary assigns
+//!   again transaction ids that lost commits had, and the epoch must begin before a commit of the
+//!   service gets such an id.
 //! - Rule: `require_primary` (`migrations/0035_refuse_standby.sql`) decides that no row is read on a
 //!   standby, also when a connection pooler changed the server after this check.
 
@@ -65,14 +66,15 @@ pub(super) enum Unfit {
 /// A server that is fit for use.
 pub(super) struct CheckedServer {
     pub connection: PgConnection,
-    /// Start time of the server. Another server, or a restart of the same one, has another time.
+    /// Start time of the server. It differs between servers, and changes when a server restarts.
     pub server_start: OffsetDateTime,
-    /// `None` when the server (of a provider) does not tell its timeline.
+    /// `None` when the server does not report its timeline, as with some cloud providers.
     pub history: Option<History>,
 }
 
 impl CheckedServer {
-    /// Whether the server was promoted later than the other one of the same cluster.
+    /// Whether the server was promoted later than `other`, a server of the same cluster. False when
+    /// the clusters differ, or when one of the servers does not report its timeline.
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         let histories = self.history.as_ref().zip(other.history.as_ref());
         histories.is_some_and(|(own, other)| own.identity.is_newer_than(other.identity))
@@ -85,7 +87,7 @@ impl CheckedServer {
 /// # Errors
 /// When the server is unavailable or unfit.
 pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<CheckedServer, Unfit> {
-    let check = async {
+    let connect_and_check = async {
         let mut connection = server.options.connect().await?;
         let mut history = None;
         let examine = async {
@@ -97,8 +99,9 @@ pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<Che
             Ok(())
         };
         let result: Result<(), Unfit> = examine.await;
-        // Without sessions, the prepared statements of the check may fail. If the pooler can't be
-        // examined, the result of the check is the better answer.
+        // Behind a pooler that does not keep sessions, the prepared statements of the check may
+        // fail. So the pooler is also examined after an error. If the examination itself fails, the
+        // result of the check is returned.
         if matches!(result, Ok(()) | Err(Unfit::Unavailable(_)))
             && matches!(pooling::keeps_sessions(server).await, Ok(false))
         {
@@ -106,11 +109,11 @@ pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<Che
         }
         result?;
         note_epoch(&mut connection).await?;
-        let started = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
-        let server_start = started.fetch_one(&mut connection).await?;
+        let start_query = sqlx::query_scalar!(r#"select pg_postmaster_start_time() as "started!""#);
+        let server_start = start_query.fetch_one(&mut connection).await?;
         Ok(CheckedServer { connection, server_start, history })
     };
-    timeout(TIMEOUT, check).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, connect_and_check).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
 /// Opens and closes a connection, as a pool would open it.
@@ -118,50 +121,52 @@ pub(super) async fn connect(server: &Server, used: &UsedTimelines) -> Result<Che
 /// # Errors
 /// When no connection can be opened.
 pub(super) async fn open(server: &Server) -> Result<(), Unfit> {
-    let open = async {
+    let open_and_close = async {
         let mut connection = server.options.connect().await?;
         // A connection pooler answers only when it has a connection to the server.
         connection.ping().await?;
         connection.close().await?;
         Ok(())
     };
-    timeout(TIMEOUT, open).await.unwrap_or(Err(Unfit::TimedOut))
+    timeout(TIMEOUT, open_and_close).await.unwrap_or(Err(Unfit::TimedOut))
 }
 
-/// The identity of a server, if the server accepts writes and tells its identity.
+/// The identity of a server, if the server accepts writes and reports its identity.
 pub(super) async fn identity_if_writable(server: &Server) -> Option<Identity> {
     let identify = async {
         let mut connection = server.options.connect().await.ok()?;
         let is_writable = check_writable(&mut connection).await.is_ok();
-        let identity = if is_writable { identity(&mut connection).await.ok()? } else { None };
+        let identity = if is_writable { read_identity(&mut connection).await.ok()? } else { None };
         connection.close().await.ok();
         identity
     };
     timeout(TIMEOUT, identify).await.ok().flatten()
 }
 
-/// What the server has of the past; `None` when it does not tell its timeline.
+/// The timeline and the epochs of the server; `None` when the server does not report its timeline.
 async fn read_history(connection: &mut PgConnection) -> Result<Option<History>, Unfit> {
     match try_to_read_history(connection).await {
         Ok(history) => Ok(history),
-        // The start of the server refuses such a role with a better message.
+        // `Postgres::check_privileges` refuses such a role, with a better message.
         Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
 async fn try_to_read_history(connection: &mut PgConnection) -> sqlx::Result<Option<History>> {
-    let Some(identity) = identity(connection).await? else { return Ok(None) };
+    let Some(identity) = read_identity(connection).await? else { return Ok(None) };
     let epochs = sqlx::query!(r#"select epoch as "epoch!", kept_below from read_epochs()"#)
         .fetch_all(connection)
         .await?;
-    // Only `tenantry restored` begins an epoch on the same cluster that keeps no earlier token.
+    // The first row is the current epoch. The second row says which tokens of the epoch before it
+    // stay valid. On the same cluster, only `tenantry restored` begins an epoch that keeps no
+    // earlier token (0).
     let is_restored = epochs.get(1).is_some_and(|before| before.kept_below == Some(0));
     let epochs = epochs.into_iter().map(|row| row.epoch).collect();
     Ok(Some(History { identity, epochs, is_restored }))
 }
 
-async fn identity(connection: &mut PgConnection) -> sqlx::Result<Option<Identity>> {
+async fn read_identity(connection: &mut PgConnection) -> sqlx::Result<Option<Identity>> {
     let row = sqlx::query!("select s.system_identifier, s.timeline from server_identity() s")
         .fetch_one(connection)
         .await?;
@@ -180,7 +185,7 @@ pub(super) async fn check_again(connection: &mut PgConnection) -> Result<(), Unf
 async fn note_epoch(connection: &mut PgConnection) -> Result<(), Unfit> {
     match sqlx::query!("select note_epoch()").execute(connection).await {
         Ok(_) => Ok(()),
-        // The start of the server refuses such a role with a better message.
+        // `Postgres::check_privileges` refuses such a role, with a better message.
         Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -220,25 +225,25 @@ async fn check_schema(connection: &mut PgConnection) -> Result<(), Unfit> {
     let schema = match schema {
         Ok(schema) => schema,
         Err(error) if sqlstate(&error).as_deref() == Some(UNDEFINED_FUNCTION) => {
-            return Err(Unfit::SchemaBehind(numbers().collect()));
+            return Err(Unfit::SchemaBehind(known_numbers().collect()));
         }
-        // The start of the server refuses such a role with a better message.
+        // `Postgres::check_privileges` refuses such a role, with a better message.
         Err(error) if sqlstate(&error).as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let applied: HashSet<i64> = schema.applied.into_iter().collect();
-    let missing: Vec<i64> = numbers().filter(|number| !applied.contains(number)).collect();
+    let missing: Vec<i64> = known_numbers().filter(|number| !applied.contains(number)).collect();
     if !missing.is_empty() {
         return Err(Unfit::SchemaBehind(missing));
     }
-    if numbers().max() < Some(schema.oldest_known) {
+    if known_numbers().max() < Some(schema.oldest_known) {
         return Err(Unfit::SchemaAhead(schema.oldest_known));
     }
     Ok(())
 }
 
 /// The numbers of the migrations that this program knows.
-fn numbers() -> impl Iterator<Item = i64> {
+fn known_numbers() -> impl Iterator<Item = i64> {
     MIGRATIONS.iter().map(|migration| migration.version)
 }
 

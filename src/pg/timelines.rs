@@ -1,31 +1,32 @@
 //! The timelines of Postgres that this process has used. A server whose timeline is lower than one
 //! that was used lacks the writes that were acknowledged on the higher timeline.
 //!
-//! Each promotion of a standby begins a timeline, with a higher number. So the number grows in a
-//! failover. It goes back when an old primary becomes the primary again without the changes of its
-//! successor.
+//! Each promotion of a standby begins a timeline, with a higher number. So the number of the
+//! primary's timeline grows in a failover. The number becomes lower when an old primary becomes the
+//! primary again without the changes of its successor.
 
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
 };
 
-/// Which server it is: the id of its cluster, and its timeline.
+/// The identity of a server: the id of its cluster, and its timeline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Identity {
-    /// A copy of a cluster, such as a standby, has the same one.
+    /// The id of the cluster. A copy of a cluster, such as a standby, has the same id.
     pub system_identifier: i64,
     pub timeline: i32,
 }
 
 impl Identity {
-    /// Whether the server was promoted later than the other one of the same cluster.
+    /// Whether the server was promoted later than `other`, a server of the same cluster. False when
+    /// the clusters differ.
     pub(super) fn is_newer_than(self, other: Self) -> bool {
         self.system_identifier == other.system_identifier && self.timeline > other.timeline
     }
 }
 
-/// What a server has of the past.
+/// The timeline and the epochs of a server.
 #[derive(Clone, Debug)]
 pub(super) struct History {
     pub identity: Identity,
@@ -60,17 +61,18 @@ struct Used {
 }
 
 impl UsedTimelines {
-    /// Accepts a server, unless its timeline is lower than that of the last one. Such a server is
-    /// accepted when `tenantry restored` has run there since: its current epoch is then one that the
-    /// last server did not have.
+    /// Accepts a server, unless its timeline is lower than that of the last used server. A server
+    /// with a lower timeline is accepted if `tenantry restored` has run there since the last server
+    /// was used: then its current epoch is an epoch that the last server did not have.
     ///
     /// # Errors
-    /// When the timeline is lower.
+    /// When the timeline is lower and `tenantry restored` has not run since.
     pub(super) fn accept(&self, history: &History) -> Result<(), TimelineWentBack> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.as_ref() else { return Ok(()) };
-        let is_new = history.epochs.first().is_some_and(|current| !last.epochs.contains(current));
-        if !last.identity.is_newer_than(history.identity) || (history.is_restored && is_new) {
+        let is_new_epoch =
+            history.epochs.first().is_some_and(|current| !last.epochs.contains(current));
+        if !last.identity.is_newer_than(history.identity) || (history.is_restored && is_new_epoch) {
             return Ok(());
         }
         Err(TimelineWentBack { from: last.identity.timeline, to: history.identity.timeline })
@@ -83,7 +85,7 @@ impl UsedTimelines {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(used);
     }
 
-    /// The server that was used last; `None` when it does not tell its identity.
+    /// The server that was used last; `None` when no used server has reported its identity.
     pub(super) fn last(&self) -> Option<Identity> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref().map(|last| last.identity)
@@ -112,19 +114,21 @@ mod tests {
         used.record(&history(7, 4, &[4, 3]));
         let error = used.accept(&history(7, 3, &[3])).expect_err("the timeline went back");
         assert!(error.to_string().contains("from 4 to 3"), "{error}");
-        // Another epoch is not enough: a replica that has not seen the higher timeline began it.
+        // A new epoch alone is not enough: another replica, which has not used the higher timeline,
+        // may have begun it.
         used.accept(&history(7, 3, &[5, 3])).expect_err("the timeline went back");
     }
 
-    /// N50: `tenantry restored` on the old timeline ends the refusal; one from before does not.
+    /// N50: a run of `tenantry restored` on the old timeline ends the refusal; an earlier run, from
+    /// before the failover, does not.
     #[test]
-    fn a_lower_timeline_is_accepted_after_restored() {
+    fn a_lower_timeline_is_accepted_after_a_run_of_tenantry_restored() {
         let used = UsedTimelines::default();
         used.record(&history(7, 4, &[4, 3, 2]));
         let restored = |epochs| History { is_restored: true, ..history(7, 3, epochs) };
         used.accept(&restored(&[3, 2])).expect_err("restored before the failover");
-        used.accept(&restored(&[6, 3, 2])).expect("restored since");
+        used.accept(&restored(&[6, 3, 2])).expect("restored after the failover");
         used.record(&restored(&[6, 3, 2]));
-        used.accept(&restored(&[6, 3, 2])).expect("the same again");
+        used.accept(&restored(&[6, 3, 2])).expect("the same server is accepted again");
     }
 }

@@ -43,8 +43,8 @@ impl Tx {
     pub(super) async fn begin(pool: &Pool, permit: Permit, tenant: TenantId) -> Result<Self> {
         let timeout = deadline::remaining().map_or(MAX_STATEMENT, |left| left + AFTER_DEADLINE);
         let timeout_ms = timeout.min(MAX_STATEMENT).as_millis();
-        // The tenant is a UUID and the timeout is a number, so nothing needs escaping. One message
-        // with both statements saves a round trip.
+        // The tenant is a UUID and the timeout is a number, so nothing needs escaping. Sending both
+        // statements in one message saves a round trip.
         let statement = format!(
             "begin; select set_config('tenantry.tenant', '{tenant}', true), \
              set_config('statement_timeout', '{timeout_ms}ms', true), \
@@ -54,8 +54,8 @@ impl Tx {
             let mut connection = PooledConnection::acquire(pool, Some(permit)).await?;
             // From here on Postgres may be in a transaction, even if its response never arrives.
             connection.work = InProgress::Transaction;
-            let begin = sqlx::raw_sql(AssertSqlSafe(statement));
-            let rows = connection.connection()?.fetch_all(begin).await;
+            let query = sqlx::raw_sql(AssertSqlSafe(statement));
+            let rows = connection.connection()?.fetch_all(query).await;
             let rows = rows.inspect_err(|error| connection.handle_error(error))?;
             let read_only = rows.first().map(|row| row.try_get("read_only")).transpose()?;
             if read_only != Some("off") {

@@ -5,9 +5,11 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use url::Url;
 
-/// The parameter of libpq that selects the primary among several servers. The service always
-/// connects to the primary, so other values than these are refused.
+/// The parameter of libpq that selects the primary among several servers.
 const SESSION_ATTRIBUTES: &str = "target_session_attrs";
+
+/// The accepted values of [`SESSION_ATTRIBUTES`]. Other values are refused, because the service
+/// always connects to the primary.
 const PRIMARY_ATTRIBUTES: [&str; 2] = ["read-write", "primary"];
 
 /// A Postgres server that a URL names.
@@ -36,22 +38,24 @@ pub(super) fn parse(url: &SecretString) -> anyhow::Result<Vec<Server>> {
 /// The schemes of a Postgres URL.
 pub(crate) const SCHEMES: &[&str] = &["postgres", "postgresql"];
 
+/// The error for a URL without the required form.
 const FORM: &str = "must be a URL like postgres://user@host/database";
 
 fn servers(url: &str) -> Result<Vec<Server>, &'static str> {
     let server = |url: Url| {
         let options = PgConnectOptions::from_url(&without_session_attributes(url)?);
         let options = options.map_err(|_| FORM)?.application_name("tenantry");
-        // The address of an IPv6 host has brackets only in the URL.
+        // An IPv6 address has brackets in a URL, but must not have them in the options.
         let host = options.get_host().trim_matches(['[', ']']).to_owned();
-        // PgBouncer refuses connections with the parameter `extra_float_digits`.
+        // PgBouncer refuses connections with the parameter `extra_float_digits`, which sqlx sends
+        // by default.
         let options = options.host(&host).extra_float_digits(None).disable_statement_logging();
         Ok(Server { address: address(&options), options })
     };
     urls(url)?.into_iter().map(server).collect()
 }
 
-/// The URL of the first server: it has the role, the password and the database of all.
+/// The URL of the first server. Its role, password and database are the same for all servers.
 ///
 /// # Errors
 /// When the URL is invalid.
@@ -73,19 +77,19 @@ fn urls(url: &str) -> Result<Vec<Url>, &'static str> {
     }
     let hosts_start = authority.rfind('@').map_or(0, |at| at + 1);
     let (user, hosts) = authority.split_at(hosts_start);
-    // The parser's own error may repeat a password.
+    // The parser's own error is not returned, because it may contain the password.
     let parse = |host| Url::parse(&format!("{scheme}://{user}{host}{path}")).map_err(|_| FORM);
     hosts.split(',').map(parse).collect()
 }
 
 /// The URL without the parameter [`SESSION_ATTRIBUTES`], which sqlx does not know.
 fn without_session_attributes(mut url: Url) -> Result<Url, &'static str> {
-    let (own, others): (Vec<_>, Vec<_>) =
+    let (session_attributes, others): (Vec<_>, Vec<_>) =
         url.query_pairs().into_owned().partition(|(name, _)| name == SESSION_ATTRIBUTES);
-    if own.is_empty() {
+    if session_attributes.is_empty() {
         return Ok(url);
     }
-    if own.iter().any(|(_, value)| !PRIMARY_ATTRIBUTES.contains(&value.as_str())) {
+    if session_attributes.iter().any(|(_, value)| !PRIMARY_ATTRIBUTES.contains(&value.as_str())) {
         return Err("may have target_session_attrs only as read-write: the service always uses \
                     the primary");
     }
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_and_wishes_for_a_standby_are_refused() {
+    fn an_invalid_url_or_a_url_that_selects_a_standby_is_refused() {
         for url in [
             "",
             "db",

@@ -9,8 +9,9 @@ use std::{
 /// The time from which connections are valid.
 #[derive(Debug)]
 pub(super) struct Validity {
+    /// The zero of the times in this file.
     started: Instant,
-    /// Microseconds from `started`. Connections that were opened earlier must not be used.
+    /// In microseconds after `started`. Connections that were opened earlier must not be used.
     valid_from: AtomicU64,
     /// Whether a connection has reached a server that is not the primary since the last check.
     reached_other_server: AtomicBool,
@@ -43,12 +44,14 @@ impl Validity {
     }
 
     /// Records that a connection has reached a server that is not the primary. The next check then
-    /// uses a new connection: an old one may still lead to the primary.
+    /// uses a new connection: the check's old connection may still lead to the primary, and would
+    /// not show that new connections lead to another server.
     pub(super) fn record_other_server(&self) {
         self.reached_other_server.store(true, Ordering::Release);
     }
 
-    /// Whether a connection has reached another server since the last call.
+    /// Whether a connection has reached a server that is not the primary since this function was
+    /// last called.
     pub(super) fn take_other_server(&self) -> bool {
         self.reached_other_server.swap(false, Ordering::AcqRel)
     }

@@ -1,4 +1,4 @@
-//! Since when calls wait for a connection of a pool while the pool hands out none.
+//! Measures how long calls have waited for a connection of a pool while the pool handed out none.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,9 +11,10 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The calls that wait for a connection of one pool.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    /// The zero of the times in this file.
     started: Instant,
-    /// Microseconds from `started` of the first call that waited, or got an error, since the pool
-    /// handed out a connection; 0 when there was none.
+    /// When the wait began, in microseconds after `started`: when a call first waited, or got an
+    /// error, after the pool last handed out a connection. 0 when no call waits.
     since: AtomicU64,
 }
 
@@ -33,7 +34,7 @@ impl Waiting {
         self.since.store(0, Ordering::Release);
     }
 
-    /// How long calls have waited; `None` when none waits.
+    /// How long calls have waited; `None` when no call waits.
     pub(super) fn duration(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Acquire);
         (since > 0).then(|| Duration::from_micros(self.now().saturating_sub(since)))

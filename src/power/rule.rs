@@ -4,9 +4,10 @@
 //! the target, and the actor holds each permission of those roles without a scope. All roles of the
 //! target count, also roles with a scope.
 //!
-//! To take something, the actor must cover the target now. To give something, the actor must hold
-//! the given level and permissions until the given right expires. To make a change that lets the
-//! actor act as the target, the actor must cover the target for as long as the target's roles last.
+//! To take a right from the target, the actor must cover the target now. To give a right, the actor
+//! must hold the given level and permissions until the given right expires. To make a change that
+//! lets the actor act as the target, the actor must cover the target for as long as the target's
+//! roles last.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,7 +49,7 @@ pub struct Rights<'a> {
     levels: BTreeMap<i32, End>,
     /// The expiry of each permission, by resource and action. Resource and action may be wildcards.
     permissions: HashMap<(&'a str, &'a str), End>,
-    /// No right lasts longer.
+    /// All rights expire at this time at the latest.
     latest_end: End,
 }
 
@@ -59,12 +60,12 @@ impl<'a> Rights<'a> {
         let mut rights =
             Self { levels: BTreeMap::new(), permissions: HashMap::new(), latest_end: End::Never };
         for (role, end) in roles_with_latest_end(actor.unscoped()) {
-            let latest_end = rights.levels.entry(role.level).or_insert(end);
-            *latest_end = end.max(*latest_end);
+            let level_end = rights.levels.entry(role.level).or_insert(end);
+            *level_end = end.max(*level_end);
             for permission in role.permissions.iter().filter_map(Permission::parse) {
                 let key = (permission.resource(), permission.action());
-                let latest_end = rights.permissions.entry(key).or_insert(end);
-                *latest_end = end.max(*latest_end);
+                let permission_end = rights.permissions.entry(key).or_insert(end);
+                *permission_end = end.max(*permission_end);
                 pace.pause().await;
             }
         }
@@ -115,7 +116,7 @@ impl<'a> Rights<'a> {
     pub fn permission(&self, text: &str) -> Result<End> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
         let covering_parts = permission.covering_parts();
-        let ends = covering_parts.iter().filter_map(|key| self.permissions.get(key));
+        let ends = covering_parts.iter().filter_map(|parts| self.permissions.get(parts));
         ends.max().map(|end| *end.min(&self.latest_end)).ok_or_else(not_held)
     }
 }
@@ -152,7 +153,8 @@ pub async fn covers_while_target_holds(actor: &Rights<'_>, target: &Standing) ->
 }
 
 /// The time until which the actor covers the target: the earliest time at which the actor loses a
-/// level or a permission that the target still holds.
+/// level or a permission that the target still holds. [`End::Never`] when the actor loses none of
+/// them before the target does.
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target now.
@@ -201,11 +203,11 @@ fn not_held() -> Error {
 
 /// The error for a given right that would expire later than the actor's own right.
 fn outlasts(own_end: End) -> Error {
-    let at = match own_end {
+    let expiry = match own_end {
         End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
         End::Never => None,
     };
-    let at = at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
-    let text = format!("the caller's own right expires at {at}; the expiry must not be later");
+    let expiry = expiry.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
+    let text = format!("the caller's own right expires at {expiry}; the expiry must not be later");
     Error::refused(ErrorReason::GrantOutlastsGiver, text)
 }

@@ -117,9 +117,9 @@ impl Cipher {
         sealed.extend_from_slice(value);
         let key = self.row_key(&context_bytes)?;
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let in_place = &mut sealed[1 + NONCE_LEN..];
+        let value_bytes = &mut sealed[1 + NONCE_LEN..];
         let tag = key
-            .seal_in_place_separate_tag(nonce, Aad::from(&context_bytes), in_place)
+            .seal_in_place_separate_tag(nonce, Aad::from(&context_bytes), value_bytes)
             .map_err(failed)?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
@@ -186,6 +186,7 @@ impl Cipher {
     pub fn blind_index(&self, kind: &str, value: &[u8]) -> Index {
         let mut hmac = hmac::Context::with_key(&self.index_key);
         hmac.update(kind.as_bytes());
+        // The zero byte separates the kind from the value.
         hmac.update(&[0]);
         hmac.update(value);
         let mut index = Index::default();
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_depends_on_the_tenant_the_kind_and_the_value() {
+    fn an_index_depends_on_the_data_key_the_kind_and_the_value() {
         let index = cipher(1, 1).blind_index("email", b"ada@acme.test");
         assert_eq!(index, cipher(1, 1).blind_index("email", b"ada@acme.test"));
         assert_ne!(index, cipher(2, 2).blind_index("email", b"ada@acme.test"));

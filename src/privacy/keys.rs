@@ -116,12 +116,12 @@ impl DataKeys {
     /// INTERNAL when [`DataKeys::load_common`] has not run.
     pub fn common(&self) -> Result<Arc<Cipher>> {
         let cipher = self.common_cipher.get().cloned();
-        cipher.ok_or_else(|| Error::defect("DataKeys::prepare has not run"))
+        cipher.ok_or_else(|| Error::defect("DataKeys::load_common has not run"))
     }
 
-    /// The cipher of a tenant; `None` when the tenant does not exist. Its own transaction has ended
-    /// before it calls a key service. The transaction uses a connection of the share of
-    /// `charged_tenant`.
+    /// The cipher of a tenant; `None` when the tenant does not exist. The data key is read in a
+    /// transaction of its own, on a connection of the share of `charged_tenant`. This transaction
+    /// ends before a key service is called.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable or the data key cannot be unwrapped; OVERLOADED when
@@ -222,15 +222,15 @@ impl Reload for DataKeys {
     const METRIC: &str = "tenantry_master_key_reloads";
 
     /// Changed master keys are used only if they unwrap the common data key. Otherwise the data
-    /// keys of new tenants could be wrapped by a key that nobody has.
+    /// keys of new tenants could be wrapped by a wrong key, and never be unwrapped later.
     fn reload(&self) -> anyhow::Result<bool> {
         let Some(keys) = self.masters.read_changed()? else { return Ok(false) };
         let Some(postgres) = self.postgres.get() else { return Ok(false) };
-        let tenant = TenantId::UNKNOWN;
-        let read = time::timeout(READ_TIMEOUT, read_wrapped_key(postgres, tenant, tenant));
-        let common = Handle::current().block_on(read);
-        let common = common.context("Postgres did not answer in time")??;
-        self.masters.adopt(keys, tenant, common.as_ref()).context(
+        let no_tenant = TenantId::UNKNOWN;
+        let read = time::timeout(READ_TIMEOUT, read_wrapped_key(postgres, no_tenant, no_tenant));
+        let common_key = Handle::current().block_on(read);
+        let common_key = common_key.context("Postgres did not answer in time")??;
+        self.masters.adopt(keys, no_tenant, common_key.as_ref()).context(
             "the changed master keys can't unwrap the data key for data that belongs to no tenant",
         )?;
         Ok(true)

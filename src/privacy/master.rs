@@ -31,7 +31,7 @@ use crate::{
 const NOT_WRAPPED: &str = "none";
 
 /// The configured sources of master keys. If a key service is configured, it wraps new data keys;
-/// otherwise the first key in the file wraps them. Without both, new data keys are not wrapped.
+/// otherwise the first key in the file wraps them. With neither, new data keys are not wrapped.
 #[derive(Clone, Debug, Default)]
 pub struct MasterSource {
     /// Path of the file of master keys.
@@ -43,9 +43,11 @@ pub struct MasterSource {
 /// The master keys, from a file, from a key service, or both.
 pub struct MasterKeys {
     file: Option<KeyFile>,
+    /// The client of the key service, and the name of the master key there.
     service: Option<(Transit, String)>,
 }
 
+/// A file of master keys, and the keys that were last read from the file.
 struct KeyFile {
     path: PathBuf,
     keys: ArcSwap<Vec<KeyLine>>,
@@ -66,11 +68,13 @@ pub struct WrappedKey {
 /// A plain data key. Its memory is zeroed on drop.
 pub(super) type DataKey = Zeroizing<[u8; KEY_LENGTH]>;
 
+/// The response of the key service to a request to encrypt.
 #[derive(Deserialize)]
 struct Ciphertext {
     ciphertext: String,
 }
 
+/// The response of the key service to a request to decrypt.
 #[derive(Deserialize)]
 struct Plaintext {
     plaintext: SecretString,
@@ -105,22 +109,22 @@ impl MasterKeys {
         self.file.as_ref().map_or(Ok(None), KeyFile::read_changed)
     }
 
-    /// Uses changed keys from now on. `known` is a stored data key that the changed keys must be
-    /// able to unwrap, unless the file does not wrap it.
+    /// Uses changed keys from now on. `stored_key` is a stored data key of `tenant`. If a key of
+    /// the file wraps it, the changed keys must be able to unwrap it.
     ///
     /// # Errors
-    /// When the changed keys can't unwrap `known`. Then the old keys stay in use, because a data
-    /// key wrapped by a wrong master key could never be unwrapped later.
+    /// When the changed keys can't unwrap `stored_key`. Then the old keys stay in use, because a
+    /// data key wrapped by a wrong master key could never be unwrapped later.
     pub(super) fn adopt(
         &self,
         keys: ChangedKeys,
         tenant: TenantId,
-        known: Option<&WrappedKey>,
+        stored_key: Option<&WrappedKey>,
     ) -> anyhow::Result<()> {
-        if let Some(known) = known
-            && let Some(id) = known.by.strip_prefix("file:")
+        if let Some(stored_key) = stored_key
+            && let Some(id) = stored_key.by.strip_prefix("file:")
         {
-            unwrap_by_keys(&keys.0, tenant, id, &known.bytes)?;
+            unwrap_by_keys(&keys.0, tenant, id, &stored_key.bytes)?;
         }
         if let Some(file) = &self.file {
             file.keys.store(Arc::new(keys.0));
@@ -139,9 +143,10 @@ impl MasterKeys {
         let keys = file.keys.load();
         let master = keys.first().context("there is no master key")?;
         let mut bytes = key.to_vec();
-        let nonce = cipher(master)?
+        let nonce = master_cipher(master)?
             .seal_in_place_append_tag(Aad::from(associated_data(tenant)), &mut bytes)
             .map_err(|_| anyhow::anyhow!("a data key can't be wrapped"))?;
+        // The nonce is stored before the ciphertext.
         bytes.splice(0..0, nonce.as_ref().iter().copied());
         Ok(WrappedKey { bytes, by: format!("file:{}", master.id) })
     }
@@ -152,7 +157,9 @@ impl MasterKeys {
         let plain = match by.split_once(':') {
             None if by == NOT_WRAPPED => Zeroizing::new(wrapped.bytes.clone()),
             Some(("file", id)) => self.unwrap_by_file(tenant, id, &wrapped.bytes)?,
-            Some(("transit", name)) => self.unwrap_by_service(tenant, name, &wrapped.bytes)?,
+            Some(("transit", name_and_version)) => {
+                self.unwrap_by_service(tenant, name_and_version, &wrapped.bytes)?
+            }
             _ => bail!("the data key is wrapped by {by}, which this version does not know"),
         };
         let key = plain.as_slice().try_into();
@@ -168,7 +175,8 @@ impl MasterKeys {
     ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let file = self.file.as_ref().with_context(|| no_master_key(id))?;
         if !file.keys.load().iter().any(|key| key.id == id) {
-            // The file may have changed: another replica already wraps data keys by a new key.
+            // The file may have changed since it was read: another replica may already wrap data
+            // keys by a new key.
             if let Some(keys) = file.read_changed()? {
                 let plain = unwrap_by_keys(&keys.0, tenant, id, bytes)?;
                 file.keys.store(Arc::new(keys.0));
@@ -181,15 +189,16 @@ impl MasterKeys {
     fn unwrap_by_service(
         &self,
         tenant: TenantId,
-        by: &str,
+        name_and_version: &str,
         bytes: &[u8],
     ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         let (service, _) = self.service.as_ref().with_context(|| {
             format!(
-                "the data key is wrapped by {by} of a key service, but MASTER_TRANSIT_KEY is off"
+                "the data key is wrapped by {name_and_version} of a key service, but \
+                 MASTER_TRANSIT_KEY is off"
             )
         })?;
-        let name = by.rsplit_once(':').map_or(by, |(name, _)| name);
+        let name = name_and_version.rsplit_once(':').map_or(name_and_version, |(name, _)| name);
         let ciphertext = std::str::from_utf8(bytes).ok();
         let ciphertext = ciphertext.context("the wrapped data key is not UTF-8")?;
         let body = json!({
@@ -204,11 +213,11 @@ impl MasterKeys {
 
 impl KeyFile {
     fn load(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { path: path.to_owned(), keys: ArcSwap::from_pointee(read(path)?) })
+        Ok(Self { path: path.to_owned(), keys: ArcSwap::from_pointee(read_keys(path)?) })
     }
 
     fn read_changed(&self) -> anyhow::Result<Option<ChangedKeys>> {
-        let keys = read(&self.path)?;
+        let keys = read_keys(&self.path)?;
         let old = self.keys.load();
         let is_same = |(a, b): (&KeyLine, &KeyLine)| {
             a.id == b.id && a.key.expose_secret() == b.key.expose_secret()
@@ -230,7 +239,7 @@ fn unwrap_by_keys(
     let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN).context(too_short)?;
     let mut plain = Zeroizing::new(ciphertext.to_vec());
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok().context(too_short)?;
-    let plaintext = cipher(master)?
+    let plaintext = master_cipher(master)?
         .open_in_place(nonce, Aad::from(associated_data(tenant)), &mut plain)
         .map_err(|_| anyhow::anyhow!("the master key {id} does not open it"))?;
     let length = plaintext.len();
@@ -243,7 +252,7 @@ fn no_master_key(id: &str) -> String {
 }
 
 /// Reads the master keys of a file. The first key is the current master key.
-fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
+fn read_keys(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     let keys = key_lines::read(path)?;
     for key in &keys {
         ensure!(
@@ -264,7 +273,7 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
     if path.exists() {
         return Ok(None);
     }
-    let _lock = lock(path)?;
+    let _lock = lock_folder_of(path)?;
     if path.exists() { Ok(None) } else { prepend_key(path, "").map(Some) }
 }
 
@@ -275,14 +284,14 @@ pub fn ensure_key(path: &Path) -> anyhow::Result<Option<String>> {
 pub fn add_key(path: &Path) -> anyhow::Result<String> {
     // Without the lock, the second of two concurrent writers would overwrite the key of the first
     // writer. Every data key wrapped by the overwritten key would be lost.
-    let _lock = lock(path)?;
-    read(path)?;
+    let _lock = lock_folder_of(path)?;
+    read_keys(path)?;
     let old_content = fs::read_to_string(path).map(Zeroizing::new);
     prepend_key(path, &old_content.with_context(|| format!("can't read {}", path.display()))?)
 }
 
-/// Locks the folder of a file.
-fn lock(path: &Path) -> anyhow::Result<fs::File> {
+/// Locks the folder of a file, so that no other process changes the file.
+fn lock_folder_of(path: &Path) -> anyhow::Result<fs::File> {
     let folder = files::folder(path);
     files::lock(folder).with_context(|| format!("can't read {}", folder.display()))
 }
@@ -312,13 +321,14 @@ fn wrap_by_service(
         "associated_data": BASE64_STANDARD.encode(associated_data(tenant)),
     });
     let Ciphertext { ciphertext } = service.post(&["encrypt", name], &body)?;
+    // The service returns `vault:v<version>:<base64>`.
     let version = ciphertext.strip_prefix("vault:").and_then(|rest| rest.split_once(':'));
     let (version, _) = version.context("the response of the key service is not a ciphertext")?;
     let by = format!("transit:{name}:{version}");
     Ok(WrappedKey { bytes: ciphertext.into_bytes(), by })
 }
 
-fn cipher(master: &KeyLine) -> anyhow::Result<RandomizedNonceKey> {
+fn master_cipher(master: &KeyLine) -> anyhow::Result<RandomizedNonceKey> {
     RandomizedNonceKey::new(&AES_256_GCM, master.key.expose_secret())
         .map_err(|_| anyhow::anyhow!("the master key {} can't be used", master.id))
 }

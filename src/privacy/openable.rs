@@ -31,8 +31,8 @@ pub async fn unopened(
 ) -> anyhow::Result<Unopened> {
     let (mut unopened, mut count, mut last_tenant) = (Unopened::new(), 0, None);
     loop {
-        // The transaction ends here: none may be open while a key service is called. No master key
-        // has the empty name, so all data keys are read.
+        // The transaction ends in this block, because no transaction may be open while a key
+        // service is called. No master key has the empty name, so all data keys are read.
         let rows = bounded(async {
             let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
             store::wrapped_by_others(&mut tx, "", last_tenant, BATCH).await

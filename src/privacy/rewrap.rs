@@ -42,6 +42,7 @@ pub struct Progress {
 struct Batch {
     rewrapped: Vec<(StoredDataKey, WrappedKey)>,
     failed: u64,
+    /// Number of failures since the last success, or since the start of the batch.
     consecutive_failures: u64,
     reason: String,
 }
@@ -62,7 +63,8 @@ pub async fn all(
     let mut progress = Progress { by: current(masters).await?, ..Progress::default() };
     let mut last_tenant = None;
     loop {
-        // The transaction ends here: none may be open while a key service is called.
+        // The transaction ends in this block, because no transaction may be open while a key
+        // service is called.
         let rows = bounded(async {
             let mut tx = postgres.begin(TenantId::UNKNOWN).await?;
             store::wrapped_by_others(&mut tx, &progress.by, last_tenant, BATCH).await
@@ -145,7 +147,8 @@ pub async fn current(masters: &Arc<MasterKeys>) -> anyhow::Result<String> {
     let masters = masters.clone();
     let wrap_dummy_key = move || {
         if let Some(keys) = masters.read_changed()? {
-            // The caller has just added a key to the file. All earlier keys are still in the file.
+            // The caller has just added a key to the file. All earlier keys are still in the file,
+            // so the changed keys need no check with a stored data key.
             masters.adopt(keys, TenantId::UNKNOWN, None)?;
         }
         masters.wrap(TenantId::UNKNOWN, &Zeroizing::new([0; KEY_LENGTH]))

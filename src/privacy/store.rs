@@ -50,8 +50,8 @@ pub struct StoredDataKey {
     pub key: WrappedKey,
 }
 
-/// Data keys that the master key `by` does not wrap, in the order of the tenant ids, from the first
-/// after `after`.
+/// Data keys that the master key `by` does not wrap, in the order of the tenant ids. With `after`,
+/// begins after this tenant id.
 pub async fn wrapped_by_others(
     tx: &mut Tx,
     by: &str,

@@ -11,12 +11,13 @@ use sqlx::types::Json;
 use crate::error::{Error, Result};
 
 /// The maximum nesting depth of objects and lists, including the outermost. Protobuf decoders of
-/// clients accept 100 nested messages, and each object takes three.
+/// clients accept 100 nested messages, and each object takes three: the Struct, an entry of its
+/// map, and the Value.
 pub const MAX_DEPTH: usize = 20;
 
 /// The smallest positive whole number that a double can't distinguish from the next whole number:
 /// 2^53.
-const INEXACT: f64 = 9_007_199_254_740_992.0;
+const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The raw JSON of a column, not parsed yet.
 pub type Stored = Json<Box<RawValue>>;
@@ -42,6 +43,7 @@ pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
 
 struct StructReader<'a> {
     field: &'a str,
+    /// Whether the converted object is stored. Otherwise it is only compared.
     is_stored: bool,
 }
 
@@ -86,7 +88,7 @@ impl StructReader<'_> {
 
     /// Converts a number. Whole numbers are written without a fraction.
     fn number(&self, from: f64) -> Result<Number> {
-        if from.is_finite() && from.abs() >= INEXACT {
+        if from.is_finite() && from.abs() >= FIRST_INEXACT {
             return self.refuse("whole numbers must be below 2^53: write ids as strings");
         }
         if from == 0.0 && from.is_sign_negative() {
@@ -127,6 +129,7 @@ pub fn store(object: &Map<String, Value>) -> Result<Stored> {
 /// Whether an object is nested deeper than clients can decode.
 #[must_use]
 pub fn is_too_deep(object: &Map<String, Value>) -> bool {
+    // The object itself is one level more.
     object.values().any(|value| reaches(value, MAX_DEPTH))
 }
 
@@ -146,7 +149,7 @@ pub fn to_struct(from: &Map<String, Value>) -> Struct {
     struct_at(from, 1)
 }
 
-/// Converts JSON to a protobuf Value, with the same limit on the depth.
+/// Converts JSON to a protobuf Value, with the same limit on the depth as [`to_struct`].
 #[must_use]
 pub fn to_value(from: &Value) -> prost_types::Value {
     value_at(from, 1)
@@ -185,7 +188,7 @@ mod tests {
         StructReader { field: "scope", is_stored }.number(value)
     }
 
-    /// N01.
+    /// N01: a stored number is never changed.
     #[test]
     fn a_number_is_stored_exactly_or_refused() {
         for exact in [0.0, 1.0, -1.0, 0.1, 0.418_172_151_370_759_47, f64::MIN_POSITIVE, 5e-324] {
@@ -197,7 +200,9 @@ mod tests {
             number(9_007_199_254_740_991.0, true).ok(),
             Some(Number::from((1_i64 << 53) - 1))
         );
-        for inexact in [INEXACT, -INEXACT, 1e300, f64::MAX, f64::MIN, f64::NAN, f64::INFINITY] {
+        for inexact in
+            [FIRST_INEXACT, -FIRST_INEXACT, 1e300, f64::MAX, f64::MIN, f64::NAN, f64::INFINITY]
+        {
             assert!(number(inexact, true).is_err() && number(inexact, false).is_err(), "{inexact}");
         }
         assert!(number(-0.0, true).is_err());
@@ -212,7 +217,7 @@ mod tests {
 
     /// N02: a deeper value in a request is refused, and a deeper stored value is shortened.
     #[test]
-    fn depth_is_bounded_in_both_directions() {
+    fn the_depth_is_bounded_in_requests_and_in_stored_values() {
         let objects = |depth| nested(depth, |inner| json!({ "a": inner }));
         let lists = |depth| nested(depth, |inner| json!([inner]));
         for deepest in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
@@ -252,7 +257,7 @@ mod tests {
 
     /// N01: a stored value that cannot be read is no error.
     #[test]
-    fn unreadable_json_is_none() {
+    fn a_read_of_unreadable_json_returns_none() {
         let read =
             |text: &str| read(&RawValue::from_string(text.to_owned()).expect("the text is JSON"));
         assert!(read(r#"{"a":1}"#).is_some());

@@ -73,7 +73,8 @@ impl fmt::Display for Path<'_> {
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds a violation at `path`, unless `is_valid`.
+    /// Adds a violation at `path`, unless `is_valid`. Violations above the limit of `MAX_KEPT` are
+    /// dropped.
     pub fn ensure(&mut self, path: &Path<'_>, is_valid: bool, description: &str) {
         if !is_valid && self.0.len() < MAX_KEPT {
             self.0.push((path.to_string(), description.to_owned()));
@@ -147,6 +148,7 @@ mod tests {
     #[test]
     fn a_length_counts_code_points() {
         assert_eq!(chars("žluťoučký"), 9);
+        // The emoji of an astronaut has three code points: a woman, a joiner and a rocket.
         assert_eq!(chars("👩‍🚀"), 3);
     }
 

@@ -1,5 +1,6 @@
-//! Redis has no memory left (`maxmemory` with the policy `noeviction`): it answers, and refuses
-//! writes. Calls continue, so without these lines the log would not show it.
+//! Logs that Redis refuses writes because it has no memory left (`maxmemory` with the policy
+//! `noeviction`). Redis still answers, and calls continue without it, so the log would otherwise
+//! not show this state.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,15 +10,16 @@ use std::{
 use fred::error::Error;
 use tokio::time::{Instant, sleep};
 
-/// Interval between two checks whether writes are refused no longer.
+/// Interval between two checks whether Redis accepts writes again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time without a refused write after which Redis counts as repaired. An audit event that Redis
-/// refuses is sent again each second, so nothing waits for Redis when this time has passed.
+/// Time without a refused write after which Redis is assumed to accept writes again. An audit event
+/// that Redis refuses is sent again each second, and each refusal is recorded. So after this time,
+/// no audit event waits for Redis.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Whether Redis refused a write because it has no memory left. In Redis 6, the text of a script's
-/// error begins with other words.
+/// Whether Redis refused a write because it has no memory left. The text is searched for the
+/// message, because in Redis 6 the text of a script's error begins with other words.
 pub(super) fn is_out_of_memory(error: &Error) -> bool {
     error.details().contains("OOM command not allowed")
 }
@@ -37,7 +39,7 @@ impl Refusals {
         }
     }
 
-    /// Logs when writes are refused no longer. Never returns.
+    /// Logs when Redis accepts writes again. Never returns.
     pub(super) async fn log_ends(&self) {
         loop {
             sleep(INTERVAL).await;

@@ -21,13 +21,13 @@ use super::{sentinel, silent::replace_connection};
 /// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Timeout of a check. The client's own timeout is shorter; this one bounds a check even if the
-/// client does not.
+/// Timeout of a check. The client's own timeout is shorter, but this timeout bounds a check even if
+/// the client's timeout does not work.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Number of failed checks in a row after which Redis counts as lost. A single slow command is no
 /// outage.
-const FAILURES: u32 = 3;
+const FAILURES_UNTIL_LOST: u32 = 3;
 
 /// Keeps the gauge current, and writes the lines of the log. `connect_errors` receives the errors
 /// with which attempts to connect ended.
@@ -44,9 +44,9 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             connect_errors.set(&error);
         }
         if matches!(check, Ok(Ok(()))) {
-            let redis = address(&client);
-            let current_masters = text(&client.active_connections());
-            if failures >= FAILURES {
+            let redis = configured_addresses(&client);
+            let current_masters = format_addresses(&client.active_connections());
+            if failures >= FAILURES_UNTIL_LOST {
                 tracing::info!(redis, masters = current_masters, "Redis is available again");
             } else if !masters.is_empty() && masters != current_masters {
                 tracing::info!(redis, masters = current_masters, "Redis has another master");
@@ -58,16 +58,16 @@ pub(super) async fn watch(client: Client, connect_errors: Arc<LastError>, up: Ga
             continue;
         }
         failures += 1;
-        if failures == FAILURES {
+        if failures == FAILURES_UNTIL_LOST {
             up.set(0);
             let check_error = check.ok().and_then(Result::err).as_ref().map(describe);
             let sentinel_error = sentinel::connect_error(&client).await.as_ref().map(describe);
             let cause = sentinel_error.or(connect_errors.take()).or(check_error);
             let cause = cause.unwrap_or_else(|| "no answer".to_owned());
-            let redis = address(&client);
+            let redis = configured_addresses(&client);
             tracing::warn!(redis, cause, "Redis is unavailable; calls continue without it");
         }
-        if failures.is_multiple_of(FAILURES) {
+        if failures.is_multiple_of(FAILURES_UNTIL_LOST) {
             replace_connection(&client).await;
         }
     }
@@ -115,12 +115,12 @@ fn describe(error: &Error) -> String {
     format!("{kind}: {}", error.details())
 }
 
-/// Hosts and ports of the setting: of Redis, or of the sentinels.
-fn address(client: &Client) -> String {
-    text(&client.client_config().server.hosts())
+/// The hosts and ports in the setting `REDIS_URL`: of Redis, or of the sentinels.
+fn configured_addresses(client: &Client) -> String {
+    format_addresses(&client.client_config().server.hosts())
 }
 
-fn text(servers: &[Server]) -> String {
+fn format_addresses(servers: &[Server]) -> String {
     let mut servers: Vec<_> =
         servers.iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
     servers.sort();

@@ -1,4 +1,5 @@
-//! Why no sentinel can be reached. The client itself tells only that it reached none.
+//! Finds out why no sentinel can be reached. The client itself reports only that it reached no
+//! sentinel.
 
 use fred::{
     clients::Client,
@@ -10,8 +11,8 @@ use tokio::time;
 
 use super::silent::UNRESPONSIVE;
 
-/// Connects to the first sentinel of the setting, once. Returns the error if that fails; `None` if
-/// it succeeds, or if the setting names no sentinels.
+/// Connects once to the first sentinel of the setting `REDIS_URL`. Returns the error if the
+/// connection fails; `None` if it succeeds, or if the setting has no sentinels.
 pub(super) async fn connect_error(client: &Client) -> Option<Error> {
     let mut config = client.client_config();
     let ServerConfig::Sentinel { hosts, username, password, .. } = config.server else {

@@ -69,6 +69,7 @@ mod tests {
         for (text, expected) in [
             ("redis://a", vec!["a:6379"]),
             ("redis-sentinel://a,b:7,c?sentinelServiceName=m", vec!["a:26379", "b:7", "c:26379"]),
+            // The hosts of the parameters `node` come first.
             ("redis-sentinel://a/2?sentinelServiceName=m&node=b:7", vec!["b:7", "a:26379"]),
             ("rediss-cluster://a:1,b:2,c", vec!["a:1", "b:2", "c:6379"]),
             ("redis-cluster://user:pass%2Cword@a:1?node=b:2", vec!["b:2", "a:1"]),
@@ -76,7 +77,7 @@ mod tests {
             let expected = expected.into_iter().map(str::to_owned).collect();
             assert_eq!(hosts(text), Ok(expected), "{text}");
         }
-        let config = parse("redis-cluster://user:pass%2Cword@a,b").expect("a URL");
+        let config = parse("redis-cluster://user:pass%2Cword@a,b").expect("the URL is valid");
         assert_eq!(config.username.as_deref(), Some("user"));
         assert_eq!(config.password.as_deref(), Some("pass,word"));
     }
@@ -85,17 +86,17 @@ mod tests {
     #[test]
     fn sentinels_have_their_own_password() {
         let text = "redis-sentinel://:server@a/2?sentinelServiceName=m&sentinelPassword=sentinel";
-        let config = parse(text).expect("a URL");
+        let config = parse(text).expect("the URL is valid");
         assert_eq!((config.password.as_deref(), config.database), (Some("server"), Some(2)));
         let ServerConfig::Sentinel { password, service_name, .. } = config.server else {
-            panic!("not Sentinel");
+            panic!("the server is not Sentinel");
         };
         assert_eq!((password.as_deref(), service_name.as_str()), (Some("sentinel"), "m"));
     }
 
     /// N36: each mistake in the URL has its own message.
     #[test]
-    fn a_mistake_in_a_url_is_named() {
+    fn the_error_describes_the_mistake_in_a_url() {
         for (text, expected) in [
             ("redis-sentinel://a:1", "must name the master"),
             ("redis-cluster://a:1/2", "must not name a database"),

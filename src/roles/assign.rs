@@ -73,7 +73,7 @@ impl Roles {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let admins = AdminGuard::lock_and_count(&mut tx, tenant).await?;
-        let row = store::get(&mut tx, tenant, role).await?;
+        let role_row = store::get(&mut tx, tenant, role).await?;
         let caller = write_caller.authorize_take(&mut tx, user).await?;
         let deleted_rows = assignments::delete(&mut tx, tenant, user, role, selector).await?;
         if deleted_rows.is_empty() {
@@ -81,7 +81,7 @@ impl Roles {
         }
         admins.check_after_change(&mut tx).await?;
         let event = Event::new(EventKind::RoleUnassigned).target(user.0);
-        let event = audited::with_removed_assignments(event, &row, &deleted_rows);
+        let event = audited::with_removed_assignments(event, &role_row, &deleted_rows);
         audit::finish(tx, &caller.actor(), event).await
     }
 }
@@ -137,9 +137,9 @@ pub async fn assign_new(
     user: SubjectId,
     role: RoleId,
 ) -> Result<AssignmentRow> {
-    let row = store::get(tx, tenant, role).await?;
+    let role_row = store::get(tx, tenant, role).await?;
     let new_assignment =
         NewAssignment { id: AssignmentId::new(), user, role, scope: None, expires_at: None };
     let computed_columns = assignments::insert(tx, tenant, &new_assignment).await?;
-    Ok(new_assignment.row(tenant, row.name, computed_columns))
+    Ok(new_assignment.row(tenant, role_row.name, computed_columns))
 }

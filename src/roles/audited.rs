@@ -50,11 +50,13 @@ pub(super) fn with_removed_assignments(
 ) -> Event {
     let event =
         event.detail("role_id", role.role_id.to_string()).detail("role_name", role.name.as_str());
+    // The event itself has the role, so the entries omit it.
     event.list("assignments", rows.iter().map(|row| entry(row, false)))
 }
 
 /// Adds the assignments that were deleted with their user or service account.
 pub fn with_deleted_assignments(event: Event, rows: &[AssignmentRow]) -> Event {
+    // The assignments may be of several roles, so each entry has its role.
     event.list("assignments", rows.iter().map(|row| entry(row, true)))
 }
 

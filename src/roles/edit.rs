@@ -50,7 +50,8 @@ impl Roles {
             tenants::store::lock(tx, tenant).await?;
             let grant = RoleGrant { level, permissions: &permissions, is_system: message.system };
             if message.system && message.name == system::MEMBER {
-                // Everybody who registers gets this role.
+                // Everybody who registers gets this role, so the caller must also hold the role's
+                // rights without an expiry.
                 write_caller.authorize_default_role(tx, tenant, Some(grant)).await?;
             }
             let caller = write_caller.authorize_role(tx, grant).await?;
@@ -110,6 +111,7 @@ impl Roles {
         refuse_platform_level(caller, row.level)?;
         let (count_before, bytes_before) = count_and_bytes(&before.permissions);
         let (count_after, bytes_after) = count_and_bytes(&row.permissions);
+        // A role can always be made smaller, even if the tenant exceeds a limit.
         if count_after > count_before || bytes_after > bytes_before {
             let totals = store::totals_except(&mut tx, tenant, role).await?;
             totals.check_with(&row.permissions)?;

@@ -1,6 +1,7 @@
-//! A tenant keeps at least one administrator. Every change that could remove the last one uses
-//! [`AdminGuard`]: an edit of a role, an unassignment, and the disabling or deletion of a user. A
-//! role that is assigned can't be deleted.
+//! A tenant keeps at least one administrator. Every change that could remove the last administrator
+//! uses [`AdminGuard`]: an edit of a role, an unassignment, and the disabling or deletion of a
+//! user. A role that is assigned can't be deleted, so the deletion of a role removes no
+//! administrator.
 
 use super::store;
 use crate::{
@@ -33,7 +34,8 @@ impl AdminGuard {
         Ok(Self { tenant, admins_before: store::count_admins(tx, tenant, ADMIN_LEVEL).await? })
     }
 
-    /// Checks that an administrator is left. Call this after the change.
+    /// Checks that an administrator is left, if the tenant had one before the change. Call this
+    /// after the change.
     ///
     /// # Errors
     /// Returns `FAILED_PRECONDITION` when the change removed the last administrator.

@@ -105,6 +105,7 @@ impl RoleService for Roles {
         let self_or_permitted = gate::self_or_permitted(&request)?;
         let message = request.into_inner();
         let requested_user = SubjectId::parse_optional("user_id", &message.user_id)?;
+        // A caller without the permission may list only its own assignments.
         let (caller, user) = match self_or_permitted.within() {
             (caller, Reach::Tenant) => (caller, requested_user),
             (_, Reach::Own(own_id)) => self_or_permitted

@@ -1,4 +1,5 @@
-//! System roles: the roles that each new tenant gets. Only platform administrators change them.
+//! System roles: roles that only platform administrators change. Each new tenant gets the system
+//! roles in this file.
 
 use super::store::{self, NewRole};
 use crate::{

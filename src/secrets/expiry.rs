@@ -13,7 +13,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::clock;
 
-/// Time before the expiry at which the log has a warning.
+/// A warning is logged when the certificate expires within this time.
 const WARNING_TIME: Duration = Duration::days(14);
 
 /// Returns the end of the validity of a chain's first certificate, which is the server's.
@@ -39,7 +39,8 @@ pub(super) fn check_not_expired(
 pub(super) struct ExpiryWatch {
     /// The end of the certificate's validity, in seconds since 1970.
     not_after: Gauge,
-    /// The ends of the validity for which there was a warning: of an early expiry, and of an expiry.
+    /// For each of the two warnings, "expires soon" and "has expired": the end of the validity of
+    /// the certificate for which the warning was last logged, in seconds since 1970; 0 before.
     warned: [AtomicI64; 2],
 }
 
@@ -52,11 +53,13 @@ impl ExpiryWatch {
 
     /// Updates the gauge, and logs one warning for each certificate and cause.
     pub fn check(&self, not_after: OffsetDateTime) {
-        let time = not_after.unix_timestamp();
-        self.not_after.set(time);
+        let not_after_seconds = not_after.unix_timestamp();
+        self.not_after.set(not_after_seconds);
         let remaining = not_after - clock::now();
         let [soon, expired] = &self.warned;
-        let is_first = |warned: &AtomicI64| warned.swap(time, Ordering::Relaxed) != time;
+        let is_first = |warned: &AtomicI64| {
+            warned.swap(not_after_seconds, Ordering::Relaxed) != not_after_seconds
+        };
         if remaining <= Duration::ZERO {
             if is_first(expired) {
                 tracing::warn!(%not_after, "the TLS certificate has expired; clients refuse it");

@@ -7,13 +7,14 @@ use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-/// Minimum length of a key, in bytes. 32 bytes exceed the 112 bits that SP 800-131A requires.
+/// Minimum length of a key, in bytes. 32 bytes (256 bits) exceed the 112 bits that SP 800-131A
+/// requires.
 const MIN_KEY_BYTES: usize = 32;
 
 /// Maximum length of an id, in characters.
 const MAX_ID_LENGTH: usize = 8;
 
-/// A line of such a file.
+/// A line of a file of secret keys.
 pub struct KeyLine {
     /// The id of the key. Data that is encrypted or signed with the key contains the id.
     pub id: String,
@@ -31,7 +32,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<KeyLine>> {
     parse(&text.into()).with_context(|| format!("the keys in {name}"))
 }
 
-/// Parses the lines of such a file.
+/// Parses the lines of a file of secret keys.
 ///
 /// # Errors
 /// When there is no key, or a line is invalid.

@@ -22,6 +22,7 @@ pub fn random() -> Result<Zeroizing<[u8; LENGTH]>> {
     Ok(secret)
 }
 
+/// The SHA-256 hash under which a secret is stored.
 #[must_use]
 pub fn hash(secret: &[u8]) -> Vec<u8> {
     digest(&SHA256, secret).as_ref().to_vec()

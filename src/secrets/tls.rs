@@ -98,7 +98,7 @@ impl Reload for Tls {
     const METRIC: &str = "tenantry_certificate_reloads";
 
     fn reload(&self) -> anyhow::Result<bool> {
-        // Also checked when no file changed, because time passes.
+        // The certificate can expire although no file changed.
         self.expiry.check(self.current.load().not_after);
         let files = Files::read(&self.paths)?;
         if files == self.current.load().files {
