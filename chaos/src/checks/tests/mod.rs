@@ -16,6 +16,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// A successful operation without an effect. The times are in milliseconds.
 fn op(id: OpId, start: u64, end: u64) -> Op {
     Op {
         id,
@@ -136,7 +137,7 @@ fn a_write_with_an_unknown_outcome_explains_both_values() {
 fn a_later_write_ends_the_effect_of_an_unknown_one() {
     let mut ops = assigned_and_unassigned();
     ops.push(unknown(write(3, 1100, 1200, ROLE, true)));
-    // 1200 ms and the limit of the effect have passed.
+    // This write begins later than the unknown write can take effect (1200 ms and 5 s).
     ops.push(write(4, 6300, 6310, ROLE, false));
     ops.push(answer(5, 6311, 6312, true, Freshness::Current));
     assert_eq!(broken(&ops), ["no fully consistent answer is stale"]);
@@ -312,7 +313,9 @@ fn a_system_that_does_not_recover_is_reported() {
     assert_eq!(check(&[], &[fault(None)], &Trails::new(), false, None).violations.len(), 1);
 }
 
-/// The planted fault: a model that believes that a revocation came earlier finds violations.
+/// The planted fault: with a model that moves a revocation into the past, the checks find a
+/// violation. The answer is given at 4000 ms. A delay of 1900 ms moves the revocation to 3110 ms,
+/// which the bound of 1 s allows, and a delay of 3000 ms moves it to 2010 ms.
 #[test]
 fn a_planted_delay_is_found() {
     let ops = [

@@ -13,7 +13,7 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// Timeout of a switchover.
 const SWITCHOVER_LIMIT: Duration = Duration::from_mins(1);
 
-/// What a leader says about a standby that replicates from it.
+/// The state of a standby, as the leader from which it replicates reports it.
 #[derive(Deserialize)]
 pub struct Standby {
     /// The name of the standby.
@@ -22,13 +22,13 @@ pub struct Standby {
     pub sync_state: String,
 }
 
-/// Whether the server answers that it has the role that the path names, such as `/primary`.
+/// Whether the server confirms that it has the role in the path, such as `/primary`.
 pub async fn is_role(rest: &str, path: &str) -> bool {
     let reply = request(rest, "GET", path, "", QUESTION_LIMIT).await;
     reply.is_ok_and(|reply| status(&reply) == Some("200"))
 }
 
-/// The standbys that replicate from this server, as Postgres tells them.
+/// The standbys that replicate from this server, as its Postgres reports them.
 ///
 /// # Errors
 /// Returns an error when Patroni does not reply.
@@ -41,7 +41,7 @@ pub async fn standbys(rest: &str) -> anyhow::Result<Vec<Standby>> {
     Ok(get::<State>(rest, "/patroni").await?.replication)
 }
 
-/// Whether the leader, in the state of the cluster that it knows, waits for this standby.
+/// Whether commits wait for this standby, according to the leader.
 ///
 /// # Errors
 /// Returns an error when Patroni does not reply.
@@ -65,7 +65,8 @@ async fn get<T: DeserializeOwned>(rest: &str, path: &str) -> anyhow::Result<T> {
     Ok(serde_json::from_str(body)?)
 }
 
-/// Whether a member of etcd knows the version of its cluster. Patroni ends if it does not.
+/// Whether a member of etcd knows the version of its cluster. Otherwise Patroni would end at its
+/// start.
 pub async fn is_etcd_ready(address: &str) -> bool {
     let reply = request(address, "GET", "/version", "", QUESTION_LIMIT).await;
     reply.is_ok_and(|reply| status(&reply) == Some("200") && !reply.contains("not_decided"))
