@@ -1,7 +1,8 @@
 //! A long run with steady load and without faults: nothing may grow.
 //!
-//! [`sequences`] sends calls at the rate of [`pace`]. [`sample`] reads the figures of the system,
-//! and [`series`] decides whether they grew. docs/reliability.md explains the run.
+//! [`sequences`] sends calls at the rate of [`pace`]. [`sample`] reads the figures (the measured
+//! values) of the system, and [`series`] decides whether they grew. docs/reliability.md explains
+//! the run.
 
 mod ageing;
 mod api;
@@ -43,7 +44,7 @@ const TENANTS: usize = 3;
 /// Number of workers that read streams.
 const STREAMS: usize = 4;
 
-/// Time after which ended rows are made old again.
+/// Time between two updates that make ended rows old.
 const AGEING: Duration = Duration::from_mins(1);
 
 /// Options of a run.
@@ -55,7 +56,7 @@ pub struct Options {
     rate: u32,
     workers: usize,
     replicas: usize,
-    /// Does not delete users, so that the run must find a growth.
+    /// Whether the run does not delete users, so that its checks must find growth.
     plants_growth: bool,
     dir: PathBuf,
 }
