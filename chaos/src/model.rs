@@ -39,8 +39,8 @@ struct Write {
     value: bool,
     /// Whether the write certainly took effect.
     is_certain: bool,
-    /// The time by which a failover had removed the value; [`Time::MAX`] if the write was not lost.
-    gone: Time,
+    /// The time by which a failover had removed the value; `Time::MAX` if the write was not lost.
+    lost_by: Time,
 }
 
 /// Times at which a value was possible because of one write.
@@ -93,20 +93,20 @@ impl Model {
         let mut writes: HashMap<Fact, Vec<Write>> = HashMap::new();
         let sessions = sessions_by_user(ops);
         for op in ops {
-            let gone = losses.gone_at(op.id);
+            let lost_by = losses.gone_at(op.id);
             // A lost write is not certain, because it does not rule out the opposite value.
-            let effect = match gone {
+            let effect = match lost_by {
                 Some(_) if op.is_ok() => Some((op.end, false)),
-                Some(gone) => Some((end_of_effect(op, faults).min(gone), false)),
+                Some(lost_by) => Some((end_of_effect(op, faults).min(lost_by), false)),
                 None => effect_of(op, faults, committed),
             };
             let Some((end, is_certain)) = effect else { continue };
-            let gone = gone.unwrap_or(Time::MAX);
+            let lost_by = lost_by.unwrap_or(Time::MAX);
             for (fact, value) in facts_set_by(op, &sessions) {
                 let delay = planted_delay.filter(|_| !value && !op.is_final).unwrap_or_default();
                 let start = op.start.saturating_sub(delay);
                 let end = end.saturating_sub(delay);
-                let write = Write { op: op.id, start, end, value, is_certain, gone };
+                let write = Write { op: op.id, start, end, value, is_certain, lost_by };
                 writes.entry(fact).or_default().push(write);
             }
         }
@@ -174,7 +174,7 @@ impl Model {
                     end,
                     value: false,
                     is_certain,
-                    gone: Time::MAX,
+                    lost_by: Time::MAX,
                 };
                 writes.push((refresh.session, write));
             }
@@ -249,8 +249,9 @@ impl Model {
             // A fact that no operation wrote is false.
             return if value { Duration::MAX } else { Duration::ZERO };
         };
-        let begun = possible.partition_point(|(from, _)| *from <= end);
-        let Some((_, until)) = begun.checked_sub(1).and_then(|last| possible.get(last)) else {
+        let spans_begun = possible.partition_point(|(from, _)| *from <= end);
+        let Some((_, until)) = spans_begun.checked_sub(1).and_then(|last| possible.get(last))
+        else {
             return Duration::MAX;
         };
         start.saturating_sub(*until)
@@ -281,9 +282,9 @@ impl Model {
     /// The ids of the last four operations that wrote the fact and began before `time`.
     pub fn writers_before(&self, fact: Fact, time: Time) -> Vec<OpId> {
         let writes = self.writes.get(&fact).into_iter().flatten();
-        let mut begun: Vec<_> = writes.filter(|write| write.start <= time).collect();
-        begun.sort_by_key(|write| write.start);
-        begun.iter().rev().take(4).rev().map(|write| write.op).collect()
+        let mut earlier_writes: Vec<_> = writes.filter(|write| write.start <= time).collect();
+        earlier_writes.sort_by_key(|write| write.start);
+        earlier_writes.iter().rev().take(4).rev().map(|write| write.op).collect()
     }
 }
 
@@ -303,7 +304,8 @@ fn sessions_by_user(ops: &[Op]) -> Sessions {
     sessions
 }
 
-/// The user of a `UserEnabled` in the condition. The evidence of a `Login` contains its user so.
+/// The user of the first `UserEnabled` in the condition. The evidence of a `Login` has one, which
+/// is the user who signs in.
 fn user_of(condition: &Condition) -> Option<usize> {
     match condition {
         Condition::Is(Fact::UserEnabled(user), _) => Some(*user),
@@ -374,7 +376,7 @@ fn spans_of(writes: &[Write], value: bool) -> Vec<Span> {
         .iter()
         .filter(|write| write.value == value)
         .map(|write| {
-            let end = first_opposite_end_after(write.end).min(write.gone);
+            let end = first_opposite_end_after(write.end).min(write.lost_by);
             Span { op: write.op, start: write.start, end }
         })
         .collect();

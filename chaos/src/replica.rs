@@ -188,7 +188,7 @@ impl Replica {
         let mut child = command.spawn().context("setpriv")?;
         let log = child.stderr.take().context("the log is not a pipe")?;
         let file = program.log_dir.join(format!("replica-{}.log", self.number));
-        tokio::spawn(keep_log(log, file, self.reads_log.subscribe()));
+        tokio::spawn(append_log(log, file, self.reads_log.subscribe()));
         self.child = Some(child);
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Replica {
 }
 
 /// Appends the log of a process to a file, while `reads` is true.
-async fn keep_log(
+async fn append_log(
     mut log: impl AsyncRead + Unpin,
     file: PathBuf,
     mut reads: watch::Receiver<bool>,

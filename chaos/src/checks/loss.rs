@@ -32,7 +32,7 @@ pub struct Losses {
     /// recovery.
     failovers: Vec<(Time, Time)>,
     /// For each lost write, the time from which no answer contains it any more.
-    gone: BTreeMap<OpId, Time>,
+    lost_by: BTreeMap<OpId, Time>,
 }
 
 impl Losses {
@@ -46,15 +46,15 @@ impl Losses {
                 (fault.start.saturating_sub(LAG), recovered)
             })
             .collect();
-        let mut losses = Self { may_lose, failovers, gone: BTreeMap::new() };
+        let mut losses = Self { may_lose, failovers, lost_by: BTreeMap::new() };
         let recorded = recorded_kinds(trails);
         for op in ops {
             let may_be_lost = losses.may_have_lost(op) || !op.is_ok() && !op.is_refused();
-            if let Some(gone) = losses.last_recovery_near(op)
+            if let Some(lost_by) = losses.last_recovery_near(op)
                 && may_be_lost
                 && is_unrecorded(op, trails, &recorded)
             {
-                losses.gone.insert(op.id, gone);
+                losses.lost_by.insert(op.id, lost_by);
             }
         }
         losses
@@ -62,7 +62,7 @@ impl Losses {
 
     /// The time from which no answer contains this write any more; `None` if it was not lost.
     pub fn gone_at(&self, op: OpId) -> Option<Time> {
-        self.gone.get(&op).copied()
+        self.lost_by.get(&op).copied()
     }
 
     /// Whether a failover may have lost the effect of an acknowledged operation. The operation need
@@ -71,8 +71,8 @@ impl Losses {
         self.may_lose && op.is_ok() && self.last_recovery_near(op).is_some()
     }
 
-    /// Whether there was a failover that may have lost this operation, for example because the
-    /// operation was not acknowledged.
+    /// Whether a failover was near this operation. Such a failover may have lost the operation,
+    /// also with synchronous replication if the operation was not acknowledged.
     pub fn has_failover_near(&self, op: &Op) -> bool {
         self.last_recovery_near(op).is_some()
     }

@@ -26,12 +26,12 @@ pub fn check(
     let lost: BTreeMap<OpId, Time> = losses
         .acknowledged(ops)
         .filter(|(op, _)| is_unknown_to_standbys(op, faults))
-        .map(|(op, gone)| (op.id, gone))
+        .map(|(op, lost_by)| (op.id, lost_by))
         .collect();
     let mut violations = Vec::new();
     for op in ops {
         let Some(origin) = op.token.and_then(|id| by_id.get(&id)) else { continue };
-        let is_lost = lost.get(&origin.id).is_some_and(|gone| op.start > *gone);
+        let is_lost = lost.get(&origin.id).is_some_and(|lost_by| op.start > *lost_by);
         let invariant = if op.is_ok() && is_lost {
             REFUSED
         } else if is_refused_token(op) && !losses.has_failover_near(origin) {

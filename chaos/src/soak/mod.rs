@@ -83,7 +83,7 @@ pub fn command() -> Command {
             Arg::new("plant-growth")
                 .long("plant-growth")
                 .action(ArgAction::SetTrue)
-                .help("Do not delete users, to see that growth is found"),
+                .help("Do not delete users, so that the checks must find growth"),
         )
         .arg(
             Arg::new("dir")
@@ -110,7 +110,7 @@ pub fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     })
 }
 
-/// Runs, prints the report, and writes it. Returns whether nothing grew.
+/// Runs, prints the report, and writes it. Returns [`Report::is_good`].
 ///
 /// # Errors
 /// Returns an error when the run could not be made, for example because a program is missing.

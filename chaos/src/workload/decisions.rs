@@ -274,9 +274,15 @@ impl Client {
     }
 }
 
-/// Adds the evidence of a decision.
-fn add_decision_evidence(op: &mut Op, allowed: Condition, is_allowed: bool, freshness: Freshness) {
+/// Adds the evidence of a decision: `if_allowed` is the condition under which the answer is
+/// allowed.
+fn add_decision_evidence(
+    op: &mut Op,
+    if_allowed: Condition,
+    is_allowed: bool,
+    freshness: Freshness,
+) {
     op.arguments.push_str(if is_allowed { ": allowed" } else { ": denied" });
-    let condition = if is_allowed { allowed } else { allowed.negated() };
+    let condition = if is_allowed { if_allowed } else { if_allowed.negated() };
     op.needs(condition, freshness);
 }

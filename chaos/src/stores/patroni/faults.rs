@@ -50,13 +50,13 @@ impl Patroni {
     /// Returns an error when no other node becomes the leader, or when there are two leaders.
     pub async fn isolate_leader(&self) -> anyhow::Result<String> {
         let old = self.leader().await?;
-        let rest = &self.nodes[old].rest;
+        let old_rest_address = &self.nodes[old].rest;
         let began = Instant::now();
         self.set_isolated(old, Flow::Hold);
         let result = self
             .wait_until("another leader", async || {
                 let new = self.leader_except(Some(old)).await;
-                let old_is_leader = rest::is_role(rest, "/primary").await;
+                let old_is_leader = rest::is_role(old_rest_address, "/primary").await;
                 Ok(new.map(|new| (new, old_is_leader)))
             })
             .await;

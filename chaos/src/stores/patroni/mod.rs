@@ -88,10 +88,11 @@ impl Patroni {
             addresses.push(PostgresAddress::of_node(number)?);
         }
         let mut nodes = Vec::new();
-        for (number, rest) in rest_listeners.iter().enumerate() {
-            let rest = rest.local_addr()?.to_string();
+        for (number, listener) in rest_listeners.iter().enumerate() {
+            let rest_address = listener.local_addr()?.to_string();
             let members = etcd.client_addresses();
-            let node = Node::prepare(&dir, number, &addresses, rest, members, replication).await?;
+            let node =
+                Node::prepare(&dir, number, &addresses, rest_address, members, replication).await?;
             nodes.push(node);
         }
         drop(rest_listeners);
@@ -139,8 +140,8 @@ impl Patroni {
         for standby in rest::standbys(&self.nodes[leader].rest).await? {
             let is_working =
                 standby.state == "streaming" && (!is_synchronous || standby.sync_state == "sync");
-            let named = self.nodes.iter().position(|node| node.name == standby.application_name);
-            let Some(number) = named.filter(|_| is_working) else { continue };
+            let position = self.nodes.iter().position(|node| node.name == standby.application_name);
+            let Some(number) = position.filter(|_| is_working) else { continue };
             let path = if is_synchronous { "/synchronous" } else { "/replica" };
             if rest::is_role(&self.nodes[number].rest, path).await {
                 return Ok(Some(number));
@@ -221,8 +222,8 @@ fn kill_leftovers(dir: &Path) {
 /// addresses of Patroni's REST API and of Postgres.
 async fn follow_leader(nodes: Vec<(String, String)>, leader: watch::Sender<String>) {
     loop {
-        for (rest, postgres) in &nodes {
-            if rest::is_role(rest, "/primary").await {
+        for (rest_address, postgres) in &nodes {
+            if rest::is_role(rest_address, "/primary").await {
                 leader.send_if_modified(|current| {
                     let is_new = current != postgres;
                     current.clone_from(postgres);
