@@ -128,7 +128,8 @@ impl Model {
         model
     }
 
-    /// The writes that end a session because a refresh token was presented twice.
+    /// The writes that end a session because a refresh token was presented twice, with the numbers
+    /// of the sessions.
     fn reuse_writes(
         &self,
         ops: &[Op],
@@ -140,11 +141,11 @@ impl Model {
         // For each session with a refresh that a failover may have lost: the start of the first
         // such refresh. After the loss, the server does not know the newest token of the session,
         // so the use of this token may end the session.
-        let mut suspects: HashMap<usize, Time> = HashMap::new();
+        let mut first_lost_refresh: HashMap<usize, Time> = HashMap::new();
         for op in ops {
             if let Some(refresh) = &op.refresh {
                 if losses.may_have_lost(op) {
-                    suspects.entry(refresh.session).or_insert(op.start);
+                    first_lost_refresh.entry(refresh.session).or_insert(op.start);
                 }
                 by_token.entry(&refresh.presented).or_default().push((op, refresh));
             }
@@ -153,14 +154,15 @@ impl Model {
         for uses in by_token.values() {
             for (op, refresh) in uses.iter().filter(|(op, _)| !op.is_ok()) {
                 // The other uses of the token that may have reached the server before this one.
-                let others =
+                let other_uses =
                     || uses.iter().filter(|(other, _)| other.id != op.id && other.start < op.end);
-                let is_suspect = suspects.get(&refresh.session).is_some_and(|at| *at <= op.end);
-                if others().next().is_none() && !is_suspect {
+                let lost_refresh = first_lost_refresh.get(&refresh.session);
+                let may_have_lost_refresh = lost_refresh.is_some_and(|start| *start <= op.end);
+                if other_uses().next().is_none() && !may_have_lost_refresh {
                     continue;
                 }
-                let was_used_before = others().any(|(other, use_before)| {
-                    let is_retry = use_before.request_id == refresh.request_id;
+                let was_used_before = other_uses().any(|(other, other_use)| {
+                    let is_retry = other_use.request_id == refresh.request_id;
                     let is_kept = other.is_ok() && !losses.may_have_lost(other);
                     is_kept && other.end < op.start && !is_retry
                 });
