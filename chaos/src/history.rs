@@ -98,7 +98,7 @@ pub enum EventWhen {
     Always,
     /// Only when the operation changed this fact to this value.
     Changed(Fact, bool),
-    /// The history does not tell whether the operation changed something.
+    /// The history does not show whether the operation changed something.
     Perhaps,
 }
 

@@ -183,7 +183,7 @@ fn sum_of(text: &str, name: &str) -> Option<f64> {
 async fn redis_figures(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let memory = cluster.stores.redis("INFO memory").await?;
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:"));
-    let used: f64 = used.context("Redis does not tell its memory")?.trim().parse()?;
+    let used: f64 = used.context("Redis does not report its memory")?.trim().parse()?;
     let keys = cluster.stores.redis("DBSIZE").await?;
     let keys: f64 = keys.trim().trim_start_matches(':').parse()?;
     Ok(vec![

@@ -178,9 +178,10 @@ async fn find_redis(services: &Services) -> anyhow::Result<StoreProcess> {
     let address = StoreAddress::Unix(socket.clone());
     let info = redis_command(&address, "INFO server").await?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:"));
-    let pid = pid.context("Redis does not tell its process id")?.trim().parse()?;
+    let pid = pid.context("Redis does not report its process id")?.trim().parse()?;
     let config = redis_command(&address, "CONFIG GET dir").await?;
-    let dir = config.lines().last().context("Redis does not tell its directory")?.trim().to_owned();
+    let dir =
+        config.lines().last().context("Redis does not report its directory")?.trim().to_owned();
     ensure!(Path::new(&dir).is_dir(), "Redis has no directory {dir}");
     let mut process = StoreProcess::of_running(pid, PathBuf::from(&dir))?;
     let mut command = Command::new(&process.program);
