@@ -19,16 +19,17 @@ use crate::{
 
 pub struct Cluster {
     pub stores: Stores,
-    /// A fault of a replica locks it, so that faults of other parts can overlap.
+    /// A fault of a replica locks only that replica, so that a fault of another part can be
+    /// injected at the same time.
     pub replicas: Vec<Mutex<Replica>>,
-    /// The connections of each replica to the stores.
+    /// The proxies between each replica and the stores.
     pub links: Vec<Links>,
     pub program: Program,
-    /// URL of the database for the role of the service, which bypasses the proxies.
+    /// URL of the database for the role of the service. Connections to this URL bypass the proxies.
     app_url: String,
 }
 
-/// What a system consists of.
+/// The options of [`Cluster::start`].
 pub struct ClusterOptions<'a> {
     /// Directory for all files.
     pub dir: &'a Path,
@@ -39,7 +40,7 @@ pub struct ClusterOptions<'a> {
     /// Path of the program of the previous release. The schema and the replicas are then those of
     /// the previous release.
     pub previous: Option<PathBuf>,
-    /// Settings that replace the usual ones.
+    /// Additional settings. They replace usual settings of the same name.
     pub settings: Vec<(&'static str, String)>,
 }
 
@@ -103,8 +104,8 @@ impl Cluster {
         Ok(PlatformAdmin { email: field("email ")?, password: field("password ")? })
     }
 
-    /// Verifies the audit trails with the program's own command. Returns the output if a trail has
-    /// faults.
+    /// Verifies the audit trails with the program's own command. Returns the output if the command
+    /// fails, for example because a trail has faults.
     ///
     /// # Errors
     /// Returns an error when the program cannot be started.
@@ -169,7 +170,7 @@ fn usual_settings(keys_dir: &Path) -> anyhow::Result<Vec<(&'static str, String)>
         ("MASTER_KEY_PATH", master_key.display().to_string()),
         // The administrators sign in once, at the start.
         ("JWT_ACCESS_EXPIRES_IN", "24h".to_owned()),
-        // All calls come from one address.
+        // All calls come from one address, so the rate limits of a network would refuse them.
         ("RATE_LIMIT_SIGN_IN", "off".to_owned()),
         ("RATE_LIMIT_REGISTRATION", "off".to_owned()),
         ("SIGN_IN_FAILURE_TIME", "200ms".to_owned()),

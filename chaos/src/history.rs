@@ -18,7 +18,7 @@ use serde::Serialize;
 /// Time since the start of the run.
 pub type Time = Duration;
 
-/// Number of an operation. It is also the correlation id of the call.
+/// Number of an operation. The correlation id of the call contains it.
 pub type OpId = u64;
 
 /// One bit of the service's state. Tenants, users, roles, permissions and sessions are numbered in
@@ -78,10 +78,10 @@ pub enum Outcome {
         code: String,
         reason: String,
     },
-    /// The call may have had its effect, or may still have it: no response, or a response that
-    /// does not say it.
+    /// The call may have had its effect, or may have it later: there was no response, or the
+    /// response does not say whether the call had its effect.
     Unknown(String),
-    /// The server reported a defect.
+    /// The status of the response means a defect of the server, for example `INTERNAL`.
     Internal(String),
 }
 
@@ -98,7 +98,7 @@ pub enum EventWhen {
     Always,
     /// Only when the operation changed this fact to this value.
     Changed(Fact, bool),
-    /// The history does not tell whether the operation changed something.
+    /// The history does not show whether the operation changed something.
     Perhaps,
 }
 

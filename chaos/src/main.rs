@@ -114,13 +114,13 @@ fn command() -> Command {
                 .long("plant-delay")
                 .value_name("TIME")
                 .value_parser(humantime::parse_duration)
-                .help("Treat revocations as acknowledged this much earlier, to see violations"),
+                .help("Treat revocations as acknowledged this much earlier, so that the checks must find violations"),
         )
         .arg(
             Arg::new("plant-loss")
                 .long("plant-loss")
                 .action(ArgAction::SetTrue)
-                .help("Let Postgres acknowledge commits that are not on disk, to see violations"),
+                .help("Let Postgres acknowledge commits that are not on disk, so that the checks must find violations"),
         )
         .arg(
             Arg::new("dir")
@@ -143,8 +143,10 @@ fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg 
 fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     let stores: &StoresOption = matches.get_one("stores").context("no stores")?;
     let redis: RedisOption = *matches.get_one("redis").context("no Redis")?;
-    let names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
-    let is_chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| *chosen == name);
+    // Without the option, all kinds of faults are chosen.
+    let chosen_names: Vec<&String> = matches.get_many("nemesis").unwrap_or_default().collect();
+    let is_chosen =
+        |name: &str| chosen_names.is_empty() || chosen_names.iter().any(|chosen| *chosen == name);
     let previous: Option<PathBuf> = matches.get_one("previous").cloned();
     let can_change = |nemesis| nemesis != Nemesis::ChangeRelease || previous.is_some();
     let nemeses: Vec<Nemesis> = NEMESES

@@ -1,10 +1,13 @@
-//! The model: at which times each fact may have had each value, as the writes of the history
-//! allow.
+//! The model computes from the writes of the history at which times each fact may have had each
+//! value.
 //!
 //! A successful write takes effect at one moment between its start and its end. An unknown write
-//! takes effect at one moment between its start and the end of its possible effect, or never. So a
-//! value is possible from the start of a write of this value until the end of the first successful
-//! write of the other value that began after the effect of the first write.
+//! takes effect at one moment between its start and the end of its possible effect, or never.
+//!
+//! So a write makes its value possible from the start of the write. A later successful write of the
+//! opposite value makes the value impossible again when that later write ends. A write is later if
+//! it began when the first write could no longer take effect. If there are several later writes,
+//! the one that ends first applies.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -31,11 +34,13 @@ pub const EFFECT_LIMIT: Duration = Duration::from_secs(5);
 struct Write {
     op: OpId,
     start: Time,
+    /// The end of the possible effect.
     end: Time,
     value: bool,
+    /// Whether the write certainly took effect.
     is_certain: bool,
-    /// The time at which a failover had removed the value.
-    gone: Time,
+    /// The time by which a failover had removed the value; `Time::MAX` if the write was not lost.
+    lost_by: Time,
 }
 
 /// Times at which a value was possible because of one write.
@@ -53,7 +58,7 @@ pub struct Model {
     spans: HashMap<(Fact, bool), Vec<Span>>,
     /// The union of the spans, ordered.
     possible: HashMap<(Fact, bool), Vec<(Time, Time)>>,
-    /// Start and end of each operation whose consistency token may be used.
+    /// The operations whose consistency tokens calls may use.
     tokens: HashMap<OpId, TokenOrigin>,
 }
 
@@ -76,8 +81,8 @@ pub struct Fit {
 
 impl Model {
     /// Builds the model. `committed` says for unknown operations whether the audit trail proves
-    /// that they took effect. `losses` are the writes that failovers lost. `planted_delay` moves the writes that take rights away into the past,
-    /// to prove that the checks find stale answers.
+    /// that they took effect. `losses` are the writes that failovers lost. `planted_delay` moves
+    /// the writes that take rights away into the past, to prove that the checks find stale answers.
     pub fn build(
         ops: &[Op],
         faults: &[Fault],
@@ -88,19 +93,20 @@ impl Model {
         let mut writes: HashMap<Fact, Vec<Write>> = HashMap::new();
         let sessions = sessions_by_user(ops);
         for op in ops {
-            let gone = losses.gone_at(op.id);
-            let effect = match gone {
+            let lost_by = losses.gone_at(op.id);
+            // A lost write is not certain, because it does not rule out the opposite value.
+            let effect = match lost_by {
                 Some(_) if op.is_ok() => Some((op.end, false)),
-                Some(gone) => Some((end_of_effect(op, faults).min(gone), false)),
+                Some(lost_by) => Some((end_of_effect(op, faults).min(lost_by), false)),
                 None => effect_of(op, faults, committed),
             };
             let Some((end, is_certain)) = effect else { continue };
-            let gone = gone.unwrap_or(Time::MAX);
+            let lost_by = lost_by.unwrap_or(Time::MAX);
             for (fact, value) in facts_set_by(op, &sessions) {
                 let delay = planted_delay.filter(|_| !value && !op.is_final).unwrap_or_default();
                 let start = op.start.saturating_sub(delay);
                 let end = end.saturating_sub(delay);
-                let write = Write { op: op.id, start, end, value, is_certain, gone };
+                let write = Write { op: op.id, start, end, value, is_certain, lost_by };
                 writes.entry(fact).or_default().push(write);
             }
         }
@@ -122,7 +128,8 @@ impl Model {
         model
     }
 
-    /// The writes that end a session because a refresh token was presented twice.
+    /// The writes that end a session because a refresh token was presented twice, with the numbers
+    /// of the sessions.
     fn reuse_writes(
         &self,
         ops: &[Op],
@@ -131,13 +138,14 @@ impl Model {
         sessions: &Sessions,
     ) -> Vec<(usize, Write)> {
         let mut by_token: HashMap<&str, Vec<(&Op, &RefreshUse)>> = HashMap::new();
-        // Sessions with a refresh that may be lost. Then the server does not know the newest token,
-        // and its use may end the session.
-        let mut suspects: HashMap<usize, Time> = HashMap::new();
+        // For each session with a refresh that a failover may have lost: the start of the first
+        // such refresh. After the loss, the server does not know the newest token of the session,
+        // so the use of this token may end the session.
+        let mut first_lost_refresh: HashMap<usize, Time> = HashMap::new();
         for op in ops {
             if let Some(refresh) = &op.refresh {
                 if losses.may_have_lost(op) {
-                    suspects.entry(refresh.session).or_insert(op.start);
+                    first_lost_refresh.entry(refresh.session).or_insert(op.start);
                 }
                 by_token.entry(&refresh.presented).or_default().push((op, refresh));
             }
@@ -145,19 +153,22 @@ impl Model {
         let mut writes = Vec::new();
         for uses in by_token.values() {
             for (op, refresh) in uses.iter().filter(|(op, _)| !op.is_ok()) {
-                let others =
+                // The other uses of the token that may have reached the server before this one.
+                let other_uses =
                     || uses.iter().filter(|(other, _)| other.id != op.id && other.start < op.end);
-                let is_suspect = suspects.get(&refresh.session).is_some_and(|at| *at <= op.end);
-                if others().next().is_none() && !is_suspect {
+                let lost_refresh = first_lost_refresh.get(&refresh.session);
+                let may_have_lost_refresh = lost_refresh.is_some_and(|start| *start <= op.end);
+                if other_uses().next().is_none() && !may_have_lost_refresh {
                     continue;
                 }
-                let was_spent = others().any(|(other, use_before)| {
-                    let is_retry = use_before.request_id == refresh.request_id;
+                let was_used_before = other_uses().any(|(other, other_use)| {
+                    let is_retry = other_use.request_id == refresh.request_id;
                     let is_kept = other.is_ok() && !losses.may_have_lost(other);
                     is_kept && other.end < op.start && !is_retry
                 });
-                let is_certain =
-                    was_spent && !op.is_unknown() && self.may_act(op, refresh.session, sessions);
+                let is_certain = was_used_before
+                    && !op.is_unknown()
+                    && self.was_owner_active(op, refresh.session, sessions);
                 let end = if op.is_unknown() { end_of_effect(op, faults) } else { op.end };
                 let write = Write {
                     op: op.id,
@@ -165,7 +176,7 @@ impl Model {
                     end,
                     value: false,
                     is_certain,
-                    gone: Time::MAX,
+                    lost_by: Time::MAX,
                 };
                 writes.push((refresh.session, write));
             }
@@ -174,12 +185,14 @@ impl Model {
     }
 
     /// Whether the tenant and the user of a session were certainly active while `op` ran. Otherwise
-    /// a refresh is refused without a look at the token.
-    fn may_act(&self, op: &Op, session: usize, sessions: &Sessions) -> bool {
+    /// the server may have refused the refresh before it checked the token, and then the session
+    /// did not end.
+    fn was_owner_active(&self, op: &Op, session: usize, sessions: &Sessions) -> bool {
         let user = sessions.iter().find_map(|(user, opened)| {
             opened.iter().any(|(number, _)| *number == session).then_some(*user)
         });
         let facts = [op.tenant.map(Fact::TenantActive), user.map(Fact::UserEnabled)];
+        // A fact was certainly true if `false` was not possible during the call.
         facts
             .into_iter()
             .flatten()
@@ -231,14 +244,16 @@ impl Model {
     }
 
     /// Time from the last moment at which the value was possible to the start of the call; zero if
-    /// it was possible during the call, and [`Duration::MAX`] if it never was before.
+    /// the value was possible during the call, and [`Duration::MAX`] if it was never possible
+    /// before the end of the call.
     fn age(&self, fact: Fact, value: bool, start: Time, end: Time) -> Duration {
         let Some(possible) = self.possible.get(&(fact, value)) else {
             // A fact that no operation wrote is false.
             return if value { Duration::MAX } else { Duration::ZERO };
         };
-        let begun = possible.partition_point(|(from, _)| *from <= end);
-        let Some((_, until)) = begun.checked_sub(1).and_then(|last| possible.get(last)) else {
+        let spans_begun = possible.partition_point(|(from, _)| *from <= end);
+        let Some((_, until)) = spans_begun.checked_sub(1).and_then(|last| possible.get(last))
+        else {
             return Duration::MAX;
         };
         start.saturating_sub(*until)
@@ -249,8 +264,9 @@ impl Model {
             Freshness::Bounded => BOUND,
             Freshness::Current => Duration::ZERO,
             Freshness::SinceToken(op) => self.tokens.get(&op).map_or(BOUND, |token| {
-                // The token covers its own change, and what was acknowledged before its call. At
-                // the end of the call itself, the old value is still possible.
+                // The token covers the change of the call that returned it, and all changes that
+                // were acknowledged before this call began. Exactly at the end of this call, the
+                // old value is still possible, so the change is required from 1 ns later.
                 let after_end = token.end + Duration::from_nanos(1);
                 let since = if token.facts.contains(&fact) { after_end } else { token.start };
                 start.saturating_sub(since).min(BOUND)
@@ -258,19 +274,19 @@ impl Model {
         }
     }
 
-    /// Whether other writes than `op` explain that the fact had this value already while `op` ran.
+    /// Whether writes other than `op` explain that the fact already had this value while `op` ran.
     pub fn may_have_been(&self, fact: Fact, value: bool, op: &Op) -> bool {
         let Some(spans) = self.spans.get(&(fact, value)) else { return !value };
         let mut others = spans.iter().filter(|span| span.op != op.id);
         others.any(|span| span.start <= op.end && span.end >= op.start)
     }
 
-    /// The ids of the last operations that wrote the fact and began before `time`.
+    /// The ids of the last four operations that wrote the fact and began before `time`.
     pub fn writers_before(&self, fact: Fact, time: Time) -> Vec<OpId> {
         let writes = self.writes.get(&fact).into_iter().flatten();
-        let mut begun: Vec<_> = writes.filter(|write| write.start <= time).collect();
-        begun.sort_by_key(|write| write.start);
-        begun.iter().rev().take(4).rev().map(|write| write.op).collect()
+        let mut earlier_writes: Vec<_> = writes.filter(|write| write.start <= time).collect();
+        earlier_writes.sort_by_key(|write| write.start);
+        earlier_writes.iter().rev().take(4).rev().map(|write| write.op).collect()
     }
 }
 
@@ -290,7 +306,8 @@ fn sessions_by_user(ops: &[Op]) -> Sessions {
     sessions
 }
 
-/// The user whose state the condition names.
+/// The user of the first `UserEnabled` in the condition. The evidence of a `Login` has one, which
+/// is the user who signs in.
 fn user_of(condition: &Condition) -> Option<usize> {
     match condition {
         Condition::Is(Fact::UserEnabled(user), _) => Some(*user),
@@ -329,6 +346,7 @@ fn effect_of(op: &Op, faults: &[Fault], committed: &BTreeMap<OpId, bool>) -> Opt
     }
 }
 
+/// The latest time at which a call without a known result may take effect.
 fn end_of_effect(op: &Op, faults: &[Fault]) -> Time {
     let mut end = op.end + EFFECT_LIMIT;
     for fault in faults {
@@ -340,32 +358,33 @@ fn end_of_effect(op: &Op, faults: &[Fault]) -> Time {
     end
 }
 
+/// The times at which the writes make the value possible.
 fn spans_of(writes: &[Write], value: bool) -> Vec<Span> {
-    // Successful writes of the other value, by their start; `ends` has the earliest end from each
-    // position on.
-    let mut others: Vec<_> =
+    // The certain writes of the opposite value, ordered by start. `earliest_ends[i]` is the
+    // earliest end of the writes from position `i` on.
+    let mut opposite_writes: Vec<_> =
         writes.iter().filter(|write| write.is_certain && write.value != value).collect();
-    others.sort_by_key(|write| write.start);
-    let mut ends: Vec<Time> = others.iter().map(|write| write.end).collect();
-    for index in (1..ends.len()).rev() {
-        let next = ends[index];
-        ends[index - 1] = ends[index - 1].min(next);
+    opposite_writes.sort_by_key(|write| write.start);
+    let mut earliest_ends: Vec<Time> = opposite_writes.iter().map(|write| write.end).collect();
+    for index in (1..earliest_ends.len()).rev() {
+        let next = earliest_ends[index];
+        earliest_ends[index - 1] = earliest_ends[index - 1].min(next);
     }
-    let until = |effect_end: Time| {
-        let first = others.partition_point(|write| write.start <= effect_end);
-        ends.get(first).copied().unwrap_or(Time::MAX)
+    let first_opposite_end_after = |effect_end: Time| {
+        let first = opposite_writes.partition_point(|write| write.start <= effect_end);
+        earliest_ends.get(first).copied().unwrap_or(Time::MAX)
     };
     let mut spans: Vec<_> = writes
         .iter()
         .filter(|write| write.value == value)
         .map(|write| {
-            let end = until(write.end).min(write.gone);
+            let end = first_opposite_end_after(write.end).min(write.lost_by);
             Span { op: write.op, start: write.start, end }
         })
         .collect();
     if !value {
         // Every fact is false before the first write.
-        let first = ends.first().copied().unwrap_or(Time::MAX);
+        let first = earliest_ends.first().copied().unwrap_or(Time::MAX);
         spans.push(Span { op: 0, start: Time::ZERO, end: first });
     }
     spans

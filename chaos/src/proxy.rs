@@ -16,16 +16,16 @@ use tokio::{
 
 use crate::stores::StoreAddress;
 
-/// What the proxy does with bytes.
+/// What the proxy does with the bytes of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Forwards them.
+    /// Forwards the bytes.
     Pass,
-    /// Closes all connections, and every new one.
+    /// Closes all connections, and every new connection.
     Cut,
-    /// Keeps them. A new connection is accepted and gets no answer.
+    /// Keeps the bytes until the flow changes. A new connection is accepted and gets no answer.
     Hold,
-    /// Forwards each piece after this delay.
+    /// Forwards each piece of data after this delay.
     Slow(Duration),
 }
 
@@ -75,7 +75,7 @@ impl Proxy {
     }
 }
 
-/// Forwards one connection until an end closes it or the proxy cuts it.
+/// Forwards one connection until the client or the store closes it, or the proxy cuts it.
 async fn forward(client: TcpStream, target: StoreAddress, mut flow: watch::Receiver<Flow>) {
     if flow.wait_for(|flow| *flow != Flow::Hold).await.is_ok_and(|flow| *flow == Flow::Cut) {
         return;
@@ -111,7 +111,7 @@ async fn forward_tcp(client: TcpStream, address: &str, flow: &watch::Receiver<Fl
     join(copy(from_client, to_store, flow), copy(from_store, to_client, flow)).await;
 }
 
-/// Waits for the end of one direction, because then the connection is closed.
+/// Waits until one direction ends. Then the caller closes the whole connection.
 async fn join(requests: impl Future<Output = ()>, replies: impl Future<Output = ()>) {
     tokio::select! {
         () = requests => {}

@@ -22,7 +22,8 @@ use crate::{
     stores::{self, DATABASE, Stores},
 };
 
-/// Timeout of the start of a replica, also while another fault keeps it from its Postgres.
+/// Timeout of the start and of the stop of a replica. It is long, because another fault may keep
+/// the replica from its Postgres.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Pause before a process that ended at its start is started again.
@@ -116,14 +117,15 @@ pub struct Replica {
     /// The difference of the process's clock from the real time.
     clock: Option<String>,
     /// Whether a fault has started the process, and the system has not recovered since. Such a
-    /// process may end, because it ends when it finds no Postgres.
+    /// process may end by itself, because the program ends when it cannot reach Postgres at its
+    /// start.
     is_starting: bool,
     /// Whether the log is read.
     reads_log: watch::Sender<bool>,
 }
 
 impl Replica {
-    /// Starts the process, with the previous release if the run has it.
+    /// Starts the process, with the program of the previous release if the run has one.
     ///
     /// # Errors
     /// Returns an error when the process does not serve in time.
@@ -186,7 +188,7 @@ impl Replica {
         let mut child = command.spawn().context("setpriv")?;
         let log = child.stderr.take().context("the log is not a pipe")?;
         let file = program.log_dir.join(format!("replica-{}.log", self.number));
-        tokio::spawn(keep_log(log, file, self.reads_log.subscribe()));
+        tokio::spawn(append_log(log, file, self.reads_log.subscribe()));
         self.child = Some(child);
         Ok(())
     }
@@ -223,7 +225,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Notes that the system has recovered. From here on, the process must not end.
+    /// Notes that the system has recovered. From now on, the process must not end by itself.
     pub fn finish_start(&mut self) {
         self.is_starting = false;
     }
@@ -239,7 +241,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends the process in order, as an update of the service does.
+    /// Ends the process gracefully, with SIGTERM, as an update of the service does.
     ///
     /// # Errors
     /// Returns an error when the process does not end in time.
@@ -277,7 +279,7 @@ impl Replica {
 }
 
 /// Appends the log of a process to a file, while `reads` is true.
-async fn keep_log(
+async fn append_log(
     mut log: impl AsyncRead + Unpin,
     file: PathBuf,
     mut reads: watch::Receiver<bool>,

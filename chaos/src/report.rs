@@ -129,12 +129,12 @@ impl Report {
 
     fn write_violations(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "\n{} violations", self.violations.len())?;
-        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for violation in &self.violations {
-            *kinds.entry(violation.invariant).or_default() += 1;
+            *counts.entry(violation.invariant).or_default() += 1;
         }
-        for (kind, count) in kinds {
-            writeln!(text, "  {count} of: {kind}")?;
+        for (invariant, count) in counts {
+            writeln!(text, "  {count} of: {invariant}")?;
         }
         for violation in self.violations.iter().take(PRINTED_VIOLATIONS) {
             writeln!(text, "\nVIOLATION of: {}\n  {}", violation.invariant, violation.text)?;

@@ -28,11 +28,13 @@ pub struct Options {
     pub nemeses: Vec<Nemesis>,
     /// Whether two faults of different parts are injected at a time.
     pub overlap: bool,
-    /// Treats revocations as acknowledged this much earlier.
+    /// Treats revocations as acknowledged this much earlier, so that the checks must find
+    /// violations.
     pub planted_delay: Option<Duration>,
     /// Path of the program of the previous release. The run starts with it.
     pub previous: Option<PathBuf>,
-    /// Lets Postgres lose acknowledged commits when it is killed.
+    /// Lets Postgres lose acknowledged commits when it is killed, so that the checks must find
+    /// violations.
     pub plants_loss: bool,
     pub dir: PathBuf,
 }
@@ -61,7 +63,7 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
 
     let mut workers = JoinSet::new();
     for number in 0..options.run.workers {
-        // The first worker writes, also if it is the only one.
+        // Every third worker reads. The first worker writes, also if it is the only one.
         let kind = if number % 3 == 2 { Kind::Reader } else { Kind::Writer };
         workers.spawn(Client::new(world.clone(), rng.fork(), kind)?.work());
     }

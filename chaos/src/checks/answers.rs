@@ -65,7 +65,7 @@ fn violation(
     writers.dedup();
     let facts: Vec<_> =
         unexplained.iter().map(|(fact, value)| format!("{fact}: {value}")).collect();
-    let late = if excess == Duration::MAX {
+    let possibility = if excess == Duration::MAX {
         "was never possible".to_owned()
     } else {
         format!("was possible {excess:.3?} too early")
@@ -73,7 +73,7 @@ fn violation(
     let mut operations: Vec<_> =
         writers.iter().filter_map(|id| by_id.get(id)).map(ToString::to_string).collect();
     operations.push(op.to_string());
-    let text = format!("the answer needs [{}], which {late}", facts.join(", "));
+    let text = format!("the answer needs [{}], which {possibility}", facts.join(", "));
     Violation { invariant, text, operations }
 }
 

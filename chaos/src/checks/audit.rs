@@ -11,7 +11,8 @@ use crate::{
     model::Model,
 };
 
-/// Time within which events get their positions in the order of the replicas' clocks.
+/// Events that are recorded within this time may get their positions together, in the order of the
+/// replicas' clocks.
 const BATCH_TIME: Duration = Duration::from_secs(1);
 
 const COMPLETE: &str = "every acknowledged write has its audit event";
@@ -23,15 +24,15 @@ const GAPLESS: &str = "an audit trail has no gaps";
 pub struct TrailEvent {
     pub position: i64,
     pub kind: String,
-    /// The operation that the event names.
+    /// The operation whose call recorded the event; `None` if the call was not of the workload.
     pub op: Option<OpId>,
 }
 
 /// The events of each tenant, ordered by position.
 pub type Trails = BTreeMap<usize, Vec<TrailEvent>>;
 
-/// For each operation with an unknown outcome that records an event when it changes something:
-/// whether the trail has this event.
+/// For each operation that was not acknowledged and records an event when it changes something:
+/// whether the trail has this event. Operations of a tenant without a trail are left out.
 pub fn committed_operations(ops: &[Op], trails: &Trails) -> BTreeMap<OpId, bool> {
     let recorded = recorded_kinds(trails);
     ops.iter()
@@ -104,6 +105,7 @@ fn must_record(op: &Op, model: &Model) -> bool {
     }
 }
 
+/// The first position that the trail lacks.
 fn gap(tenant: usize, trail: &[TrailEvent]) -> Option<Violation> {
     let (event, expected) = trail.iter().zip(1..).find(|(event, n)| event.position != *n)?;
     Some(Violation {
@@ -120,6 +122,7 @@ fn inversions(
     faults: &[Fault],
 ) -> Vec<Violation> {
     let mut violations = Vec::new();
+    // The write with the latest start among the events so far.
     let mut latest: Option<(Time, &Op)> = None;
     let acknowledged = trail.iter().filter_map(|event| by_id.get(&event.op?));
     for op in acknowledged.filter(|op| op.is_ok()) {

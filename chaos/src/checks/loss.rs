@@ -1,8 +1,9 @@
 //! Writes that a failover of Postgres lost.
 //!
 //! A write that records an audit event is lost if the final trail does not have the event, and a
-//! failover was near. Between its commit and the failover, answers may contain the write. So the
-//! write may have taken effect, and its effect ends with the recovery from the failover.
+//! failover was near: it happened during the write or shortly afterwards. Between the commit of the
+//! write and the failover, answers may contain the write. So the write may have taken effect, and
+//! its effect ends with the recovery from the failover.
 //!
 //! An acknowledged write may be lost only with asynchronous replication. A write without a response
 //! may be lost with any replication: when the old leader ends, it makes commits visible that still
@@ -30,8 +31,8 @@ pub struct Losses {
     /// The time in which each failover may lose writes: from its beginning, less the lag, to its
     /// recovery.
     failovers: Vec<(Time, Time)>,
-    /// For each lost write, the time when answers had no effect of it any more.
-    gone: BTreeMap<OpId, Time>,
+    /// For each lost write, the time from which no answer contains it any more.
+    lost_by: BTreeMap<OpId, Time>,
 }
 
 impl Losses {
@@ -45,35 +46,35 @@ impl Losses {
                 (fault.start.saturating_sub(LAG), recovered)
             })
             .collect();
-        let mut losses = Self { may_lose, failovers, gone: BTreeMap::new() };
+        let mut losses = Self { may_lose, failovers, lost_by: BTreeMap::new() };
         let recorded = recorded_kinds(trails);
         for op in ops {
             let may_be_lost = losses.may_have_lost(op) || !op.is_ok() && !op.is_refused();
-            if let Some(gone) = losses.failover_near(op)
+            if let Some(lost_by) = losses.last_recovery_near(op)
                 && may_be_lost
                 && is_unrecorded(op, trails, &recorded)
             {
-                losses.gone.insert(op.id, gone);
+                losses.lost_by.insert(op.id, lost_by);
             }
         }
         losses
     }
 
-    /// The time when answers had no effect of this write any more; `None` if it was not lost.
+    /// The time from which no answer contains this write any more; `None` if it was not lost.
     pub fn gone_at(&self, op: OpId) -> Option<Time> {
-        self.gone.get(&op).copied()
+        self.lost_by.get(&op).copied()
     }
 
-    /// Whether a failover may have lost the effect of an acknowledged operation, also if it records
-    /// no event.
+    /// Whether a failover may have lost the effect of an acknowledged operation. The operation need
+    /// not record an event.
     pub fn may_have_lost(&self, op: &Op) -> bool {
-        self.may_lose && op.is_ok() && self.failover_near(op).is_some()
+        self.may_lose && op.is_ok() && self.last_recovery_near(op).is_some()
     }
 
-    /// Whether there was a failover that may have lost this operation, if it was not
-    /// acknowledged.
+    /// Whether a failover was near this operation. Such a failover may have lost the operation,
+    /// also with synchronous replication if the operation was not acknowledged.
     pub fn has_failover_near(&self, op: &Op) -> bool {
-        self.failover_near(op).is_some()
+        self.last_recovery_near(op).is_some()
     }
 
     /// The acknowledged writes that are lost.
@@ -81,8 +82,9 @@ impl Losses {
         ops.iter().filter(|op| op.is_ok()).filter_map(|op| Some((op, self.gone_at(op.id)?)))
     }
 
-    /// The recovery from the last failover that may have lost this operation.
-    fn failover_near(&self, op: &Op) -> Option<Time> {
+    /// The time of the recovery from the last failover that may have lost this operation; `None` if
+    /// no failover was near.
+    fn last_recovery_near(&self, op: &Op) -> Option<Time> {
         let near = self.failovers.iter().filter(|(from, to)| op.start <= *to && op.end >= *from);
         near.map(|(_, to)| *to).max()
     }

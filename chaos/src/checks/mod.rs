@@ -37,7 +37,8 @@ pub struct Violation {
 /// The result of all checks.
 pub struct Verdict {
     pub violations: Vec<Violation>,
-    /// Largest age of data in an answer that the bound allows, as far as the history proves it.
+    /// Largest age of the data of an answer that breaks no invariant. The age is the least that the
+    /// history proves.
     pub longest_staleness: Duration,
     /// The answer with that data.
     pub stalest_answer: Option<String>,
@@ -48,6 +49,7 @@ pub struct Verdict {
 }
 
 /// Checks a history. `may_lose` says whether a failover of Postgres may lose acknowledged writes.
+/// [`Model::build`] explains `planted_delay`.
 pub fn check(
     ops: &[Op],
     faults: &[Fault],

@@ -15,6 +15,7 @@ pub fn check(ops: &[Op], losses: &Losses) -> Vec<Violation> {
             successors.entry(&refresh.presented).or_default().push((successor, op));
         }
     }
+    // Whether the uses of one token have more than one new token.
     let is_forked = |uses: &&Vec<(&str, &Op)>| uses.iter().any(|(token, _)| *token != uses[0].0);
     successors
         .values()

@@ -2,7 +2,7 @@
 
 use crate::stores::{RedisOption, StoresOption};
 
-/// A kind of fault.
+/// A kind of fault. docs/reliability.md explains each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nemesis {
     KillReplica,
@@ -72,7 +72,7 @@ pub enum Part {
     Clients,
     Postgres,
     Redis,
-    /// An upgrade needs a replica and Postgres.
+    /// A replica and Postgres. A change of the release uses both.
     All,
 }
 
@@ -104,7 +104,7 @@ impl Nemesis {
         }
     }
 
-    /// The part of the system in which the fault is.
+    /// The part of the system that the fault affects.
     pub fn part(self) -> Part {
         match self {
             Self::ChangeRelease => Part::All,
@@ -136,7 +136,7 @@ impl Nemesis {
         }
     }
 
-    /// Whether both faults can be there at the same time.
+    /// Whether both faults can be injected at the same time.
     pub fn can_overlap(self, other: Self) -> bool {
         let (part, other) = (self.part(), other.part());
         part != other && part != Part::All && other != Part::All

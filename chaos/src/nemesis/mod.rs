@@ -27,8 +27,8 @@ const CALM: Duration = Duration::from_millis(1500);
 /// Shortest and longest duration of a fault, in milliseconds.
 const DURATION_MS: std::ops::Range<u64> = 800..3500;
 
-/// Shortest and longest time from the beginning of a fault to that of the fault that overlaps it,
-/// in milliseconds.
+/// Shortest and longest time from the start of a fault to the start of the second fault that
+/// overlaps with it, in milliseconds.
 const LATER_MS: std::ops::Range<u64> = 0..800;
 
 /// Timeout of the recovery after a fault.
@@ -80,7 +80,7 @@ pub async fn torment(
     let mut order = Vec::new();
     sleep(CALM).await;
     while client.world.history.now() < end {
-        // Each kind occurs once before one occurs again.
+        // Each kind occurs once before any kind occurs again.
         if order.is_empty() {
             order = kinds.to_vec();
             client.rng.shuffle(&mut order);
@@ -90,12 +90,14 @@ pub async fn torment(
         let injected = Box::pin(inject(cluster, client, nemesis, other)).await?;
         for fault in injected {
             crate::say(&format!(
-                "{:7.3}s {} ({}), {:.1}s, recovered in {}",
+                "{:7.3}s {} ({}), {:.1}s, {}",
                 fault.start.as_secs_f64(),
                 fault.nemesis,
                 fault.target,
                 fault.end.saturating_sub(fault.start).as_secs_f64(),
-                fault.recovery.map_or("NO TIME".to_owned(), |time| format!("{time:.1?}")),
+                fault
+                    .recovery
+                    .map_or("NOT RECOVERED".to_owned(), |time| format!("recovered in {time:.1?}")),
             ));
             faults.push(fault);
         }
@@ -157,16 +159,16 @@ async fn disturb_target(
 ) -> anyhow::Result<String> {
     let duration = Duration::from_millis(rng.u64(DURATION_MS));
     let target = Target::random(rng, cluster.replicas.len());
-    let one = rng.usize(..cluster.replicas.len());
+    let replica_number = rng.usize(..cluster.replicas.len());
     match nemesis {
-        Nemesis::KillReplica => replica::kill(cluster, one, duration).await,
-        Nemesis::PauseReplica => replica::pause(cluster, one, duration).await,
+        Nemesis::KillReplica => replica::kill(cluster, replica_number, duration).await,
+        Nemesis::PauseReplica => replica::pause(cluster, replica_number, duration).await,
         Nemesis::WrongClock => {
             let offset = if rng.bool() { "+20s" } else { "-20s" };
-            replica::wrong_clock(cluster, one, offset, duration).await
+            replica::wrong_clock(cluster, replica_number, offset, duration).await
         }
-        Nemesis::BlockedLog => Ok(replica::block_log(cluster, one, duration).await),
-        Nemesis::ChangeRelease => replica::change_release(cluster, one).await,
+        Nemesis::BlockedLog => Ok(replica::block_log(cluster, replica_number, duration).await),
+        Nemesis::ChangeRelease => replica::change_release(cluster, replica_number).await,
         Nemesis::CancelledCalls => {
             world.set_cancels_calls(true);
             sleep(duration).await;

@@ -8,8 +8,8 @@ use fastrand::Rng;
 use super::Nemesis;
 use crate::cluster::Cluster;
 
-/// Lets a master fail, or replaces it in order. Returns when another server is the master and all
-/// servers work.
+/// Makes a master fail, or replaces it by a planned failover. Returns when all servers work. Then
+/// another server is the master, except after the isolation of a master of a cluster.
 ///
 /// # Errors
 /// Returns an error when there is no failover, or when a server does not return.
@@ -19,7 +19,7 @@ pub async fn replace(
     rng: &mut Rng,
     duration: Duration,
 ) -> anyhow::Result<String> {
-    let group = cluster.stores.redis_group.as_ref().context("there is one Redis only")?;
+    let group = cluster.stores.redis_group.as_ref().context("there is only one Redis")?;
     let mut group = group.lock().await;
     if nemesis == Nemesis::FailOverRedis {
         group.fail_over(rng).await?;

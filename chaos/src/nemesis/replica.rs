@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::Target;
 use crate::{cluster::Cluster, replica::Release};
 
-/// Kills a replica, and starts it again.
+/// Kills a replica, and starts it again after `down`.
 ///
 /// # Errors
 /// Returns an error when the replica does not start again.
@@ -33,8 +33,8 @@ pub async fn pause(cluster: &Cluster, number: usize, duration: Duration) -> anyh
     Ok(Target::One(number).to_string())
 }
 
-/// Restarts a replica with a wrong clock, and later with the right one. The difference is less
-/// than the leeway for clocks, so all replicas accept all tokens.
+/// Restarts a replica with a wrong clock, and later with the right clock. The error of the clock is
+/// less than replicas tolerate when they check tokens, so all replicas accept all tokens.
 ///
 /// # Errors
 /// Returns an error when the replica does not start again.
@@ -55,7 +55,7 @@ pub async fn wrong_clock(
     Ok(format!("{}, {offset}", Target::One(number)))
 }
 
-/// Leaves the log of a replica unread.
+/// Leaves the log of a replica unread for `duration`, so that the pipe of the log becomes full.
 pub async fn block_log(cluster: &Cluster, number: usize, duration: Duration) -> String {
     let replica = cluster.replicas[number].lock().await;
     replica.read_log(false);
@@ -64,8 +64,8 @@ pub async fn block_log(cluster: &Cluster, number: usize, duration: Duration) -> 
     Target::One(number).to_string()
 }
 
-/// Restarts a replica with the other release, in order. Before the first upgrade, the schema is
-/// upgraded while replicas of the previous release serve.
+/// Stops a replica gracefully, and starts it with the other release. Before an upgrade, the schema
+/// is migrated while replicas of the previous release serve.
 ///
 /// # Errors
 /// Returns an error when the schema can't be upgraded, or the replica does not start.

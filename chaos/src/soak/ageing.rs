@@ -2,10 +2,10 @@
 //!
 //! The shortest retention is longer than a run: a day for sessions and idempotency records, an hour
 //! for changes. So the run moves the times of rows that ended some minutes ago into the past.
-//! Triggers are off meanwhile, so that this is no change for the service.
+//! Triggers are off during these updates, so that the service does not see them as changes.
 //!
-//! In Redis, the marks of accounts that signed in expire after 30 days. The run lets them expire
-//! after minutes.
+//! In Redis, the marks of accounts that signed in expire after 30 days. The run shortens this time
+//! to five minutes.
 
 use crate::stores::{DATABASE, Stores};
 

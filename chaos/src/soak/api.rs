@@ -31,7 +31,7 @@ use super::{meter::Meter, pace::Pace};
 /// Deadline of a call.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Pauses after the attempts of a call.
+/// Pauses after the failed attempts of a call. A call has as many attempts as there are pauses.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -56,10 +56,11 @@ struct Connections {
     meter: Arc<Meter>,
 }
 
+/// Adds the token to the metadata of each call, if there is one, and sets the deadline.
 #[derive(Clone, Default)]
 pub struct Authorization(Option<MetadataValue<Ascii>>);
 
-/// A call failed. The meter has the reason.
+/// The error of a failed call. The meter has recorded the reason.
 #[derive(Debug)]
 pub struct CallFailed;
 
@@ -96,7 +97,7 @@ impl Api {
         Self { connections: self.connections.clone(), token: Authorization(value) }
     }
 
-    /// Sends a call when it is due. Repeats it as a client does when the server asks for that.
+    /// Sends a call when it is due. Repeats it, with pauses, after an error that allows it.
     pub async fn call<T>(
         &self,
         method: &str,
@@ -143,49 +144,50 @@ impl Api {
         Ok((tokens, client))
     }
 
-    fn service(&self) -> (Channel, Authorization) {
+    /// The next connection in turn, and the token.
+    fn next_channel(&self) -> (Channel, Authorization) {
         let channels = &self.connections.channels;
         let next = self.connections.next.fetch_add(1, Ordering::Relaxed);
         (channels[next % channels.len()].clone(), self.token.clone())
     }
 
     pub fn audit(&self) -> AuditServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         AuditServiceClient::with_interceptor(channel, token)
     }
 
     pub fn auth(&self) -> AuthServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         AuthServiceClient::with_interceptor(channel, token)
     }
 
     pub fn permissions(&self) -> PermissionServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         PermissionServiceClient::with_interceptor(channel, token)
     }
 
     pub fn roles(&self) -> RoleServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         RoleServiceClient::with_interceptor(channel, token)
     }
 
     pub fn accounts(&self) -> ServiceAccountServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         ServiceAccountServiceClient::with_interceptor(channel, token)
     }
 
     pub fn sessions(&self) -> SessionServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         SessionServiceClient::with_interceptor(channel, token)
     }
 
     pub fn tenants(&self) -> TenantServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         TenantServiceClient::with_interceptor(channel, token)
     }
 
     pub fn users(&self) -> UserServiceClient<Service> {
-        let (channel, token) = self.service();
+        let (channel, token) = self.next_channel();
         UserServiceClient::with_interceptor(channel, token)
     }
 }

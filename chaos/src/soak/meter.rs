@@ -29,7 +29,7 @@ struct State {
     /// Latencies of the current interval, in microseconds.
     latencies: Histogram<u64>,
     methods: BTreeMap<String, Counts>,
-    /// Texts of failures, with their numbers.
+    /// How often each text of a failure or of a repetition occurred.
     failures: BTreeMap<String, u64>,
 }
 
@@ -49,6 +49,7 @@ impl Meter {
                 methods.extend(names.map(|method| (method.name().to_owned(), Counts::default())));
             }
         }
+        // Values have three significant digits.
         let latencies = Histogram::new_with_bounds(1, LONGEST, 3)?;
         Ok(Self(Mutex::new(State { latencies, methods, failures: BTreeMap::new() })))
     }
@@ -89,7 +90,7 @@ impl Meter {
         self.lock().methods.clone()
     }
 
-    /// Texts of failures and repetitions, with their numbers.
+    /// How often each text of a failure or of a repetition occurred.
     pub fn failures(&self) -> BTreeMap<String, u64> {
         self.lock().failures.clone()
     }

@@ -1,7 +1,8 @@
 //! A long run with steady load and without faults: nothing may grow.
 //!
-//! [`sequences`] sends calls at the rate of [`pace`]. [`sample`] reads the figures of the system,
-//! and [`series`] decides whether they grew. docs/reliability.md explains the run.
+//! [`sequences`] sends calls at the rate of [`pace`]. [`sample`] reads the figures (the measured
+//! values) of the system, and [`series`] decides whether they grew. docs/reliability.md explains
+//! the run.
 
 mod ageing;
 mod api;
@@ -43,7 +44,7 @@ const TENANTS: usize = 3;
 /// Number of workers that read streams.
 const STREAMS: usize = 4;
 
-/// Time after which ended rows are made old again.
+/// Time between two updates that make ended rows old.
 const AGEING: Duration = Duration::from_mins(1);
 
 /// Options of a run.
@@ -55,7 +56,7 @@ pub struct Options {
     rate: u32,
     workers: usize,
     replicas: usize,
-    /// Does not delete users, so that the run must find a growth.
+    /// Whether the run does not delete users, so that its checks must find growth.
     plants_growth: bool,
     dir: PathBuf,
 }
@@ -82,7 +83,7 @@ pub fn command() -> Command {
             Arg::new("plant-growth")
                 .long("plant-growth")
                 .action(ArgAction::SetTrue)
-                .help("Do not delete users, to see that growth is found"),
+                .help("Do not delete users, so that the checks must find growth"),
         )
         .arg(
             Arg::new("dir")
@@ -109,7 +110,7 @@ pub fn options(matches: &ArgMatches) -> anyhow::Result<Options> {
     })
 }
 
-/// Runs, prints the report, and writes it. Returns whether nothing grew.
+/// Runs, prints the report, and writes it. Returns [`Report::is_good`].
 ///
 /// # Errors
 /// Returns an error when the run could not be made, for example because a program is missing.

@@ -14,14 +14,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A pace of this many calls per second, from now on.
+    /// A pace of `rate` calls per second, from now on.
     pub fn new(rate: u32) -> Self {
         let interval = Duration::from_secs(1) / rate.max(1);
         Self { start: Instant::now(), interval, next: AtomicU32::new(0) }
     }
 
-    /// Waits until the next call is due. Returns that time, which is in the past when all workers
-    /// were waiting for responses. The latency of a call is counted from it.
+    /// Waits until the next call is due. Returns the due time, which is in the past when all
+    /// workers were waiting for responses. The latency of a call is measured from its due time.
     pub async fn turn(&self) -> Instant {
         let due = self.start + self.interval * self.next.fetch_add(1, Ordering::Relaxed);
         sleep_until(due).await;

@@ -27,7 +27,7 @@ pub struct Report {
     replicas: usize,
     calls: u64,
     failed_calls: u64,
-    /// Texts of failures and repetitions, with their numbers.
+    /// How often each text of a failure or of a repetition occurred.
     failures: BTreeMap<String, u64>,
     /// Methods of the service without a successful call.
     methods_not_called: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Report {
     values: Values,
 }
 
-/// A figure in the report: medians of fifths of the run.
+/// A figure in the report: the medians of its values in fifths of the run.
 #[derive(Serialize)]
 struct Row {
     chart: &'static str,
@@ -216,6 +216,8 @@ fn trail_bytes(values: &Values) -> f64 {
 mod tests {
     use super::*;
 
+    /// A report of 100 seconds with one figure, whose value at each second `rows` returns. Each
+    /// method was called once.
     fn report(rows: impl Fn(f64) -> f64) -> Report {
         let mut values = Values::default();
         for second in 0..100_u32 {

@@ -18,17 +18,18 @@ const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a MiB.
 const MIB: f64 = 1_048_576.0;
 
-/// The tables that grow with each change: the audit trail, which is kept for ever.
+/// The tables of the audit trail. They grow with each change, because the trail is kept for ever.
 pub const TRAIL: [&str; 2] = ["audit_events", "audit_chain"];
 
 /// The tables whose rows wait for a worker, so that their number varies.
 const VARYING: [&str; 5] =
     ["audit_outbox", "audit_queue", "changes", "idempotency_records", "sessions"];
 
-/// Metrics of a replica, with their charts, and the amount by which they may grow in addition to a
-/// tenth.
+/// Metrics of a replica: the name, the title of the chart, and the amount by which the value may
+/// grow in addition to a tenth.
 const METRICS: [(&str, &str, f64); 13] = [
-    // A hashing thread keeps its memory of 19 MiB only while there is work.
+    // A hashing thread keeps its memory of 19 MiB only while there is work. So the memory of two
+    // threads may come and go.
     ("tenantry_hashing_memory_bytes", "bytes of the hashing threads", 40_000_000.0),
     ("tenantry_tasks", "tasks", 50.0),
     ("tenantry_connections", "client connections", 8.0),
@@ -144,6 +145,7 @@ impl Sampler {
 fn process_figures(replica: &Replica, line: &str) -> anyhow::Result<Vec<Figure>> {
     let process = format!("/proc/{}", replica.pid()?);
     let status = fs::read_to_string(format!("{process}/status"))?;
+    // Sizes are in KiB.
     let number = |name: &str| -> anyhow::Result<f64> {
         let value = status.lines().find_map(|line| line.strip_prefix(name));
         let value = value.and_then(|value| value.split_whitespace().next());
@@ -181,7 +183,7 @@ fn sum_of(text: &str, name: &str) -> Option<f64> {
 async fn redis_figures(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let memory = cluster.stores.redis("INFO memory").await?;
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:"));
-    let used: f64 = used.context("Redis does not tell its memory")?.trim().parse()?;
+    let used: f64 = used.context("Redis does not report its memory")?.trim().parse()?;
     let keys = cluster.stores.redis("DBSIZE").await?;
     let keys: f64 = keys.trim().trim_start_matches(':').parse()?;
     Ok(vec![

@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// By this share of the earlier value, and by this amount.
+    /// By the sum of this share of the earlier value and this amount.
     Tolerance { share: f64, amount: f64 },
     /// The figure grows or varies by design, for this reason.
     None { why: &'static str },
@@ -15,9 +15,9 @@ pub enum Limit {
 /// One value of a figure.
 #[derive(Clone, Debug)]
 pub struct Figure {
-    /// What is measured, with the unit.
+    /// Title of the chart: what is measured, and the unit.
     pub chart: &'static str,
-    /// Of what it is measured.
+    /// Label of the line in the chart: the measured object, such as `replica 0`.
     pub line: String,
     pub value: f64,
     pub limit: Limit,
@@ -39,7 +39,7 @@ impl Series {
         Self { chart, line, limit, points: Vec::new() }
     }
 
-    /// The median of one fifth of the run; 0 is the first fifth. `None` if it has no value.
+    /// The median of one fifth of the run; 0 is the first fifth. `None` if the fifth has no value.
     pub fn median_of_fifth(&self, fifth: usize) -> Option<f64> {
         let count = self.points.len();
         let part = &self.points[count * fifth / 5..count * (fifth + 1) / 5];
@@ -69,7 +69,7 @@ impl Series {
 mod tests {
     use super::*;
 
-    /// A run of 100 samples with a tolerance of 10 % and 5.
+    /// Whether a figure with 100 samples grew. The tolerance is 10 % plus 5.
     fn grew(value: impl Fn(f64) -> f64) -> bool {
         let limit = Limit::Tolerance { share: 0.1, amount: 5.0 };
         let figure = Figure { chart: "rows", line: "users".to_owned(), value: 0.0, limit };
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn steady_growth_is_found() {
         assert!(grew(|time| 100.0 + time));
-        // From 0.
+        // Here the early value is near 0, and the tolerance is nearly 5.
         assert!(grew(|time| time * 0.1));
     }
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_a_fifth() {
+    fn a_median_of_a_fifth_contains_only_samples_of_this_fifth() {
         let limit = Limit::Tolerance { share: 0.0, amount: 0.0 };
         let figure = Figure { chart: "rows", line: "users".to_owned(), value: 0.0, limit };
         let mut series = Series::new(&figure);

@@ -35,6 +35,7 @@ pub async fn create_tenant(anonymous: &Api, slug: &str) -> anyhow::Result<Tenant
     create(anonymous, slug).await.map_err(|CallFailed| anyhow!("a call of the setup failed"))?
 }
 
+/// The outer error is a failed call. The inner error is a response without an id.
 async fn create(anonymous: &Api, slug: &str) -> Result<anyhow::Result<Tenant>, CallFailed> {
     let email = format!("admin@{slug}.test");
     let request = RegisterRequest {
@@ -46,7 +47,7 @@ async fn create(anonymous: &Api, slug: &str) -> Result<anyhow::Result<Tenant>, C
     };
     anonymous.call("Register", async || anonymous.auth().register(request.clone()).await).await?;
     let (_, admin) = anonymous.sign_in(slug, &email, PASSWORD).await?;
-    open_registration(&admin).await?;
+    allow_registration(&admin).await?;
     let request = CreateRoleRequest {
         name: "reader".to_owned(),
         level: RoleLevel::Member.into(),
@@ -74,7 +75,7 @@ async fn create(anonymous: &Api, slug: &str) -> Result<anyhow::Result<Tenant>, C
 }
 
 /// Lets users register themselves in the tenant.
-async fn open_registration(admin: &Api) -> Result<(), CallFailed> {
+async fn allow_registration(admin: &Api) -> Result<(), CallFailed> {
     let value = prost_types::Value { kind: Some(prost_types::value::Kind::BoolValue(true)) };
     let fields = [("self_registration".to_owned(), value)].into();
     let request = UpdateTenantRequest {

@@ -45,9 +45,10 @@ pub struct Stores {
     /// The Postgres servers under Patroni, if the run uses them. Then the Postgres in `private` is
     /// not used.
     pub patroni: Option<Patroni>,
-    /// The servers of Redis that fail over, if the run uses them. Then `redis` is not used.
+    /// The servers of Redis that fail over, if the run uses them. Then the replicas do not use the
+    /// server at `redis`.
     pub redis_group: Option<Mutex<RedisGroup>>,
-    /// Leads the run's own connections to the leader.
+    /// The proxy through which the run's own connections reach the leader under Patroni.
     leader_proxy: Option<Proxy>,
     /// Address of Postgres.
     pub postgres: StoreAddress,
@@ -62,13 +63,13 @@ pub struct Stores {
 pub enum StoreAddress {
     Unix(PathBuf),
     Tcp(String),
-    /// The address can change.
+    /// The address of the current leader under Patroni, which can change.
     Leader(watch::Receiver<String>),
 }
 
 impl StoresOption {
-    /// Reads the option: `private`, `patroni`, `patroni-async`, or the two URLs with a comma between
-    /// them.
+    /// Reads the option: `private`, `patroni`, `patroni-async`, or the two URLs with a comma
+    /// between them.
     ///
     /// # Errors
     /// Returns an error for any other text.
@@ -118,7 +119,7 @@ impl Stores {
         let group = RedisGroup::start(redis, &dir.with_file_name("redis")).await?;
         stores.redis_group = group.map(Mutex::new);
         stores.redis("FLUSHALL").await?;
-        // An earlier run may have planted a fault.
+        // An earlier run may have changed settings with `lose_commits`.
         stores.execute("postgres", "alter system reset all").await?;
         stores.execute("postgres", "select pg_reload_conf()").await?;
         stores.execute("postgres", "drop database if exists chaos with (force)").await?;

@@ -76,8 +76,9 @@ impl PrivateStores {
         sleep(down).await;
         postgres.wait_until_ended().await?;
         // Postgres refuses to start if the process id in its pid file or in the lock file of its
-        // socket belongs to a process, also to one that has ended and that its parent has not
-        // waited for. Postgres accepts the id of its own parent.
+        // socket belongs to a process, also to a process that has ended but whose parent has not
+        // waited for it. Postgres accepts the id of its own parent, so the pid file gets the id of
+        // this program.
         let pid_file = postgres.dir.join("postmaster.pid");
         let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
@@ -170,15 +171,17 @@ async fn find_postgres(services: &Services) -> anyhow::Result<StoreProcess> {
     StoreProcess::of_running(pid, dir)
 }
 
-/// Redis replaces its arguments in `/proc`, so they are read from its configuration.
+/// Finds the process of Redis. Redis replaces its arguments in `/proc`, so they are built here
+/// again.
 async fn find_redis(services: &Services) -> anyhow::Result<StoreProcess> {
     let socket = redis_socket(services);
     let address = StoreAddress::Unix(socket.clone());
     let info = redis_command(&address, "INFO server").await?;
     let pid = info.lines().find_map(|line| line.strip_prefix("process_id:"));
-    let pid = pid.context("Redis does not tell its process id")?.trim().parse()?;
+    let pid = pid.context("Redis does not report its process id")?.trim().parse()?;
     let config = redis_command(&address, "CONFIG GET dir").await?;
-    let dir = config.lines().last().context("Redis does not tell its directory")?.trim().to_owned();
+    let dir =
+        config.lines().last().context("Redis does not report its directory")?.trim().to_owned();
     ensure!(Path::new(&dir).is_dir(), "Redis has no directory {dir}");
     let mut process = StoreProcess::of_running(pid, PathBuf::from(&dir))?;
     let mut command = Command::new(&process.program);

@@ -20,14 +20,16 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 pub struct StoreProcess {
     pid: u32,
     pub program: PathBuf,
-    /// The name that the program is started by. Redis has one program for several names.
+    /// The name with which the program is started (`argv[0]`). One file contains several programs
+    /// of Redis, and the name selects the program.
     pub name: OsString,
     pub arguments: Vec<OsString>,
     /// The directory of the store's data.
     pub dir: PathBuf,
     pub user: u32,
     pub group: u32,
-    /// The process group, with which the store ends when this program ends.
+    /// The process group of the first process. The store ends with this group when this program
+    /// ends.
     process_group: i32,
     /// The process, if this program started it again.
     child: Option<Child>,
@@ -99,8 +101,8 @@ impl StoreProcess {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        let what = format!("{} did not end", self.program.display());
-        timeout(END_LIMIT, ended).await.map_err(|_| anyhow!(what))?;
+        let message = format!("{} did not end", self.program.display());
+        timeout(END_LIMIT, ended).await.map_err(|_| anyhow!(message))?;
         if let Some(child) = &mut self.child {
             child.try_wait()?;
         }
@@ -131,7 +133,8 @@ impl StoreProcess {
         Ok(())
     }
 
-    /// Ends the process, if this program started it again.
+    /// Ends the process, if this program started it again. The first process is ended by its
+    /// starter.
     ///
     /// # Errors
     /// Returns an error when it does not end in time.
@@ -166,11 +169,11 @@ fn to_pid(pid: u32) -> anyhow::Result<Pid> {
     Pid::from_raw(i32::try_from(pid)?).context("process id 0")
 }
 
-/// Whether the process runs. A process that has ended and that its parent has not waited for does
-/// not run.
+/// Whether the process runs. A zombie (state `Z`) does not run: it has ended, and its parent has
+/// not waited for it.
 fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the program, in parentheses, may contain spaces.
+    // The state follows the name of the program, which is in parentheses and may contain spaces.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
@@ -180,6 +183,7 @@ fn children_of(parent: u32) -> anyhow::Result<Vec<u32>> {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The state and the parent's process id follow the name of the program.
         let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         if rest.split(' ').nth(1) == Some(&parent.to_string()) {
             children.push(pid);

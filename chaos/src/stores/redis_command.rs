@@ -36,8 +36,8 @@ pub async fn redis_command(address: &StoreAddress, command: &str) -> anyhow::Res
     Ok(reply)
 }
 
-/// Sends the command and ends the stream, so that Redis closes the connection after the reply. A
-/// sentinel has no command `QUIT`.
+/// Sends the command and ends the stream, so that Redis closes the connection after the reply. The
+/// command `QUIT` would not work, because a sentinel does not have it.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     command: &str,

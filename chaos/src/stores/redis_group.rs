@@ -1,6 +1,6 @@
 //! Servers of Redis that fail over to one another: three servers with Sentinel, or a cluster of
-//! three masters with a replica each. Each server announces the address of a proxy, so that a run
-//! can cut it off.
+//! three masters with a replica each. Each server announces the address of a proxy instead of its
+//! own address, so that a run can cut the server off.
 
 use std::{
     fs,
@@ -110,7 +110,8 @@ impl RedisGroup {
         }
         let master = nodes[0].proxy.addr().port();
         let group = Self { nodes, sentinels: Vec::new() };
-        // A sentinel asks the master for its replicas only each 10 seconds.
+        // A sentinel asks the master for its replicas only every 10 seconds, so the replicas must
+        // be there before the sentinels start.
         group
             .wait_until("two replicas", async |group| {
                 let state = group.nodes[0].ask("INFO replication").await?;
@@ -169,15 +170,15 @@ impl RedisGroup {
 
     /// The value of `REDIS_URL`.
     pub fn url(&self) -> String {
-        let nodes = || self.nodes.iter().map(|node| node.proxy.addr().port());
-        let sentinels = || self.sentinels.iter().map(|(port, _)| *port);
+        let node_ports = || self.nodes.iter().map(|node| node.proxy.addr().port());
+        let sentinel_ports = || self.sentinels.iter().map(|(port, _)| *port);
         let addresses = |ports: &mut dyn Iterator<Item = u16>| {
             ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
         };
         if self.sentinels.is_empty() {
-            format!("redis-cluster://{}", addresses(&mut nodes()))
+            format!("redis-cluster://{}", addresses(&mut node_ports()))
         } else {
-            let addresses = addresses(&mut sentinels());
+            let addresses = addresses(&mut sentinel_ports());
             format!("redis-sentinel://{addresses}?sentinelServiceName={SERVICE}")
         }
     }
@@ -224,8 +225,9 @@ impl RedisGroup {
     }
 
     /// Cuts a server off: the replicas of Tenantry, the other servers and the sentinels don't reach
-    /// it. With Sentinel, waits for the failover. A cluster has no failover, because the servers of a
-    /// cluster ask one another on other ports; then the server is cut off for `duration`.
+    /// it. With Sentinel, waits for the failover. In a cluster there is no failover, because its
+    /// servers check one another on other ports, which are not cut off. There, the server is cut
+    /// off for `duration`.
     ///
     /// # Errors
     /// Returns an error when there is no failover, or when the server does not return.
@@ -243,12 +245,12 @@ impl RedisGroup {
         self.wait_until_ready().await
     }
 
-    /// Makes a replica a master, in order, and its master a replica.
+    /// Exchanges the roles of a master and of one of its replicas, by a planned failover.
     ///
     /// # Errors
     /// Returns an error when that takes too long.
     pub async fn fail_over(&mut self, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
-        let mut before = self.masters().await;
+        let mut masters_before = self.masters().await;
         if let Some((port, _)) = self.sentinels.first() {
             let sentinel = address(*port);
             let command = format!("SENTINEL FAILOVER {SERVICE}");
@@ -259,13 +261,16 @@ impl RedisGroup {
             .await?;
         } else {
             let mut replicas: Vec<_> = (0..self.nodes.len()).collect();
-            replicas.retain(|number| !before.contains(number));
+            replicas.retain(|number| !masters_before.contains(number));
             let replica = rng.choice(replicas).context("no replica")?;
             self.nodes[replica].ask("CLUSTER FAILOVER").await?;
         }
-        before.sort_unstable();
-        self.wait_until("another master", async |group| Ok(group.masters().await != before))
-            .await?;
+        masters_before.sort_unstable();
+        self.wait_until(
+            "another master",
+            async |group| Ok(group.masters().await != masters_before),
+        )
+        .await?;
         self.wait_until_ready().await
     }
 
@@ -289,7 +294,7 @@ impl RedisGroup {
         self.masters().await.len()
     }
 
-    /// Waits until so many servers other than this one are masters.
+    /// Waits until `count` servers other than `failed` are masters.
     async fn wait_for_masters(&self, count: usize, failed: usize) -> anyhow::Result<()> {
         self.wait_until("another master", async |group| {
             Ok(group.masters_without(Some(failed)).await.len() >= count)
@@ -321,11 +326,12 @@ impl RedisGroup {
                 redis_command(&address(*port), &format!("SENTINEL MASTER {SERVICE}")).await?;
             let words: Vec<_> = state.lines().filter(|line| !line.starts_with('$')).collect();
             let has = |name: &str, value: &str| words.windows(2).any(|pair| *pair == [name, value]);
-            let is_same = masters.iter().any(|master| has("port", &master.to_string()));
-            if !is_same || !has("flags", "master") || !has("num-other-sentinels", "2") {
+            let is_known_master = masters.iter().any(|master| has("port", &master.to_string()));
+            if !is_known_master || !has("flags", "master") || !has("num-other-sentinels", "2") {
                 return Ok(false);
             }
         }
+        // The numbers of masters and of replicas.
         let expected = if self.sentinels.is_empty() { (3, 3) } else { (1, 2) };
         Ok((masters.len(), replicas) == expected)
     }

@@ -39,27 +39,27 @@ pub struct Client {
     avoided_until: Vec<Time>,
 }
 
-/// What a client is for.
+/// The role of a client in the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Sends all kinds of calls. It avoids replicas that do not answer, as a load balancer does, so
     /// that writes continue while a replica is cut off.
     Writer,
     /// Asks for decisions that a cache may answer, with a short deadline. It avoids no replica, so
-    /// that a replica that is cut off is asked all the time.
+    /// that it also asks a replica that is cut off from the stores.
     Reader,
 }
 
-/// What a call needs besides its message.
+/// Everything that a call needs in addition to its message.
 pub struct Call<'a> {
     /// `/tenantry.v1.Service/Method`
     pub path: &'static str,
     /// Access token; empty for a call without one.
     pub token: &'a str,
     pub tenant: Option<usize>,
-    /// Arguments, for people.
+    /// The arguments as text, for the report.
     pub arguments: String,
-    /// The replica; `None` for any.
+    /// The number of the replica to call; `None` for any replica.
     pub replica: Option<usize>,
 }
 
@@ -84,12 +84,12 @@ impl Client {
 
     fn choose_replica(&mut self) -> usize {
         let now = self.world.history.now();
-        let good: Vec<usize> =
+        let available: Vec<usize> =
             (0..self.channels.len()).filter(|number| self.avoided_until[*number] <= now).collect();
-        if self.kind == Kind::Reader || good.is_empty() || self.rng.u8(..10) == 0 {
+        if self.kind == Kind::Reader || available.is_empty() || self.rng.u8(..10) == 0 {
             return self.rng.usize(..self.channels.len());
         }
-        good[self.rng.usize(..good.len())]
+        available[self.rng.usize(..available.len())]
     }
 
     /// Sends a call. Returns the operation, which the caller completes and adds to the history,
@@ -101,6 +101,7 @@ impl Client {
     {
         let replica = call.replica.unwrap_or_else(|| self.choose_replica());
         let id = self.world.history.next_id();
+        // A call to a chosen replica is a probe, which is never cancelled.
         let limit = if call.replica.is_none() && self.world.cancels_calls() && self.rng.bool() {
             Duration::from_millis(self.rng.u64(..CANCEL_WITHIN_MS))
         } else if self.kind == Kind::Reader {
@@ -167,8 +168,8 @@ impl Client {
     }
 }
 
-/// Adds what follows from the admission or the refusal of the call's token. `in_force` are the
-/// conditions under which the token is in force.
+/// Adds the evidence that follows from the acceptance or the refusal of the call's access token.
+/// `in_force` are the conditions under which the token is valid.
 pub fn admitted(op: &mut Op, in_force: &[Condition]) {
     let in_force = Condition::All(in_force.to_vec());
     match &op.outcome {
@@ -220,7 +221,7 @@ pub fn operation_of(correlation_id: &str) -> Option<OpId> {
 
 fn classify(status: &Status) -> Outcome {
     // A status without an ErrorInfo does not come from the service, but from the client's own
-    // connection.
+    // connection. So it does not say whether the call had an effect.
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
         return Outcome::Unknown(format!("{:?} {}", status.code(), status.message()));

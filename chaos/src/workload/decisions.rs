@@ -18,7 +18,7 @@ const CHECK: &str = "/tenantry.v1.PermissionService/Check";
 struct Mode {
     consistency: Consistency,
     token: String,
-    /// The operation that returned the token.
+    /// The operation that returned the consistency token.
     token_of: Option<OpId>,
     freshness: Freshness,
     text: &'static str,
@@ -51,12 +51,13 @@ impl Client {
         }
     }
 
-    /// The user of a recent write, so that decisions are about what has just changed.
+    /// The user whom the token's write changed, or a random user. So many decisions are about data
+    /// that has just changed.
     fn user_of_token(&mut self, tenant: usize, token: Option<&WriteToken>) -> Option<User> {
         let world = self.world.clone();
-        let of_write = token.and_then(|token| token.user).filter(|_| self.rng.bool());
-        let of_write = of_write.and_then(|number| world.users().get(number).cloned());
-        of_write.or_else(|| world.random_user(&mut self.rng, tenant))
+        let changed_number = token.and_then(|token| token.user).filter(|_| self.rng.bool());
+        let changed_user = changed_number.and_then(|number| world.users().get(number).cloned());
+        changed_user.or_else(|| world.random_user(&mut self.rng, tenant))
     }
 
     /// Asks as an administrator whether a user is allowed something.
@@ -78,12 +79,12 @@ impl Client {
         op.token = mode.token_of;
         if let Some(response) = response {
             let allowed = self.world.allowed(&user, permission);
-            decided(&mut op, allowed, response.allowed, mode.freshness);
+            add_decision_evidence(&mut op, allowed, response.allowed, mode.freshness);
         }
         self.record(op);
     }
 
-    /// Asks as an administrator about a user of another tenant, who must be unknown.
+    /// Asks as an administrator about a user of another tenant. The server must not know the user.
     pub async fn check_foreign(&mut self, tenant: usize) {
         let world = self.world.clone();
         let other = (tenant + 1) % world.tenants.len();
@@ -123,7 +124,7 @@ impl Client {
         admitted(&mut op, &World::in_force(session));
         if let Some(response) = response {
             let allowed = self.world.allowed(&session.user, permission);
-            decided(&mut op, allowed, response.allowed, mode.freshness);
+            add_decision_evidence(&mut op, allowed, response.allowed, mode.freshness);
         }
         self.record(op);
     }
@@ -152,12 +153,12 @@ impl Client {
             let mut conditions = World::in_force(session);
             conditions.push(self.world.allowed(&session.user, permission));
             let allowed = Condition::All(conditions);
-            decided(&mut op, allowed, response.allowed, mode.freshness);
+            add_decision_evidence(&mut op, allowed, response.allowed, mode.freshness);
         }
         self.record(op);
     }
 
-    /// Asks several questions at once as an administrator.
+    /// Asks several questions in one call, as an administrator.
     pub async fn batch_check(&mut self, tenant: usize) {
         let token = self.world.random_token(&mut self.rng, tenant);
         let mode = self.random_mode(token);
@@ -187,7 +188,7 @@ impl Client {
                 let allowed = self.world.allowed(user, *permission);
                 let answer = format!("; user {} {}", user.number, PERMISSIONS[*permission]);
                 op.arguments.push_str(&answer);
-                decided(&mut op, allowed, result.allowed, mode.freshness);
+                add_decision_evidence(&mut op, allowed, result.allowed, mode.freshness);
             }
         }
         self.record(op);
@@ -220,6 +221,7 @@ impl Client {
                     let Condition::All(mut parts) = world.allowed(&user, permission) else {
                         continue;
                     };
+                    // Any role may allow the permission, but this row is about one role.
                     parts.pop();
                     parts.push(allowed_by(&user, *role, permission));
                     let condition = Condition::All(parts);
@@ -272,9 +274,15 @@ impl Client {
     }
 }
 
-/// Adds the evidence of a decision.
-fn decided(op: &mut Op, allowed: Condition, is_allowed: bool, freshness: Freshness) {
+/// Adds the evidence of a decision: `allowing_condition` is the condition under which the
+/// answer is allowed.
+fn add_decision_evidence(
+    op: &mut Op,
+    allowing_condition: Condition,
+    is_allowed: bool,
+    freshness: Freshness,
+) {
     op.arguments.push_str(if is_allowed { ": allowed" } else { ": denied" });
-    let condition = if is_allowed { allowed } else { allowed.negated() };
+    let condition = if is_allowed { allowing_condition } else { allowing_condition.negated() };
     op.needs(condition, freshness);
 }

@@ -30,7 +30,7 @@ pub async fn read_final_state(
     let mut trails = BTreeMap::new();
     for tenant in 0..world.tenants.len() {
         client.read_tenant(tenant).await?;
-        // Nobody can read a suspended tenant.
+        // Nobody can read the data of a suspended tenant, so the tenant is reactivated.
         if tenant != world.probe_tenant() {
             client.change_tenant_state(tenant, true).await;
         }
@@ -75,7 +75,7 @@ impl Client {
         let (mut op, response) = op_and_response.context("no try")?;
         let response = response.with_context(|| op.to_string())?;
         let is_active = response.tenant.unwrap_or_default().state() == TenantState::Active;
-        read(&mut op, Fact::TenantActive(tenant), is_active);
+        add_read_evidence(&mut op, Fact::TenantActive(tenant), is_active);
         self.record(op);
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Client {
         let (mut op, response) =
             self.read_as_admin::<_, GetUserResponse>(path, user.tenant, arguments, message).await?;
         let is_active = response.user.unwrap_or_default().state() == UserState::Active;
-        read(&mut op, Fact::UserEnabled(user.number), is_active);
+        add_read_evidence(&mut op, Fact::UserEnabled(user.number), is_active);
         self.record(op);
         Ok(())
     }
@@ -103,7 +103,11 @@ impl Client {
         for role in &world.tenants[user.tenant].roles {
             let id = &world.roles[*role].id;
             let is_assigned = response.role_assignments.iter().any(|row| row.role_id == *id);
-            read(&mut op, Fact::Assigned { user: user.number, role: *role }, is_assigned);
+            add_read_evidence(
+                &mut op,
+                Fact::Assigned { user: user.number, role: *role },
+                is_assigned,
+            );
         }
         self.record(op);
         Ok(())
@@ -119,7 +123,7 @@ impl Client {
         let permissions = response.role.unwrap_or_default().permissions;
         for (permission, name) in PERMISSIONS[..GRANTED_PERMISSIONS].iter().enumerate() {
             let is_granted = permissions.iter().any(|granted| granted == name);
-            read(&mut op, Fact::Grants { role, permission }, is_granted);
+            add_read_evidence(&mut op, Fact::Grants { role, permission }, is_granted);
         }
         self.record(op);
         Ok(())
@@ -133,12 +137,12 @@ impl Client {
         let (mut op, response) =
             self.read_as_admin::<_, GetSessionResponse>(path, tenant, arguments, message).await?;
         let is_live = response.session.unwrap_or_default().state() == SessionState::Live;
-        read(&mut op, Fact::SessionLive(session.number), is_live);
+        add_read_evidence(&mut op, Fact::SessionLive(session.number), is_live);
         self.record(op);
         Ok(())
     }
 
-    /// The audit events of a tenant, when all of them have a position.
+    /// Waits until all audit events of a tenant have a position, and returns them.
     async fn all_sealed_events(&mut self, tenant: usize) -> anyhow::Result<Vec<AuditEvent>> {
         for _ in 0..50 {
             if let Some(events) = self.all_events(tenant).await
@@ -151,8 +155,8 @@ impl Client {
         anyhow::bail!("some events of tenant {tenant} have got no position")
     }
 
-    /// Sends a read until it succeeds. An object that is not found has an empty response, so the
-    /// checks see that it is lost.
+    /// Sends a read until it succeeds. If the object is not found, returns an empty response, from
+    /// which the checks see that the object is lost.
     async fn read_as_admin<Req, Resp>(
         &mut self,
         path: &'static str,
@@ -180,6 +184,7 @@ impl Client {
     }
 }
 
-fn read(op: &mut Op, fact: Fact, value: bool) {
+/// Adds the evidence that a fact has this value now.
+fn add_read_evidence(op: &mut Op, fact: Fact, value: bool) {
     op.needs(Condition::Is(fact, value), Freshness::Current);
 }

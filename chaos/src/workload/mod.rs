@@ -26,19 +26,19 @@ pub use self::{
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Client {
-    /// Sends random calls until the world ends.
+    /// Sends random calls until the workload ends.
     pub async fn work(mut self) {
         while !self.world.ends() {
             match self.kind() {
-                Kind::Writer => self.step().await,
+                Kind::Writer => self.writer_step().await,
                 Kind::Reader => self.reader_step().await,
             }
             sleep(PAUSE).await;
         }
     }
 
-    /// Sends one random call.
-    async fn step(&mut self) {
+    /// Sends one random call of any kind.
+    async fn writer_step(&mut self) {
         let tenant = self.rng.usize(..self.world.tenants.len());
         match self.rng.u16(..1000) {
             0..300 => self.check(tenant).await,
@@ -53,6 +53,7 @@ impl Client {
             850..900 => self.role_step(tenant).await,
             900..935 => self.user_state_step(tenant).await,
             935..945 => self.tenant_state_step().await,
+            // Users are created by the administrator (`false`), or register themselves (`true`).
             945..948 => _ = self.create_user(tenant, false).await,
             948..950 => _ = self.create_user(tenant, true).await,
             950..975 => self.login_step(tenant).await,
@@ -79,6 +80,7 @@ impl Client {
             0..30 => self.check_self(&session).await,
             30..60 => self.check_access_token(&session).await,
             60..75 => self.introspect(&session).await,
+            // A refresh uses the newest token, or reuses the token before it (`true`).
             75..90 => self.refresh(&session, false).await,
             90..92 => self.refresh(&session, true).await,
             92..95 => self.logout(&session).await,
@@ -111,7 +113,8 @@ impl Client {
         self.change_user_state(&user, enable).await;
     }
 
-    /// Reactivates a suspended tenant, or sometimes suspends one.
+    /// If a tenant is suspended, reactivates it in one of three calls. Otherwise suspends a random
+    /// tenant in one of six calls.
     async fn tenant_state_step(&mut self) {
         let world = self.world.clone();
         let is_suspended =

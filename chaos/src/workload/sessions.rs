@@ -61,14 +61,16 @@ impl Client {
         self.record(op);
     }
 
-    /// Refreshes a session. With `reuse`, presents a token that was spent before.
+    /// Refreshes a session. With `reuse`, presents the token that the last refresh replaced, if
+    /// there was a refresh.
     pub async fn refresh(&mut self, session: &Session, reuse: bool) {
         let world = self.world.clone();
-        let spent = session.spent_token.clone().filter(|_| reuse);
-        let retry = session.pending_request.clone().filter(|_| spent.is_none());
-        let request_id = retry.unwrap_or_else(|| format!("r{:x}", self.rng.u64(..)));
-        let is_newest = spent.is_none();
-        let refresh_token = spent.unwrap_or_else(|| session.refresh_token.clone());
+        let replaced_token = session.spent_token.clone().filter(|_| reuse);
+        // A refresh with an unknown outcome is retried with the same request id.
+        let pending_id = session.pending_request.clone().filter(|_| replaced_token.is_none());
+        let request_id = pending_id.unwrap_or_else(|| format!("r{:x}", self.rng.u64(..)));
+        let is_newest = replaced_token.is_none();
+        let refresh_token = replaced_token.unwrap_or_else(|| session.refresh_token.clone());
         let presented = token_id(&refresh_token);
         let arguments =
             format!("session {}, token {presented}, request {request_id}", session.number);
@@ -153,7 +155,7 @@ impl Client {
         self.record(op);
     }
 
-    /// Asks whether a session's access token is in force, as an administrator.
+    /// Asks whether a session's access token is valid, as an administrator.
     pub async fn introspect(&mut self, session: &Session) {
         let path = "/tenantry.v1.AuthService/IntrospectToken";
         let arguments = format!("access token of session {}", session.number);

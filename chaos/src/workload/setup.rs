@@ -19,7 +19,7 @@ use crate::history::{Effect, Fact, Op, OpId};
 /// Users of each tenant at the start.
 const USERS: usize = 5;
 
-/// Number of the first call of the setup, which no other call reaches.
+/// Id of the first call of the setup. It is so high that the ids of other calls never reach it.
 const FIRST_SETUP_ID: OpId = 1 << 40;
 
 /// Roles of each tenant.
@@ -41,10 +41,11 @@ pub async fn create(
     tenants: usize,
     rng: &mut Rng,
 ) -> anyhow::Result<Arc<World>> {
-    // The calls of the setup need a shared world, which has no tenants yet. The tenants are
-    // collected here, and the roles and users are created when the world is complete.
-    let calls = Arc::new(World::new(world.replicas.clone(), FIRST_SETUP_ID));
-    let mut client = Client::new(calls, rng.fork(), Kind::Writer)?;
+    // A client needs a shared world, which cannot be changed. So the client of the setup uses a
+    // separate world without tenants, while the tenants and roles are added to `world`. The users
+    // are created at the end, by a client of the complete world.
+    let setup_world = Arc::new(World::new(world.replicas.clone(), FIRST_SETUP_ID));
+    let mut client = Client::new(setup_world, rng.fork(), Kind::Writer)?;
     world.platform_token =
         sign_in(&mut client, "platform", &platform.email, &platform.password).await?;
     for number in 0..=tenants {
@@ -54,13 +55,13 @@ pub async fn create(
         for number in 0..ROLES {
             let name = format!("role-{tenant}-{number}");
             let id = create_role(&mut client, &world.tenants[tenant], &name).await?;
-            let number = world.roles.len();
+            let role_number = world.roles.len();
             world.roles.push(Role { tenant, id, name });
-            world.tenants[tenant].roles.push(number);
+            world.tenants[tenant].roles.push(role_number);
         }
     }
     let world = Arc::new(world);
-    for op in initial_state(&world, &mut client).await? {
+    for op in initial_state_ops(&world, &mut client).await? {
         world.history.push(op);
     }
     let mut client = Client::new(world.clone(), rng.fork(), Kind::Writer)?;
@@ -82,10 +83,10 @@ async fn create_tenant(client: &mut Client, number: usize) -> anyhow::Result<Ten
         ..Default::default()
     };
     let registered: RegisterResponse =
-        must(client, "/tenantry.v1.AuthService/Register", "", message).await?;
+        call_or_fail(client, "/tenantry.v1.AuthService/Register", "", message).await?;
     let admin_token = sign_in(client, &slug, &email, PASSWORD).await?;
     let tenant = registered.tenant.context("no tenant")?;
-    open_registration(client, &admin_token).await?;
+    allow_registration(client, &admin_token).await?;
     Ok(Tenant {
         id: tenant.id,
         slug,
@@ -96,7 +97,7 @@ async fn create_tenant(client: &mut Client, number: usize) -> anyhow::Result<Ten
 }
 
 /// Lets users register themselves in the tenant.
-async fn open_registration(client: &mut Client, token: &str) -> anyhow::Result<TenantMessage> {
+async fn allow_registration(client: &mut Client, token: &str) -> anyhow::Result<TenantMessage> {
     let value = prost_types::Value { kind: Some(prost_types::value::Kind::BoolValue(true)) };
     let fields = [("self_registration".to_owned(), value)].into();
     let message = UpdateTenantRequest {
@@ -104,7 +105,7 @@ async fn open_registration(client: &mut Client, token: &str) -> anyhow::Result<T
         ..Default::default()
     };
     let path = "/tenantry.v1.TenantService/UpdateTenant";
-    let updated: UpdateTenantResponse = must(client, path, token, message).await?;
+    let updated: UpdateTenantResponse = call_or_fail(client, path, token, message).await?;
     updated.tenant.context("no tenant")
 }
 
@@ -116,10 +117,12 @@ async fn create_role(client: &mut Client, tenant: &Tenant, name: &str) -> anyhow
         ..Default::default()
     };
     let path = "/tenantry.v1.RoleService/CreateRole";
-    let created: CreateRoleResponse = must(client, path, &tenant.admin_token, message).await?;
+    let created: CreateRoleResponse =
+        call_or_fail(client, path, &tenant.admin_token, message).await?;
     Ok(created.role.context("no role")?.id)
 }
 
+/// Signs in, and returns the access token.
 async fn sign_in(
     client: &mut Client,
     slug: &str,
@@ -132,12 +135,13 @@ async fn sign_in(
         organization_slug: slug.to_owned(),
         ..Default::default()
     };
-    let tokens: LoginResponse = must(client, "/tenantry.v1.AuthService/Login", "", message).await?;
+    let tokens: LoginResponse =
+        call_or_fail(client, "/tenantry.v1.AuthService/Login", "", message).await?;
     Ok(tokens.access_token)
 }
 
-/// An operation that sets the facts that the setup established.
-async fn initial_state(world: &World, client: &mut Client) -> anyhow::Result<Vec<Op>> {
+/// For each tenant, an operation whose effects are the facts that the setup established.
+async fn initial_state_ops(world: &World, client: &mut Client) -> anyhow::Result<Vec<Op>> {
     let mut ops = Vec::new();
     for (number, tenant) in world.tenants.iter().enumerate() {
         let path = "/tenantry.v1.AuthService/WhoAmI";
@@ -147,7 +151,7 @@ async fn initial_state(world: &World, client: &mut Client) -> anyhow::Result<Vec
         let message = WhoAmIRequest {};
         let (mut op, _) = client.send::<_, WhoAmIResponse>(call, message).await;
         ensure!(op.is_ok(), "{op}");
-        // The call had a number of the setup.
+        // The call had an id of the setup, so the operation gets an id and the time of this world.
         op.id = world.history.next_id();
         (op.start, op.end) = (world.history.now(), world.history.now());
         op.effects.push(Effect::Set(Fact::TenantActive(number), true));
@@ -161,8 +165,8 @@ async fn initial_state(world: &World, client: &mut Client) -> anyhow::Result<Vec
     Ok(ops)
 }
 
-/// Sends a call that must succeed.
-async fn must<Req, Resp>(
+/// Sends a call, and returns an error if it does not succeed.
+async fn call_or_fail<Req, Resp>(
     client: &mut Client,
     path: &'static str,
     token: &str,

@@ -76,7 +76,8 @@ pub struct Session {
     pub user: User,
     pub access_token: String,
     pub refresh_token: String,
-    /// The refresh token that the last successful call spent.
+    /// The refresh token that the last successful refresh replaced. The server accepts it once
+    /// only.
     pub spent_token: Option<String>,
     /// The request id of a refresh whose outcome is unknown.
     pub pending_request: Option<String>,
@@ -84,7 +85,7 @@ pub struct Session {
     pub was_refused: bool,
 }
 
-/// The consistency token of a write, and the user whom the write was about.
+/// The consistency token of a write, and the user whom the write changed.
 #[derive(Clone)]
 pub struct WriteToken {
     pub op: OpId,
@@ -138,8 +139,8 @@ impl World {
         number
     }
 
-    /// A random user of the tenant. Most of the time one of the first users, so that operations on
-    /// the same user overlap.
+    /// A random user of the tenant. In nine of ten calls, it is one of the first five users, so
+    /// that operations on the same user overlap.
     pub fn random_user(&self, rng: &mut Rng, tenant: usize) -> Option<User> {
         let users = self.users_of(tenant);
         let count = if rng.u8(..10) == 0 { users.len() } else { users.len().min(5) };
@@ -150,6 +151,7 @@ impl World {
         format!("user-{}@{slug}.test", self.next_email.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The number of a new session.
     pub fn next_session(&self) -> usize {
         self.next_session.fetch_add(1, Ordering::Relaxed)
     }
@@ -158,7 +160,7 @@ impl World {
         lock(&self.sessions).push(session);
     }
 
-    /// A random one of the newest sessions. Most of the time one that may be live.
+    /// A random session among the newest ones. A session that has probably ended is chosen rarely.
     pub fn random_session(&self, rng: &mut Rng) -> Option<Session> {
         let sessions = lock(&self.sessions);
         let newest = &sessions[sessions.len().saturating_sub(SESSIONS)..];
@@ -193,12 +195,12 @@ impl World {
     /// A consistency token of the tenant: most of the time the newest one.
     pub fn random_token(&self, rng: &mut Rng, tenant: usize) -> Option<WriteToken> {
         let tokens = lock(&self.tokens);
-        let mut of_tenant = tokens.iter().rev().filter(|token| token.tenant == tenant);
+        let mut tenant_tokens = tokens.iter().rev().filter(|token| token.tenant == tenant);
         let skipped = if rng.u8(..4) == 0 { rng.usize(..TOKENS / 4) } else { 0 };
-        of_tenant.nth(skipped).cloned()
+        tenant_tokens.nth(skipped).cloned()
     }
 
-    /// Whether clients drop some calls while they run.
+    /// Whether clients cancel some of their calls.
     pub fn cancels_calls(&self) -> bool {
         self.cancels_calls.load(Ordering::Relaxed)
     }
@@ -216,7 +218,7 @@ impl World {
         self.ends.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the workload has ended and the state is read.
+    /// Whether the workload has ended, and the final state is read now.
     pub fn is_final(&self) -> bool {
         self.is_final.load(Ordering::Relaxed)
     }
@@ -225,7 +227,7 @@ impl World {
         self.is_final.store(true, Ordering::Relaxed);
     }
 
-    /// The condition under which a user is allowed something.
+    /// The condition under which a user has a permission.
     pub fn allowed(&self, user: &User, permission: usize) -> Condition {
         let roles = self.tenants[user.tenant].roles.iter();
         let by_role = roles.map(|role| allowed_by(user, *role, permission)).collect();
@@ -236,7 +238,7 @@ impl World {
         ])
     }
 
-    /// The conditions under which the access token of a session is in force.
+    /// The conditions under which the access token of a session is valid.
     pub fn in_force(session: &Session) -> Vec<Condition> {
         vec![
             Condition::Is(Fact::TenantActive(session.user.tenant), true),

@@ -17,7 +17,7 @@ use super::{
 use crate::history::{Condition, Effect, ExpectedEvent, Fact, Freshness, Op};
 
 impl Client {
-    /// Keeps the consistency token of a write, for later calls.
+    /// Stores the consistency token of a write in the world, for later calls.
     fn keep_token(&self, op: &Op, tenant: usize, user: Option<usize>, token: Option<String>) {
         if let Some(token) = token {
             self.world.add_token(WriteToken { op: op.id, tenant, user, token });
@@ -44,6 +44,7 @@ impl Client {
         op.effects.push(Effect::Set(fact, assign));
         op.event =
             Some(ExpectedEvent::always(if assign { "role_assigned" } else { "role_unassigned" }));
+        // With this refusal, the assignment had the wanted state already.
         let reason = if assign { "ROLE_ALREADY_ASSIGNED" } else { "NOT_FOUND" };
         if op.is_refused_with(reason) {
             op.needs(Condition::Is(fact, assign), Freshness::Current);
@@ -52,13 +53,14 @@ impl Client {
         self.record(op);
     }
 
-    /// Replaces the permissions of a role. Returns whether the call succeeded.
+    /// Replaces the permissions of a role by a random set. `replica` is the number of the replica
+    /// to call; `None` means any. Returns whether the call succeeded.
     pub async fn update_role(&mut self, role: usize, replica: Option<usize>) -> bool {
-        let bits = self.rng.u8(..1 << GRANTED_PERMISSIONS);
-        let granted = |permission: usize| bits >> permission & 1 == 1;
+        let permission_bits = self.rng.u8(..1 << GRANTED_PERMISSIONS);
+        let is_granted = |permission: usize| permission_bits >> permission & 1 == 1;
         let world = self.world.clone();
         let tenant = world.roles[role].tenant;
-        let chosen = (0..GRANTED_PERMISSIONS).filter(|permission| granted(*permission));
+        let chosen = (0..GRANTED_PERMISSIONS).filter(|permission| is_granted(*permission));
         let permissions: Vec<_> = chosen.map(|index| PERMISSIONS[index].to_owned()).collect();
         let arguments = format!("role {role}, permissions {permissions:?}");
         let message = UpdateRoleRequest {
@@ -73,7 +75,9 @@ impl Client {
         let (mut op, response) = self.send::<_, UpdateRoleResponse>(call, message).await;
         super::call::admitted(&mut op, &[Condition::Is(Fact::TenantActive(tenant), true)]);
         op.effects = (0..GRANTED_PERMISSIONS)
-            .map(|permission| Effect::Set(Fact::Grants { role, permission }, granted(permission)))
+            .map(|permission| {
+                Effect::Set(Fact::Grants { role, permission }, is_granted(permission))
+            })
             .collect();
         op.event = Some(ExpectedEvent::always("role_updated"));
         let is_ok = op.is_ok();

@@ -19,7 +19,7 @@ fn isolation() -> Fault {
     }
 }
 
-/// A role that is assigned while the leader is isolated. The trail lacks the event.
+/// A role that is assigned while the leader is isolated. The trail lacks the event of the write.
 fn lost_write() -> Op {
     recorded(write(3, 4000, 4010, ROLE, true), EventWhen::Always)
 }
@@ -28,7 +28,7 @@ fn with_token(id: OpId, start: u64, token: OpId) -> Op {
     Op { token: Some(token), ..op(id, start, start + 1) }
 }
 
-fn invariants(ops: &[Op], faults: &[Fault], may_lose: bool) -> Vec<&'static str> {
+fn broken_invariants(ops: &[Op], faults: &[Fault], may_lose: bool) -> Vec<&'static str> {
     let violations: Vec<Violation> = check(ops, faults, &trail(&[]), may_lose, None).violations;
     violations.iter().map(|violation| violation.invariant).collect()
 }
@@ -38,46 +38,54 @@ fn only_asynchronous_replication_may_lose_an_acknowledged_write() {
     let mut ops = assigned_and_unassigned();
     ops.push(lost_write());
     let missing = ["every acknowledged write has its audit event"];
-    assert_eq!(invariants(&ops, &[isolation()], false), missing);
-    assert_eq!(invariants(&ops, &[isolation()], true), Vec::<&str>::new());
+    assert_eq!(broken_invariants(&ops, &[isolation()], false), missing);
+    assert_eq!(broken_invariants(&ops, &[isolation()], true), Vec::<&str>::new());
     // Without a failover, nothing may be lost.
-    assert_eq!(invariants(&ops, &[], true), missing);
+    assert_eq!(broken_invariants(&ops, &[], true), missing);
+    // A write after the recovery must not be lost.
     let kept = Op { id: 4, start: ms(40_000), end: ms(40_010), ..lost_write() };
-    assert_eq!(invariants(&[kept], &[isolation()], true), missing);
+    assert_eq!(broken_invariants(&[kept], &[isolation()], true), missing);
 }
 
 #[test]
 fn a_lost_write_has_an_effect_until_the_recovery_at_most() {
     let mut ops = assigned_and_unassigned();
     ops.push(lost_write());
-    // The old leader shows the write, and the new one does not.
+    // The old leader shows the write, and the new leader does not.
     ops.push(answer(4, 5000, 5001, true, Freshness::Current));
     ops.push(answer(5, 29_000, 29_001, false, Freshness::Current));
+    // The recovery is at 31 s, and the data of an answer may be 1 s old.
     ops.push(answer(6, 31_900, 31_901, true, Freshness::Bounded));
-    assert_eq!(invariants(&ops, &[isolation()], true), Vec::<&str>::new());
+    assert_eq!(broken_invariants(&ops, &[isolation()], true), Vec::<&str>::new());
     ops.push(answer(7, 32_001, 32_002, true, Freshness::Bounded));
-    assert_eq!(invariants(&ops, &[isolation()], true), ["no answer is staler than the bound"]);
+    assert_eq!(
+        broken_invariants(&ops, &[isolation()], true),
+        ["no answer is staler than the bound"]
+    );
 }
 
-/// A write that was not acknowledged may be seen before it is lost, with any replication: the old
-/// leader makes commits visible that wait for a standby when it ends.
+/// With any replication, a write that was not acknowledged may be seen before it is lost: when the
+/// old leader ends, it makes commits visible that still wait for a standby.
 #[test]
 fn an_unknown_write_may_be_seen_before_it_is_lost() {
     let mut ops = assigned_and_unassigned();
     ops.push(unknown(lost_write()));
     ops.push(answer(4, 5000, 5001, true, Freshness::Current));
-    assert_eq!(invariants(&ops, &[isolation()], false), Vec::<&str>::new());
+    assert_eq!(broken_invariants(&ops, &[isolation()], false), Vec::<&str>::new());
     ops.push(answer(5, 40_000, 40_001, true, Freshness::Current));
-    assert_eq!(invariants(&ops, &[isolation()], false), ["no fully consistent answer is stale"]);
+    assert_eq!(
+        broken_invariants(&ops, &[isolation()], false),
+        ["no fully consistent answer is stale"]
+    );
 }
 
 #[test]
 fn a_token_of_lost_data_is_refused() {
     let ops = [lost_write(), with_token(4, 5000, 3), with_token(5, 40_000, 3)];
-    // Before the failover, the token is in order.
-    assert_eq!(invariants(&ops[..2], &[isolation()], true), Vec::<&str>::new());
+    // Before the recovery, the old leader may accept the token.
+    assert_eq!(broken_invariants(&ops[..2], &[isolation()], true), Vec::<&str>::new());
     assert_eq!(
-        invariants(&ops, &[isolation()], true),
+        broken_invariants(&ops, &[isolation()], true),
         ["a consistency token of lost data is refused"]
     );
 }
@@ -90,7 +98,7 @@ fn only_a_token_near_a_failover_is_refused() {
     };
     let use_token = Op { outcome: refused, ..with_token(2, 40_000, 1) };
     let ops = [op(1, 29_000, 29_001), use_token];
-    assert_eq!(invariants(&ops, &[isolation()], false), Vec::<&str>::new());
+    assert_eq!(broken_invariants(&ops, &[isolation()], false), Vec::<&str>::new());
     let accepted = ["a consistency token of kept data is accepted"];
-    assert_eq!(invariants(&ops, &[], false), accepted);
+    assert_eq!(broken_invariants(&ops, &[], false), accepted);
 }

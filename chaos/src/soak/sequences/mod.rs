@@ -22,7 +22,7 @@ use super::{
     setup::Tenant,
 };
 
-/// What all sequences share.
+/// The clients, the tenants and the state that all sequences share.
 pub struct Mix {
     /// A client without a token.
     pub anonymous: Api,
@@ -32,7 +32,7 @@ pub struct Mix {
     pub tenants: Vec<Tenant>,
     /// The folder to which the service writes mails.
     pub mail_dir: PathBuf,
-    /// Whether users are not deleted, so that the run must find a growth.
+    /// Whether users are not deleted, so that the checks must find growth.
     pub keeps_users: bool,
     next_name: AtomicUsize,
     ends: AtomicBool,

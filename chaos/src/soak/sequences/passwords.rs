@@ -1,4 +1,5 @@
-//! A user who registers, proves an address and another one, resets the password, and is deleted.
+//! A user who registers, proves the address, changes it, proves the new address, resets the
+//! password, and is deleted.
 
 use std::{path::Path, time::Duration};
 
@@ -22,7 +23,7 @@ const NEW_PASSWORD: &str = "another horse battery staple";
 /// Maximum time until a mail is written.
 const MAIL_LIMIT: Duration = Duration::from_secs(30);
 
-/// Length of the shortest token.
+/// Minimum length of a token. Shorter words of a mail are not tokens.
 const TOKEN_LENGTH: usize = 80;
 
 impl Mix {
@@ -63,7 +64,8 @@ impl Mix {
 }
 
 impl Mix {
-    /// Redeems the mailed token of an address. Returns the id of the user.
+    /// Proves an address with the token in its mail. Returns the id of the user. The token of a
+    /// registration also needs the password; for other tokens, `password` is empty.
     async fn prove_address(&self, email: &str, password: &str) -> Result<String> {
         let anonymous = &self.anonymous;
         let token = take_token(&self.mail_dir, email).await.ok_or(CallFailed)?;
@@ -75,7 +77,8 @@ impl Mix {
         Ok(verified.user.unwrap_or_default().id)
     }
 
-    /// Asks for the change of the own address, which is proved already.
+    /// Signs in, and asks for a mail that changes the address. Before that, asks for a proof of the
+    /// current address, although it is proved already; so the server sends no mail for it.
     async fn change_address(&self, tenant: &Tenant, email: &str, new_email: &str) -> Result {
         let (_, user) = self.anonymous.sign_in(&tenant.slug, email, PASSWORD).await?;
         let request = RequestEmailVerificationRequest {

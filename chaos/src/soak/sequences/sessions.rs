@@ -18,22 +18,23 @@ impl Mix {
         anonymous
             .call("GetJwks", async || anonymous.auth().get_jwks(GetJwksRequest {}).await)
             .await?;
-        let mut tokens = (tokens.access_token, tokens.refresh_token, tokens.session_id);
+        let (mut access_token, mut refresh_token, mut session_id) =
+            (tokens.access_token, tokens.refresh_token, tokens.session_id);
         for _ in 0..3 {
-            let request =
-                RefreshRequest { refresh_token: tokens.1, request_id: self.new_name("refresh") };
+            let request = RefreshRequest { refresh_token, request_id: self.new_name("refresh") };
             let new = anonymous
                 .call("Refresh", async || anonymous.auth().refresh(request.clone()).await)
                 .await?;
-            tokens = (new.access_token, new.refresh_token, new.session_id);
-            let request = IntrospectTokenRequest { token: tokens.0.clone() };
+            (access_token, refresh_token, session_id) =
+                (new.access_token, new.refresh_token, new.session_id);
+            let request = IntrospectTokenRequest { token: access_token.clone() };
             admin
                 .call("IntrospectToken", async || {
                     admin.auth().introspect_token(request.clone()).await
                 })
                 .await?;
         }
-        let (client, session_id) = (anonymous.with_token(&tokens.0), tokens.2);
+        let client = anonymous.with_token(&access_token);
         let request = GetSessionRequest { session_id: session_id.clone() };
         admin
             .call("GetSession", async || admin.sessions().get_session(request.clone()).await)

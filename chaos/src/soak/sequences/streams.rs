@@ -17,7 +17,7 @@ impl Mix {
     pub(super) async fn read_streams(&self, tenant: &Tenant) -> Result {
         let admin = &tenant.admin;
         let request = WatchEventsRequest::default();
-        read(
+        read_and_close(
             admin
                 .call("WatchEvents", async || admin.audit().watch_events(request.clone()).await)
                 .await?,
@@ -25,13 +25,14 @@ impl Mix {
         .await;
         let request = WatchPermissionsRequest::default();
         let sent = async || admin.permissions().watch_permissions(request.clone()).await;
-        read(admin.call("WatchPermissions", sent).await?).await;
+        read_and_close(admin.call("WatchPermissions", sent).await?).await;
         Ok(())
     }
 }
 
-/// Reads messages until the stream is closed.
-async fn read<T>(mut stream: Streaming<T>) {
+/// Reads messages until the server closes the stream or [`OPEN_FOR`] has passed. Then drops the
+/// stream, which closes it.
+async fn read_and_close<T>(mut stream: Streaming<T>) {
     let end = Instant::now() + OPEN_FOR;
     while let Ok(Ok(Some(_))) = timeout_at(end, stream.message()).await {}
 }

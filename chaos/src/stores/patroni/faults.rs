@@ -1,5 +1,5 @@
-//! Faults of the servers under Patroni: switchovers, failovers and partitions. Each returns when
-//! the fault has ended, and says what happened. The servers may still have to recover.
+//! Faults of the servers under Patroni: switchovers, failovers and partitions. Each function
+//! returns a description when the fault has ended. The servers may still have to recover.
 
 use std::time::Duration;
 
@@ -50,27 +50,27 @@ impl Patroni {
     /// Returns an error when no other node becomes the leader, or when there are two leaders.
     pub async fn isolate_leader(&self) -> anyhow::Result<String> {
         let old = self.leader().await?;
-        let rest = &self.nodes[old].rest;
+        let old_rest_address = &self.nodes[old].rest;
         let began = Instant::now();
         self.set_isolated(old, Flow::Hold);
         let result = self
             .wait_until("another leader", async || {
                 let new = self.leader_except(Some(old)).await;
-                let is_leader = rest::is_role(rest, "/primary").await;
-                Ok(new.map(|new| (new, is_leader)))
+                let old_is_leader = rest::is_role(old_rest_address, "/primary").await;
+                Ok(new.map(|new| (new, old_is_leader)))
             })
             .await;
         let lasted = began.elapsed();
         self.set_isolated(old, Flow::Pass);
-        let (new, is_leader) = result?;
+        let (new, old_is_leader) = result?;
         let (old, new) = (&self.nodes[old].name, &self.nodes[new].name);
-        ensure!(!is_leader, "both {old} and {new} are leaders");
+        ensure!(!old_is_leader, "both {old} and {new} are leaders");
         Ok(format!("leader {old}, then {new} after {lasted:.1?}"))
     }
 
     /// Cuts a standby off from etcd and from the other nodes. With synchronous replication, this is
-    /// the standby that commits wait for, and the fault lasts until the leader waits for another one,
-    /// or for none.
+    /// the standby that commits wait for, and the fault lasts until the leader waits for another
+    /// one, or for none.
     ///
     /// # Errors
     /// Returns an error when there is no standby, or when the leader keeps waiting for it.

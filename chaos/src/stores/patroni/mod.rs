@@ -36,7 +36,7 @@ const NODES: usize = 3;
 /// Timeout of the start of all servers, of a failover, and of the stop of a server.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Time between two questions for the leader.
+/// Time between two polls of the leader, or of a condition.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Whether commits wait for a standby.
@@ -81,28 +81,30 @@ impl Patroni {
         fs::remove_dir_all(&dir).ok();
         make_dir(&dir, user)?;
         let etcd = Etcd::start(&dir, user).await?;
-        // The ports stay in use until all proxies have theirs.
-        let rests = reserve(NODES)?;
+        // These ports stay in use until all proxies have their ports.
+        let rest_listeners = reserve(NODES)?;
         let mut addresses = Vec::new();
         for number in 0..NODES {
             addresses.push(PostgresAddress::of_node(number)?);
         }
         let mut nodes = Vec::new();
-        for (number, rest) in rests.iter().enumerate() {
-            let rest = rest.local_addr()?.to_string();
+        for (number, listener) in rest_listeners.iter().enumerate() {
+            let rest_address = listener.local_addr()?.to_string();
             let members = etcd.client_addresses();
-            let node = Node::prepare(&dir, number, &addresses, rest, members, replication).await?;
+            let node =
+                Node::prepare(&dir, number, &addresses, rest_address, members, replication).await?;
             nodes.push(node);
         }
-        drop(rests);
+        drop(rest_listeners);
         let mut processes = Vec::new();
         for node in &nodes {
             processes.push(node.start(&dir, user)?);
         }
-        let rests = nodes.iter().map(|node| (node.rest.clone(), node.postgres.text())).collect();
+        let node_addresses =
+            nodes.iter().map(|node| (node.rest.clone(), node.postgres.text())).collect();
         let (sender, leader) = watch::channel(String::new());
         let mut poll = JoinSet::new();
-        poll.spawn(follow_leader(rests, sender));
+        poll.spawn(follow_leader(node_addresses, sender));
         let patroni = Self { etcd, nodes, processes, replication, leader, _poll: poll };
         patroni.wait_until_ready().await?;
         Ok(patroni)
@@ -138,8 +140,8 @@ impl Patroni {
         for standby in rest::standbys(&self.nodes[leader].rest).await? {
             let is_working =
                 standby.state == "streaming" && (!is_synchronous || standby.sync_state == "sync");
-            let named = self.nodes.iter().position(|node| node.name == standby.application_name);
-            let Some(number) = named.filter(|_| is_working) else { continue };
+            let position = self.nodes.iter().position(|node| node.name == standby.application_name);
+            let Some(number) = position.filter(|_| is_working) else { continue };
             let path = if is_synchronous { "/synchronous" } else { "/replica" };
             if rest::is_role(&self.nodes[number].rest, path).await {
                 return Ok(Some(number));
@@ -216,11 +218,12 @@ fn kill_leftovers(dir: &Path) {
     }
 }
 
-/// Tells the address of the leader whenever it changes.
+/// Finds the leader, and sends the address of its Postgres whenever it changes. `nodes` has the
+/// addresses of Patroni's REST API and of Postgres.
 async fn follow_leader(nodes: Vec<(String, String)>, leader: watch::Sender<String>) {
     loop {
-        for (rest, postgres) in &nodes {
-            if rest::is_role(rest, "/primary").await {
+        for (rest_address, postgres) in &nodes {
+            if rest::is_role(rest_address, "/primary").await {
                 leader.send_if_modified(|current| {
                     let is_new = current != postgres;
                     current.clone_from(postgres);

@@ -1,10 +1,11 @@
-//! A Postgres server under Patroni, and its connections to etcd and to the other servers, which a
-//! run can hold.
+//! A Postgres server under Patroni, and its connections to etcd and to the other servers. A run can
+//! hold the data of these connections.
 //!
 //! Each node has its own address of the loopback interface, at which its Postgres listens. All
 //! Postgres clients of a node connect to this address, because `PGHOSTADDR` replaces the address
-//! that Patroni tells them. There, a proxy for each other node listens at the port of the other
-//! node. So each pair of nodes has its own proxy, and clients of the service bypass them all.
+//! that Patroni gives them. At this address, one proxy for each other node listens, at the port of
+//! the other node's Postgres. So each direction between two nodes has its own proxy. The replicas
+//! of Tenantry connect to Postgres without these proxies.
 
 use std::{
     fs,
@@ -74,7 +75,7 @@ impl Node {
         replication: Replication,
     ) -> anyhow::Result<Self> {
         let name = format!("node{number}");
-        let own = postgres[number];
+        let own_address = postgres[number];
         let rest_proxy = Proxy::start(StoreAddress::Tcp(rest.clone())).await?;
         let mut to_etcd = Vec::new();
         for address in etcd {
@@ -82,7 +83,7 @@ impl Node {
         }
         let mut to_peers = Vec::new();
         for (peer, address) in postgres.iter().enumerate().filter(|(peer, _)| *peer != number) {
-            let listen = (own.host, address.port).into();
+            let listen = (own_address.host, address.port).into();
             let proxy = Proxy::start_at(listen, StoreAddress::Tcp(address.text())).await?;
             to_peers.push((peer, proxy));
         }
@@ -97,11 +98,11 @@ impl Node {
                 "use_proxies": true,
             },
             "bootstrap": bootstrap(replication),
-            "postgresql": postgresql(own, &data),
+            "postgresql": postgresql(own_address, &data),
         });
         // JSON is valid YAML.
         fs::write(data.with_extension("yml"), serde_json::to_string_pretty(&config)?)?;
-        Ok(Self { name, rest, postgres: own, data, to_etcd, to_peers, rest_proxy })
+        Ok(Self { name, rest, postgres: own_address, data, to_etcd, to_peers, rest_proxy })
     }
 
     /// Starts the server.
@@ -141,7 +142,7 @@ impl Node {
         let text = fs::read_to_string(self.data.join("postmaster.pid")).ok()?;
         let mut lines = text.lines();
         let pid = lines.next()?.trim().parse().ok()?;
-        // The second line is the directory of the data.
+        // The second line is the directory of the data; the third line is the start time.
         Some((pid, lines.nth(1)?.trim().to_owned()))
     }
 }
@@ -152,7 +153,7 @@ fn bootstrap(replication: Replication) -> serde_json::Value {
             "ttl": 20,
             "loop_wait": 1,
             "retry_timeout": 3,
-            // The failover begins at once when the leader's Postgres ends.
+            // The failover begins immediately when the leader's Postgres ends.
             "master_start_timeout": 0,
             "synchronous_mode": replication == Replication::Synchronous,
             "postgresql": {
@@ -160,7 +161,7 @@ fn bootstrap(replication: Replication) -> serde_json::Value {
                 "parameters": {
                     "max_connections": 200,
                     "wal_log_hints": "on",
-                    // A standby that is cut off does not block commits for longer.
+                    // A standby that is cut off does not block commits for longer than this.
                     "wal_sender_timeout": "5s",
                     "wal_receiver_timeout": "5s",
                 },
@@ -170,10 +171,10 @@ fn bootstrap(replication: Replication) -> serde_json::Value {
     })
 }
 
-fn postgresql(own: PostgresAddress, data: &Path) -> serde_json::Value {
+fn postgresql(own_address: PostgresAddress, data: &Path) -> serde_json::Value {
     json!({
-        "listen": own.text(),
-        "connect_address": own.text(),
+        "listen": own_address.text(),
+        "connect_address": own_address.text(),
         "data_dir": data,
         "bin_dir": postgres_bin(),
         "pgpass": data.with_extension("pgpass"),
