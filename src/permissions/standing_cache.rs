@@ -241,7 +241,10 @@ impl ChangeListener for StandingCache {
 
     fn clear(&self) {
         for shard in &self.shards {
-            lock(shard).generation += 1;
+            let mut shard = lock(shard);
+            shard.generation += 1;
+            shard.roles.mark_all_stale();
+            shard.tenants.mark_all_stale();
         }
         self.subjects.clear();
     }
@@ -282,6 +285,14 @@ impl<K: Eq + Hash, V> WeakMap<K, V> {
     /// Removes the value, and marks it as stale for all standings that share it.
     fn mark_stale(&mut self, key: &K) {
         if let Some(value) = self.values.remove(key).and_then(|value| value.upgrade()) {
+            value.mark_stale();
+        }
+    }
+
+    /// Removes all values, and marks them as stale. A call may still hold a standing with such a
+    /// value; no later standing shares it.
+    fn mark_all_stale(&mut self) {
+        for value in self.values.drain().filter_map(|(_, value)| value.upgrade()) {
             value.mark_stale();
         }
     }
@@ -371,5 +382,18 @@ mod tests {
             bytes / 2,
             "the second standing is weighed with half of the role"
         );
+    }
+
+    /// After `clear`, a read shares no role with a standing that a call still holds, because
+    /// the change of this role may have been missed.
+    #[test]
+    fn a_cleared_cache_shares_no_earlier_roles_and_tenants() {
+        let cache = StandingCache::new(4 << 20);
+        let held_standing = cache_standing(&cache, 1, standing(1, role(1, 3)));
+        cache.clear();
+        assert!(held_standing.is_stale());
+        let new_standing = cache_standing(&cache, 2, standing(1, role(1, 0)));
+        assert!(!Arc::ptr_eq(&held_standing.grants[0].role, &new_standing.grants[0].role));
+        assert!(!Arc::ptr_eq(&held_standing.tenant, &new_standing.tenant));
     }
 }
