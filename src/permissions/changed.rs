@@ -1,6 +1,6 @@
 //! Collects the changes of a tenant, and finds the subjects that these changes affect.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fmt::Display, time::Duration};
 
 use tokio::time;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::holders;
 use crate::{
     db::Db,
-    error::{Error, Result},
+    error::Result,
     feed::Kind,
     ids::TenantId,
 };
@@ -91,8 +91,10 @@ impl PendingChanges {
                     log_failure(&error);
                     return ChangedSubjects::All;
                 }
-                // The query timed out.
-                Err(_) => return ChangedSubjects::All,
+                Err(timeout) => {
+                    log_failure(&timeout);
+                    return ChangedSubjects::All;
+                }
             }
         }
         if users.len() > MAX_SUBJECTS {
@@ -110,6 +112,6 @@ async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uui
     holders::of_roles(&mut tx, tenant, roles, limit).await
 }
 
-fn log_failure(error: &Error) {
+fn log_failure(error: &impl Display) {
     tracing::warn!(%error, "can't read the holders of changed roles: all subjects are reported");
 }

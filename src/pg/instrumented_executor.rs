@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{
-    FutureExt, Stream, StreamExt,
+    FutureExt, Stream, StreamExt, TryStreamExt,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
@@ -86,10 +86,15 @@ impl<'c> Executor<'c> for InstrumentedExecutor<'c> {
     {
         let (running, text, query) = self.begin_measurement(query);
         let rows = match self.target {
-            Target::Transaction(connection_in_use) => match connection_in_use.connection() {
-                Ok(connection) => connection.fetch_many(query),
-                Err(error) => stream::iter([Err(error)]).boxed(),
-            },
+            Target::Transaction(connection_in_use) => {
+                let handle_error = connection_in_use.error_handler();
+                match connection_in_use.connection() {
+                    Ok(connection) => {
+                        connection.fetch_many(query).inspect_err(handle_error).boxed()
+                    }
+                    Err(error) => stream::iter([Err(error)]).boxed(),
+                }
+            }
             Target::Pool(pool, permit) => all_rows(pool, permit, query).flatten_stream().boxed(),
         };
         Box::pin(Rows { steps: rows, text, running: Some(running) })

@@ -108,11 +108,14 @@ impl PooledConnection {
     /// connection and of all other open connections, because they lead to the same server. After a
     /// lost connection, the server is checked.
     pub(super) fn handle_error(&mut self, error: &sqlx::Error) {
-        if is_read_only(error) {
-            self.forbid_use();
-        } else if is_connection_loss(error) {
-            self.primary.suspect();
-        }
+        self.must_close |= is_read_only(error);
+        handle_error(&self.primary, error);
+    }
+
+    /// Reacts to an error like [`Self::handle_error`], while a stream of rows uses the connection.
+    pub(super) fn error_handler(&self) -> impl Fn(&sqlx::Error) + Send + use<> {
+        let primary = self.primary.clone();
+        move |error| handle_error(&primary, error)
     }
 
     /// Closes this connection after its use, and forbids the use of all other connections that are
@@ -120,6 +123,14 @@ impl PooledConnection {
     pub(super) fn forbid_use(&mut self) {
         self.must_close = true;
         self.primary.invalidate_connections();
+    }
+}
+
+fn handle_error(primary: &Primary, error: &sqlx::Error) {
+    if is_read_only(error) {
+        primary.invalidate_connections();
+    } else if is_connection_loss(error) {
+        primary.suspect();
     }
 }
 
