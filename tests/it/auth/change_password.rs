@@ -143,7 +143,7 @@ async fn a_change_is_refused_when_the_user_is_disabled_or_signed_out_meanwhile()
         let url = proxy.postgres_url(&direct.database);
         let app =
             TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
-        // The statement that locks the user's row.
+        // Holds the statement that locks the user's row, until `pass`.
         proxy.fault_when_sent("for no key update", Fault::Hold);
         let replica_client = ada.on(&app.channel);
         let held_call =

@@ -32,7 +32,8 @@ async fn refreshing_does_not_prolong_a_session() {
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
 
-    // Ten minutes before the session expires, the access token also expires with the session.
+    // The session now expires in ten minutes. A new access token would be valid for longer, so it
+    // gets the expiry of the session.
     let set_expiry = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
     let expiry: i64 =
@@ -75,7 +76,7 @@ async fn an_unused_refresh_token_expires() {
     refresh(&acme, &new_tokens.refresh_token).await;
 }
 
-/// The server as a process, and the lines of the log that were read.
+/// A server process, and the part of its log that was read so far.
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,

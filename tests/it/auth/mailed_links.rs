@@ -33,7 +33,7 @@ impl Setup {
         Self { app, mail_server, acme, other }
     }
 
-    /// A new token with this purpose. Each token has a user or an address of its own.
+    /// Requests a token with this purpose for a new user or a new address, and returns the token.
     async fn token(&self, purpose: Purpose) -> String {
         let email = format!("{}@acme.test", unique_text());
         let to = match purpose {
@@ -66,7 +66,8 @@ impl Setup {
         self.mail_server.wait_for_mail_to(&to).await.link()
     }
 
-    /// Uses a token with the method for this purpose, as a client that names this tenant.
+    /// Uses a token with the method for this purpose. The client specifies this tenant in the
+    /// metadata, or no tenant when `tenant` is empty.
     async fn redeem_in(&self, tenant: &str, purpose: Purpose, token: &str) -> Result<(), Status> {
         let client = match tenant {
             "" => self.app.anonymous(),
@@ -107,7 +108,8 @@ impl Setup {
     }
 }
 
-/// A copy of a token whose bytes were changed.
+/// A copy of a token with changed bytes. A token consists of the id of the tenant (16 bytes), the
+/// id of the user (16 bytes), the secret (32 bytes) and the mark of the purpose.
 fn altered(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).expect("base64");
     change(&mut bytes);
@@ -118,7 +120,8 @@ fn id_bytes(id: &str) -> [u8; 16] {
     *uuid::Uuid::parse_str(id).expect("a UUID").as_bytes()
 }
 
-/// N46: a token is refused when it is wrong, or names another purpose, user or tenant.
+/// N46: a token is refused when its secret is wrong, or when it contains another purpose, user or
+/// tenant.
 #[tokio::test]
 async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
     let setup = Setup::new().await;
@@ -132,8 +135,8 @@ async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
         let tenant =
             altered(&token, |bytes| bytes[..16].copy_from_slice(&id_bytes(&other.tenant_id)));
         setup.assert_refused(purpose, &tenant, "another tenant").await;
-        setup.assert_refused_in("other", purpose, &token, "named with another tenant").await;
-        setup.assert_refused_in("nowhere", purpose, &token, "named with an unknown tenant").await;
+        setup.assert_refused_in("other", purpose, &token, "sent with another tenant").await;
+        setup.assert_refused_in("nowhere", purpose, &token, "sent with an unknown tenant").await;
         for other_purpose in Purpose::ALL.into_iter().filter(|other| *other != purpose) {
             // The token as it is, with the method of the other purpose.
             if [purpose, other_purpose].contains(&Purpose::PasswordReset) {
@@ -153,14 +156,15 @@ async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
     }
 }
 
-/// N46: a token is refused after its expiry. Only a token for a new password is valid for ten minutes.
+/// N46: a token is refused after its expiry. A token for a new password is valid for ten minutes,
+/// and every other token for an hour.
 #[tokio::test]
 async fn a_token_of_every_purpose_expires() {
     let setup = Setup::new().await;
     for purpose in Purpose::ALL {
         let token = setup.token(purpose).await;
-        let longest = if purpose == Purpose::PasswordReset { 600 } else { 3600 };
-        assert_eq!(purpose.lifetime().as_secs(), longest, "{purpose:?}");
+        let expected_seconds = if purpose == Purpose::PasswordReset { 600 } else { 3600 };
+        assert_eq!(purpose.lifetime().as_secs(), expected_seconds, "{purpose:?}");
         let seconds_left: f64 = sqlx::query_scalar(
             "select extract(epoch from max(expires_at) - now())::float8 from (
                  select expires_at from mail_links union all select expires_at from registrations
@@ -180,8 +184,9 @@ async fn a_token_of_every_purpose_expires() {
     }
 }
 
-/// N46: a token is refused when the user's address is not the one that it was mailed to, even if the
-/// trigger that deletes such links is missing, and when the stored new address was altered.
+/// N46: a token is refused when the user's address is no longer the address of the mail. This holds
+/// even without the trigger that deletes the links of a changed address. A token is also refused
+/// when the stored new address was altered.
 #[tokio::test]
 async fn a_token_of_every_purpose_is_bound_to_its_address() {
     let setup = Setup::new().await;
@@ -195,8 +200,8 @@ async fn a_token_of_every_purpose_is_bound_to_its_address() {
             )
             .await;
         let refusal = setup.redeem(purpose, &token).await.expect_err("the address is another one");
-        let stored_address = matches!(purpose, Purpose::EmailChange | Purpose::Registration);
-        let code = if stored_address { Code::DataLoss } else { Code::Unauthenticated };
+        let has_stored_address = matches!(purpose, Purpose::EmailChange | Purpose::Registration);
+        let code = if has_stored_address { Code::DataLoss } else { Code::Unauthenticated };
         assert_eq!(refusal.code(), code, "{purpose:?}");
     }
 }

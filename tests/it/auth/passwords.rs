@@ -161,9 +161,9 @@ async fn passwords_that_differ_in_invisible_characters_are_different() {
             .await;
     }
     for (number, _) in passwords.iter().enumerate() {
-        for (other, password) in passwords.iter().enumerate() {
+        for (other_number, password) in passwords.iter().enumerate() {
             let matches = can_sign_in(&app, &format!("form-{number}"), password).await;
-            assert_eq!(matches, number == other, "{number} {other}");
+            assert_eq!(matches, number == other_number, "{number} {other_number}");
         }
     }
 }
@@ -200,6 +200,7 @@ async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
 #[tokio::test]
 async fn a_new_pepper_is_applied_when_a_user_signs_in() {
     let dir = tempfile::tempdir().expect("a folder");
+    // A line of a pepper file: the id of the pepper, and the pepper as base64.
     let line = |id: &str| format!("{id} {}", STANDARD.encode(id.repeat(40)));
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     std::fs::write(&a, line("a")).expect("written");
@@ -236,9 +237,10 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
         sign_in(&app).await.expect("signs in");
     }
     // Servers that do not have the pepper `b` cannot check the password.
-    let app = TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(&a)).await;
-    for app in [&without_pepper, &app] {
-        assert_refused(sign_in(app).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let with_pepper_a =
+        TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(&a)).await;
+    for server in [&without_pepper, &with_pepper_a] {
+        assert_refused(sign_in(server).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
 

@@ -109,7 +109,7 @@ async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
     for result in results.into_iter().filter(Result::is_err) {
         assert_refused(result, Code::AlreadyExists, "SLUG_TAKEN");
     }
-    // No user has the id that the query excludes.
+    // `count` needs an id as the parameter of the query. No user has this id.
     let sql = "select count(*) from users where user_id <> $1";
     assert_eq!(app.count(sql, &crate::harness::unknown_id()).await, 1);
 }

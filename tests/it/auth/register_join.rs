@@ -91,8 +91,8 @@ async fn joining_requires_a_known_active_tenant() {
     }
 }
 
-/// Self-registration cannot be enabled for such a tenant. A setting that was stored earlier has no
-/// effect.
+/// Self-registration cannot be enabled for the platform tenant, or for a tenant without the role
+/// `member`. A setting that was stored earlier has no effect.
 #[tokio::test]
 async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
     let app = TestApp::spawn().await;

@@ -110,7 +110,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
             times.push(time_failed_sign_in(&app, round, slug, email).await);
         }
     }
-    assert_same_distribution(&causes.map(|(times, ..)| times));
+    assert_same_distribution(&causes.map(|(cause_and_times, ..)| cause_and_times));
 }
 
 /// Creates a user with an imported bcrypt hash of this cost.
@@ -167,7 +167,7 @@ async fn imported_users_cannot_be_distinguished_by_time() {
             times.push(duration);
         }
     }
-    assert_same_distribution(&causes.map(|(times, _)| times));
+    assert_same_distribution(&causes.map(|(cause_and_times, _)| cause_and_times));
 }
 
 /// N13: only a failed sign-in waits for the fixed time, and at most until the call's deadline.
