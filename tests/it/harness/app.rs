@@ -60,9 +60,9 @@ impl TestApp {
         Self::on_database(&database, adjust).await
     }
 
-    /// The server that tests of this process share. Suits a test that uses only its own
-    /// tenants; the slug of each tenant is in the tenant's [`Client`]. A test needs
-    /// [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the platform
+    /// The server that tests of this process share. For a test that uses only its own
+    /// tenants. Their slugs get a suffix, so a test reads a slug from the tenant's [`Client`].
+    /// A test needs [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the platform
     /// tenant, the server's start and stop, table locks, or the rows of all tenants.
     pub fn shared() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -144,7 +144,7 @@ impl TestApp {
         }
     }
 
-    /// The error with which the start of a server with this `DATABASE_URL` fails.
+    /// Starts a server with this `DATABASE_URL`, and returns the error with which the start fails.
     pub async fn start_error(database: &str, url: String) -> String {
         let mut values = Self::values(database);
         values.set("DATABASE_URL", url);
@@ -278,7 +278,7 @@ impl TestApp {
         connection.await.lock().await
     }
 
-    /// A pool of one connection as the service's role.
+    /// A pool of one connection that uses the service's database role.
     pub async fn app_role_pool(&self) -> PgPool {
         let url = Cluster::get().app_url(&self.database);
         PgPoolOptions::new().max_connections(1).connect(&url).await.expect("a connection")
@@ -341,8 +341,8 @@ fn set_cheap_hashing(passwords: &mut Passwords) {
     passwords.iterations = 1;
 }
 
-/// The shared server. It has its own runtime, because the server outlives the test that
-/// started the server.
+/// The shared server. It has its own runtime, because the runtime of the test that starts the
+/// server ends with the test.
 fn shared_server() -> &'static TestApp {
     static SERVER: OnceLock<TestApp> = OnceLock::new();
     SERVER.get_or_init(|| {

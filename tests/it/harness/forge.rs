@@ -62,7 +62,7 @@ impl Forge {
         format!("{message}.{}", signature.expect("a signature"))
     }
 
-    /// The signed part of a token: header and payload.
+    /// A token without its signature: the header and the payload, which the signature covers.
     pub fn unsigned(header: &str, claims: &str) -> String {
         let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         format!("{}.{}", encode(header), encode(claims))

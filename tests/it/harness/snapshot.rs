@@ -11,7 +11,7 @@ const REFUSALS: &str = "'call_refused', 'refresh_refused', 'registration_refused
 
 impl TestApp {
     /// All rows of a tenant as JSON, by table, audit trail and change feed included. Leaves out
-    /// audit events about refusals, and the audit chain, which is written later.
+    /// audit events about refusals, and the audit chain, which a background worker writes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner_connection = self.reused_owner_connection().await;
         let rows_of = |table: String| {
@@ -46,7 +46,7 @@ impl TestApp {
         counts.into_iter().collect()
     }
 
-    /// Waits until no deleted tenant has rows that a background worker has yet to delete.
+    /// Waits until a background worker has deleted the rows of all deleted tenants.
     pub async fn wait_until_purged(&self) {
         self.assert_not_shared();
         let nothing_to_purge =
