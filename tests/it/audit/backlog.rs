@@ -1,4 +1,4 @@
-//! Events that are not sealed: gauges, `tenantry audit verify`, and a network that breaks.
+//! Events that are not sealed (not yet in the audit chain): gauges, `tenantry audit verify`, and a network that breaks.
 
 use serde_json::Value;
 use tenantry::proto::v1::RoleLevel;
@@ -29,8 +29,9 @@ async fn the_workers_continue_after_a_silent_break_of_the_network() {
         waiting == 0
     };
     for (role, statement) in [("first", "seal_events"), ("second", "mark_published")] {
-        // The replies on this connection never arrive, and the connection stays open. The server is
-        // new, because a connection sends the text of a statement only once.
+        // The replies on this connection never arrive, and the connection stays open. Each round
+        // needs a new server: the fault starts at the text of the statement, which a connection
+        // sends only once.
         proxy.fault_when_sent(statement, Fault::HoldReplies);
         let url = proxy.postgres_url(&database);
         let app = TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;

@@ -61,9 +61,9 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
         ..AssignRoleRequest::default()
     };
     let reply = acme.roles().assign_role(request).await.expect("assigned").into_inner();
-    let scoped_id = reply.role_assignment.expect("the assignment").id;
+    let scoped_assignment_id = reply.role_assignment.expect("the assignment").id;
     let expected = json!({
-        "role_id": role, "role_name": "ops", "assignment_id": scoped_id,
+        "role_id": role, "role_name": "ops", "assignment_id": scoped_assignment_id,
         "scope": { "project": ["p1", "p2"], "tier": 3 }, "expire_time": clock::rfc3339(expire_time),
     });
     assert_eq!(newest_detail(&acme, "role_assigned").await, expected);
@@ -80,7 +80,7 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
         "role_id": role, "role_name": "ops",
         "assignments": [
             {
-                "assignment_id": scoped_id, "expire_time": clock::rfc3339(expire_time),
+                "assignment_id": scoped_assignment_id, "expire_time": clock::rfc3339(expire_time),
                 "scope": { "project": ["p1", "p2"], "tier": 3 },
             },
             { "assignment_id": unscoped["assignment_id"] },
@@ -139,7 +139,7 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     assert_details_documented(&acme).await;
 }
 
-/// N09.
+/// N09: no event contains an email or a display name.
 #[tokio::test]
 async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     let app = TestApp::shared();
@@ -183,7 +183,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     assert_details_documented(&acme).await;
 }
 
-/// N09.
+/// N09: one event describes the deleted object and all objects that were deleted with it.
 #[tokio::test]
 async fn a_deletion_records_the_assignments_and_keys_that_it_deletes() {
     let app = TestApp::shared();

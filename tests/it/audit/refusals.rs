@@ -196,10 +196,10 @@ async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
         organization_slug: slug.into(),
         ..LoginRequest::default()
     };
-    let count_limited_calls = |slug: &'static str, calls: usize| {
+    let count_limited_calls = |slug: &'static str, call_count: usize| {
         let app = &app;
         async move {
-            let calls = (0..calls).map(|_| async {
+            let calls = (0..call_count).map(|_| async {
                 let reply = app.anonymous().auth().login(sign_in(slug)).await;
                 let status = reply.expect_err("refused");
                 usize::from(status.code() == Code::ResourceExhausted)

@@ -60,6 +60,7 @@ async fn an_unaltered_trail_has_no_faults() {
 #[tokio::test]
 async fn every_alteration_of_a_trail_is_found() {
     let app = TestApp::spawn().await;
+    // Position 4 is the event of the first role.
     for (slug, expected_fault, alteration) in [
         ("kind", "position 4", "update audit_events set kind = 'role_deleted' where $event"),
         ("actor", "position 4", "update audit_events set actor_id = null where $event"),

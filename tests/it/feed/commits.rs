@@ -83,6 +83,7 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
     }
     let mut slow_connection = fixture.app.owner_connection().await;
     let mut open_transaction = slow_connection.begin().await.expect("begun");
+    // Assigns a transaction id, so the horizon cannot advance while the transaction is open.
     sqlx::query("select pg_current_xact_id()")
         .fetch_one(&mut *open_transaction)
         .await

@@ -298,8 +298,8 @@ async fn forward(
     }
 }
 
-/// Shifts each integer with 13 digits in a reply of Redis. Such an integer is a time in milliseconds
-/// since 1970.
+/// Shifts each integer with 13 digits in a reply of Redis. Such an integer is a time in
+/// milliseconds since 1970.
 fn shift_times(reply: &mut [u8], offset_ms: i64) {
     for start in 0..reply.len().saturating_sub(14) {
         if reply[start] != b':' || reply[start + 14] != b'\r' {

@@ -105,8 +105,8 @@ impl RedisGroup {
             let arguments = [&["--replicaof", host, &master], &common[..]].concat();
             group.start_server(&arguments, password).await;
         }
-        // A sentinel asks the master for its replicas only every 10 seconds, so both replicas must be
-        // connected before the sentinels start.
+        // A sentinel asks the master for its replicas only every 10 seconds, so both replicas must
+        // be connected before the sentinels start.
         wait_until(20, || async {
             group.servers[0].ask("INFO replication").await.matches("state=online").count() == 2
         })
