@@ -385,9 +385,9 @@ async fn the_services_role_deletes_only_old_events_up_to_a_checkpoint() {
     assert_eq!(event_count(&app, &acme.tenant_id).await, INITIAL_EVENTS);
 }
 
-/// A head is the last position and hash of a trail. An operator keeps heads outside of the database.
-/// A head of a deleted event can't be compared with the trail. A head at the checkpoint or after it
-/// is compared.
+/// A head is the last position and hash of a trail. An operator keeps heads outside of the
+/// database. A head of a deleted event can't be compared with the trail. A head at the checkpoint
+/// or after it is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_heads_are_compared_as_far_as_possible() {
     let app = TestApp::with(without_streams).await;
@@ -436,8 +436,8 @@ fn create_keys() -> TempDir {
     dir
 }
 
-/// K12: after a replacement of the signing key, the server signs each checkpoint again, even when it
-/// trims nothing. The server does not sign a checkpoint that it cannot verify.
+/// K12: after a replacement of the signing key, the server signs each checkpoint again, even when
+/// it trims nothing. The server does not sign a checkpoint that it cannot verify.
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_are_signed_again_with_the_current_key() {
     let app = TestApp::with(without_streams).await;
@@ -511,7 +511,8 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
     assert!(output.ok, "{output:?}");
 }
 
-/// A key service can sign checkpoints. The server has no open transaction while it calls the service.
+/// A key service can sign checkpoints. The server has no open transaction while it calls the
+/// service.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_service_signs_checkpoints() {
     let service = KeyService::start("ecdsa-p256").await;

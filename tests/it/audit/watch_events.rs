@@ -81,9 +81,9 @@ async fn a_stream_continues_after_a_given_position() {
     assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
-/// N39: a position is refused when the trail has no event at this position, or an event with another
-/// hash. Otherwise the stream would send nothing until new events reach this position, and would
-/// then skip these events.
+/// N39: a position is refused when the trail has no event at this position, or an event with
+/// another hash. Otherwise the stream would send nothing until new events reach this position, and
+/// would then skip these events.
 #[tokio::test]
 async fn a_position_that_the_trail_lacks_is_refused() {
     let app = TestApp::spawn().await;

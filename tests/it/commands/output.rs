@@ -6,7 +6,7 @@ use super::binary_command;
 
 /// The reader of the output may end early, as in `tenantry policies | head -3`.
 #[tokio::test]
-async fn a_command_does_not_panic_when_its_reader_is_gone() {
+async fn a_command_does_not_panic_when_the_reader_of_its_output_has_closed() {
     for arguments in [&["policies"][..], &["completions", "bash"]] {
         let (reader, writer) = io::pipe().expect("a pipe");
         drop(reader);

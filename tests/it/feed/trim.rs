@@ -105,7 +105,7 @@ async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
 
     insert_change(&mut owner_connection).await;
     let mut tx = owner_connection.begin().await.expect("begun");
-    // This role may execute `delete`, but sees no new change to delete.
+    // This role may execute `delete`, but a row policy excludes new changes.
     sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
     let deleted = sqlx::query("delete from changes")
         .execute(&mut *tx)

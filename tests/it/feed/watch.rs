@@ -217,8 +217,8 @@ async fn a_resumed_stream_reports_the_changes_since_its_token() {
     }
 }
 
-/// A token covers only transactions that had ended. The resumed stream reports the change of a
-/// transaction that was open at the last message.
+/// A token covers only transactions that had ended when the token was created. The resumed stream
+/// reports the change of a transaction that was open at the last message.
 #[tokio::test]
 async fn a_stream_can_resume_from_the_token_of_a_heartbeat() {
     let app = TestApp::spawn().await;
@@ -415,6 +415,7 @@ async fn a_slow_client_gets_a_message_that_sets_all_subjects() {
         .execute(&mut owner_connection)
         .await
         .expect("changes");
+        // A change by a call makes the replica read the feed immediately.
         if n % 10 == 0 {
             let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
             let request = DisableUserRequest { user_id: user };

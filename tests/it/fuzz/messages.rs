@@ -136,12 +136,12 @@ impl MessageGenerator<'_> {
     pub fn message(&mut self, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
         let mut message = DynamicMessage::new(descriptor.clone());
         for field in descriptor.fields() {
-            let unset = match field.name() {
+            let unset_probability = match field.name() {
                 name if is_required(name) => 0.02,
                 name if NARROWING_FIELDS.contains(&name) => NARROWING_UNSET_PROBABILITY,
                 _ => UNSET_PROBABILITY,
             };
-            if self.rng.random_bool(unset) {
+            if self.rng.random_bool(unset_probability) {
                 continue;
             }
             if let Some(value) = self.field(&field, depth) {
@@ -159,6 +159,7 @@ impl MessageGenerator<'_> {
             return self.value(field, depth);
         }
         let small_count = self.rng.random_range(0..4);
+        // A list of 1001 items is longer than most fields allow.
         let count = if self.rng.random_bool(0.02) { 1001 } else { small_count };
         let items = (0..count).filter_map(|_| self.value(field, depth)).collect();
         Some(Value::List(items))
@@ -239,6 +240,7 @@ impl MessageGenerator<'_> {
             return structure;
         };
         let max_count = if self.rng.random_bool(0.02) { 60 } else { 3 };
+        // A deep Struct has one field per level, so that it stays small.
         let count = if max_depth > 3 { 1 } else { self.rng.random_range(0..=max_count) };
         let keys = ["region", "project", "limit", "self_registration", "password_min_length"];
         let map = (0..count).map(|_| {

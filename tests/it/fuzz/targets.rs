@@ -62,7 +62,7 @@ async fn arbitrary_metadata_gets_a_documented_response() {
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the server still responds");
 }
 
-/// G16.
+/// G16: every text gets a documented response.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_access_token_is_not_accepted() {
     let app = TestApp::spawn().await;
@@ -84,7 +84,7 @@ async fn an_altered_access_token_is_not_accepted() {
         });
 }
 
-/// G16, N14.
+/// G16, N14: a list accepts only an empty text and a token that the server issued.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_page_token_is_not_accepted() {
     let app = TestApp::spawn().await;
@@ -128,7 +128,7 @@ async fn an_arbitrary_filter_gets_a_documented_response() {
     });
 }
 
-/// F02, G16.
+/// F02, G16: every other text is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_well_formed_permissions_are_accepted() {
     let app = TestApp::spawn().await;
@@ -207,7 +207,7 @@ async fn an_assignment_can_be_unassigned_with_the_same_scope() {
     });
 }
 
-/// G16.
+/// G16: every other text is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_consistency_token_is_not_accepted() {
     let app = TestApp::spawn().await;
