@@ -20,15 +20,17 @@ async fn reset_password(app: &TestApp, arguments: &[&str]) -> CommandOutput {
     run(&[&["reset-password"], arguments].concat(), &settings).await
 }
 
-/// N38: for the administrator of the platform and of a tenant.
+/// N38: the command resets the password of the platform's administrator, and of the administrator of
+/// a tenant.
 #[tokio::test]
 async fn a_locked_out_administrator_gets_a_new_password_and_all_sessions_end() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let root = app.platform_admin().await;
-    for (administrator, slug, email) in
-        [(&root, "platform", "root@platform.test"), (&acme, "acme", acme.email.as_str())]
-    {
+    let platform_admin = app.platform_admin().await;
+    for (administrator, slug, email) in [
+        (&platform_admin, "platform", "platform_admin@platform.test"),
+        (&acme, "acme", acme.email.as_str()),
+    ] {
         let output = reset_password(&app, &["--tenant", slug, "--email", email]).await;
         assert!(output.ok && output.out.contains("1 sessions ended"), "{output:?}");
         let password = word_after(&output.out, "password").to_owned();

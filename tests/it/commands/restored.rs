@@ -1,4 +1,5 @@
-//! `tenantry restored`: after a restore to an earlier time, nothing that was taken comes back.
+//! `tenantry restored`: a restore to an earlier time undoes revocations. The command repeats or lists
+//! them.
 
 use std::fs;
 
@@ -23,8 +24,8 @@ async fn restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandO
     run(&[&["restored"], arguments].concat(), &settings).await
 }
 
-/// Dumps the database as the role of docs/backup.md, and restores the dump into a new database.
-/// `meanwhile` runs between the two. Returns the name of the new database.
+/// Dumps the database with a role like the one in docs/backup.md, and restores the dump into a new
+/// database. `meanwhile` runs between the dump and the restore. Returns the name of the new database.
 async fn dump_and_restore(app: &TestApp, meanwhile: impl Future<Output = ()>) -> String {
     let mut owner_connection = app.owner_connection().await;
     let role = format!("backup_of_{}", app.database);
@@ -88,9 +89,9 @@ async fn export_trails(app: &TestApp) -> CommandOutput {
 /// N39: a restore to an earlier time revives sessions, keys and rights. The command ends the
 /// sessions and keys, refuses the tokens of the lost time, and lists the rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restore_nothing_that_was_taken_comes_back() {
+async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
+    let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
     let signed_out = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     let fired = acme.create_member("fired", &["doc:read"]).await;
@@ -120,12 +121,14 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     app.stop().await;
 
     let file = export_file.display().to_string();
-    let past = TestApp::values(&database);
-    let master_key = past.get("MASTER_KEY_PATH").expect("it is set").to_owned();
+    let restored_values = TestApp::values(&database);
+    let master_key = restored_values.get("MASTER_KEY_PATH").expect("it is set").to_owned();
     let url = Cluster::get().owner_url(&database);
     let settings = [("MIGRATE_DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", &master_key)];
     let output = run(&["restored", "--audit-export", &file], &settings).await;
     assert!(output.ok, "{output:?}");
+    // The session of the platform's administrator, two sessions of acme's administrator, and one
+    // session of each member.
     for text in ["5 sessions of 2 tenants ended", "1 API keys ended"] {
         assert!(output.out.contains(text), "{text}: {output:?}");
     }
@@ -142,7 +145,7 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     // The streams in Redis are ahead of the trails, so no events can be sent to them.
     let app =
         TestApp::on_database(&database, |values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
-    for client in [&signed_out, &fired, &deleted, &acme, &root] {
+    for client in [&signed_out, &fired, &deleted, &acme, &platform_admin] {
         let client = client.on(&app.channel);
         let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
@@ -170,7 +173,7 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     app.wait_until_audit_settled().await;
     let reply = acme.audit().watch_events(request).await;
     assert_refused(reply, Code::FailedPrecondition, "POSITION_OF_LOST_DATA");
-    for tenant in [&acme.tenant_id, &root.tenant_id] {
+    for tenant in [&acme.tenant_id, &platform_admin.tenant_id] {
         assert_eq!(app.audit_event_count(tenant, "deployment_restored").await, 1);
     }
     let url = Cluster::get().app_url(&database);
@@ -178,10 +181,10 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     assert!(output.ok, "{output:?}");
 }
 
-/// N39: a replica that runs meanwhile drops what it has cached, in memory and in Redis. The command
-/// can be repeated. API keys can be kept.
+/// N39: a replica that runs during the command drops its cached data, in memory and in Redis. The
+/// command can be repeated. API keys can be kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_replica_drops_what_it_has_cached() {
+async fn a_running_replica_drops_its_cached_data() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &["doc:read"]).await;
@@ -212,7 +215,7 @@ async fn a_running_replica_drops_what_it_has_cached() {
             })
             .await;
         }
-        let end = within_seconds(10, async {
+        let has_expected_end = within_seconds(10, async {
             loop {
                 match stream.message().await {
                     Ok(Some(message)) if message.all_subjects => break true,
@@ -223,7 +226,7 @@ async fn a_running_replica_drops_what_it_has_cached() {
                 }
             }
         });
-        assert!(end.await);
+        assert!(has_expected_end.await);
     }
     let acme = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     for token in &old_tokens {
@@ -233,10 +236,10 @@ async fn a_running_replica_drops_what_it_has_cached() {
     app.anonymous().exchange(&key.secret).await;
 }
 
-/// N39: with keys that do not open what the database holds, nothing is changed, and the error names
-/// the file and the key.
+/// N39: when the configured keys cannot decrypt the data of the database, the command changes
+/// nothing. The error contains the file and the key.
 #[tokio::test]
-async fn keys_that_do_not_open_are_named() {
+async fn the_error_contains_the_keys_that_cannot_decrypt_the_data() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let owner_url = app.owner_url();
@@ -248,9 +251,11 @@ async fn keys_that_do_not_open_are_named() {
     let settings = [("MIGRATE_DATABASE_URL", owner_url.as_str()), ("MASTER_KEY_PATH", &other_key)];
     let output = run(&["restored"], &settings).await;
     assert!(!output.ok && output.err.contains("nothing was changed"), "{output:?}");
+    // The common data key, and the data key of acme.
     let text = format!("MASTER_KEY_PATH ({other_key}) does not unwrap 2 data keys");
     assert!(output.err.contains(&text), "{output:?}");
 
+    // `b2xk` is the pepper id `old` as base64.
     sqlx::query(
         "update credentials set password_hash = replace(password_hash, ',p=1', ',p=1,keyid=b2xk')",
     )
