@@ -6,7 +6,7 @@ use tonic::Code;
 use super::callers;
 use crate::harness::{Ids, TestApp, assert_documented_error, assert_refused, methods, reason};
 
-/// G08.
+/// G08: a message is refused because of its size, although it is well-formed.
 #[tokio::test]
 async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
