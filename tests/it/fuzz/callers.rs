@@ -78,8 +78,8 @@ impl Callers {
             None => self.other_admin.with_token("").sign_up_tenant(&new_slug("other")).await,
         };
         store(&self.other_admin);
-        // The platform has one administrator. It stays signed out after it has changed its own email,
-        // or while its sign-ins are limited after wrong passwords.
+        // The platform has one administrator. It stays signed out after it has changed its own
+        // email, or while its sign-ins are limited after wrong passwords.
         if let Some(client) = signed_in_with_permission(&self.platform_admin, "tenant:create").await
         {
             self.platform_admin = client;
