@@ -1,4 +1,5 @@
-//! Events that are not sealed (not yet in the audit chain): gauges, `tenantry audit verify`, and a network that breaks.
+//! Events that are not sealed (not yet in the audit chain): gauges, `tenantry audit verify`, and a
+//! network that breaks.
 
 use serde_json::Value;
 use tenantry::proto::v1::RoleLevel;

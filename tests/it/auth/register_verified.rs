@@ -1,4 +1,5 @@
-//! `Register` in an existing tenant, on a server that sends mail: the user joins with the mailed token.
+//! `Register` in an existing tenant, on a server that sends mail: the user joins with the mailed
+//! token.
 
 use serde_json::json;
 use tenantry::proto::v1::{

@@ -240,8 +240,8 @@ async fn register_tenants(app: &TestApp, email: &str, count: usize) -> Vec<Clien
     tenants
 }
 
-/// Registers five tenants whose administrators have this email address. The last one, the owner, has
-/// verified it.
+/// Registers five tenants whose administrators have this email address. The last administrator, the
+/// owner, has verified the address. Returns the other administrators, and the owner.
 async fn register_tenants_of_others_and_owner(app: &TestApp, email: &str) -> (Vec<Client>, Client) {
     let mut tenants = register_tenants(app, email, 5).await;
     let owner = tenants.pop().expect("a tenant");

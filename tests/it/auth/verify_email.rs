@@ -86,8 +86,8 @@ async fn all_requests_get_one_response() {
     );
 }
 
-/// N46: a retry with the same request id gets the first response. Of concurrent calls without an id,
-/// only one uses the token.
+/// N46: a retry with the same request id gets the first response. Of concurrent calls without an
+/// id, only one uses the token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_used_once_and_a_retry_is_safe() {
     let (app, mail_server, _acme, ada) = server_with_user().await;
@@ -128,8 +128,8 @@ async fn a_mail_links_to_the_configured_page() {
     app.verify_email(token, "").await.expect("verified");
 }
 
-/// N46: an account gets at most three mails in a short time, and requests for a verification use up no
-/// reset mails.
+/// N46: an account gets at most three verification mails in a short time. Requests for a
+/// verification do not count for the limit of reset mails.
 #[tokio::test]
 async fn verification_mails_have_their_own_limit() {
     let (app, mail_server, _acme, ada) = server_with_user().await;

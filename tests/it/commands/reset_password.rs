@@ -20,8 +20,8 @@ async fn reset_password(app: &TestApp, arguments: &[&str]) -> CommandOutput {
     run(&[&["reset-password"], arguments].concat(), &settings).await
 }
 
-/// N38: the command resets the password of the platform's administrator, and of the administrator of
-/// a tenant.
+/// N38: the command resets the password of the platform's administrator, and of the administrator
+/// of a tenant.
 #[tokio::test]
 async fn a_locked_out_administrator_gets_a_new_password_and_all_sessions_end() {
     let app = TestApp::spawn().await;

@@ -1,5 +1,5 @@
-//! `tenantry restored`: a restore to an earlier time undoes revocations. The command repeats or lists
-//! them.
+//! `tenantry restored`: a restore to an earlier time undoes revocations. The command repeats or
+//! lists these revocations.
 
 use std::fs;
 
@@ -25,7 +25,8 @@ async fn restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandO
 }
 
 /// Dumps the database with a role like the one in docs/backup.md, and restores the dump into a new
-/// database. `meanwhile` runs between the dump and the restore. Returns the name of the new database.
+/// database. `meanwhile` runs between the dump and the restore. Returns the name of the new
+/// database.
 async fn dump_and_restore(app: &TestApp, meanwhile: impl Future<Output = ()>) -> String {
     let mut owner_connection = app.owner_connection().await;
     let role = format!("backup_of_{}", app.database);

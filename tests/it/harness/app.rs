@@ -62,8 +62,8 @@ impl TestApp {
 
     /// The server that tests of this process share. For a test that uses only its own
     /// tenants. Their slugs get a suffix, so a test reads a slug from the tenant's [`Client`].
-    /// A test needs [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the platform
-    /// tenant, the server's start and stop, table locks, or the rows of all tenants.
+    /// A test needs [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the
+    /// platform tenant, the server's start and stop, table locks, or the rows of all tenants.
     pub fn shared() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
