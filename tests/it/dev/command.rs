@@ -1,4 +1,5 @@
-//! `tenantry dev`: a command that starts Postgres, Redis and the server, and stops what it started.
+//! `tenantry dev`: a command that starts Postgres, Redis and the server. At its end, it stops the
+//! programs that it started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 

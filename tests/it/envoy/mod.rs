@@ -62,8 +62,8 @@ fn assert_allowed(response: CheckResponse) -> HashMap<String, String> {
     let Some(HttpResponse::OkResponse(ok)) = response.http_response else {
         panic!("the request is not allowed")
     };
-    let replaces = i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd);
-    assert!(ok.headers.iter().all(|header| header.append_action == replaces));
+    let overwrite = i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd);
+    assert!(ok.headers.iter().all(|header| header.append_action == overwrite));
     let headers = ok.headers.into_iter().filter_map(|option| option.header);
     headers.map(|header| (header.key, header.value)).collect()
 }
@@ -99,8 +99,8 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     assert!(denied.body.contains("PERMISSION_MISSING"), "{}", denied.body);
     // A caller without permissions is still authenticated.
     let other = bearer(&acme.create_member("other", &[]).await);
-    let any = [("access", "authenticated")];
-    assert_allowed(check(&app, &[("authorization", &other)], &any).await);
+    let any_caller_route = [("access", "authenticated")];
+    assert_allowed(check(&app, &[("authorization", &other)], &any_caller_route).await);
 }
 
 #[tokio::test]
@@ -150,23 +150,24 @@ async fn numbers_and_booleans_in_the_scope_of_a_route_match() {
     acme.assign_with_scope(&user, &role, json!({ "level": 3, "internal": true })).await;
     let token = bearer(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
-    let route = |level, internal| [("permission", "invoice:read"), level, internal];
+    let route_with = |level, internal| [("permission", "invoice:read"), level, internal];
     let internal = ("scope_json.internal", "true");
     for level in ["3", "3.0"] {
-        let route = route(("scope_json.level", level), internal);
+        let route = route_with(("scope_json.level", level), internal);
         assert_allowed(check(&app, &headers, &route).await);
     }
     for route in [
-        route(("scope.level", "3"), internal),
-        route(("scope_json.level", "\"3\""), internal),
-        route(("scope_json.level", "4"), internal),
-        route(("scope_json.level", "3"), ("scope.internal", "true")),
+        route_with(("scope.level", "3"), internal),
+        route_with(("scope_json.level", "\"3\""), internal),
+        route_with(("scope_json.level", "4"), internal),
+        route_with(("scope_json.level", "3"), ("scope.internal", "true")),
     ] {
         assert_denied(check(&app, &headers, &route).await, Code::PermissionDenied, 403);
     }
+    // A value that is not JSON, and two values for the same field.
     for route in [
-        route(("scope_json.level", "three"), internal),
-        route(("scope_json.internal", "true"), ("scope.internal", "true")),
+        route_with(("scope_json.level", "three"), internal),
+        route_with(("scope_json.internal", "true"), ("scope.internal", "true")),
     ] {
         assert_denied(check(&app, &headers, &route).await, Code::Internal, 500);
     }
