@@ -73,6 +73,7 @@ async fn send_body(
     (headers, body.to_bytes().to_vec())
 }
 
+/// Sends a raw body that the server must refuse. Returns the headers and the status of the refusal.
 async fn refusal(
     client: &Client,
     path: &str,
@@ -131,6 +132,7 @@ async fn every_method_refuses_a_gzip_bomb() {
     for method in methods() {
         let gzip = [("grpc-encoding", "gzip")];
         let (_, status) = refusal(&acme, &method.path(), &gzip, bomb.clone()).await;
+        // Some methods check the permission before they read the message.
         if status.code() != Code::PermissionDenied {
             assert_eq!(status.code(), Code::OutOfRange, "{}: {status:?}", method.path());
             assert_eq!(reason(&status), "MESSAGE_TOO_LARGE");
@@ -141,8 +143,8 @@ async fn every_method_refuses_a_gzip_bomb() {
 /// N43: gzip bombs use no more memory than other messages of the maximum size.
 #[tokio::test(flavor = "multi_thread")]
 async fn gzip_bombs_use_bounded_memory() {
-    let serving = ServerProcess::start(&[]).await;
-    let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
+    let server = ServerProcess::start(&[]).await;
+    let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
     let bomb = compressed_frame(&gzip(&unknown_field(60 << 20)));
     let send = || async {
         let gzip = [("grpc-encoding", "gzip")];
@@ -152,14 +154,14 @@ async fn gzip_bombs_use_bounded_memory() {
         }
     };
     send().await;
-    let memory_before = serving.status("VmRSS");
+    let memory_before = server.status("VmRSS");
     for _ in 0..3 {
         join_all((0..100).map(|_| send())).await;
     }
-    let growth = serving.status("VmHWM").saturating_sub(memory_before);
+    let growth = server.status("VmHWM").saturating_sub(memory_before);
     // The 600 messages would have 35 GiB.
     assert!(growth < 96 * 1024, "{growth} KiB");
-    serving.stop().await;
+    server.stop().await;
 }
 
 /// N43: data that is not gzip is the client's error.
@@ -222,6 +224,7 @@ async fn only_large_lists_are_compressed() {
     }
     let accepts = [("grpc-accept-encoding", "identity, deflate, gzip")];
     let list = "/tenantry.v1.RoleService/ListRoles";
+    // The body is the frame of an empty message.
     let (headers, plain) = send_body(&acme, list, &[], vec![0; 5]).await;
     assert!(!headers.contains_key("grpc-encoding"));
     let (headers, body) = send_body(&acme, list, &accepts, vec![0; 5]).await;

@@ -68,7 +68,7 @@ async fn no_method_accepts_an_invalid_token() {
     let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
 
-    for (what, token) in [
+    for (case, token) in [
         ("expired", forge.expired(token)),
         ("signed by another key", signed_by_other_key),
         ("not signed", format!("{signed_part}.")),
@@ -76,7 +76,7 @@ async fn no_method_accepts_an_invalid_token() {
         ("of an unknown tenant", forge.with_claims(token, &other_tenant_claims)),
         ("of a session that has ended", signed_out_client.tokens.access_token.clone()),
     ] {
-        println!("{what}");
+        println!("{case}");
         let client = acme.with_token(&token);
         assert_all_refused(&client, &non_public_methods(), Code::Unauthenticated, "TOKEN_INVALID")
             .await;

@@ -125,7 +125,7 @@ async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     }
 }
 
-/// N04.
+/// N04: the deletion of a user deletes the records of the requests that this user sent.
 #[tokio::test]
 async fn records_are_deleted_with_their_caller() {
     let app = TestApp::spawn().await;
@@ -234,7 +234,8 @@ async fn a_record_expires_after_a_day() {
 }
 
 /// N21: the lock of a request id can't be the lock of a worker, whatever request id a client
-/// chooses: the lock of a request id has two numbers (`objsubid` 2), that of a worker has one.
+/// chooses. The key of a request id's lock has two numbers (`objsubid` 2). The key of a worker's
+/// lock has one number.
 #[tokio::test]
 async fn the_lock_of_a_request_id_never_conflicts_with_the_lock_of_a_worker() {
     let app = TestApp::spawn().await;
