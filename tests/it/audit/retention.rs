@@ -282,7 +282,7 @@ async fn a_forged_checkpoint_is_found_and_stops_the_deletion() {
         make_older(&app, &tenant.tenant_id, 40).await;
         create_roles(&tenant, &["one", "two"]).await;
         app.wait_until_audit_settled().await;
-         trim_to(&app, &tenant.tenant_id, 2).await.stop().await;
+        trim_to(&app, &tenant.tenant_id, 2).await.stop().await;
         // The last two events are now also older than the retention.
         make_older(&app, &tenant.tenant_id, 40).await;
         assert_eq!(faults(&app, slug).await, "[]");

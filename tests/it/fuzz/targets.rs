@@ -128,7 +128,7 @@ async fn an_arbitrary_filter_gets_a_documented_response() {
     });
 }
 
-/// F02, G16: every other text is refused with a documented reason.
+/// F02, G16: every text that is not a well-formed permission is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_well_formed_permissions_are_accepted() {
     let app = TestApp::spawn().await;
@@ -207,7 +207,7 @@ async fn an_assignment_can_be_unassigned_with_the_same_scope() {
     });
 }
 
-/// G16: every other text is refused with a documented reason.
+/// G16: every text that is not a token of the server is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_consistency_token_is_not_accepted() {
     let app = TestApp::spawn().await;
