@@ -136,6 +136,7 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
     let trimmed = "tenantry_trimmed_rows_total{table=\"audit_events\"}";
     // The three events of a new tenant, and three roles.
     assert_eq!(replica.metric(trimmed).await, Some(6.0));
+    // The age of the oldest event before the pass, which deleted this event.
     let oldest = replica.metric("tenantry_audit_oldest_seconds").await.expect("a metric");
     assert!(oldest >= 36.0 * 86_400.0, "{oldest}");
     assert_eq!(replica.metric("tenantry_audit_trails_refused").await, Some(0.0));
@@ -240,11 +241,13 @@ async fn a_chain_continues_when_all_its_events_were_deleted() {
     }
 }
 
-/// K12: when an administrator of the database deletes events and alters the checkpoint, `audit
-/// verify` reports it.
+/// K12: `audit verify` reports it when an administrator of the database deletes events and alters
+/// the checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_checkpoint_is_found_and_stops_the_deletion() {
     let app = TestApp::with(without_streams).await;
+    // The first three events of each trail are deleted, and the checkpoint is at position 3. The
+    // events of two roles remain at positions 4 and 5. `$t` stands for the id of the tenant.
     for (slug, alteration, expected) in [
         (
             "moved",
@@ -327,6 +330,7 @@ async fn events_that_were_not_sent_are_not_deleted() {
     redis(&format!("DEL audit:{{{}}}", acme.tenant_id)).await;
     // A value of another type blocks the stream of the tenant.
     redis(&format!("SET audit:{{{}}} x", acme.tenant_id)).await;
+    // Like `make_older`, but without the wait, because the events cannot be sent.
     let requeue = "
         update audit_events set created_at = created_at - interval '40 days' where tenant_id = '$t';
         delete from audit_chain where tenant_id = '$t';
@@ -400,6 +404,7 @@ async fn kept_heads_are_compared_as_far_as_possible() {
     trim_to(&app, &acme.tenant_id, 1).await.stop().await;
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("kept").display().to_string();
+    // The checkpoint is at position 3, and the event at position 4 remains.
     for (position, position_of_hash, is_ok, is_compared) in [
         (1, 1, true, false),
         (3, 3, true, true),
