@@ -46,7 +46,7 @@ async fn the_workers_continue_after_a_silent_break_of_the_network() {
 
 /// N33: events that wait are visible in a gauge, and are no fault of the trail.
 #[tokio::test]
-async fn waiting_events_are_visible_and_are_no_fault() {
+async fn unsealed_events_are_visible_and_are_no_fault() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;

@@ -44,7 +44,7 @@ fn update_role_request(role_id: &str) -> UpdateRoleRequest {
     UpdateRoleRequest { role_id: role_id.into(), ..UpdateRoleRequest::default() }
 }
 
-/// N09: an unassignment is recorded with the same values.
+/// N09: an unassignment is recorded with the values of the ended assignments.
 #[tokio::test]
 async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let app = TestApp::shared();

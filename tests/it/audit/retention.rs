@@ -69,12 +69,12 @@ async fn wait_for_pass(replica: &TestApp) {
 }
 
 /// Runs `tenantry audit` with these arguments and the settings of a test server.
-async fn audit(app: &TestApp, arguments: &[&str]) -> CommandOutput {
-    audit_with(app, &TestApp::values(&app.database), arguments).await
+async fn run_audit(app: &TestApp, arguments: &[&str]) -> CommandOutput {
+    run_audit_with(app, &TestApp::values(&app.database), arguments).await
 }
 
-/// Like [`audit`], with other settings.
-async fn audit_with(app: &TestApp, values: &Values, arguments: &[&str]) -> CommandOutput {
+/// Like [`run_audit`], with other settings.
+async fn run_audit_with(app: &TestApp, values: &Values, arguments: &[&str]) -> CommandOutput {
     let names = [
         "DATABASE_URL",
         "JWT_ACCESS_PRIVATE_KEY_PATH",
@@ -88,25 +88,28 @@ async fn audit_with(app: &TestApp, values: &Values, arguments: &[&str]) -> Comma
     run(&[&["audit"], arguments].concat(), &settings).await
 }
 
-fn lines(output: &CommandOutput) -> Vec<Value> {
+fn parse_lines(output: &CommandOutput) -> Vec<Value> {
     output.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// The faults that `audit verify` finds in a trail.
 async fn faults(app: &TestApp, tenant: &str) -> String {
-    let output = audit(app, &["verify", "--tenant", tenant]).await;
-    let faults = lines(&output)[0]["faults"].clone();
+    let output = run_audit(app, &["verify", "--tenant", tenant]).await;
+    let faults = parse_lines(&output)[0]["faults"].clone();
     assert_eq!(output.ok, faults == serde_json::json!([]), "{output:?}");
     faults.to_string()
 }
 
-async fn watch(client: &Client, position: i64) -> Result<Streaming<WatchEventsResponse>, Status> {
+async fn open_stream(
+    client: &Client,
+    position: i64,
+) -> Result<Streaming<WatchEventsResponse>, Status> {
     let request = WatchEventsRequest { after_position: Some(position), ..Default::default() };
     client.audit().watch_events(request).await.map(tonic::Response::into_inner)
 }
 
-async fn next(stream: &mut Streaming<WatchEventsResponse>) -> WatchEventsResponse {
-    within_seconds(12, stream.message()).await.expect("no failure").expect("a message")
+async fn next_message(stream: &mut Streaming<WatchEventsResponse>) -> WatchEventsResponse {
+    within_seconds(12, stream.message()).await.expect("the stream did not fail").expect("a message")
 }
 
 async fn create_roles(client: &Client, names: &[&str]) {
@@ -128,7 +131,7 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
     make_older(&app, &other.tenant_id, 34).await;
     create_roles(&acme, &["four", "five"]).await;
     app.wait_until_audit_settled().await;
-    let before = lines(&audit(&app, &["verify", "--tenant", "acme"]).await).remove(0);
+    let before = parse_lines(&run_audit(&app, &["verify", "--tenant", "acme"]).await).remove(0);
 
     let replica = trim_to(&app, &acme.tenant_id, 2).await;
     wait_for_pass(&replica).await;
@@ -146,9 +149,9 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
         events_oldest_first(&acme, "").await.iter().map(|event| event.position).collect();
     assert_eq!(positions, [7, 8, 9]);
 
-    let output = audit(&app, &["verify", "--tenant", "acme"]).await;
+    let output = run_audit(&app, &["verify", "--tenant", "acme"]).await;
     assert!(output.ok, "{output:?}");
-    let verified = lines(&output).remove(0);
+    let verified = parse_lines(&output).remove(0);
     assert_eq!((&verified["position"], &verified["checkpoint"]), (&9.into(), &6.into()));
     assert_eq!(before["position"], 8);
     // Without the keys, a checkpoint can't be verified.
@@ -173,38 +176,38 @@ async fn readers_start_at_the_oldest_event_and_learn_of_deleted_events() {
     make_older(&app, &acme.tenant_id, 36).await;
     create_roles(&acme, &["two"]).await;
     app.wait_until_audit_settled().await;
-    let all = lines(&audit(&app, &["export", "--tenant", "acme"]).await);
+    let all = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
     let _replica = trim_to(&app, &acme.tenant_id, 1).await;
 
     // The events at positions 1 to 4 were deleted. The checkpoint is at position 4.
-    let rest = lines(&audit(&app, &["export", "--tenant", "acme"]).await);
+    let rest = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
     assert_eq!(rest.len(), 2);
     assert_eq!((&rest[0]["position"], &rest[0]["hash"]), (&4.into(), &all[3]["hash"]));
     assert!(rest[0]["checkpoint"].as_str().is_some_and(|jwt| jwt.split('.').count() == 3));
     assert_eq!(rest[1], all[4]);
-    let output = audit(&app, &["export", "--tenant", "acme", "--after", "3"]).await;
+    let output = run_audit(&app, &["export", "--tenant", "acme", "--after", "3"]).await;
     assert!(!output.ok && output.out.is_empty(), "{output:?}");
     assert!(output.err.contains("--after 4"), "{output:?}");
-    let output = audit(&app, &["export", "--tenant", "acme", "--after", "4"]).await;
-    assert_eq!(lines(&output), rest[1..]);
+    let output = run_audit(&app, &["export", "--tenant", "acme", "--after", "4"]).await;
+    assert_eq!(parse_lines(&output), rest[1..]);
 
     // Position 0 means the start of the trail.
     for position in [0, 4] {
-        let mut stream = watch(&acme, position).await.expect("a stream");
-        let first = next(&mut stream).await;
+        let mut stream = open_stream(&acme, position).await.expect("a stream");
+        let first = next_message(&mut stream).await;
         assert_eq!((first.event, first.position), (None, 4));
         assert_eq!(all[3]["hash"], first.hash);
-        assert_eq!(next(&mut stream).await.position, 5);
+        assert_eq!(next_message(&mut stream).await.position, 5);
     }
     // The next events after these positions were deleted.
     for position in [1, 3] {
-        let status = watch(&acme, position).await.map(tonic::Response::new);
+        let status = open_stream(&acme, position).await.map(tonic::Response::new);
         let status = assert_refused(status, Code::FailedPrecondition, "POSITION_TRIMMED");
         let details = status.get_error_details();
         let info = details.error_info().expect("an ErrorInfo");
         assert_eq!(info.metadata, HashMap::from([("oldest_position".into(), "5".into())]));
     }
-    let status = watch(&acme, 6).await.map(tonic::Response::new);
+    let status = open_stream(&acme, 6).await.map(tonic::Response::new);
     assert_refused(status, Code::FailedPrecondition, "POSITION_OF_LOST_DATA");
 }
 
@@ -226,16 +229,16 @@ async fn a_chain_continues_when_all_its_events_were_deleted() {
     let _replica = trim_to(&app, &acme.tenant_id, 0).await;
     wait_until(30, || async { event_count(&app, &deleted_tenant.tenant_id).await == 0 }).await;
 
-    let mut stream = watch(&acme, 0).await.expect("a stream");
-    assert_eq!(next(&mut stream).await.position, INITIAL_EVENTS);
+    let mut stream = open_stream(&acme, 0).await.expect("a stream");
+    assert_eq!(next_message(&mut stream).await.position, INITIAL_EVENTS);
     create_roles(&acme, &["one"]).await;
-    assert_eq!(next(&mut stream).await.position, INITIAL_EVENTS + 1);
-    let output = audit(&app, &["verify"]).await;
+    assert_eq!(next_message(&mut stream).await.position, INITIAL_EVENTS + 1);
+    let output = run_audit(&app, &["verify"]).await;
     assert!(output.ok, "{output:?}");
     // Each trail has had four events: the three events of a new tenant, and `role_created` or
     // `tenant_deleted`.
     for (tenant, position) in [(&acme.tenant_id, 4), (&deleted_tenant.tenant_id, 4)] {
-        let lines = lines(&output);
+        let lines = parse_lines(&output);
         let line = lines.iter().find(|line| line["tenant_id"] == **tenant).expect("a line");
         assert_eq!(line["position"], position, "{line}");
     }
@@ -400,7 +403,7 @@ async fn kept_heads_are_compared_as_far_as_possible() {
     make_older(&app, &acme.tenant_id, 40).await;
     create_roles(&acme, &["one"]).await;
     app.wait_until_audit_settled().await;
-    let all = lines(&audit(&app, &["export", "--tenant", "acme"]).await);
+    let all = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
     trim_to(&app, &acme.tenant_id, 1).await.stop().await;
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("kept").display().to_string();
@@ -416,7 +419,7 @@ async fn kept_heads_are_compared_as_far_as_possible() {
         let head = serde_json::json!(
             { "tenant_id": acme.tenant_id, "position": position, "hash": hash, "faults": [] });
         std::fs::write(&path, head.to_string()).expect("written");
-        let output = audit(&app, &["verify", "--tenant", "acme", "--kept", &path]).await;
+        let output = run_audit(&app, &["verify", "--tenant", "acme", "--kept", &path]).await;
         assert_eq!(output.ok, is_ok, "{position}: {output:?}");
         let reports_uncompared = output.err.contains("1 of 1 kept hashes could not be compared");
         assert_eq!(reports_uncompared, !is_compared, "{position}: {output:?}");
@@ -462,7 +465,7 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
         let mut values = TestApp::values(&app.database);
         use_keys(&mut values, dir.path());
         let app = &app;
-        async move { audit_with(app, &values, &["verify", "--tenant", "acme"]).await }
+        async move { run_audit_with(app, &values, &["verify", "--tenant", "acme"]).await }
     };
     assert!(verify(&old).await.ok);
     let output = verify(&new).await;
@@ -492,10 +495,10 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
     std::fs::write(&jwks, old_jwks).expect("written");
     let mut values = TestApp::values(&app.database);
     use_keys(&mut values, new.path());
-    let output = audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
+    let output = run_audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
     assert!(output.ok && output.out.contains("1 checkpoints were signed"), "{output:?}");
     assert!(verify(&new).await.ok);
-    let output = audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
+    let output = run_audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
     assert!(output.ok && output.out.contains("0 checkpoints were signed"), "{output:?}");
 
     // The key is replaced once more. This server has also the old public key, so it signs the
@@ -538,7 +541,7 @@ async fn a_key_service_signs_checkpoints() {
     let dir = tempfile::tempdir().expect("a folder");
     let jwks = dir.path().join("jwks.json").display().to_string();
     std::fs::write(&jwks, app.get("/.well-known/jwks.json").await.1).expect("written");
-    let output = audit(&app, &["verify", "--tenant", "acme", "--jwks", &jwks]).await;
+    let output = run_audit(&app, &["verify", "--tenant", "acme", "--jwks", &jwks]).await;
     assert!(output.ok, "{output:?}");
 }
 
@@ -554,10 +557,10 @@ async fn a_trail_of_several_pages_is_verified() {
     execute(&app, &insert.replace("$t", &acme.tenant_id)).await;
     let queue = "select count(*) from audit_queue where tenant_id = $1";
     wait_until(120, || async { app.count(queue, &acme.tenant_id).await == 0 }).await;
-    let output = audit(&app, &["verify", "--tenant", "acme"]).await;
+    let output = run_audit(&app, &["verify", "--tenant", "acme"]).await;
     assert!(output.ok, "{output:?}");
     // 21000 inserted events, and the three events of a new tenant.
-    assert_eq!(lines(&output)[0]["position"], 21_003);
+    assert_eq!(parse_lines(&output)[0]["position"], 21_003);
     // The first pages have no faults. The last page has three faults.
     execute(
         &app,

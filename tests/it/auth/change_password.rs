@@ -106,7 +106,7 @@ async fn a_new_password_must_follow_the_rules_of_register() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_cannot_change_it() {
+async fn a_user_without_a_password_cannot_change_the_password() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;

@@ -36,8 +36,10 @@ async fn refreshing_does_not_prolong_a_session() {
     // gets the expiry of the session.
     let set_expiry = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
-    let expiry: i64 =
-        sqlx::query_scalar(set_expiry).fetch_one(&mut owner_connection).await.expect("shifted");
+    let expiry: i64 = sqlx::query_scalar(set_expiry)
+        .fetch_one(&mut owner_connection)
+        .await
+        .expect("the expiry is set");
     tokens = refresh(&acme, &tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
     assert_eq!(numeric_claim(&tokens.access_token, "exp"), expiry);
@@ -103,7 +105,7 @@ impl Program {
     }
 
     /// Reads the log up to a line that contains `text`, and returns that line.
-    async fn until_logged(&mut self, text: &str) -> String {
+    async fn read_until_logged(&mut self, text: &str) -> String {
         loop {
             let line = within_seconds(20, self.lines.next_line())
                 .await
@@ -117,7 +119,7 @@ impl Program {
     }
 
     async fn connect(&mut self) -> Client {
-        let line = self.until_logged("address=").await;
+        let line = self.read_until_logged("address=").await;
         let (_, addr) = line.rsplit_once("address=").expect("an address");
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
         Client::anonymous(endpoint.connect().await.expect("the server listens"))
@@ -146,7 +148,7 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
     let other_session = anonymous.login("acme", &acme.email, crate::harness::PASSWORD).await;
     other_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
-    program.until_logged("/tenantry.v1.AuthService/Logout").await;
+    program.read_until_logged("/tenantry.v1.AuthService/Logout").await;
     let mut log_and_rows = program.stop().await;
     let mut owner_connection = app.owner_connection().await;
     let tables = "select relname::text from pg_class

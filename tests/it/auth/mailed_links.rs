@@ -34,7 +34,7 @@ impl Setup {
     }
 
     /// Requests a token with this purpose for a new user or a new address, and returns the token.
-    async fn token(&self, purpose: Purpose) -> String {
+    async fn request_token(&self, purpose: Purpose) -> String {
         let email = format!("{}@acme.test", unique_text());
         let to = match purpose {
             Purpose::PasswordReset => {
@@ -110,7 +110,7 @@ impl Setup {
 
 /// A copy of a token with changed bytes. A token consists of the id of the tenant (16 bytes), the
 /// id of the user (16 bytes), the secret (32 bytes) and the mark of the purpose.
-fn altered(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
+fn alter_token(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).expect("base64");
     change(&mut bytes);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -126,14 +126,15 @@ fn id_bytes(id: &str) -> [u8; 16] {
 async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
     let setup = Setup::new().await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
-        let secret = altered(&token, |bytes| bytes[40] ^= 1);
+        let token = setup.request_token(purpose).await;
+        let secret = alter_token(&token, |bytes| bytes[40] ^= 1);
         setup.assert_refused(purpose, &secret, "wrong").await;
         let (acme, other) = (&setup.acme, &setup.other);
-        let user = altered(&token, |bytes| bytes[16..32].copy_from_slice(&id_bytes(&acme.user_id)));
+        let user =
+            alter_token(&token, |bytes| bytes[16..32].copy_from_slice(&id_bytes(&acme.user_id)));
         setup.assert_refused(purpose, &user, "another user").await;
         let tenant =
-            altered(&token, |bytes| bytes[..16].copy_from_slice(&id_bytes(&other.tenant_id)));
+            alter_token(&token, |bytes| bytes[..16].copy_from_slice(&id_bytes(&other.tenant_id)));
         setup.assert_refused(purpose, &tenant, "another tenant").await;
         setup.assert_refused_in("other", purpose, &token, "sent with another tenant").await;
         setup.assert_refused_in("nowhere", purpose, &token, "sent with an unknown tenant").await;
@@ -143,9 +144,9 @@ async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
                 setup.assert_refused(other_purpose, &token, "the other method").await;
             }
             // The token with the mark of the other purpose.
-            let other_token = setup.token(other_purpose).await;
+            let other_token = setup.request_token(other_purpose).await;
             let mark = BASE64_URL_SAFE_NO_PAD.decode(&other_token).expect("base64").split_off(64);
-            let marked = altered(&token, |bytes| {
+            let marked = alter_token(&token, |bytes| {
                 bytes.truncate(64);
                 bytes.extend(mark);
             });
@@ -162,7 +163,7 @@ async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
 async fn a_token_of_every_purpose_expires() {
     let setup = Setup::new().await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
+        let token = setup.request_token(purpose).await;
         let expected_seconds = if purpose == Purpose::PasswordReset { 600 } else { 3600 };
         assert_eq!(purpose.lifetime().as_secs(), expected_seconds, "{purpose:?}");
         let seconds_left: f64 = sqlx::query_scalar(
@@ -192,7 +193,7 @@ async fn a_token_of_every_purpose_is_bound_to_its_address() {
     let setup = Setup::new().await;
     setup.execute("alter table users disable trigger users_links").await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
+        let token = setup.request_token(purpose).await;
         setup
             .execute(
                 "update mail_links set address_index = sha256('another address');

@@ -180,7 +180,7 @@ async fn a_new_tenant_needs_no_mail() {
 /// K06: the email and the name of a registration that is not completed are sealed, and so is its
 /// queued mail.
 #[tokio::test]
-async fn a_waiting_registration_is_sealed() {
+async fn an_incomplete_registration_is_sealed() {
     // Nothing listens at this address, so the mail waits.
     let app = TestApp::with(mail_settings("smtp://127.0.0.1:9")).await;
     let acme = app.create_tenant("acme").await;

@@ -393,6 +393,7 @@ async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     })
     .await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    // The form of a real token: the tenant's id, a user's id, and the secret.
     let invented_token = |tenant: &str| {
         let id_bytes = |id: &str| id.parse::<uuid::Uuid>().expect("a UUID").into_bytes();
         let bytes = [id_bytes(tenant).as_slice(), &id_bytes(&unknown_id()), &[7; 32]].concat();
@@ -485,6 +486,7 @@ async fn a_token_is_invalid_after_a_change_of_email_even_during_the_request() {
         let acme = acme.clone();
         async move { acme.change_email(&grace, "hopper@acme.test").await.expect("changed") }
     });
+    // The change waits for the lock of the user's row.
     wait_until(10, || async {
         let count_waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
                      and datname = current_database()";

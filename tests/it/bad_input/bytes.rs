@@ -241,7 +241,13 @@ async fn send_body(method: &Method, client: &crate::harness::Client, body: &str)
         .expect("a request");
     request.headers_mut().extend(client.metadata.0.clone().into_headers());
     let mut channel = client.channel.clone();
-    let response = channel.ready().await.expect("ready").call(request).await.expect("a response");
+    let response = channel
+        .ready()
+        .await
+        .expect("the channel is ready")
+        .call(request)
+        .await
+        .expect("a response");
     Status::from_header_map(response.headers()).expect("a status")
 }
 

@@ -92,7 +92,7 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
 }
 
 /// A19: an access token of a megabyte never reaches the service.
-/// G08: the same applies to all other metadata of this size.
+/// G08: other metadata of this size is refused too.
 #[tokio::test]
 async fn metadata_of_a_megabyte_is_refused_and_the_connection_stays_usable() {
     let app = TestApp::shared();

@@ -86,11 +86,11 @@ async fn a_password_on_standard_input_is_checked_and_not_printed() {
             ["reset-password", "--tenant", "acme", "--email", &acme.email, "--password-stdin"];
         let mut command = binary_command(&arguments, &settings);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("starts");
+        let mut process = command.spawn().expect("the command starts");
         let mut input = process.stdin.take().expect("a pipe");
         input.write_all(format!("{password}\nnot this line\n").as_bytes()).await.expect("written");
         drop(input);
-        let output = process.wait_with_output().await.expect("ends");
+        let output = process.wait_with_output().await.expect("the command ends");
         let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
         assert_eq!(output.status.success(), is_valid, "{text}");
         assert!(password.is_empty() || !text.contains(password), "{text}");

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Runs `tenantry restored` for a database, as the schema's owner.
-async fn restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandOutput {
+async fn run_restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandOutput {
     let (url, master_key) = (Cluster::get().owner_url(database), app.master_key());
     let settings = [("MIGRATE_DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", &master_key)];
     run(&[&["restored"], arguments].concat(), &settings).await
@@ -143,7 +143,8 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     }
     assert!(output.out.contains("2 of them took something"), "{output:?}");
 
-    // The streams in Redis are ahead of the trails, so no events can be sent to them.
+    // The streams in Redis have higher positions than the restored trails, so they accept no new
+    // events. This server sends no events to Redis.
     let app =
         TestApp::on_database(&database, |values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
     for client in [&signed_out, &fired, &deleted, &acme, &platform_admin] {
@@ -206,7 +207,7 @@ async fn a_running_replica_drops_its_cached_data() {
         check_with(&ada, &first.consistency_token).await.expect("a token of this epoch");
         old_tokens.push(first.consistency_token);
 
-        let output = restored(&app, &app.database, &["--keep-api-keys"]).await;
+        let output = run_restored(&app, &app.database, &["--keep-api-keys"]).await;
         assert!(output.ok && output.out.contains("API keys are kept"), "{epoch}: {output:?}");
         assert!(output.err.contains("stop all replicas"), "{output:?}");
         for client in [&acme, &ada] {
@@ -263,12 +264,12 @@ async fn the_error_contains_the_keys_that_cannot_decrypt_the_data() {
     .execute(&mut owner_connection)
     .await
     .expect("updated");
-    let output = restored(&app, &app.database, &[]).await;
+    let output = run_restored(&app, &app.database, &[]).await;
     let text = "PASSWORD_PEPPER_PATH (off) lacks the pepper old, which 1 passwords need";
     assert!(!output.ok && output.err.contains(text), "{output:?}");
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("nothing was changed");
 
-    let output = restored(&app, &app.database, &["--accept-lost-keys"]).await;
+    let output = run_restored(&app, &app.database, &["--accept-lost-keys"]).await;
     assert!(output.ok && output.err.contains(text), "{output:?}");
     assert!(output.out.contains("1 sessions of 1 tenants ended"), "{output:?}");
 }

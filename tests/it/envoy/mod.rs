@@ -51,7 +51,7 @@ async fn check(app: &TestApp, headers: Pairs<'_>, extensions: Pairs<'_>) -> Chec
     send(app, check_request(http, extensions)).await
 }
 
-fn bearer(client: &Client) -> String {
+fn bearer_header(client: &Client) -> String {
     format!("Bearer {}", client.tokens.access_token)
 }
 
@@ -86,7 +86,7 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let reader = acme.create_member("reader", &["invoice:read"]).await;
-    let token = bearer(&reader);
+    let token = bearer_header(&reader);
     let headers = [("authorization", token.as_str()), ("x-tenantry-subject", "a forged subject")];
     let identity = assert_allowed(check(&app, &headers, READ_INVOICES).await);
     assert_eq!(identity["x-tenantry-subject"], reader.user_id);
@@ -98,7 +98,7 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let denied = assert_denied(response, Code::PermissionDenied, 403);
     assert!(denied.body.contains("PERMISSION_MISSING"), "{}", denied.body);
     // A caller without permissions is still authenticated.
-    let other = bearer(&acme.create_member("other", &[]).await);
+    let other = bearer_header(&acme.create_member("other", &[]).await);
     let any_caller_route = [("access", "authenticated")];
     assert_allowed(check(&app, &[("authorization", &other)], &any_caller_route).await);
 }
@@ -122,7 +122,7 @@ async fn without_an_active_token_no_request_is_allowed() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
-    let twice = format!("{},{}", bearer(&acme), bearer(&acme));
+    let twice = format!("{},{}", bearer_header(&acme), bearer_header(&acme));
     let refresh = format!("Bearer {}", acme.tokens.refresh_token);
     for extensions in [READ_INVOICES, &[("access", "authenticated")]] {
         let response =
@@ -134,7 +134,7 @@ async fn without_an_active_token_no_request_is_allowed() {
         }
     }
     acme.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let response = check(&app, &[("authorization", &bearer(&acme))], READ_INVOICES).await;
+    let response = check(&app, &[("authorization", &bearer_header(&acme))], READ_INVOICES).await;
     assert_denied(response, Code::Unauthenticated, 401);
 }
 
@@ -148,7 +148,7 @@ async fn numbers_and_booleans_in_the_scope_of_a_route_match() {
         acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await,
     );
     acme.assign_with_scope(&user, &role, json!({ "level": 3, "internal": true })).await;
-    let token = bearer(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
+    let token = bearer_header(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
     let route_with = |level, internal| [("permission", "invoice:read"), level, internal];
     let internal = ("scope_json.internal", "true");
@@ -181,7 +181,7 @@ async fn the_message_of_envoy_may_be_compressed() {
     let mut envoy = AuthorizationClient::new(app.channel.clone())
         .send_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Gzip);
-    let headers = to_map(&[("authorization", &bearer(&acme))]);
+    let headers = to_map(&[("authorization", &bearer_header(&acme))]);
     let http = HttpRequest { headers, ..HttpRequest::default() };
     let request = check_request(http, &[("access", "authenticated")]);
     assert_allowed(Box::pin(envoy.check(request)).await.expect("a response").into_inner());
@@ -194,7 +194,7 @@ async fn the_scope_comes_from_the_route() {
     let user = acme.create_user("eu@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
     acme.assign_with_scope(&user, &role, json!({ "region": "eu" })).await;
-    let token = bearer(&acme.login("acme", "eu@acme.test", PASSWORD).await);
+    let token = bearer_header(&acme.login("acme", "eu@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
     let route_in = |region| [("permission", "invoice:read"), ("scope.region", region)];
     assert_allowed(check(&app, &headers, &route_in("eu")).await);
@@ -203,10 +203,10 @@ async fn the_scope_comes_from_the_route() {
 }
 
 #[tokio::test]
-async fn a_route_without_valid_requirements_is_closed() {
+async fn every_request_on_a_route_without_valid_requirements_is_denied() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     for extensions in [
         &[][..],
         &[("permission", "invoice:*")],
@@ -224,7 +224,7 @@ async fn a_route_without_valid_requirements_is_closed() {
 async fn a_tenant_in_the_request_must_be_the_tenant_of_the_token() {
     let app = TestApp::spawn().await;
     let (acme, globex) = (app.create_tenant("acme").await, app.create_tenant("globex").await);
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     let check_with = async |header: &str, tenant: &str| {
         check(&app, &[("authorization", &token), (header, tenant)], READ_INVOICES).await
     };
@@ -236,7 +236,7 @@ async fn a_tenant_in_the_request_must_be_the_tenant_of_the_token() {
 
     // The rights of platform staff in the platform tenant are no rights in another tenant.
     let platform_admin = app.platform_admin().await;
-    let staff_token = bearer(&platform_admin);
+    let staff_token = bearer_header(&platform_admin);
     for (header, tenant) in [("x-tenant-id", &acme.tenant_id), ("x-organization-slug", &acme.slug)]
     {
         let headers = [("authorization", staff_token.as_str()), (header, tenant)];
@@ -264,9 +264,9 @@ async fn a_repeated_raw_header_is_refused() {
     };
     let with_raw_headers =
         |headers| HttpRequest { header_map: Some(HeaderMap { headers }), ..HttpRequest::default() };
-    let once = with_raw_headers(vec![header(bearer(&acme))]);
+    let once = with_raw_headers(vec![header(bearer_header(&acme))]);
     assert_allowed(send(&app, check_request(once, READ_INVOICES)).await);
-    let twice = with_raw_headers(vec![header(bearer(&acme)), header(bearer(&acme))]);
+    let twice = with_raw_headers(vec![header(bearer_header(&acme)), header(bearer_header(&acme))]);
     assert_denied(
         send(&app, check_request(twice, READ_INVOICES)).await,
         Code::Unauthenticated,
@@ -284,7 +284,7 @@ async fn no_request_is_allowed_while_postgres_is_unavailable() {
     let app =
         TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = app.create_tenant("acme").await;
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     assert_allowed(check(&app, &[("authorization", &token)], READ_INVOICES).await);
     proxy.cut();
     wait_until(10, async || {

@@ -51,7 +51,8 @@ async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
 }
 
 /// Behind a connection pooler, another Postgres server can take over without a lost connection.
-/// Changes that this server does not have are not in its feed.
+/// The feed of the new server does not report the changes that this server lacks, so the replica
+/// must clear its cache.
 #[tokio::test]
 async fn the_cache_is_cleared_when_another_postgres_server_takes_over() {
     let app = TestApp::spawn().await;

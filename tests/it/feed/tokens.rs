@@ -253,7 +253,10 @@ async fn a_retry_gets_the_token_of_the_first_reply() {
         ..Default::default()
     };
     let first = acme.users().create_user(request.clone()).await.expect("created").into_inner();
-    assert_eq!(acme.users().create_user(request).await.expect("the same").into_inner(), first);
+    assert_eq!(
+        acme.users().create_user(request).await.expect("the first response").into_inner(),
+        first
+    );
 }
 
 #[tokio::test]

@@ -395,7 +395,7 @@ async fn assert_readable(
 
 /// Asserts that the list of a user's assignments has the assignment of an `AssignRole` response.
 async fn assert_assignment_listed(client: &Client, response: &DynamicMessage) {
-    let response: AssignRoleResponse = response.transcode_to().expect("the type");
+    let response: AssignRoleResponse = response.transcode_to().expect("an AssignRoleResponse");
     let assignment = response.role_assignment.expect("the assignment");
     let request = ListRoleAssignmentsRequest {
         user_id: assignment.user_id.clone(),

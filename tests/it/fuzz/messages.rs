@@ -167,7 +167,9 @@ impl MessageGenerator<'_> {
 
     fn value(&mut self, field: &FieldDescriptor, depth: usize) -> Option<Value> {
         Some(match field.kind() {
-            Kind::Message(kind) => Value::Message(self.inner(field.name(), &kind, depth)?),
+            Kind::Message(kind) => {
+                Value::Message(self.nested_message(field.name(), &kind, depth)?)
+            }
             Kind::Enum(kind) => Value::EnumNumber(self.enum_number(&kind)),
             Kind::Bool => Value::Bool(self.rng.random_bool(0.5)),
             Kind::String => Value::String(self.text(field.name())),
@@ -181,7 +183,7 @@ impl MessageGenerator<'_> {
         })
     }
 
-    fn inner(
+    fn nested_message(
         &mut self,
         name: &str,
         kind: &MessageDescriptor,
@@ -197,7 +199,7 @@ impl MessageGenerator<'_> {
             }
             "google.protobuf.Struct" => {
                 let max_depth = if self.rng.random_bool(0.05) { 30 } else { 2 };
-                return Some(self.structure(kind, name == "scope", max_depth));
+                return Some(self.random_struct(kind, name == "scope", max_depth));
             }
             "google.protobuf.FieldMask" => {
                 let paths = [
@@ -227,7 +229,7 @@ impl MessageGenerator<'_> {
 
     /// A random Struct with at most `max_depth` levels inside. With `is_scope`, most values are
     /// valid in a scope.
-    fn structure(
+    fn random_struct(
         &mut self,
         struct_type: &MessageDescriptor,
         is_scope: bool,
@@ -249,7 +251,7 @@ impl MessageGenerator<'_> {
             } else {
                 self.pick(&keys)
             };
-            let value = self.json(&value_type, struct_type, is_scope, max_depth);
+            let value = self.random_json_value(&value_type, struct_type, is_scope, max_depth);
             (MapKey::String(key.to_owned()), Value::Message(value))
         });
         let map = map.collect();
@@ -258,7 +260,7 @@ impl MessageGenerator<'_> {
     }
 
     /// A random Value of a Struct.
-    fn json(
+    fn random_json_value(
         &mut self,
         value_type: &MessageDescriptor,
         struct_type: &MessageDescriptor,
@@ -287,7 +289,7 @@ impl MessageGenerator<'_> {
                 let mut list = DynamicMessage::new(kind);
                 let count = self.rng.random_range(0..4);
                 let items = (0..count).map(|_| {
-                    Value::Message(self.json(
+                    Value::Message(self.random_json_value(
                         value_type,
                         struct_type,
                         is_scope,
@@ -300,7 +302,7 @@ impl MessageGenerator<'_> {
             }
             4 => value.set_field_by_name("null_value", Value::EnumNumber(0)),
             6 if max_depth > 0 => {
-                let inner = self.structure(struct_type, is_scope, max_depth - 1);
+                let inner = self.random_struct(struct_type, is_scope, max_depth - 1);
                 value.set_field_by_name("struct_value", Value::Message(inner));
             }
             // A Value without a kind, which JSON cannot represent.
@@ -332,11 +334,11 @@ impl MessageGenerator<'_> {
             "permission" | "permissions" => {
                 self.pick(&["invoice:read", "a:b", "user:*", "*:read", "*:*", "x.y-z:q_1"]).into()
             }
-            "page_token" => self.known_or_altered("page_token"),
-            "consistency_token" => self.known_or_altered("consistency_token"),
-            "token" | "access_token" => self.known_or_altered("token"),
-            "refresh_token" => self.known_or_altered("refresh_token"),
-            "api_key" => self.known_or_altered("api_key"),
+            "page_token" => self.known_or_altered_value("page_token"),
+            "consistency_token" => self.known_or_altered_value("consistency_token"),
+            "token" | "access_token" => self.known_or_altered_value("token"),
+            "refresh_token" => self.known_or_altered_value("refresh_token"),
+            "api_key" => self.known_or_altered_value("api_key"),
             "etag" => self.known_values.pick("etag", self.rng).unwrap_or_default(),
             "tenant" | "organization_slug" | "slug" => {
                 self.known_values.pick("slug", self.rng).unwrap_or_default()
@@ -378,7 +380,7 @@ impl MessageGenerator<'_> {
     }
 
     /// A known value, sometimes cut, reversed, or with the second half of another value.
-    fn known_or_altered(&mut self, name: &str) -> String {
+    fn known_or_altered_value(&mut self, name: &str) -> String {
         let value = self.known_values.pick(name, self.rng).unwrap_or_default();
         let other = self.known_values.pick(name, self.rng).unwrap_or_default();
         let half = value.len() / 2;

@@ -159,7 +159,7 @@ impl TestApp {
     pub async fn is_serving(&self) -> bool {
         let request = HealthCheckRequest { service: String::new() };
         let reply = HealthClient::new(self.channel.clone()).check(request).await;
-        reply.expect("health").into_inner().status() == ServingStatus::Serving
+        reply.expect("a health response").into_inner().status() == ServingStatus::Serving
     }
 
     /// The settings of a test server.
@@ -230,7 +230,7 @@ impl TestApp {
     async fn create_platform(&self) -> Credentials {
         let values = Self::values(&self.database);
         let owner_db = self.owner_db().await;
-        let mut passwords = Passwords::check(&values).expect("settings");
+        let mut passwords = Passwords::check(&values).expect("the settings are valid");
         set_cheap_hashing(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
         let credentials = provision::platform(&owner_db, &hasher, "root@platform.test").await;
@@ -256,7 +256,8 @@ impl TestApp {
 
     /// A [`Db`] that is connected as the schema's owner, like the command-line commands.
     async fn owner_db(&self) -> Db {
-        let source = config::master_keys(&Self::values(&self.database)).expect("settings");
+        let source =
+            config::master_keys(&Self::values(&self.database)).expect("the settings are valid");
         let data_keys = DataKeys::load(&source).expect("a master key");
         let db = Db::connect(&self.owner_url().into(), 1).expect("a pool");
         let db = db.with_data_keys(data_keys);
@@ -328,7 +329,7 @@ impl TestApp {
             stop.send(()).ok();
         }
         if let Some(server_task) = self.server_task.take() {
-            server_task.await.expect("no panic").expect("a clean stop");
+            server_task.await.expect("no panic").expect("the server stops without an error");
         }
     }
 }

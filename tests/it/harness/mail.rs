@@ -180,7 +180,7 @@ impl Mail {
     /// The longest word of the text: a token, or the URL of a page with a token.
     pub fn link(&self) -> String {
         let words = self.text.split_whitespace();
-        words.max_by_key(|word| word.len()).expect("words").to_owned()
+        words.max_by_key(|word| word.len()).expect("the mail has words").to_owned()
     }
 }
 

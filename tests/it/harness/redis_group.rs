@@ -251,10 +251,10 @@ impl RedisGroup {
     /// open and carry nothing.
     pub async fn pause(&mut self, port: u16) {
         let server = self.servers.iter_mut().find(|server| server.port == port);
-        // The process is killed at the end of the test, also while it is stopped.
+        // The SIGKILL at the end of the test also ends a stopped process.
         let process = server.and_then(|server| server.process.as_ref()).expect("the server runs");
         let pid = process.id().expect("a process").to_string();
-        Command::new("kill").args(["-STOP", &pid]).status().await.expect("kill");
+        Command::new("kill").args(["-STOP", &pid]).status().await.expect("kill runs");
     }
 }
 
@@ -288,7 +288,8 @@ impl RedisServer {
 
     /// Sends a command and returns the whole reply.
     async fn ask(&self, command: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it listens");
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server listens");
         let auth = self.password.map(|password| format!("AUTH {password}\r\n")).unwrap_or_default();
         stream.write_all(format!("{auth}{command}\r\n").as_bytes()).await.expect("sent");
         // Redis closes the connection after the reply. A sentinel has no command `QUIT`.

@@ -140,7 +140,7 @@ impl ServerProcess {
     /// Stops the server and returns the lines of its log.
     pub async fn stop(mut self) -> Vec<String> {
         let pid = self.process.id().expect("the server runs").to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
         let exit = timeout(Duration::from_secs(30), self.process.wait()).await;
         assert!(exit.expect("the server exits").expect("a status").success());
         self.log_reader.await.expect("the log is read");

@@ -84,10 +84,7 @@ impl TestApp {
     async fn until_true(&self, query: &'static str) {
         let is_true = || async {
             let mut owner_connection = self.reused_owner_connection().await;
-            sqlx::query_scalar(query)
-                .fetch_one(&mut *owner_connection)
-                .await
-                .expect("true or false")
+            sqlx::query_scalar(query).fetch_one(&mut *owner_connection).await.expect("a boolean")
         };
         wait_until(20, is_true).await;
     }
