@@ -35,7 +35,7 @@ async fn register(client: &Client) {
     client.auth().register(request).await.expect_err("the slug is taken");
 }
 
-/// Failed sign-ins. Each sign-in fails for a different cause.
+/// Makes sign-ins that fail. Each sign-in fails for a different cause.
 async fn fail_to_sign_in(client: &Client) {
     for (email, password, slug) in [
         (EMAIL, "wrong canary7f3a", "acme"),
@@ -71,7 +71,7 @@ async fn make_calls(admin: &Client) {
     };
     admin.users().update_user(update).await.expect("updated");
     let email = EMAIL.to_owned();
-    admin.users().lookup_user(LookupUserRequest { email }).await.expect("found");
+    admin.users().lookup_user(LookupUserRequest { email }).await.expect("the user is found");
     let check = CheckRequest {
         access_token: admin.tokens.access_token.clone(),
         permission: "doc:read".into(),

@@ -115,7 +115,7 @@ async fn the_documentation_has_the_bound_of_every_table() {
 }
 
 /// The bulk strings of a reply of Redis.
-fn strings(reply: &str) -> Vec<String> {
+fn bulk_strings(reply: &str) -> Vec<String> {
     let lines = reply.lines().map(str::trim);
     lines.filter(|line| !line.starts_with(['*', '$', '+', ':'])).map(ToOwned::to_owned).collect()
 }
@@ -142,7 +142,7 @@ async fn every_key_in_redis_expires_and_is_documented() {
     let documented = documented_names();
     let mut prefixes = BTreeSet::new();
     let keys = redis.ask("KEYS *").await;
-    for key in strings(&keys) {
+    for key in bulk_strings(&keys) {
         let (prefix, _) = key.split_once(':').expect("a prefix");
         let prefix = format!("{prefix}:");
         assert!(documented.contains(&prefix), "{key} is not documented");
