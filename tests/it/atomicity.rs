@@ -105,24 +105,24 @@ impl System {
                 self.proxy.pass();
                 self.wait_until_usable().await;
                 let snapshot_after = snapshot(&self.app, &caller).await;
-                let changed = (&snapshot_before.rows, &snapshot_before.counts)
+                let has_changed = (&snapshot_before.rows, &snapshot_before.counts)
                     != (&snapshot_after.rows, &snapshot_after.counts);
                 let name = method.path();
                 assert_eq!(
                     snapshot_after.events > snapshot_before.events,
-                    changed,
+                    has_changed,
                     "{name}, {statement}: {:?}",
                     differences(&snapshot_before, &snapshot_after)
                 );
                 let changes_nothing = METHODS_WITHOUT_CHANGE.contains(&method.0.name());
                 assert!(
-                    changed || reply.is_err() || changes_nothing,
+                    has_changed || reply.is_err() || changes_nothing,
                     "{name}, {statement}: acknowledged but not stored"
                 );
                 failed_calls += usize::from(reply.is_err());
                 // After a cut, a success without a change means that the cut hit a statement of a
                 // background worker.
-                if changed || (reply.is_ok() && !was_cut) {
+                if has_changed || (reply.is_ok() && !was_cut) {
                     return failed_calls;
                 }
                 assert!(was_cut || reply.is_ok(), "{name} fails without a cut: {reply:?}");

@@ -79,11 +79,11 @@ async fn make_calls(admin: &Client) {
         ..CheckRequest::default()
     };
     admin.permissions().check(check).await.expect("decided");
-    let wrong = ChangePasswordRequest {
+    let wrong_password_change = ChangePasswordRequest {
         current_password: "wrong canary7f3a".into(),
         new_password: format!("{PASSWORD}, a new one"),
     };
-    admin.auth().change_password(wrong).await.expect_err("refused");
+    admin.auth().change_password(wrong_password_change).await.expect_err("refused");
 }
 
 /// Introspects and truncates tokens, refreshes, and reuses the refresh token.

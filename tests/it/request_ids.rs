@@ -46,9 +46,11 @@ async fn after_unassign_a_role_can_be_assigned_again_with_the_same_request_id() 
     };
     for _ in 0..2 {
         let roles = || acme.roles();
-        let first = roles().assign_role(request.clone()).await.expect("assigned").into_inner();
-        let retry = roles().assign_role(request.clone()).await.expect("retried").into_inner();
-        assert_eq!(retry, first);
+        let first_response =
+            roles().assign_role(request.clone()).await.expect("assigned").into_inner();
+        let retry_response =
+            roles().assign_role(request.clone()).await.expect("retried").into_inner();
+        assert_eq!(retry_response, first_response);
         assert!(acme.user_may(&ada, "doc:read").await);
         acme.unassign(&ada, &role).await;
         assert!(!acme.user_may(&ada, "doc:read").await);

@@ -76,8 +76,8 @@ async fn rows_are_deleted_when_their_retention_is_over() {
     let replica = TestApp::on_database(&app.database, |_| {}).await;
     wait_until(60, || async { app.row_counts().await == kept_rows }).await;
     for table in TABLES {
-        let deleted = format!("tenantry_trimmed_rows_total{{table=\"{table}\"}}");
-        wait_until(10, || async { replica.metric(&deleted).await == Some(3000.0) }).await;
+        let deleted_metric = format!("tenantry_trimmed_rows_total{{table=\"{table}\"}}");
+        wait_until(10, || async { replica.metric(&deleted_metric).await == Some(3000.0) }).await;
         let last_pass = format!("tenantry_trim_last_pass_timestamp_seconds{{table=\"{table}\"}}");
         wait_until(10, || async { replica.metric(&last_pass).await > Some(0.0) }).await;
     }

@@ -74,8 +74,8 @@ async fn an_event_committed_late_gets_the_next_position() {
     // The three roles and the late event.
     assert_no_gaps(&acme, &app, 4).await;
     let all_events = events_oldest_first(&acme, "").await;
-    let last = all_events.iter().max_by_key(|event| event.position).expect("events");
-    assert_eq!(last.kind, "late");
+    let last_event = all_events.iter().max_by_key(|event| event.position).expect("events");
+    assert_eq!(last_event.kind, "late");
 }
 
 /// I08: when a replica loses its connection while it seals or sends events, the chain stays

@@ -47,9 +47,9 @@ async fn an_export_has_every_event_and_continues_after_a_position() {
     let role = all_of_acme.iter().find(|event| event["kind"] == "role_created").expect("an event");
     assert_eq!(role["actor_id"], acme.user_id.as_str());
     assert_eq!(role["hash"].as_str().map(str::len), Some(43), "32 bytes as base64url");
-    let rest =
+    let later_events =
         exported_events(&run_export(&app, &["--tenant", &acme.tenant_id, "--after", "1000"]).await);
-    assert_eq!(rest, all_of_acme[1000..]);
+    assert_eq!(later_events, all_of_acme[1000..]);
     assert_eq!(
         exported_events(&run_export(&app, &["--tenant", "acme", "--after", "1204"]).await).len(),
         0
@@ -57,10 +57,11 @@ async fn an_export_has_every_event_and_continues_after_a_position() {
 
     app.platform_admin().await;
     app.wait_until_audit_settled().await;
-    let all = exported_events(&run_export(&app, &[]).await);
-    let count = |tenant: &str| all.iter().filter(|event| event["tenant_id"] == tenant).count();
+    let all_events = exported_events(&run_export(&app, &[]).await);
+    let count =
+        |tenant: &str| all_events.iter().filter(|event| event["tenant_id"] == tenant).count();
     assert_eq!((count(&acme.tenant_id), count(&other.tenant_id)), (1204, 3));
     // A position belongs to a trail, so `--after` requires `--tenant`.
-    let refused = run_export(&app, &["--after", "5"]).await;
-    assert!(!refused.ok && refused.err.contains("--tenant"), "{refused:?}");
+    let refused_output = run_export(&app, &["--after", "5"]).await;
+    assert!(!refused_output.ok && refused_output.err.contains("--tenant"), "{refused_output:?}");
 }

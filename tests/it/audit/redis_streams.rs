@@ -153,8 +153,8 @@ async fn a_stream_with_foreign_entries_loses_no_events() {
 
         // The repair that the runbook describes.
         redis(&format!("XDEL {key} {foreign_id}")).await;
-        let last = format!("{}-0", position - 1);
-        redis(&format!("XSETID {key} {last}")).await;
+        let last_entry_id = format!("{}-0", position - 1);
+        redis(&format!("XSETID {key} {last_entry_id}")).await;
         wait_until(30, || async { entry_ids(&acme).await.len() == position }).await;
         assert_eq!(entry_ids(&acme).await, first_entry_ids(position));
     }

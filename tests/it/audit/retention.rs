@@ -131,7 +131,8 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
     make_older(&app, &other.tenant_id, 34).await;
     create_roles(&acme, &["four", "five"]).await;
     app.wait_until_audit_settled().await;
-    let before = parse_lines(&run_audit(&app, &["verify", "--tenant", "acme"]).await).remove(0);
+    let verified_before =
+        parse_lines(&run_audit(&app, &["verify", "--tenant", "acme"]).await).remove(0);
 
     let replica = trim_to(&app, &acme.tenant_id, 2).await;
     wait_for_pass(&replica).await;
@@ -153,7 +154,7 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
     assert!(output.ok, "{output:?}");
     let verified = parse_lines(&output).remove(0);
     assert_eq!((&verified["position"], &verified["checkpoint"]), (&9.into(), &6.into()));
-    assert_eq!(before["position"], 8);
+    assert_eq!(verified_before["position"], 8);
     // Without the keys, a checkpoint can't be verified.
     let url = Cluster::get().app_url(&app.database);
     let output = run(&["audit", "verify", "--tenant", "acme"], &[("DATABASE_URL", &url)]).await;
@@ -176,27 +177,32 @@ async fn readers_start_at_the_oldest_event_and_learn_of_deleted_events() {
     make_older(&app, &acme.tenant_id, 36).await;
     create_roles(&acme, &["two"]).await;
     app.wait_until_audit_settled().await;
-    let all = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
+    let all_lines = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
     let _replica = trim_to(&app, &acme.tenant_id, 1).await;
 
     // The events at positions 1 to 4 were deleted. The checkpoint is at position 4.
-    let rest = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
-    assert_eq!(rest.len(), 2);
-    assert_eq!((&rest[0]["position"], &rest[0]["hash"]), (&4.into(), &all[3]["hash"]));
-    assert!(rest[0]["checkpoint"].as_str().is_some_and(|jwt| jwt.split('.').count() == 3));
-    assert_eq!(rest[1], all[4]);
+    let remaining_lines = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
+    assert_eq!(remaining_lines.len(), 2);
+    assert_eq!(
+        (&remaining_lines[0]["position"], &remaining_lines[0]["hash"]),
+        (&4.into(), &all_lines[3]["hash"])
+    );
+    assert!(
+        remaining_lines[0]["checkpoint"].as_str().is_some_and(|jwt| jwt.split('.').count() == 3)
+    );
+    assert_eq!(remaining_lines[1], all_lines[4]);
     let output = run_audit(&app, &["export", "--tenant", "acme", "--after", "3"]).await;
     assert!(!output.ok && output.out.is_empty(), "{output:?}");
     assert!(output.err.contains("--after 4"), "{output:?}");
     let output = run_audit(&app, &["export", "--tenant", "acme", "--after", "4"]).await;
-    assert_eq!(parse_lines(&output), rest[1..]);
+    assert_eq!(parse_lines(&output), remaining_lines[1..]);
 
     // Position 0 means the start of the trail.
     for position in [0, 4] {
         let mut stream = open_stream(&acme, position).await.expect("a stream");
-        let first = next_message(&mut stream).await;
-        assert_eq!((first.event, first.position), (None, 4));
-        assert_eq!(all[3]["hash"], first.hash);
+        let first_message = next_message(&mut stream).await;
+        assert_eq!((first_message.event, first_message.position), (None, 4));
+        assert_eq!(all_lines[3]["hash"], first_message.hash);
         assert_eq!(next_message(&mut stream).await.position, 5);
     }
     // The next events after these positions were deleted.
@@ -306,22 +312,23 @@ async fn a_forged_checkpoint_is_found_and_stops_the_deletion() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_trail_is_not_trimmed() {
     let app = TestApp::with(without_streams).await;
-    let (altered, cut) = (app.create_tenant("altered").await, app.create_tenant("cut").await);
+    let (altered_tenant, cut_tenant) =
+        (app.create_tenant("altered").await, app.create_tenant("cut").await);
     app.wait_until_audit_settled().await;
-    make_older(&app, &altered.tenant_id, 40).await;
-    make_older(&app, &cut.tenant_id, 40).await;
+    make_older(&app, &altered_tenant.tenant_id, 40).await;
+    make_older(&app, &cut_tenant.tenant_id, 40).await;
     let position =
         "event_id = (select event_id from audit_chain where tenant_id = '$t' and position = 2)";
     let alter = format!("update audit_events set kind = 'x' where tenant_id = '$t' and {position}");
-    execute(&app, &alter.replace("$t", &altered.tenant_id)).await;
+    execute(&app, &alter.replace("$t", &altered_tenant.tenant_id)).await;
     let delete = format!("delete from audit_events where tenant_id = '$t' and {position}");
-    execute(&app, &delete.replace("$t", &cut.tenant_id)).await;
+    execute(&app, &delete.replace("$t", &cut_tenant.tenant_id)).await;
 
     let replica = TestApp::on_database(&app.database, with_retention).await;
     wait_for_pass(&replica).await;
     assert_eq!(replica.metric("tenantry_audit_trails_refused").await, Some(2.0));
-    assert_eq!(event_count(&app, &altered.tenant_id).await, INITIAL_EVENTS);
-    assert_eq!(event_count(&app, &cut.tenant_id).await, INITIAL_EVENTS - 1);
+    assert_eq!(event_count(&app, &altered_tenant.tenant_id).await, INITIAL_EVENTS);
+    assert_eq!(event_count(&app, &cut_tenant.tenant_id).await, INITIAL_EVENTS - 1);
 }
 
 /// Events that Redis did not accept are kept, and so are the events after them.
@@ -403,7 +410,7 @@ async fn kept_heads_are_compared_as_far_as_possible() {
     make_older(&app, &acme.tenant_id, 40).await;
     create_roles(&acme, &["one"]).await;
     app.wait_until_audit_settled().await;
-    let all = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
+    let all_lines = parse_lines(&run_audit(&app, &["export", "--tenant", "acme"]).await);
     trim_to(&app, &acme.tenant_id, 1).await.stop().await;
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("kept").display().to_string();
@@ -415,7 +422,7 @@ async fn kept_heads_are_compared_as_far_as_possible() {
         (4, 4, true, true),
         (4, 1, false, true),
     ] {
-        let hash = &all[position_of_hash - 1]["hash"];
+        let hash = &all_lines[position_of_hash - 1]["hash"];
         let head = serde_json::json!(
             { "tenant_id": acme.tenant_id, "position": position, "hash": hash, "faults": [] });
         std::fs::write(&path, head.to_string()).expect("written");
@@ -452,10 +459,10 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     make_older(&app, &acme.tenant_id, 40).await;
-    let (old, new) = (create_keys(), create_keys());
+    let (old_keys, new_keys) = (create_keys(), create_keys());
     let replica = TestApp::on_database(&app.database, |values| {
         with_retention(values);
-        use_keys(values, old.path());
+        use_keys(values, old_keys.path());
     })
     .await;
     wait_until(30, || async { event_count(&app, &acme.tenant_id).await == 0 }).await;
@@ -467,8 +474,8 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
         let app = &app;
         async move { run_audit_with(app, &values, &["verify", "--tenant", "acme"]).await }
     };
-    assert!(verify(&old).await.ok);
-    let output = verify(&new).await;
+    assert!(verify(&old_keys).await.ok);
+    let output = verify(&new_keys).await;
     assert!(!output.ok && output.out.contains("no public key"), "{output:?}");
 
     // Without the old public key, the server leaves the checkpoint as it is.
@@ -483,39 +490,42 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
             .await
         }
     };
-    let replica = start_replica(&new).await;
+    let replica = start_replica(&new_keys).await;
     wait_for_pass(&replica).await;
     assert_eq!(replica.metric("tenantry_audit_trails_refused").await, Some(1.0));
     replica.stop().await;
-    assert!(verify(&old).await.ok);
+    assert!(verify(&old_keys).await.ok);
 
     // An operator can verify the checkpoint with the old public key, and sign the checkpoint with
     // the new key.
-    let jwks = old.path().join("jwks.json").display().to_string();
+    let jwks = old_keys.path().join("jwks.json").display().to_string();
     std::fs::write(&jwks, old_jwks).expect("written");
     let mut values = TestApp::values(&app.database);
-    use_keys(&mut values, new.path());
+    use_keys(&mut values, new_keys.path());
     let output = run_audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
     assert!(output.ok && output.out.contains("1 checkpoints were signed"), "{output:?}");
-    assert!(verify(&new).await.ok);
+    assert!(verify(&new_keys).await.ok);
     let output = run_audit_with(&app, &values, &["sign", "--jwks", &jwks]).await;
     assert!(output.ok && output.out.contains("0 checkpoints were signed"), "{output:?}");
 
     // The key is replaced once more. This server has also the old public key, so it signs the
     // checkpoint again by itself.
-    let (old, new) = (new, create_keys());
+    let (old_keys, new_keys) = (new_keys, create_keys());
     let read_public_key = |dir: &TempDir| {
         std::fs::read_to_string(pem::paths(dir.path()).access_public).expect("a public key")
     };
-    let new_public = read_public_key(&new);
-    std::fs::write(pem::paths(new.path()).access_public, read_public_key(&old) + &new_public)
-        .expect("written");
-    let replica = start_replica(&new).await;
+    let new_public = read_public_key(&new_keys);
+    std::fs::write(
+        pem::paths(new_keys.path()).access_public,
+        read_public_key(&old_keys) + &new_public,
+    )
+    .expect("written");
+    let replica = start_replica(&new_keys).await;
     wait_for_pass(&replica).await;
     replica.stop().await;
     // Without the old public key, the checkpoint can be verified only if its signature is new.
-    std::fs::write(pem::paths(new.path()).access_public, new_public).expect("written");
-    let output = verify(&new).await;
+    std::fs::write(pem::paths(new_keys.path()).access_public, new_public).expect("written");
+    let output = verify(&new_keys).await;
     assert!(output.ok, "{output:?}");
 }
 

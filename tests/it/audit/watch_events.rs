@@ -42,9 +42,9 @@ async fn a_stream_delivers_later_events_in_order_on_every_replica() {
         [watch(&acme, None).await, watch(&acme.on(&second_replica.channel), None).await];
     let event_count = events_oldest_first(&acme, "").await.len();
     for stream in &mut streams {
-        let first = next(stream).await;
-        assert_eq!(first.event, None);
-        assert_eq!(usize::try_from(first.position), Ok(event_count));
+        let first_message = next(stream).await;
+        assert_eq!(first_message.event, None);
+        assert_eq!(usize::try_from(first_message.position), Ok(event_count));
     }
     for n in 0..5 {
         acme.create_role(&format!("role-{n}"), RoleLevel::Member, &[]).await;
@@ -89,18 +89,18 @@ async fn a_position_that_the_trail_lacks_is_refused() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
-    let last = next(&mut watch(&acme, None).await).await;
-    let first = next_events(&mut watch(&acme, Some(0)).await, 1).await.remove(0);
-    assert!(last.position > first.position && !last.hash.is_empty());
-    assert_eq!(first.event.as_ref().map(|event| &event.hash), Some(&first.hash));
+    let last_message = next(&mut watch(&acme, None).await).await;
+    let first_message = next_events(&mut watch(&acme, Some(0)).await, 1).await.remove(0);
+    assert!(last_message.position > first_message.position && !last_message.hash.is_empty());
+    assert_eq!(first_message.event.as_ref().map(|event| &event.hash), Some(&first_message.hash));
     for (position, hash, is_in_trail) in [
-        (last.position, last.hash.as_str(), true),
-        (first.position, first.hash.as_str(), true),
-        (last.position, "", true),
+        (last_message.position, last_message.hash.as_str(), true),
+        (first_message.position, first_message.hash.as_str(), true),
+        (last_message.position, "", true),
         (0, "", true),
-        (last.position + 1, "", false),
-        (last.position, first.hash.as_str(), false),
-        (0, first.hash.as_str(), false),
+        (last_message.position + 1, "", false),
+        (last_message.position, first_message.hash.as_str(), false),
+        (0, first_message.hash.as_str(), false),
     ] {
         let request =
             WatchEventsRequest { after_position: Some(position), after_hash: hash.into() };
@@ -119,8 +119,8 @@ async fn an_idle_stream_sends_its_position_again() {
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     let mut stream = watch(&acme, None).await;
-    let first = next(&mut stream).await;
-    assert_eq!(next(&mut stream).await, first);
+    let first_message = next(&mut stream).await;
+    assert_eq!(next(&mut stream).await, first_message);
 }
 
 #[tokio::test]

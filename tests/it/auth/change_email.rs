@@ -148,7 +148,7 @@ async fn a_retry_sends_no_second_mail() {
     wait_until(10, || async { app.audit_event_count(&ada.tenant_id, requested).await == 1 }).await;
     let token = mail_server.wait_for_mail(1).await.link();
     app.verify_email(&token, "").await.expect("the token of the first mail is valid");
-    let other = ChangeEmailRequest { new_email: new_address(), ..request };
-    let refusal = ada.auth().change_email(other).await;
+    let other_request = ChangeEmailRequest { new_email: new_address(), ..request };
+    let refusal = ada.auth().change_email(other_request).await;
     assert_refused(refusal, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }

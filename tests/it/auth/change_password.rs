@@ -76,13 +76,13 @@ async fn a_wrong_current_password_changes_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
-    let before = stored_hash(&app, &ada.user_id).await;
+    let hash_before = stored_hash(&app, &ada.user_id).await;
 
     for wrong in ["wrong", NEW_PASSWORD, &PASSWORD[1..]] {
         let result = change_password(&ada, wrong, NEW_PASSWORD).await;
         assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    assert_eq!(stored_hash(&app, &ada.user_id).await, before);
+    assert_eq!(stored_hash(&app, &ada.user_id).await, hash_before);
     assert_eq!(app.audit_events("password_change_failed").await.len(), 3);
     assert!(can_sign_in(&ada, PASSWORD).await);
 }
@@ -123,13 +123,13 @@ async fn of_two_concurrent_password_changes_exactly_one_succeeds() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
 
-    let (first, second) = tokio::join!(
+    let (first_reply, second_reply) = tokio::join!(
         change_password(&acme, PASSWORD, "the first new"),
         change_password(&acme, PASSWORD, "the second")
     );
-    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
-    assert_eq!(can_sign_in(&acme, "the first new").await, first.is_ok());
-    assert_eq!(can_sign_in(&acme, "the second").await, second.is_ok());
+    assert!(first_reply.is_ok() != second_reply.is_ok(), "{first_reply:?} {second_reply:?}");
+    assert_eq!(can_sign_in(&acme, "the first new").await, first_reply.is_ok());
+    assert_eq!(can_sign_in(&acme, "the second").await, second_reply.is_ok());
 }
 
 /// N07: the user and the session are checked again when the password is stored.

@@ -51,8 +51,11 @@ async fn refreshing_does_not_prolong_a_session() {
     // server has no cache entry for the token, so that server must look up the session.
     let second_server = TestApp::on_database(&app.database, |_| {}).await;
     let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
-    let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
-    assert_eq!(listed.expect_err("the session has expired").code(), tonic::Code::Unauthenticated);
+    let list_reply = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
+    assert_eq!(
+        list_reply.expect_err("the session has expired").code(),
+        tonic::Code::Unauthenticated
+    );
 }
 
 /// C15: a refresh token expires after `JWT_REFRESH_EXPIRES_IN`.

@@ -146,11 +146,11 @@ async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
             // The token with the mark of the other purpose.
             let other_token = setup.request_token(other_purpose).await;
             let mark = BASE64_URL_SAFE_NO_PAD.decode(&other_token).expect("base64").split_off(64);
-            let marked = alter_token(&token, |bytes| {
+            let token_with_other_mark = alter_token(&token, |bytes| {
                 bytes.truncate(64);
                 bytes.extend(mark);
             });
-            setup.assert_refused(other_purpose, &marked, "another purpose").await;
+            setup.assert_refused(other_purpose, &token_with_other_mark, "another purpose").await;
         }
         setup.redeem_in("acme", purpose, &token).await.expect("the token is still valid");
         setup.assert_refused(purpose, &token, "replayed").await;

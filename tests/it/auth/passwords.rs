@@ -184,8 +184,8 @@ async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
     let mut salts: Vec<_> = stored_hashes
         .iter()
         .map(|hash| {
-            let rest = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
-            let (salt, hash) = rest.split_once('$').expect("a salt and a hash");
+            let salt_and_hash = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
+            let (salt, hash) = salt_and_hash.split_once('$').expect("a salt and a hash");
             assert_eq!((salt.len(), hash.len()), (22, 43), "16 and 32 bytes as base64");
             salt
         })
@@ -249,8 +249,9 @@ async fn the_server_may_require_longer_passwords() {
     let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
     let anonymous = app.anonymous();
 
-    let short = register(&anonymous, register_request("fourteen chars", "acme")).await;
-    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    let short_password_reply =
+        register(&anonymous, register_request("fourteen chars", "acme")).await;
+    assert_refused(short_password_reply, Code::InvalidArgument, "INVALID_FIELDS");
     register_successfully(&anonymous, register_request("fifteen chars !", "acme")).await;
     assert!(can_sign_in(&app, "acme", "fifteen chars !").await);
     assert!(!can_sign_in(&app, "acme", PASSWORD).await);

@@ -118,15 +118,15 @@ async fn only_the_last_used_token_can_be_retried() {
     for request_id in ["", "first"] {
         let app = TestApp::shared();
         let acme = app.create_tenant("acme").await;
-        let first = &acme.tokens.refresh_token;
-        let second = acme.auth().refresh(refresh_request(first, "first")).await;
-        let second = second.expect("refreshes").into_inner();
-        let third = refresh(&acme, &second.refresh_token).await;
+        let first_token = &acme.tokens.refresh_token;
+        let second_reply = acme.auth().refresh(refresh_request(first_token, "first")).await;
+        let second_reply = second_reply.expect("refreshes").into_inner();
+        let third_reply = refresh(&acme, &second_reply.refresh_token).await;
 
-        let reply = acme.auth().refresh(refresh_request(first, request_id)).await;
+        let reply = acme.auth().refresh(refresh_request(first_token, request_id)).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-        assert_refresh_refused(&acme, &third.refresh_token).await;
-        assert_signed_out(&acme, &third.access_token).await;
+        assert_refresh_refused(&acme, &third_reply.refresh_token).await;
+        assert_signed_out(&acme, &third_reply.access_token).await;
     }
 }
 
@@ -167,11 +167,11 @@ async fn a_retry_of_the_same_request_gets_the_same_new_tokens() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
-    let first = refresh_request(&acme.tokens.refresh_token, "x");
-    let reply = acme.auth().refresh(first.clone()).await.expect("refreshes").into_inner();
+    let first_request = refresh_request(&acme.tokens.refresh_token, "x");
+    let reply = acme.auth().refresh(first_request.clone()).await.expect("refreshes").into_inner();
     age_last_refresh(&mut app.owner_connection().await, &acme.tokens.session_id, 8).await;
     for client in [acme.clone(), acme.on(&second_replica.channel)] {
-        let repeated = client.auth().refresh(first.clone()).await;
+        let repeated = client.auth().refresh(first_request.clone()).await;
         assert_eq!(repeated.expect("the same reply").into_inner(), reply);
     }
     refresh(&acme, &reply.refresh_token).await;

@@ -57,7 +57,7 @@ async fn registration_creates_the_tenant_and_its_first_administrator() {
 async fn a_failed_registration_leaves_no_rows() {
     let app = TestApp::spawn().await;
     app.create_tenant("taken").await;
-    let before = row_count(&app).await;
+    let count_before = row_count(&app).await;
     let anonymous = app.anonymous();
     let changed_request = |change: &dyn Fn(&mut RegisterRequest)| {
         let mut request = tenant_request("New", "new");
@@ -92,7 +92,7 @@ async fn a_failed_registration_leaves_no_rows() {
         let status = register(&anonymous, request).await.expect_err(&case);
         assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{case}");
     }
-    assert_eq!(row_count(&app).await, before);
+    assert_eq!(row_count(&app).await, count_before);
 }
 
 #[tokio::test]
@@ -119,11 +119,11 @@ async fn the_slug_of_the_platform_is_reserved_before_and_after_the_platform_is_c
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
-    let before = register(&anonymous, tenant_request("Mine", "platform")).await;
-    assert_refused(before, Code::AlreadyExists, "SLUG_TAKEN");
+    let reply_before = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(reply_before, Code::AlreadyExists, "SLUG_TAKEN");
     app.platform_admin().await;
-    let after = register(&anonymous, tenant_request("Mine", "platform")).await;
-    assert_refused(after, Code::AlreadyExists, "SLUG_TAKEN");
+    let reply_after = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(reply_after, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
 #[tokio::test]

@@ -44,8 +44,8 @@ async fn users_join_as_members_when_the_settings_allow_it() {
     assert_refused(duplicate.await, Code::AlreadyExists, "EMAIL_TAKEN");
 
     update_settings(&acme, json!({ "self_registration": false })).await;
-    let other = RegisterRequest { email: "eve@new.test".into(), ..join_request("acme") };
-    let reply = register(&anonymous, other).await;
+    let other_request = RegisterRequest { email: "eve@new.test".into(), ..join_request("acme") };
+    let reply = register(&anonymous, other_request).await;
     assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
@@ -170,7 +170,7 @@ async fn a_tenant_may_require_longer_passwords() {
     let join_with_password =
         |password: &str| RegisterRequest { password: password.into(), ..join_request("acme") };
 
-    let short = register(&anonymous, join_with_password("elevenchars")).await;
-    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    let short_password_reply = register(&anonymous, join_with_password("elevenchars")).await;
+    assert_refused(short_password_reply, Code::InvalidArgument, "INVALID_FIELDS");
     register_successfully(&anonymous, join_with_password("twelve chars")).await;
 }

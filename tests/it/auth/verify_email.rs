@@ -107,9 +107,11 @@ async fn a_token_is_used_once_and_a_retry_is_safe() {
     let request =
         VerifyEmailRequest { token, request_id: "once".into(), ..VerifyEmailRequest::default() };
     let auth_client = || app.anonymous().auth();
-    let first = auth_client().verify_email(request.clone()).await.expect("verified").into_inner();
-    let retry = auth_client().verify_email(request).await.expect("the first response").into_inner();
-    assert_eq!(retry, first);
+    let first_response =
+        auth_client().verify_email(request.clone()).await.expect("verified").into_inner();
+    let retry_response =
+        auth_client().verify_email(request).await.expect("the first response").into_inner();
+    assert_eq!(retry_response, first_response);
 }
 
 /// N46: the link in the mail may lead to a page of an application.

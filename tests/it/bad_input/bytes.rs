@@ -34,7 +34,7 @@ const GARBAGE: &[&[u8]] = &[
 async fn undecodable_bytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for bytes in GARBAGE {
             let reply = method.call_raw(client, bytes.to_vec()).await;
@@ -42,14 +42,14 @@ async fn undecodable_bytes_are_refused_by_every_method() {
             assert_refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]
 async fn text_that_is_not_utf8_is_undecodable() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for field in method.0.input().fields().filter(|field| field.kind() == Kind::String) {
             for invalid_text in [&b"\xff\xfe"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"ok\x80"] {
@@ -65,7 +65,7 @@ async fn text_that_is_not_utf8_is_undecodable() {
             }
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// G08: the decoder accepts at most 100 nested messages.
@@ -168,8 +168,8 @@ fn nested_structs(depth: usize) -> Vec<u8> {
 /// An encoded `Struct` with a list inside `depth` other lists. Field 6 of a `Value` is a list, and
 /// field 1 of a list has the items.
 fn nested_lists(depth: usize) -> Vec<u8> {
-    let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
-    let mut inner = last.encode_to_vec();
+    let empty_list = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
+    let mut inner = empty_list.encode_to_vec();
     for _ in 0..depth {
         let (mut items, mut outer) = (Vec::new(), Vec::new());
         prost::encoding::bytes::encode(1, &inner, &mut items);
@@ -214,7 +214,7 @@ async fn numbers_that_json_cannot_represent_are_invalid() {
 async fn broken_frames_are_undecodable() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for (case, body) in [
             ("nothing", ""),
@@ -229,7 +229,7 @@ async fn broken_frames_are_undecodable() {
             assert_eq!(crate::harness::reason(&status), "UNDECODABLE_MESSAGE", "{case}");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// Sends a raw request body.

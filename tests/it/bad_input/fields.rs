@@ -39,7 +39,7 @@ fn is_batch(method: &Method) -> bool {
 async fn overlong_text_is_refused_and_every_field_is_reported() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in callers.iter().filter(|(method, _)| !text_fields(method).is_empty()) {
         let mut message = method.request();
         for field in text_fields(method) {
@@ -58,14 +58,14 @@ async fn overlong_text_is_refused_and_every_field_is_reported() {
         let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
         assert!(violated_fields(&status).is_superset(&expected), "{}: {status:?}", method.path());
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]
 async fn one_reply_reports_all_malformed_ids() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in callers.iter().filter(|(method, _)| !is_batch(method)) {
         let ids: BTreeSet<_> =
             method.id_fields().into_iter().filter(|name| name.ends_with("_id")).collect();
@@ -96,7 +96,7 @@ async fn one_reply_reports_all_malformed_ids() {
             );
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]

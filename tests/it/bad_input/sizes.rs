@@ -11,7 +11,7 @@ use crate::harness::{Ids, TestApp, assert_documented_error, assert_refused, meth
 async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         // A well-formed message with an unknown field of 10 MB.
         let mut bytes = Vec::new();
@@ -20,7 +20,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
         assert!(reply.is_err(), "{}", method.path());
         assert_refused(reply, Code::OutOfRange, "MESSAGE_TOO_LARGE");
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// G08: the limit is 1 MiB, and 64 KiB for a public method.
@@ -73,7 +73,7 @@ async fn lists_of_too_many_items_are_refused() {
 async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for (case, with_large_metadata) in [
             ("one value", client.with("x-large", &"x".repeat(16 * 1024))),
@@ -88,7 +88,7 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
             assert_eq!(reason(&status), "MESSAGE_TOO_LARGE", "{case}");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// A19: an access token of a megabyte never reaches the service.

@@ -94,9 +94,9 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let app = TestApp::spawn().await;
     let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
-    let signed_out = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    let fired = acme.create_member("fired", &["doc:read"]).await;
-    let deleted = acme.create_member("deleted", &[]).await;
+    let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let unassigned_user = acme.create_member("fired", &["doc:read"]).await;
+    let deleted_user = acme.create_member("deleted", &[]).await;
     let account = acme.create_service_account("robot", &[]).await;
     let key = acme.create_api_key(&account).await;
     app.wait_until_audit_settled().await;
@@ -105,16 +105,17 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let export_file = files.path().join("trail.jsonl");
     let (mut lost_token, mut lost_position) = (String::new(), WatchEventsResponse::default());
     let meanwhile = Box::pin(async {
-        signed_out.auth().logout(LogoutRequest::default()).await.expect("signs out");
-        acme.unassign(&fired.user_id, &acme.role_id("fired").await).await;
+        signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
+        acme.unassign(&unassigned_user.user_id, &acme.role_id("fired").await).await;
         acme.revoke_api_key(&key.api_key.as_ref().expect("a key").id).await;
-        let delete = DeleteUserRequest { user_id: deleted.user_id.clone(), ..Default::default() };
+        let delete =
+            DeleteUserRequest { user_id: deleted_user.user_id.clone(), ..Default::default() };
         let reply = acme.users().delete_user(delete).await.expect("deleted");
         lost_token = reply.into_inner().consistency_token;
         app.wait_until_audit_settled().await;
         let stream = acme.audit().watch_events(WatchEventsRequest::default()).await;
-        let first = stream.expect("a stream").into_inner().message().await;
-        lost_position = first.expect("a message").expect("a message");
+        let first_message = stream.expect("a stream").into_inner().message().await;
+        lost_position = first_message.expect("a message").expect("a message");
         fs::write(&export_file, export_trails(&app).await.out).expect("written");
     });
     let database = dump_and_restore(&app, meanwhile).await;
@@ -133,10 +134,13 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     for text in ["5 sessions of 2 tenants ended", "1 API keys ended"] {
         assert!(output.out.contains(text), "{text}: {output:?}");
     }
-    let fired_id = &fired.user_id;
+    let fired_id = &unassigned_user.user_id;
     let lines = [
         format!("{}  role_unassigned  {fired_id}  remove the assignments again", acme.tenant_id),
-        format!("{}  user_deleted  {}  delete the user again", acme.tenant_id, deleted.user_id),
+        format!(
+            "{}  user_deleted  {}  delete the user again",
+            acme.tenant_id, deleted_user.user_id
+        ),
     ];
     for line in &lines {
         assert!(output.out.contains(line), "{line}: {output:?}");
@@ -147,7 +151,7 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     // events. This server sends no events to Redis.
     let app =
         TestApp::on_database(&database, |values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
-    for client in [&signed_out, &fired, &deleted, &acme, &platform_admin] {
+    for client in [&signed_out_client, &unassigned_user, &deleted_user, &acme, &platform_admin] {
         let client = client.on(&app.channel);
         let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
@@ -164,9 +168,9 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let request = WatchPermissionsRequest { consistency_token: lost_token };
     let mut stream =
         acme.permissions().watch_permissions(request).await.expect("a stream").into_inner();
-    let first = stream.message().await.expect("a message").expect("a message");
-    assert!(first.all_subjects);
-    check_with(&acme, &first.consistency_token).await.expect("a token of the new epoch");
+    let first_message = stream.message().await.expect("a message").expect("a message");
+    assert!(first_message.all_subjects);
+    check_with(&acme, &first_message.consistency_token).await.expect("a token of the new epoch");
 
     let request = WatchEventsRequest {
         after_position: Some(lost_position.position),
@@ -203,9 +207,9 @@ async fn a_running_replica_drops_its_cached_data() {
             .await
             .expect("a stream")
             .into_inner();
-        let first = stream.message().await.expect("a message").expect("a message");
-        check_with(&ada, &first.consistency_token).await.expect("a token of this epoch");
-        old_tokens.push(first.consistency_token);
+        let first_message = stream.message().await.expect("a message").expect("a message");
+        check_with(&ada, &first_message.consistency_token).await.expect("a token of this epoch");
+        old_tokens.push(first_message.consistency_token);
 
         let output = run_restored(&app, &app.database, &["--keep-api-keys"]).await;
         assert!(output.ok && output.out.contains("API keys are kept"), "{epoch}: {output:?}");

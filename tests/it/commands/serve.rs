@@ -73,10 +73,11 @@ async fn one_message_reports_all_wrong_settings() {
     let output = run(&["serve"], &wrong_settings).await;
 
     assert!(!output.ok && output.out.is_empty(), "{output:?}");
-    let listed: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
+    let listed_errors: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
     let missing_settings = ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"];
     for name in wrong_settings.iter().map(|(name, _)| *name).chain(missing_settings) {
-        let count = listed.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
+        let count =
+            listed_errors.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
         assert_eq!(count, 1, "{name}: {}", output.err);
     }
     assert!(!output.err.contains("serving"), "{output:?}");

@@ -43,10 +43,10 @@ async fn without_a_value_the_default_applies_and_an_empty_value_counts_as_unset(
     // The six errors of `serve` are the settings without a default.
     for settings in [&[][..], &[("GRPC_ADDR", ""), ("ARGON2_MEMORY_KIB", "")][..]] {
         let output = run(&["serve"], settings).await;
-        let listed: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
-        assert_eq!(listed.len(), 6, "{output:?}");
+        let listed_errors: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
+        assert_eq!(listed_errors.len(), 6, "{output:?}");
         for name in ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"] {
-            assert!(listed.contains(&format!("{name} must be set").as_str()), "{output:?}");
+            assert!(listed_errors.contains(&format!("{name} must be set").as_str()), "{output:?}");
         }
     }
 }

@@ -80,15 +80,15 @@ async fn leftover_files_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> 
     assert!(!dir.path().join("data.new-1").exists());
 
     // The process id in these files now belongs to another process.
-    let mut other = Command::new("sleep").arg("60").spawn()?;
+    let mut other_process = Command::new("sleep").arg("60").spawn()?;
     let data_dir = dir.path().join("data").display().to_string();
-    let stale_content = format!("{}\n{data_dir}\n1\n5432\n", other.id());
+    let stale_content = format!("{}\n{data_dir}\n1\n5432\n", other_process.id());
     fs::write(dir.path().join("data/postmaster.pid"), &stale_content)?;
     fs::write(dir.path().join("run/.s.PGSQL.5432.lock"), &stale_content)?;
     fs::write(dir.path().join("run/redis.sock"), "")?;
     let result = Services::start(dir.path(), FAST).await;
-    other.kill()?;
-    other.wait()?;
+    other_process.kill()?;
+    other_process.wait()?;
     result?.stop().await
 }
 

@@ -98,9 +98,9 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let denied = assert_denied(response, Code::PermissionDenied, 403);
     assert!(denied.body.contains("PERMISSION_MISSING"), "{}", denied.body);
     // A caller without permissions is still authenticated.
-    let other = bearer_header(&acme.create_member("other", &[]).await);
+    let other_token = bearer_header(&acme.create_member("other", &[]).await);
     let any_caller_route = [("access", "authenticated")];
-    assert_allowed(check(&app, &[("authorization", &other)], &any_caller_route).await);
+    assert_allowed(check(&app, &[("authorization", &other_token)], &any_caller_route).await);
 }
 
 #[tokio::test]
@@ -122,13 +122,13 @@ async fn without_an_active_token_no_request_is_allowed() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
-    let twice = format!("{},{}", bearer_header(&acme), bearer_header(&acme));
+    let repeated_token = format!("{},{}", bearer_header(&acme), bearer_header(&acme));
     let refresh = format!("Bearer {}", acme.tokens.refresh_token);
     for extensions in [READ_INVOICES, &[("access", "authenticated")]] {
         let response =
             assert_denied(check(&app, &[], extensions).await, Code::Unauthenticated, 401);
         assert!(response.body.contains("TOKEN_MISSING"), "{}", response.body);
-        for token in [&expired, &twice, &refresh] {
+        for token in [&expired, &repeated_token, &refresh] {
             let response = check(&app, &[("authorization", token)], extensions).await;
             assert_denied(response, Code::Unauthenticated, 401);
         }
@@ -264,11 +264,12 @@ async fn a_repeated_raw_header_is_refused() {
     };
     let with_raw_headers =
         |headers| HttpRequest { header_map: Some(HeaderMap { headers }), ..HttpRequest::default() };
-    let once = with_raw_headers(vec![header(bearer_header(&acme))]);
-    assert_allowed(send(&app, check_request(once, READ_INVOICES)).await);
-    let twice = with_raw_headers(vec![header(bearer_header(&acme)), header(bearer_header(&acme))]);
+    let single_header_request = with_raw_headers(vec![header(bearer_header(&acme))]);
+    assert_allowed(send(&app, check_request(single_header_request, READ_INVOICES)).await);
+    let repeated_header_request =
+        with_raw_headers(vec![header(bearer_header(&acme)), header(bearer_header(&acme))]);
     assert_denied(
-        send(&app, check_request(twice, READ_INVOICES)).await,
+        send(&app, check_request(repeated_header_request, READ_INVOICES)).await,
         Code::Unauthenticated,
         401,
     );

@@ -37,12 +37,12 @@ async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
     {}
 
     let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
-    let before = reads().await.expect("the feed is read");
+    let reads_before = reads().await.expect("the feed is read");
     // Eight reads of the feed take two seconds. If the feed were not read for a second, decisions
     // would need a query. The query would fail, because the pool has no free connection.
     wait_until(10, || async {
         assert!(acme.user_may(&user, "doc:read").await);
-        reads().await > Some(before + 8.0)
+        reads().await > Some(reads_before + 8.0)
     })
     .await;
     lock_transaction.rollback().await.expect("the row is unlocked");

@@ -252,10 +252,11 @@ async fn a_retry_gets_the_token_of_the_first_reply() {
         request_id: "once".into(),
         ..Default::default()
     };
-    let first = acme.users().create_user(request.clone()).await.expect("created").into_inner();
+    let first_reply =
+        acme.users().create_user(request.clone()).await.expect("created").into_inner();
     assert_eq!(
         acme.users().create_user(request).await.expect("the first response").into_inner(),
-        first
+        first_reply
     );
 }
 
@@ -301,12 +302,12 @@ async fn the_consistency_and_the_token_must_match() {
         assert_token_reported(&assert_refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
     }
     // Another character at one place.
-    let mut altered = token.clone();
-    altered.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
+    let mut altered_token = token.clone();
+    altered_token.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
     for consistency in
         [Consistency::Unspecified, Consistency::FullyConsistent, Consistency::AtLeastAsFresh]
     {
-        for forged in ["x", "AAAA", &altered, &token[1..]] {
+        for forged in ["x", "AAAA", &altered_token, &token[1..]] {
             let status = check(consistency, forged).await;
             assert_token_reported(&assert_refused(
                 status,

@@ -50,7 +50,7 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     }
     app.wait_until_changes_settled().await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
-    let (before, ..) = read_changes(&pool, None).await;
+    let (snapshot_before, ..) = read_changes(&pool, None).await;
     age_marks(&mut owner_connection).await;
     insert_change(&mut owner_connection).await;
     app.wait_until_changes_settled().await;
@@ -61,7 +61,7 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     assert_eq!(trim(&pool, 3).await, Some(0));
     assert_eq!(count(&mut owner_connection, changes).await, 1);
     // A reader that read after the mark was made has missed no change.
-    let (current_snapshot, missed, delivered) = read_changes(&pool, Some(&before)).await;
+    let (current_snapshot, missed, delivered) = read_changes(&pool, Some(&snapshot_before)).await;
     assert_eq!((missed, delivered), (false, 1));
 
     // Of the marks that are older than an hour, only the newest mark is kept.
@@ -81,15 +81,15 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
 async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
     let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
-    let mut slow = app.owner_connection().await;
-    let mut open_transaction = slow.begin().await.expect("begun");
+    let mut slow_connection = app.owner_connection().await;
+    let mut open_transaction = slow_connection.begin().await.expect("begun");
     insert_change(&mut open_transaction).await;
     trim(&pool, 100).await;
-    let (before, ..) = read_changes(&pool, None).await;
+    let (snapshot_before, ..) = read_changes(&pool, None).await;
     age_marks(&mut owner_connection).await;
     open_transaction.commit().await.expect("committed");
     trim(&pool, 100).await;
-    let (_, missed, delivered) = read_changes(&pool, Some(&before)).await;
+    let (_, missed, delivered) = read_changes(&pool, Some(&snapshot_before)).await;
     assert_eq!((missed, delivered), (false, 1));
 }
 
@@ -107,11 +107,11 @@ async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
     let mut tx = owner_connection.begin().await.expect("begun");
     // This role may execute `delete`, but a row policy excludes new changes.
     sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
-    let deleted = sqlx::query("delete from changes")
+    let delete_result = sqlx::query("delete from changes")
         .execute(&mut *tx)
         .await
         .expect("the statement is allowed");
-    assert_eq!(deleted.rows_affected(), 0);
+    assert_eq!(delete_result.rows_affected(), 0);
 }
 
 /// A snapshot with later transaction ids than the current ids comes from another server, or from a

@@ -22,14 +22,14 @@ async fn open_stream(client: &Client, token: &str) -> (PermissionStream, Message
     let request = WatchPermissionsRequest { consistency_token: token.into() };
     let response = client.permissions().watch_permissions(request).await.expect("the stream opens");
     let mut stream = PermissionStream { messages: response.into_inner(), token: String::new() };
-    let first = stream.next().await;
-    (stream, first)
+    let first_message = stream.next().await;
+    (stream, first_message)
 }
 
 /// Opens a stream from now on. Asserts that the first message reports no change.
 async fn watch_from_now(client: &Client) -> PermissionStream {
-    let (stream, first) = open_stream(client, "").await;
-    assert!(first.user_ids.is_empty() && !first.all_subjects, "{first:?}");
+    let (stream, first_message) = open_stream(client, "").await;
+    assert!(first_message.user_ids.is_empty() && !first_message.all_subjects, "{first_message:?}");
     stream
 }
 
@@ -196,24 +196,24 @@ async fn a_resumed_stream_reports_the_changes_since_its_token() {
     // After the end of the stream: a change in a transaction that commits last, and two changes on
     // another replica.
     let mut owner_connection = app.owner_connection().await;
-    let mut slow = owner_connection.begin().await.expect("begun");
+    let mut slow_transaction = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
     .bind(&acme.tenant_id)
     .bind(&users[3])
-    .execute(&mut *slow)
+    .execute(&mut *slow_transaction)
     .await
     .expect("a change");
     replica_client.assign(&users[1], &role).await;
     replica_client.assign(&users[2], &role).await;
-    slow.commit().await.expect("committed");
+    slow_transaction.commit().await.expect("committed");
 
     for client in [&acme, &replica_client] {
-        let (_, first) = open_stream(client, &token).await;
-        let reported: BTreeSet<_> = first.user_ids.iter().collect();
-        assert!(!first.all_subjects);
-        assert!(users[1..].iter().all(|user| reported.contains(user)), "{first:?}");
+        let (_, first_message) = open_stream(client, &token).await;
+        let reported: BTreeSet<_> = first_message.user_ids.iter().collect();
+        assert!(!first_message.all_subjects);
+        assert!(users[1..].iter().all(|user| reported.contains(user)), "{first_message:?}");
     }
 }
 
@@ -225,22 +225,22 @@ async fn a_stream_can_resume_from_the_token_of_a_heartbeat() {
     let acme = app.create_tenant("acme").await;
     let users = create_users(&acme, 1).await;
     let mut owner_connection = app.owner_connection().await;
-    let mut slow = owner_connection.begin().await.expect("begun");
+    let mut slow_transaction = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
     .bind(&acme.tenant_id)
     .bind(&users[0])
-    .execute(&mut *slow)
+    .execute(&mut *slow_transaction)
     .await
     .expect("a change");
     let mut stream = watch_from_now(&acme).await;
     let heartbeat = within_seconds(10, stream.next()).await;
     assert!(heartbeat.user_ids.is_empty() && !heartbeat.all_subjects);
     drop(stream);
-    slow.commit().await.expect("committed");
-    let (_, first) = open_stream(&acme, &heartbeat.consistency_token).await;
-    assert_eq!(first.user_ids, users);
+    slow_transaction.commit().await.expect("committed");
+    let (_, first_message) = open_stream(&acme, &heartbeat.consistency_token).await;
+    assert_eq!(first_message.user_ids, users);
 }
 
 #[tokio::test]
@@ -300,8 +300,8 @@ async fn a_stream_reports_no_changes_of_other_tenants() {
     let own_users = create_users(&acme, 1).await;
     acme.assign(&own_users[0], &own_role).await;
     stream.expect_changed_users(&[&own_users[0]]).await;
-    let (_, first) = open_stream(&acme, &earlier_token).await;
-    assert_eq!((first.user_ids, first.all_subjects), (own_users, false));
+    let (_, first_message) = open_stream(&acme, &earlier_token).await;
+    assert_eq!((first_message.user_ids, first_message.all_subjects), (own_users, false));
     // The token of another tenant also reveals no change. On a busy machine, this token may also be
     // older than the last change.
     within_seconds(10, async {

@@ -346,9 +346,9 @@ impl MessageGenerator<'_> {
             "request_id" => format!("r{}", self.rng.random_range(0..50)),
             "correlation_id" => self.rng.random::<u32>().to_string(),
             "name" | "organization_name" | "display_name" | "device_name" | "description" => {
-                let known = self.known_values.pick("name", self.rng).unwrap_or_default();
-                let new = format!("name {}", self.rng.random_range(0..10_000));
-                if self.rng.random_bool(0.2) { known } else { new }
+                let known_name = self.known_values.pick("name", self.rng).unwrap_or_default();
+                let new_name = format!("name {}", self.rng.random_range(0..10_000));
+                if self.rng.random_bool(0.2) { known_name } else { new_name }
             }
             "password_hash" => {
                 let cost = self.pick(&["04", "05", "31", "12", "00"]);
@@ -382,10 +382,10 @@ impl MessageGenerator<'_> {
     /// A known value, sometimes cut, reversed, or with the second half of another value.
     fn known_or_altered_value(&mut self, name: &str) -> String {
         let value = self.known_values.pick(name, self.rng).unwrap_or_default();
-        let other = self.known_values.pick(name, self.rng).unwrap_or_default();
+        let other_value = self.known_values.pick(name, self.rng).unwrap_or_default();
         let half = value.len() / 2;
         match self.rng.random_range(0..8) {
-            0 => value.chars().take(half).chain(other.chars().skip(half)).collect(),
+            0 => value.chars().take(half).chain(other_value.chars().skip(half)).collect(),
             1 => value.chars().take(half).collect(),
             2 => value.chars().rev().collect(),
             _ => value,

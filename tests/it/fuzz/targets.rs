@@ -30,7 +30,7 @@ fn response_if_accepted<T>(input: &str, reply: Result<Response<T>, Status>) -> O
 async fn arbitrary_metadata_gets_a_documented_response() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let acme = app.create_tenant("acme").await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     let anonymous = acme.with_token("");
     Corpus::load("metadata").try_inputs_and_mutations(async |input| {
         // Encodes the input as Latin-1: a header value may contain any byte from 0x80 to 0xFF.
@@ -58,7 +58,7 @@ async fn arbitrary_metadata_gets_a_documented_response() {
             Code::Unauthenticated
         );
     });
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the server still responds");
 }
 

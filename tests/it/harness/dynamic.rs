@@ -82,8 +82,8 @@ impl Method {
         // For a server stream, return its first message.
         let response = grpc.server_streaming(Request::new(bytes), path, RawCodec).await?;
         let (metadata, mut messages, extensions) = response.into_parts();
-        let first = messages.message().await?.unwrap_or_default();
-        Ok(Response::from_parts(metadata, first, extensions))
+        let first_message = messages.message().await?.unwrap_or_default();
+        Ok(Response::from_parts(metadata, first_message, extensions))
     }
 }
 
