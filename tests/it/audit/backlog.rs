@@ -80,6 +80,7 @@ async fn unsealed_events_are_visible_and_are_no_fault() {
         .await
         .expect("unlocked");
     app.wait_until_audit_settled().await;
-    assert_eq!(verify().await.1["unsealed"], 0);
+    let (_, line) = verify().await;
+    assert_eq!(line["unsealed"], 0);
     wait_until(30, || async { app.metric(UNSEALED_AGE).await == Some(0.0) }).await;
 }

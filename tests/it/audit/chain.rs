@@ -31,9 +31,9 @@ async fn create_roles(admin: &Client, prefix: &str, count: usize) {
 #[tokio::test]
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
     // With the default of 4 connections in tests, the 100 writers could time out on a busy machine.
-    let connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
-    let app = TestApp::with(connections).await;
-    let second_replica = TestApp::on_database(&app.database, connections).await;
+    let set_connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
+    let app = TestApp::with(set_connections).await;
+    let second_replica = TestApp::on_database(&app.database, set_connections).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let replica_client = acme.on(&second_replica.channel);
     tokio::join!(

@@ -86,8 +86,9 @@ async fn every_call_refused_for_missing_rights_is_recorded() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(recorded[n].0, path(method));
-        assert!(recorded[n].1.contains(reason) && !recorded[n].1.is_empty(), "{recorded:?}");
+        let (recorded_method, recorded_reason) = &recorded[n];
+        assert_eq!(*recorded_method, path(method));
+        assert!(recorded_reason.contains(reason) && !recorded_reason.is_empty(), "{recorded:?}");
     }
     for event in &refusals {
         assert_eq!(event.actor_id, member.user_id);

@@ -93,6 +93,7 @@ async fn a_new_password_must_follow_the_rules_of_register() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
 
+    // A password has at least 8 characters and at most 1024 bytes.
     for invalid in ["", "short", &"x".repeat(1025)] {
         let result = change_password(&ada, PASSWORD, invalid).await;
         assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");

@@ -97,15 +97,15 @@ async fn a_password_that_equals_the_name_of_the_tenant_is_refused_in_every_spell
 async fn passwords_of_allowed_length_sign_in() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
-    let of_1024_bytes = "x".repeat(1024);
-    let of_64_characters = "correct horse battery staple ".repeat(3)[..64].to_owned();
+    let password_of_1024_bytes = "x".repeat(1024);
+    let password_of_64_characters = "correct horse battery staple ".repeat(3)[..64].to_owned();
 
     for (number, password) in [
         "12 45 78",
         "🦀🦀🦀🦀🦀🦀🦀🐪",
         " leading and trailing ",
-        &of_64_characters,
-        &of_1024_bytes,
+        &password_of_64_characters,
+        &password_of_1024_bytes,
     ]
     .into_iter()
     .enumerate()

@@ -72,6 +72,7 @@ async fn a_failed_registration_leaves_no_rows() {
         (tenant_request("  ", "new"), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New", "New"), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New", "n w"), Code::InvalidArgument, "INVALID_FIELDS"),
+        // A slug has at most 63 characters, and a name has at most 200.
         (tenant_request("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),

@@ -228,6 +228,7 @@ async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
         "the right password was refused"
     );
     let client = at(&app, &address());
+    // A sign-in to the first account that is tried is no guess for the accounts after it.
     for _ in 0..11 {
         assert_eq!(sign_in_without_tenant(&client, PASSWORD).await.expect("signs in"), "a");
     }

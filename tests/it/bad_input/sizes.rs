@@ -78,6 +78,7 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
         for (case, with_large_metadata) in [
             ("one value", client.with("x-large", &"x".repeat(16 * 1024))),
             (
+                // Together, the values have more than 16 KiB.
                 "many values",
                 (0..20).fold(client.clone(), |c, _| c.with("x-large", &"x".repeat(900))),
             ),

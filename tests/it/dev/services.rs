@@ -95,6 +95,7 @@ async fn leftover_files_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> 
 #[tokio::test]
 async fn sockets_move_when_their_path_would_be_too_long() -> anyhow::Result<()> {
     let dir = tempdir()?;
+    // 150 characters. The path of a Unix socket has at most 107.
     let long_dir = dir.path().join("long-".repeat(30));
     let services = Services::start(&long_dir, FAST).await?;
     assert!(!services.notes().is_empty());

@@ -60,7 +60,7 @@ impl Callers {
     /// Signs in again where a session has ended. Signs up new tenants where an administrator has
     /// lost its rights.
     pub async fn replace_powerless(&mut self, known_values: &std::sync::Mutex<KnownValues>) {
-        let store = |client: &Client| {
+        let store_values_of = |client: &Client| {
             store(client, &mut known_values.lock().expect("no caller has panicked"));
         };
         let admin = signed_in_with_permission(&self.admin, "user:delete").await;
@@ -70,14 +70,14 @@ impl Callers {
         } else {
             let anonymous = self.admin.with_token("");
             (self.admin, self.member) = sign_up(&anonymous, &new_slug("fuzzed")).await;
-            store(&self.admin);
-            store(&self.member);
+            store_values_of(&self.admin);
+            store_values_of(&self.member);
         }
         self.other_admin = match signed_in_with_permission(&self.other_admin, "user:delete").await {
             Some(client) => client,
             None => self.other_admin.with_token("").sign_up_tenant(&new_slug("other")).await,
         };
-        store(&self.other_admin);
+        store_values_of(&self.other_admin);
         // The platform has one administrator. It stays signed out after it has changed its own
         // email, or while its sign-ins are limited after wrong passwords.
         if let Some(client) = signed_in_with_permission(&self.platform_admin, "tenant:create").await

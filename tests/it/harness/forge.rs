@@ -15,10 +15,10 @@ pub struct Forge {
 impl Forge {
     pub fn new(keys: &KeyPaths) -> Self {
         let read_key = |path| std::fs::read(path).expect("a key file");
-        let key = |path| EncodingKey::from_rsa_pem(&read_key(path)).expect("a key");
+        let signing_key = |path| EncodingKey::from_rsa_pem(&read_key(path)).expect("a key");
         Self {
-            access: key(&keys.access_private),
-            refresh: key(&keys.refresh_private),
+            access: signing_key(&keys.access_private),
+            refresh: signing_key(&keys.refresh_private),
             access_public_pem: read_key(&keys.access_public),
         }
     }

@@ -14,7 +14,7 @@ impl TestApp {
     /// audit events about refusals, and the audit chain, which a background worker writes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner_connection = self.reused_owner_connection().await;
-        let rows_of = |table: String| {
+        let row_query_of = |table: String| {
             format!(
                 "select '{table}',
                    coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
@@ -22,7 +22,8 @@ impl TestApp {
                    and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner_connection).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let sql =
+            tables(&mut owner_connection).await.into_iter().map(row_query_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
         let rows: Vec<(String, String)> =
             query.fetch_all(&mut *owner_connection).await.expect("rows");
@@ -33,13 +34,14 @@ impl TestApp {
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.assert_not_shared();
         let mut owner_connection = self.reused_owner_connection().await;
-        let count_of = |table: String| {
+        let count_query_of = |table: String| {
             format!(
                 "select '{table}', count(*) from {table} t
                  where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner_connection).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let sql =
+            tables(&mut owner_connection).await.into_iter().map(count_query_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
         let counts: Vec<(String, i64)> =
             query.fetch_all(&mut *owner_connection).await.expect("counts");
