@@ -150,12 +150,12 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         credential: Some(credential),
         ..user_request("ada@acme.test")
     };
-    let password = |text: &str| user_with(Credential::Password(text.into()));
+    let user_with_password = |text: &str| user_with(Credential::Password(text.into()));
     let hash = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW".to_owned();
-    create_user(&acme, password(PASSWORD)).await;
-    create_user(&acme, password(PASSWORD)).await;
+    create_user(&acme, user_with_password(PASSWORD)).await;
+    create_user(&acme, user_with_password(PASSWORD)).await;
     for other_request in [
-        password("another horse battery staple"),
+        user_with_password("another horse battery staple"),
         user_with(Credential::PasswordHash(hash)),
         user_request("ada@acme.test"),
     ] {
@@ -163,7 +163,7 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
     }
 
-    let register = |password: &str| RegisterRequest {
+    let register_request = |password: &str| RegisterRequest {
         email: "ada@new.test".into(),
         password: password.into(),
         organization_name: "New".into(),
@@ -171,9 +171,10 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         ..RegisterRequest::default()
     };
     for _ in 0..2 {
-        app.anonymous().auth().register(register(PASSWORD)).await.expect("registered");
+        app.anonymous().auth().register(register_request(PASSWORD)).await.expect("registered");
     }
-    let reply = app.anonymous().auth().register(register("another horse battery staple")).await;
+    let reply =
+        app.anonymous().auth().register(register_request("another horse battery staple")).await;
     assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
