@@ -67,6 +67,7 @@ async fn creating_and_deleting_objects_leaks_no_memory_and_no_files() {
     // The memory (in KiB) grows by less than 1 KiB for each created user.
     let growth = server.status("VmRSS").saturating_sub(memory_before);
     assert!(growth < ROUNDS * SIGN_INS_PER_ROUND * USERS_PER_SIGN_IN, "{growth} KiB");
+    // A few files may be open for a short time, such as a new connection.
     assert!(
         open_files(&server) <= files_before + 2,
         "{} after {files_before}",

@@ -65,8 +65,9 @@ async fn an_interrupted_write_is_stored_completely_or_not_at_all() {
     .await;
     let system = System { app, replica, proxy, platform_admin };
     for (n, method) in write_methods().iter().enumerate() {
-        // A fault can hit a statement of a background worker. If the write is stored for this reason
-        // before the fault has hit some of its statements, the test begins again with a new write.
+        // A fault can hit a statement of a background worker. If the write is stored for this
+        // reason before the fault has hit some of its statements, the test begins again with a new
+        // write. A write has several statements, so more than two of its calls fail.
         let mut failed_calls = 0;
         for attempt in 0..3 {
             failed_calls = system.interrupt_write(method, n + 1000 * attempt).await;
@@ -104,24 +105,24 @@ impl System {
                 self.proxy.pass();
                 self.wait_until_usable().await;
                 let snapshot_after = snapshot(&self.app, &caller).await;
-                let changed = (&snapshot_before.rows, &snapshot_before.counts)
+                let has_changed = (&snapshot_before.rows, &snapshot_before.counts)
                     != (&snapshot_after.rows, &snapshot_after.counts);
                 let name = method.path();
                 assert_eq!(
                     snapshot_after.events > snapshot_before.events,
-                    changed,
+                    has_changed,
                     "{name}, {statement}: {:?}",
                     differences(&snapshot_before, &snapshot_after)
                 );
                 let changes_nothing = METHODS_WITHOUT_CHANGE.contains(&method.0.name());
                 assert!(
-                    changed || reply.is_err() || changes_nothing,
+                    has_changed || reply.is_err() || changes_nothing,
                     "{name}, {statement}: acknowledged but not stored"
                 );
                 failed_calls += usize::from(reply.is_err());
                 // After a cut, a success without a change means that the cut hit a statement of a
                 // background worker.
-                if changed || (reply.is_ok() && !was_cut) {
+                if has_changed || (reply.is_ok() && !was_cut) {
                     return failed_calls;
                 }
                 assert!(was_cut || reply.is_ok(), "{name} fails without a cut: {reply:?}");
@@ -130,9 +131,10 @@ impl System {
         failed_calls
     }
 
-    /// Makes the call. It fails without the fault while the replica still has connections that an
-    /// earlier cut closed, or has not yet found Postgres again, so it is repeated until the fault has
-    /// started. A call that fails without the fault stores nothing.
+    /// Makes the call. The call is repeated until the fault has started, because it also fails
+    /// without the fault: while the replica still has connections that an earlier cut closed, or
+    /// while the replica has not yet found Postgres again. A call that fails without the fault
+    /// stores nothing.
     async fn call(&self, client: &Client, method: &Method, message: &DynamicMessage) -> RawReply {
         let deadline = Instant::now() + MAX_WAIT_FOR_FAULT;
         loop {
@@ -144,8 +146,8 @@ impl System {
         }
     }
 
-    /// Waits until the replica has noticed that Postgres is there again. Before, its calls fail at
-    /// once.
+    /// Waits until the replica has noticed that Postgres is available again. Until then, its calls
+    /// fail immediately.
     async fn wait_until_usable(&self) {
         let admin = self.platform_admin.on(&self.replica.channel);
         wait_until(10, || async {

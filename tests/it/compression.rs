@@ -20,7 +20,7 @@ use crate::harness::{
     Client, Ids, Method, ServerProcess, TestApp, assert_refused, methods, reason,
 };
 
-fn method(name: &str) -> Method {
+fn method_named(name: &str) -> Method {
     methods().into_iter().find(|method| method.0.name() == name).expect("a method")
 }
 
@@ -30,14 +30,14 @@ pub fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().expect("compresses")
 }
 
-/// A message with its prefix, whose compression flag is set.
+/// A compressed message with its gRPC prefix. The compression flag of the prefix is set.
 pub fn compressed_frame(data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).expect("short").to_be_bytes();
+    let length = u32::try_from(data.len()).expect("a length below 4 GiB").to_be_bytes();
     [&[1], &length[..], data].concat()
 }
 
 /// A message of `length` bytes, at least 16 KiB and at most 2 MiB: one unknown field.
-fn message(length: usize) -> Vec<u8> {
+fn message_of_length(length: usize) -> Vec<u8> {
     // The tag has two bytes and the length has three.
     let bytes = unknown_field(length - 5);
     assert_eq!(bytes.len(), length);
@@ -67,12 +67,19 @@ async fn send_body(
     let mut request = request.body(body).expect("a request");
     request.headers_mut().extend(client.metadata.0.clone().into_headers());
     let mut channel = client.channel.clone();
-    let response = channel.ready().await.expect("ready").call(request).await.expect("a response");
+    let response = channel
+        .ready()
+        .await
+        .expect("the channel is ready")
+        .call(request)
+        .await
+        .expect("a response");
     let headers = response.headers().clone();
     let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body");
     (headers, body.to_bytes().to_vec())
 }
 
+/// Sends a raw body that the server must refuse. Returns the headers and the status of the refusal.
 async fn refusal(
     client: &Client,
     path: &str,
@@ -98,7 +105,7 @@ async fn every_method_accepts_compressed_messages() {
             !["ENCODING_UNSUPPORTED", "UNDECODABLE_MESSAGE", "INTERNAL"].contains(&reason.as_str());
         assert!(is_read, "{}: {reason}", method.path());
     }
-    method("WhoAmI").call_with_gzip(&acme, Vec::new()).await.expect("a response");
+    method_named("WhoAmI").call_with_gzip(&acme, Vec::new()).await.expect("a response");
     let check = CheckRequest { permission: "user:read".into(), ..CheckRequest::default() };
     let mut permissions = acme.permissions().send_compressed(Gzip).accept_compressed(Gzip);
     assert!(permissions.check(check).await.expect("a response").into_inner().allowed);
@@ -113,10 +120,10 @@ async fn a_message_at_the_size_limit_is_accepted_after_decompression() {
     let app = TestApp::shared();
     let acme = app.create_tenant("gzip-limit").await;
     for (name, limit) in [("WhoAmI", 1 << 20), ("ListRoles", 1 << 20), ("GetJwks", 64 << 10)] {
-        let method = method(name);
-        let reply = method.call_with_gzip(&acme, message(limit)).await;
+        let method = method_named(name);
+        let reply = method.call_with_gzip(&acme, message_of_length(limit)).await;
         reply.expect("a message at the limit is accepted");
-        let reply = method.call_with_gzip(&acme, message(limit + 1)).await;
+        let reply = method.call_with_gzip(&acme, message_of_length(limit + 1)).await;
         assert_refused(reply, Code::OutOfRange, "MESSAGE_TOO_LARGE");
     }
 }
@@ -131,6 +138,7 @@ async fn every_method_refuses_a_gzip_bomb() {
     for method in methods() {
         let gzip = [("grpc-encoding", "gzip")];
         let (_, status) = refusal(&acme, &method.path(), &gzip, bomb.clone()).await;
+        // Some methods check the permission before they read the message.
         if status.code() != Code::PermissionDenied {
             assert_eq!(status.code(), Code::OutOfRange, "{}: {status:?}", method.path());
             assert_eq!(reason(&status), "MESSAGE_TOO_LARGE");
@@ -141,8 +149,8 @@ async fn every_method_refuses_a_gzip_bomb() {
 /// N43: gzip bombs use no more memory than other messages of the maximum size.
 #[tokio::test(flavor = "multi_thread")]
 async fn gzip_bombs_use_bounded_memory() {
-    let serving = ServerProcess::start(&[]).await;
-    let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
+    let server = ServerProcess::start(&[]).await;
+    let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
     let bomb = compressed_frame(&gzip(&unknown_field(60 << 20)));
     let send = || async {
         let gzip = [("grpc-encoding", "gzip")];
@@ -152,14 +160,14 @@ async fn gzip_bombs_use_bounded_memory() {
         }
     };
     send().await;
-    let memory_before = serving.status("VmRSS");
+    let memory_before = server.status("VmRSS");
     for _ in 0..3 {
         join_all((0..100).map(|_| send())).await;
     }
-    let growth = serving.status("VmHWM").saturating_sub(memory_before);
+    let growth = server.status("VmHWM").saturating_sub(memory_before);
     // The 600 messages would have 35 GiB.
     assert!(growth < 96 * 1024, "{growth} KiB");
-    serving.stop().await;
+    server.stop().await;
 }
 
 /// N43: data that is not gzip is the client's error.
@@ -222,6 +230,7 @@ async fn only_large_lists_are_compressed() {
     }
     let accepts = [("grpc-accept-encoding", "identity, deflate, gzip")];
     let list = "/tenantry.v1.RoleService/ListRoles";
+    // The body is the frame of an empty message.
     let (headers, plain) = send_body(&acme, list, &[], vec![0; 5]).await;
     assert!(!headers.contains_key("grpc-encoding"));
     let (headers, body) = send_body(&acme, list, &accepts, vec![0; 5]).await;
@@ -239,7 +248,7 @@ async fn only_large_lists_are_compressed() {
     }
 }
 
-/// N43: the services of libraries accept compressed messages too.
+/// N43: the services that come from libraries accept compressed messages too.
 #[tokio::test]
 async fn health_and_reflection_accept_compressed_messages() {
     let app = TestApp::shared();
@@ -254,7 +263,7 @@ async fn health_and_reflection_accept_compressed_messages() {
     let replies = reflection.server_reflection_info(futures::stream::iter([request])).await;
     let mut replies = replies.expect("a response").into_inner();
     replies.message().await.expect("a reply").expect("a reply");
-    let bomb = compressed_frame(&gzip(&message(1 << 20)));
+    let bomb = compressed_frame(&gzip(&message_of_length(1 << 20)));
     let encoding = [("grpc-encoding", "gzip")];
     let (_, status) =
         refusal(&app.anonymous(), "/grpc.health.v1.Health/Check", &encoding, bomb).await;

@@ -35,7 +35,7 @@ async fn register(client: &Client) {
     client.auth().register(request).await.expect_err("the slug is taken");
 }
 
-/// Failed sign-ins. Each sign-in fails for a different cause.
+/// Makes sign-ins that fail. Each sign-in fails for a different cause.
 async fn fail_to_sign_in(client: &Client) {
     for (email, password, slug) in [
         (EMAIL, "wrong canary7f3a", "acme"),
@@ -71,7 +71,7 @@ async fn make_calls(admin: &Client) {
     };
     admin.users().update_user(update).await.expect("updated");
     let email = EMAIL.to_owned();
-    admin.users().lookup_user(LookupUserRequest { email }).await.expect("found");
+    admin.users().lookup_user(LookupUserRequest { email }).await.expect("the user is found");
     let check = CheckRequest {
         access_token: admin.tokens.access_token.clone(),
         permission: "doc:read".into(),
@@ -79,11 +79,11 @@ async fn make_calls(admin: &Client) {
         ..CheckRequest::default()
     };
     admin.permissions().check(check).await.expect("decided");
-    let wrong = ChangePasswordRequest {
+    let wrong_password_change = ChangePasswordRequest {
         current_password: "wrong canary7f3a".into(),
         new_password: format!("{PASSWORD}, a new one"),
     };
-    admin.auth().change_password(wrong).await.expect_err("refused");
+    admin.auth().change_password(wrong_password_change).await.expect_err("refused");
 }
 
 /// Introspects and truncates tokens, refreshes, and reuses the refresh token.
@@ -118,7 +118,7 @@ fn fill_text_fields(message: &mut DynamicMessage) {
     }
 }
 
-/// K01: the same holds for password hashes, tokens, keys and the database URL.
+/// K01: the log and the traces also contain no password hash, token, key or database URL.
 /// K02: no sent text adds a field to a log line.
 #[tokio::test]
 async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
@@ -129,8 +129,8 @@ async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()),
             ("OTEL_TRACES_SAMPLER_ARG", "1"),
         ];
-        let serving = ServerProcess::start(&settings).await;
-        let anonymous = Client::anonymous(serving.channel.clone());
+        let server = ServerProcess::start(&settings).await;
+        let anonymous = Client::anonymous(server.channel.clone());
         register(&anonymous).await;
         fail_to_sign_in(&anonymous).await;
         let admin = anonymous.login("acme", EMAIL, PASSWORD).await;
@@ -149,7 +149,7 @@ async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
             .expect_err("an API key is no access token");
         let second_session = anonymous.login("acme", EMAIL, PASSWORD).await;
         use_tokens(&second_session).await;
-        let log = serving.stop().await;
+        let log = server.stop().await;
         let traces: Vec<_> = collector.all().iter().map(|span| format!("{span:?}")).collect();
         // Every method was called twice, and some methods more often.
         assert!(traces.len() > 2 * methods().len(), "{level}: {}", traces.len());

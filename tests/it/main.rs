@@ -9,7 +9,7 @@
 )]
 
 // The runner starts the tests in the order of their names. The two longest tests come first, so
-// that other tests run beside them to the end.
+// that they run in parallel with the other tests.
 mod accumulation;
 mod atomicity;
 

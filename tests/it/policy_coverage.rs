@@ -68,7 +68,7 @@ async fn no_method_accepts_an_invalid_token() {
     let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
 
-    for (what, token) in [
+    for (case, token) in [
         ("expired", forge.expired(token)),
         ("signed by another key", signed_by_other_key),
         ("not signed", format!("{signed_part}.")),
@@ -76,7 +76,7 @@ async fn no_method_accepts_an_invalid_token() {
         ("of an unknown tenant", forge.with_claims(token, &other_tenant_claims)),
         ("of a session that has ended", signed_out_client.tokens.access_token.clone()),
     ] {
-        println!("{what}");
+        println!("{case}");
         let client = acme.with_token(&token);
         assert_all_refused(&client, &non_public_methods(), Code::Unauthenticated, "TOKEN_INVALID")
             .await;
@@ -119,7 +119,7 @@ async fn a_user_without_a_role_can_use_no_method_that_requires_a_permission() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let member_without_permission = acme.create_member("nobody", &[]).await;
-    let before = app.rows_of(&acme.tenant_id).await;
+    let rows_before = app.rows_of(&acme.tenant_id).await;
     let needs_permission =
         |method: &Method| matches!(policy(method), Access::Permission { self_allowed: false, .. });
     let methods: Vec<_> = methods().into_iter().filter(needs_permission).collect();
@@ -130,7 +130,7 @@ async fn a_user_without_a_role_can_use_no_method_that_requires_a_permission() {
         "PERMISSION_MISSING",
     )
     .await;
-    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
 }
 
 /// A call with the id of another user's object gets the same response as a call with an unknown
@@ -142,7 +142,7 @@ async fn methods_for_ones_own_objects_do_not_reach_objects_of_others() {
     let member_without_permission = acme.create_member("nobody", &[]).await;
     let role = acme.create_role("theirs", 1.try_into().expect("a level"), &[]).await;
     let other_users_ids = Ids::of_client(&acme, &role);
-    let before = app.rows_of(&acme.tenant_id).await;
+    let rows_before = app.rows_of(&acme.tenant_id).await;
 
     let mut checked_methods = 0;
     for method in non_public_methods() {
@@ -180,7 +180,7 @@ async fn methods_for_ones_own_objects_do_not_reach_objects_of_others() {
         checked_methods += 1;
     }
     assert!(checked_methods > 10, "{checked_methods} methods");
-    assert_eq!(app.rows_of(&acme.tenant_id).await, before);
+    assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before);
 }
 
 #[tokio::test]
@@ -190,13 +190,13 @@ async fn platform_methods_refuse_the_administrators_of_other_tenants() {
     let platform_only =
         |method: &Method| matches!(policy(method), Access::Permission { platform_only: true, .. });
     let methods: Vec<_> = methods().into_iter().filter(platform_only).collect();
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     assert_all_refused(&acme, &methods, Code::PermissionDenied, "PERMISSION_MISSING").await;
     for method in &methods {
         let reply = method.call(&acme, &method.sample(&Ids::of_client(&acme, ""))).await;
         assert_refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
     // The permission allows the call only when it is held in the platform tenant.
     let member = acme.create_member("tenants", &["tenant:*"]).await;
     assert_all_refused(&member, &methods, Code::PermissionDenied, "PERMISSION_MISSING").await;

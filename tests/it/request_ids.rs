@@ -46,9 +46,11 @@ async fn after_unassign_a_role_can_be_assigned_again_with_the_same_request_id() 
     };
     for _ in 0..2 {
         let roles = || acme.roles();
-        let first = roles().assign_role(request.clone()).await.expect("assigned").into_inner();
-        let retry = roles().assign_role(request.clone()).await.expect("retried").into_inner();
-        assert_eq!(retry, first);
+        let first_response =
+            roles().assign_role(request.clone()).await.expect("assigned").into_inner();
+        let retry_response =
+            roles().assign_role(request.clone()).await.expect("retried").into_inner();
+        assert_eq!(retry_response, first_response);
         assert!(acme.user_may(&ada, "doc:read").await);
         acme.unassign(&ada, &role).await;
         assert!(!acme.user_may(&ada, "doc:read").await);
@@ -125,7 +127,7 @@ async fn after_a_deletion_the_same_request_id_creates_a_new_object() {
     }
 }
 
-/// N04.
+/// N04: the deletion of a user deletes the records of the requests that this user sent.
 #[tokio::test]
 async fn records_are_deleted_with_their_caller() {
     let app = TestApp::spawn().await;
@@ -148,12 +150,12 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         credential: Some(credential),
         ..user_request("ada@acme.test")
     };
-    let password = |text: &str| user_with(Credential::Password(text.into()));
+    let user_with_password = |text: &str| user_with(Credential::Password(text.into()));
     let hash = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW".to_owned();
-    create_user(&acme, password(PASSWORD)).await;
-    create_user(&acme, password(PASSWORD)).await;
+    create_user(&acme, user_with_password(PASSWORD)).await;
+    create_user(&acme, user_with_password(PASSWORD)).await;
     for other_request in [
-        password("another horse battery staple"),
+        user_with_password("another horse battery staple"),
         user_with(Credential::PasswordHash(hash)),
         user_request("ada@acme.test"),
     ] {
@@ -161,7 +163,7 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
     }
 
-    let register = |password: &str| RegisterRequest {
+    let register_request = |password: &str| RegisterRequest {
         email: "ada@new.test".into(),
         password: password.into(),
         organization_name: "New".into(),
@@ -169,9 +171,10 @@ async fn a_request_id_cannot_be_reused_with_a_different_password() {
         ..RegisterRequest::default()
     };
     for _ in 0..2 {
-        app.anonymous().auth().register(register(PASSWORD)).await.expect("registered");
+        app.anonymous().auth().register(register_request(PASSWORD)).await.expect("registered");
     }
-    let reply = app.anonymous().auth().register(register("another horse battery staple")).await;
+    let reply =
+        app.anonymous().auth().register(register_request("another horse battery staple")).await;
     assert_refused(reply, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }
 
@@ -234,7 +237,8 @@ async fn a_record_expires_after_a_day() {
 }
 
 /// N21: the lock of a request id can't be the lock of a worker, whatever request id a client
-/// chooses: the lock of a request id has two numbers (`objsubid` 2), that of a worker has one.
+/// chooses. The key of a request id's lock has two numbers (`objsubid` 2). The key of a worker's
+/// lock has one number.
 #[tokio::test]
 async fn the_lock_of_a_request_id_never_conflicts_with_the_lock_of_a_worker() {
     let app = TestApp::spawn().await;

@@ -7,8 +7,9 @@ use tenantry::proto::v1::LogoutRequest;
 
 use crate::harness::{PrivateRedis, TestApp, wait_until};
 
-/// Inserts rows of each trimmed table, without triggers and foreign keys: rows that ended 29 days
-/// ago and rows that ended 31 days ago. `$days` is the age in days, `$tenant` the tenant.
+/// Inserts 3000 rows into each trimmed table, without triggers and foreign keys. `$tenant` is their
+/// tenant. The rows ended `$days` days ago, and the retention is 30 days. The last four tables have
+/// a shorter retention, so their rows ended 29 or 30 days later.
 const INSERT_ENDED: &str = "
 set session_replication_role = replica;
 insert into sessions (tenant_id, session_id, user_id, client, amr, refresh_jti, refresh_issued_at,
@@ -59,7 +60,7 @@ async fn insert_ended(owner_connection: &mut PgConnection, tenant: &str, days: u
 }
 
 /// N32: the first pass of a server deletes the rows that ended longer ago than their retention, and
-/// no others. The deletions are no changes in the feed.
+/// no others. The deletions write no changes to the feed.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_deleted_when_their_retention_is_over() {
     let app = TestApp::spawn().await;
@@ -75,8 +76,8 @@ async fn rows_are_deleted_when_their_retention_is_over() {
     let replica = TestApp::on_database(&app.database, |_| {}).await;
     wait_until(60, || async { app.row_counts().await == kept_rows }).await;
     for table in TABLES {
-        let deleted = format!("tenantry_trimmed_rows_total{{table=\"{table}\"}}");
-        wait_until(10, || async { replica.metric(&deleted).await == Some(3000.0) }).await;
+        let deleted_metric = format!("tenantry_trimmed_rows_total{{table=\"{table}\"}}");
+        wait_until(10, || async { replica.metric(&deleted_metric).await == Some(3000.0) }).await;
         let last_pass = format!("tenantry_trim_last_pass_timestamp_seconds{{table=\"{table}\"}}");
         wait_until(10, || async { replica.metric(&last_pass).await > Some(0.0) }).await;
     }
@@ -85,7 +86,8 @@ async fn rows_are_deleted_when_their_retention_is_over() {
     assert!(acme.user_may(&member.user_id, "doc:read").await);
 }
 
-/// The texts in backquotes in the first column of the tables in the section of docs/data.md.
+/// The texts in backquotes in the first column of the tables in docs/data.md, in the section "How
+/// long data is kept".
 fn documented_names() -> BTreeSet<String> {
     let page = include_str!("../../docs/data.md");
     let (_, section) = page.split_once("## How long data is kept").expect("the section");
@@ -113,7 +115,7 @@ async fn the_documentation_has_the_bound_of_every_table() {
 }
 
 /// The bulk strings of a reply of Redis.
-fn strings(reply: &str) -> Vec<String> {
+fn bulk_strings(reply: &str) -> Vec<String> {
     let lines = reply.lines().map(str::trim);
     lines.filter(|line| !line.starts_with(['*', '$', '+', ':'])).map(ToOwned::to_owned).collect()
 }
@@ -125,7 +127,8 @@ async fn every_key_in_redis_expires_and_is_documented() {
     let url = redis.url();
     let app = TestApp::with(|values| {
         values.set("REDIS_URL", url);
-        // A counter expires after the time of its calls: after a minute for each call.
+        // With 60 calls per hour, each call keeps its counter for a minute, so the counters still
+        // exist at the end of the test.
         values.set("RATE_LIMIT_SIGN_IN", "60/1h,60/1h");
     })
     .await;
@@ -139,7 +142,7 @@ async fn every_key_in_redis_expires_and_is_documented() {
     let documented = documented_names();
     let mut prefixes = BTreeSet::new();
     let keys = redis.ask("KEYS *").await;
-    for key in strings(&keys) {
+    for key in bulk_strings(&keys) {
         let (prefix, _) = key.split_once(':').expect("a prefix");
         let prefix = format!("{prefix}:");
         assert!(documented.contains(&prefix), "{key} is not documented");

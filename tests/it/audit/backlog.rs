@@ -1,4 +1,5 @@
-//! Events that are not sealed: gauges, `tenantry audit verify`, and a network that breaks.
+//! Events that are not sealed (not yet in the audit chain): gauges, `tenantry audit verify`, and a
+//! network that breaks.
 
 use serde_json::Value;
 use tenantry::proto::v1::RoleLevel;
@@ -29,8 +30,9 @@ async fn the_workers_continue_after_a_silent_break_of_the_network() {
         waiting == 0
     };
     for (role, statement) in [("first", "seal_events"), ("second", "mark_published")] {
-        // The replies on this connection never arrive, and the connection stays open. The server is
-        // new, because a connection sends the text of a statement only once.
+        // The replies on this connection never arrive, and the connection stays open. Each round
+        // needs a new server: the fault starts at the text of the statement, which a connection
+        // sends only once.
         proxy.fault_when_sent(statement, Fault::HoldReplies);
         let url = proxy.postgres_url(&database);
         let app = TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
@@ -44,7 +46,7 @@ async fn the_workers_continue_after_a_silent_break_of_the_network() {
 
 /// N33: events that wait are visible in a gauge, and are no fault of the trail.
 #[tokio::test]
-async fn waiting_events_are_visible_and_are_no_fault() {
+async fn unsealed_events_are_visible_and_are_no_fault() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
@@ -78,6 +80,7 @@ async fn waiting_events_are_visible_and_are_no_fault() {
         .await
         .expect("unlocked");
     app.wait_until_audit_settled().await;
-    assert_eq!(verify().await.1["unsealed"], 0);
+    let (_, line) = verify().await;
+    assert_eq!(line["unsealed"], 0);
     wait_until(30, || async { app.metric(UNSEALED_AGE).await == Some(0.0) }).await;
 }

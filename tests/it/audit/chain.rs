@@ -31,9 +31,9 @@ async fn create_roles(admin: &Client, prefix: &str, count: usize) {
 #[tokio::test]
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
     // With the default of 4 connections in tests, the 100 writers could time out on a busy machine.
-    let connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
-    let app = TestApp::with(connections).await;
-    let second_replica = TestApp::on_database(&app.database, connections).await;
+    let set_connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
+    let app = TestApp::with(set_connections).await;
+    let second_replica = TestApp::on_database(&app.database, set_connections).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let replica_client = acme.on(&second_replica.channel);
     tokio::join!(
@@ -74,8 +74,8 @@ async fn an_event_committed_late_gets_the_next_position() {
     // The three roles and the late event.
     assert_no_gaps(&acme, &app, 4).await;
     let all_events = events_oldest_first(&acme, "").await;
-    let last = all_events.iter().max_by_key(|event| event.position).expect("events");
-    assert_eq!(last.kind, "late");
+    let last_event = all_events.iter().max_by_key(|event| event.position).expect("events");
+    assert_eq!(last_event.kind, "late");
 }
 
 /// I08: when a replica loses its connection while it seals or sends events, the chain stays

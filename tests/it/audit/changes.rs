@@ -39,7 +39,7 @@ async fn change_everything(admin: &Client) -> (String, String) {
     (user, role)
 }
 
-/// K12.
+/// K12: the event has the actor, the tenant of the actor and the target of the change.
 #[tokio::test]
 async fn each_change_is_recorded_once_with_its_actor_and_target() {
     let app = TestApp::spawn().await;
@@ -76,7 +76,7 @@ async fn each_change_is_recorded_once_with_its_actor_and_target() {
     }
 }
 
-/// K12.
+/// K12: a refused creation and a refused disabling write no event of a change.
 #[tokio::test]
 async fn a_refused_change_is_not_recorded_as_a_change() {
     let app = TestApp::spawn().await;

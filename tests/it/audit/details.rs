@@ -44,7 +44,7 @@ fn update_role_request(role_id: &str) -> UpdateRoleRequest {
     UpdateRoleRequest { role_id: role_id.into(), ..UpdateRoleRequest::default() }
 }
 
-/// N09: an unassignment is recorded with the same values.
+/// N09: an unassignment is recorded with the values of the ended assignments.
 #[tokio::test]
 async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
     let app = TestApp::shared();
@@ -61,9 +61,9 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
         ..AssignRoleRequest::default()
     };
     let reply = acme.roles().assign_role(request).await.expect("assigned").into_inner();
-    let scoped_id = reply.role_assignment.expect("the assignment").id;
+    let scoped_assignment_id = reply.role_assignment.expect("the assignment").id;
     let expected = json!({
-        "role_id": role, "role_name": "ops", "assignment_id": scoped_id,
+        "role_id": role, "role_name": "ops", "assignment_id": scoped_assignment_id,
         "scope": { "project": ["p1", "p2"], "tier": 3 }, "expire_time": clock::rfc3339(expire_time),
     });
     assert_eq!(newest_detail(&acme, "role_assigned").await, expected);
@@ -80,7 +80,7 @@ async fn an_assignment_is_recorded_with_subject_role_scope_and_expiry() {
         "role_id": role, "role_name": "ops",
         "assignments": [
             {
-                "assignment_id": scoped_id, "expire_time": clock::rfc3339(expire_time),
+                "assignment_id": scoped_assignment_id, "expire_time": clock::rfc3339(expire_time),
                 "scope": { "project": ["p1", "p2"], "tier": 3 },
             },
             { "assignment_id": unscoped["assignment_id"] },
@@ -97,11 +97,11 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read", "doc:write"]).await;
-    let created = json!({
+    let created_detail = json!({
         "name": "ops", "level": "ROLE_LEVEL_MEMBER", "system": false,
         "permissions": ["doc:read", "doc:write"],
     });
-    assert_eq!(newest_detail(&acme, "role_created").await, created);
+    assert_eq!(newest_detail(&acme, "role_created").await, created_detail);
     let request = UpdateRoleRequest {
         name: Some("dev".into()),
         level: Some(RoleLevel::Manager.into()),
@@ -109,18 +109,18 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
         ..update_role_request(&role)
     };
     acme.roles().update_role(request).await.expect("updated");
-    let changed = json!({
+    let changed_detail = json!({
         "role_name": "dev",
         "name": { "from": "ops", "to": "dev" },
         "level": { "from": "ROLE_LEVEL_MEMBER", "to": "ROLE_LEVEL_MANAGER" },
         "permissions_added": ["doc:delete"],
         "permissions_removed": ["doc:write"],
     });
-    assert_eq!(newest_detail(&acme, "role_updated").await, changed);
+    assert_eq!(newest_detail(&acme, "role_updated").await, changed_detail);
     let delete = DeleteRoleRequest { role_id: role, ..DeleteRoleRequest::default() };
     acme.roles().delete_role(delete).await.expect("deleted");
-    let deleted = newest_detail(&acme, "role_deleted").await;
-    assert_eq!(deleted["permissions"], json!(["doc:delete", "doc:read"]));
+    let deleted_detail = newest_detail(&acme, "role_deleted").await;
+    assert_eq!(deleted_detail["permissions"], json!(["doc:delete", "doc:read"]));
 
     let request = UpdateTenantRequest {
         name: Some("Acme Corp".into()),
@@ -128,18 +128,18 @@ async fn changes_of_roles_and_tenants_are_recorded_with_old_and_new_values() {
         ..UpdateTenantRequest::default()
     };
     acme.tenants().update_tenant(request).await.expect("updated");
-    let changed = newest_detail(&acme, "tenant_updated").await;
-    assert_eq!(changed["name"]["to"], "Acme Corp");
-    assert!(changed.get("slug").is_none(), "the slug did not change");
+    let changed_detail = newest_detail(&acme, "tenant_updated").await;
+    assert_eq!(changed_detail["name"]["to"], "Acme Corp");
+    assert!(changed_detail.get("slug").is_none(), "the slug did not change");
     // The service does not read the setting `support`, so its value is not recorded.
     let expected = json!({ "self_registration": { "from": null, "to": true } });
-    assert_eq!(changed["settings"], expected);
-    assert_eq!(changed["settings_changed"], json!(["self_registration", "support"]));
+    assert_eq!(changed_detail["settings"], expected);
+    assert_eq!(changed_detail["settings_changed"], json!(["self_registration", "support"]));
     assert_eq!(newest_detail(&acme, "tenant_created").await["slug"], "acme");
     assert_details_documented(&acme).await;
 }
 
-/// N09.
+/// N09: no event contains an email or a display name.
 #[tokio::test]
 async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     let app = TestApp::shared();
@@ -152,10 +152,10 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     };
     let reply = acme.users().create_user(request).await.expect("created").into_inner();
     let ada = reply.user.expect("the user").id;
-    let created = json!({
+    let created_detail = json!({
         "fields": ["email", "display_name", "password"], "email_verified": false,
     });
-    assert_eq!(newest_detail(&acme, "user_created").await, created);
+    assert_eq!(newest_detail(&acme, "user_created").await, created_detail);
     let request = UpdateUserRequest {
         user_id: ada.clone(),
         display_name: Some("Augusta".into()),
@@ -183,7 +183,7 @@ async fn for_personal_data_only_the_names_of_changed_fields_are_recorded() {
     assert_details_documented(&acme).await;
 }
 
-/// N09.
+/// N09: one event describes the deleted object and all objects that were deleted with it.
 #[tokio::test]
 async fn a_deletion_records_the_assignments_and_keys_that_it_deletes() {
     let app = TestApp::shared();
@@ -192,13 +192,13 @@ async fn a_deletion_records_the_assignments_and_keys_that_it_deletes() {
     let assigned = newest_detail(&acme, "role_assigned").await;
     let delete = DeleteUserRequest { user_id: ada.user_id.clone(), ..Default::default() };
     acme.users().delete_user(delete).await.expect("deleted");
-    let deleted = newest_detail(&acme, "user_deleted").await;
-    assert_eq!(deleted["sessions_revoked"], 1);
+    let deleted_detail = newest_detail(&acme, "user_deleted").await;
+    assert_eq!(deleted_detail["sessions_revoked"], 1);
     let deleted_assignments = json!([{
         "assignment_id": assigned["assignment_id"], "role_id": assigned["role_id"],
         "role_name": assigned["role_name"],
     }]);
-    assert_eq!(deleted["assignments"], deleted_assignments);
+    assert_eq!(deleted_detail["assignments"], deleted_assignments);
 
     let account = acme.create_service_account("billing", &["doc:read"]).await;
     let key = acme.create_api_key(&account).await.api_key.expect("a key");
@@ -210,9 +210,12 @@ async fn a_deletion_records_the_assignments_and_keys_that_it_deletes() {
     assert!(key_created["expire_time"].is_string());
     let delete = DeleteServiceAccountRequest { service_account_id: account, ..Default::default() };
     acme.service_accounts().delete_service_account(delete).await.expect("deleted");
-    let deleted = newest_detail(&acme, "service_account_deleted").await;
-    assert_eq!((&deleted["name"], &deleted["api_keys"]), (&json!("billing"), &json!([key.id])));
-    assert_eq!(deleted["assignments"][0]["role_name"], "billing");
+    let deleted_detail = newest_detail(&acme, "service_account_deleted").await;
+    assert_eq!(
+        (&deleted_detail["name"], &deleted_detail["api_keys"]),
+        (&json!("billing"), &json!([key.id]))
+    );
+    assert_eq!(deleted_detail["assignments"][0]["role_name"], "billing");
     assert_details_documented(&acme).await;
 }
 
@@ -225,10 +228,10 @@ async fn a_truncated_detail_has_the_number_of_omitted_items() {
     let names: Vec<_> = (0..300).map(permission).collect();
     let permissions: Vec<_> = names.iter().map(String::as_str).collect();
     let role = acme.create_role("large", RoleLevel::Member, &permissions).await;
-    let created = newest_detail(&acme, "role_created").await;
-    assert!(created.to_string().len() <= 16 * 1024);
-    let listed_count = created["permissions"].as_array().expect("a list").len();
-    assert_eq!(created["omitted"]["permissions"]["items"], 300 - listed_count);
+    let created_detail = newest_detail(&acme, "role_created").await;
+    assert!(created_detail.to_string().len() <= 16 * 1024);
+    let listed_count = created_detail["permissions"].as_array().expect("a list").len();
+    assert_eq!(created_detail["omitted"]["permissions"]["items"], 300 - listed_count);
 
     let request = UpdateRoleRequest {
         permissions: vec!["doc:read".into()],
@@ -236,9 +239,9 @@ async fn a_truncated_detail_has_the_number_of_omitted_items() {
         ..update_role_request(&role)
     };
     acme.roles().update_role(request).await.expect("updated");
-    let changed = newest_detail(&acme, "role_updated").await;
-    assert_eq!(changed["permissions_added"], json!(["doc:read"]));
-    assert!(changed["omitted"]["permissions_removed"]["items"].as_u64() > Some(0));
+    let changed_detail = newest_detail(&acme, "role_updated").await;
+    assert_eq!(changed_detail["permissions_added"], json!(["doc:read"]));
+    assert!(changed_detail["omitted"]["permissions_removed"]["items"].as_u64() > Some(0));
 }
 
 /// N09: changes by the program's commands are recorded like changes by calls.
@@ -246,9 +249,9 @@ async fn a_truncated_detail_has_the_number_of_omitted_items() {
 async fn the_creation_of_the_first_administrator_is_recorded() {
     let app = TestApp::spawn().await;
     let platform_admin = app.platform_admin().await;
-    let created = newest_detail(&platform_admin, "user_created").await;
+    let created_detail = newest_detail(&platform_admin, "user_created").await;
     assert_eq!(
-        (&created["by"], &created["role_name"]),
+        (&created_detail["by"], &created_detail["role_name"]),
         (&json!("command"), &json!("platform_admin"))
     );
     assert_eq!(newest_detail(&platform_admin, "tenant_created").await["slug"], "platform");

@@ -8,14 +8,14 @@ use crate::{
     harness::{Cluster, TestApp},
 };
 
-async fn export(app: &TestApp, options: &[&str]) -> CommandOutput {
+async fn run_export(app: &TestApp, options: &[&str]) -> CommandOutput {
     let url = Cluster::get().app_url(&app.database);
     let arguments: Vec<_> = ["audit", "export"].iter().chain(options).copied().collect();
     run(&arguments, &[("DATABASE_URL", &url)]).await
 }
 
 /// The exported events, one per line.
-fn events(output: &CommandOutput) -> Vec<Value> {
+fn exported_events(output: &CommandOutput) -> Vec<Value> {
     assert!(output.ok, "{output:?}");
     output.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
@@ -37,7 +37,8 @@ async fn an_export_has_every_event_and_continues_after_a_position() {
         .expect("events");
     app.wait_until_audit_settled().await;
 
-    let all_of_acme = events(&export(&app, &["--tenant", "acme"]).await);
+    let all_of_acme = exported_events(&run_export(&app, &["--tenant", "acme"]).await);
+    // The three events of a new tenant, `role_created`, and 1200 inserted events.
     assert_eq!(all_of_acme.len(), 1204);
     for (event, position) in all_of_acme.iter().zip(1_i64..) {
         assert_eq!(event["position"], position);
@@ -45,16 +46,22 @@ async fn an_export_has_every_event_and_continues_after_a_position() {
     }
     let role = all_of_acme.iter().find(|event| event["kind"] == "role_created").expect("an event");
     assert_eq!(role["actor_id"], acme.user_id.as_str());
-    assert_eq!(role["hash"].as_str().map(str::len), Some(43));
-    let rest = events(&export(&app, &["--tenant", &acme.tenant_id, "--after", "1000"]).await);
-    assert_eq!(rest, all_of_acme[1000..]);
-    assert_eq!(events(&export(&app, &["--tenant", "acme", "--after", "1204"]).await).len(), 0);
+    assert_eq!(role["hash"].as_str().map(str::len), Some(43), "32 bytes as base64url");
+    let later_events =
+        exported_events(&run_export(&app, &["--tenant", &acme.tenant_id, "--after", "1000"]).await);
+    assert_eq!(later_events, all_of_acme[1000..]);
+    assert_eq!(
+        exported_events(&run_export(&app, &["--tenant", "acme", "--after", "1204"]).await).len(),
+        0
+    );
 
     app.platform_admin().await;
     app.wait_until_audit_settled().await;
-    let all = events(&export(&app, &[]).await);
-    let count = |tenant: &str| all.iter().filter(|event| event["tenant_id"] == tenant).count();
+    let all_events = exported_events(&run_export(&app, &[]).await);
+    let count =
+        |tenant: &str| all_events.iter().filter(|event| event["tenant_id"] == tenant).count();
     assert_eq!((count(&acme.tenant_id), count(&other.tenant_id)), (1204, 3));
-    let refused = export(&app, &["--after", "5"]).await;
-    assert!(!refused.ok && refused.err.contains("--tenant"), "{refused:?}");
+    // A position belongs to a trail, so `--after` requires `--tenant`.
+    let refused_output = run_export(&app, &["--after", "5"]).await;
+    assert!(!refused_output.ok && refused_output.err.contains("--tenant"), "{refused_output:?}");
 }

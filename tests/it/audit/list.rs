@@ -163,11 +163,11 @@ async fn only_a_caller_with_the_permission_audit_read_reads_the_audit_trail_of_t
     let platform_admin_in_other = app.platform_admin().await.with("x-tenant-id", &other.tenant_id);
     let events_of_other = events_oldest_first(&platform_admin_in_other, "").await;
     assert!(events_of_other.iter().all(|event| event.tenant_id == other.tenant_id));
-    let last = events_of_other.last().expect("an event");
-    assert_eq!(last.kind, "acted_across_tenants");
-    assert_eq!(last.actor_id, platform_admin_in_other.user_id);
-    assert_ne!(last.actor_tenant_id, other.tenant_id);
-    let method = &last.detail.as_ref().expect("a detail").fields["method"];
+    let last_event = events_of_other.last().expect("an event");
+    assert_eq!(last_event.kind, "acted_across_tenants");
+    assert_eq!(last_event.actor_id, platform_admin_in_other.user_id);
+    assert_ne!(last_event.actor_tenant_id, other.tenant_id);
+    let method = &last_event.detail.as_ref().expect("a detail").fields["method"];
     let expected =
         prost_types::value::Kind::StringValue("/tenantry.v1.AuditService/ListEvents".into());
     assert_eq!(method.kind, Some(expected));

@@ -8,7 +8,7 @@ use crate::harness::{Client, Fault, Proxy, TestApp, redis, unknown_id, wait_unti
 /// Ids of the entries in a tenant's stream.
 async fn entry_ids(admin: &Client) -> Vec<String> {
     let reply = redis(&format!("XRANGE audit:{{{}}} - +", admin.tenant_id)).await;
-    // A base64url hash may also end with "-0", but has no number before it.
+    // A base64url hash may also end with "-0", but the text before this end is not a number.
     let is_id = |line: &&str| line.strip_suffix("-0").is_some_and(|n| n.parse::<u64>().is_ok());
     reply.lines().filter(is_id).map(str::to_owned).collect()
 }
@@ -52,7 +52,7 @@ async fn a_stream_length_of_zero_turns_the_stream_off() {
     let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
-    assert_eq!(entry_ids(&acme).await, [""; 0]);
+    assert!(entry_ids(&acme).await.is_empty());
     assert_eq!(events_oldest_first(&acme, "").await.len(), 3, "the events of a new tenant");
 }
 
@@ -153,8 +153,8 @@ async fn a_stream_with_foreign_entries_loses_no_events() {
 
         // The repair that the runbook describes.
         redis(&format!("XDEL {key} {foreign_id}")).await;
-        let last = format!("{}-0", position - 1);
-        redis(&format!("XSETID {key} {last}")).await;
+        let last_entry_id = format!("{}-0", position - 1);
+        redis(&format!("XSETID {key} {last_entry_id}")).await;
         wait_until(30, || async { entry_ids(&acme).await.len() == position }).await;
         assert_eq!(entry_ids(&acme).await, first_entry_ids(position));
     }

@@ -86,8 +86,9 @@ async fn every_call_refused_for_missing_rights_is_recorded() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(recorded[n].0, path(method));
-        assert!(recorded[n].1.contains(reason) && !recorded[n].1.is_empty(), "{recorded:?}");
+        let (recorded_method, recorded_reason) = &recorded[n];
+        assert_eq!(*recorded_method, path(method));
+        assert!(recorded_reason.contains(reason) && !recorded_reason.is_empty(), "{recorded:?}");
     }
     for event in &refusals {
         assert_eq!(event.actor_id, member.user_id);
@@ -151,10 +152,10 @@ async fn a_flood_of_refusals_is_recorded_as_a_count() {
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let counted = events_oldest_first(&acme.on(&app.channel), "kind = refusals_counted").await;
-    assert_eq!(kinds(&counted), ["refusals_counted"]);
-    assert_eq!(detail(&counted[0], "count"), "80");
-    assert_eq!(counted[0].target_id, member.user_id);
+    let count_events = events_oldest_first(&acme.on(&app.channel), "kind = refusals_counted").await;
+    assert_eq!(kinds(&count_events), ["refusals_counted"]);
+    assert_eq!(detail(&count_events[0], "count"), "80");
+    assert_eq!(count_events[0].target_id, member.user_id);
 }
 
 /// A refusal is recorded even when the client cancels the call before the response.
@@ -196,10 +197,10 @@ async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
         organization_slug: slug.into(),
         ..LoginRequest::default()
     };
-    let count_limited_calls = |slug: &'static str, calls: usize| {
+    let count_limited_calls = |slug: &'static str, call_count: usize| {
         let app = &app;
         async move {
-            let calls = (0..calls).map(|_| async {
+            let calls = (0..call_count).map(|_| async {
                 let reply = app.anonymous().auth().login(sign_in(slug)).await;
                 let status = reply.expect_err("refused");
                 usize::from(status.code() == Code::ResourceExhausted)
@@ -214,11 +215,11 @@ async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let counted = events_oldest_first(&acme.on(&app.channel), "kind = call_limited").await;
-    assert_eq!(counted.len(), 1);
-    assert_eq!(detail(&counted[0], "class"), "sign_in");
-    assert_eq!(detail(&counted[0], "by"), "tenant");
-    assert_eq!(detail(&counted[0], "count"), "8");
-    assert_eq!(counted[0].target_id, acme.tenant_id);
+    let count_events = events_oldest_first(&acme.on(&app.channel), "kind = call_limited").await;
+    assert_eq!(count_events.len(), 1);
+    assert_eq!(detail(&count_events[0], "class"), "sign_in");
+    assert_eq!(detail(&count_events[0], "by"), "tenant");
+    assert_eq!(detail(&count_events[0], "count"), "8");
+    assert_eq!(count_events[0].target_id, acme.tenant_id);
     assert_eq!(app.audit_events("call_limited").await.len(), 1);
 }

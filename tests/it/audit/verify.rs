@@ -9,7 +9,7 @@ use crate::{
     harness::{Client, Cluster, TestApp},
 };
 
-async fn verify(app: &TestApp, options: &[&str]) -> CommandOutput {
+async fn run_verify(app: &TestApp, options: &[&str]) -> CommandOutput {
     let url = Cluster::get().app_url(&app.database);
     let arguments: Vec<_> = ["audit", "verify"].iter().chain(options).copied().collect();
     run(&arguments, &[("DATABASE_URL", &url)]).await
@@ -33,15 +33,15 @@ async fn an_unaltered_trail_has_no_faults() {
     let app = TestApp::spawn().await;
     let acme = create_tenant_with_roles(&app, "acme", 3).await;
     let deleted_tenant = app.create_tenant("gone").await;
-    // Only the platform tenant may list all tenants, and it does not exist yet.
-    let output = verify(&app, &[]).await;
+    // Only the platform tenant may list all tenants, and this tenant does not exist yet.
+    let output = run_verify(&app, &[]).await;
     assert!(!output.ok && output.err.contains("--tenant"), "{output:?}");
     let platform_admin = app.platform_admin().await;
     let delete = DeleteTenantRequest { tenant: "gone".into(), etag: String::new() };
     platform_admin.tenants().delete_tenant(delete).await.expect("deleted");
     app.wait_until_audit_settled().await;
 
-    let output = verify(&app, &[]).await;
+    let output = run_verify(&app, &[]).await;
     assert!(output.ok, "{output:?}");
     let all_findings = findings(&output);
     // Each tenant has three first events. Acme has three roles, and the deleted tenant keeps its
@@ -52,14 +52,15 @@ async fn an_unaltered_trail_has_no_faults() {
         assert_eq!(finding["position"], count);
         assert_eq!(finding["faults"], serde_json::json!([]));
     }
-    assert_eq!(findings(&verify(&app, &["--tenant", "acme"]).await).len(), 1);
-    assert!(!verify(&app, &["--tenant", "nowhere"]).await.ok);
+    assert_eq!(findings(&run_verify(&app, &["--tenant", "acme"]).await).len(), 1);
+    assert!(!run_verify(&app, &["--tenant", "nowhere"]).await.ok);
 }
 
 /// K12: `audit verify` detects changes by a user with write access to the database.
 #[tokio::test]
 async fn every_alteration_of_a_trail_is_found() {
     let app = TestApp::spawn().await;
+    // Position 4 is the event of the first role.
     for (slug, expected_fault, alteration) in [
         ("kind", "position 4", "update audit_events set kind = 'role_deleted' where $event"),
         ("actor", "position 4", "update audit_events set actor_id = null where $event"),
@@ -97,7 +98,7 @@ async fn every_alteration_of_a_trail_is_found() {
             .execute(&mut app.owner_connection().await)
             .await
             .expect(expected_fault);
-        let output = verify(&app, &["--tenant", slug]).await;
+        let output = run_verify(&app, &["--tenant", slug]).await;
         assert!(!output.ok, "{slug}");
         let faults = findings(&output)[0]["faults"].to_string();
         assert!(faults.contains(expected_fault), "{slug}: {faults}");
@@ -115,12 +116,12 @@ async fn the_output_of_an_earlier_run_reveals_removed_last_events() {
     for slug in ["whole", "cut", "gone"] {
         create_tenant_with_roles(&app, slug, 3).await;
         app.wait_until_audit_settled().await;
-        earlier_output += &verify(&app, &["--tenant", slug]).await.out;
+        earlier_output += &run_verify(&app, &["--tenant", slug]).await.out;
     }
     std::fs::write(&path, &earlier_output).expect("written");
     let path = path.to_str().expect("a path");
     app.platform_admin().await.create_role("more", RoleLevel::Member, &[]).await;
-    assert!(verify(&app, &["--kept", path]).await.ok);
+    assert!(run_verify(&app, &["--kept", path]).await.ok);
 
     let delete_events = "with cut as (
             delete from audit_chain c using tenants t where c.tenant_id = t.tenant_id
@@ -131,9 +132,9 @@ async fn the_output_of_an_earlier_run_reveals_removed_last_events() {
         .execute(&mut app.owner_connection().await)
         .await
         .expect("the events are deleted");
-    assert!(verify(&app, &[]).await.ok, "a shorter chain alone has no faults");
+    assert!(run_verify(&app, &[]).await.ok, "a shorter chain alone has no faults");
     // The trails of the tenants `cut` and `gone` have faults.
-    let output = verify(&app, &["--kept", path]).await;
+    let output = run_verify(&app, &["--kept", path]).await;
     assert!(!output.ok && output.err.contains("2 of"), "{output:?}");
     let faulty_trails: Vec<_> = findings(&output)
         .into_iter()

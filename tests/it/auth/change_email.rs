@@ -9,6 +9,8 @@ use crate::harness::{
     Client, MailServer, PASSWORD, TestApp, assert_refused, mail_settings, unique_text, wait_until,
 };
 
+/// A server that sends mails, its mail server, the administrator of a tenant, and a user of the
+/// tenant.
 async fn server_with_user() -> (TestApp, MailServer, Client, Client) {
     let mail_server = MailServer::start().await;
     let app = TestApp::with(mail_settings(&mail_server.url)).await;
@@ -48,8 +50,8 @@ async fn the_email_changes_when_the_mailed_token_is_used() {
     }
 }
 
-/// N46: the response does not show that another user has the new email. This user gets a mail without
-/// a token.
+/// N46: the response does not show that another user has the new email. That other user gets a mail
+/// without a token.
 #[tokio::test]
 async fn a_taken_email_gets_the_same_response() {
     let (app, mail_server, acme, ada) = server_with_user().await;
@@ -58,6 +60,7 @@ async fn a_taken_email_gets_the_same_response() {
     let mail = mail_server.wait_for_mail(1).await;
     assert_eq!(mail.to.to_lowercase(), owner.email);
     assert!(mail.text.contains("Subject: You already have an account at acme"), "{}", mail.text);
+    // A token has at least 86 characters.
     assert!(mail.link().len() < 80, "the mail has a token: {}", mail.text);
     assert_eq!(ada.identity().await.user.expect("the user").email, ada.email);
 
@@ -73,10 +76,10 @@ async fn a_taken_email_gets_the_same_response() {
     assert_eq!(app.audit_event_count(&ada.tenant_id, failed).await, 1);
 }
 
-/// N46: the token ends with a change of the password or the email, with a disabling, and with the
-/// session that asked for it only if that session has ended before the call.
+/// N46: the token becomes invalid when the user's password or email changes, or when the user is
+/// disabled. A session that has ended cannot request a token.
 #[tokio::test]
-async fn the_token_ends_with_the_state_that_it_was_made_for() {
+async fn a_changed_password_or_email_or_a_disabling_makes_the_token_invalid() {
     let (app, mail_server, acme, _) = server_with_user().await;
     for change in ["password", "email", "state"] {
         let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
@@ -121,7 +124,7 @@ async fn update_user_changes_an_address_without_proof_only_for_administrators() 
         let refusal = ada.change_email(&ada.user_id, &email).await;
         assert_refused(refusal, Code::FailedPrecondition, "EMAIL_PROOF_REQUIRED");
     }
-    // Another form of the same address needs no proof.
+    // The same address in upper case needs no proof.
     let upper_case = ada.email.to_uppercase();
     let reply = ada.change_email(&ada.user_id, &upper_case).await.expect("the same address");
     assert!(reply.into_inner().user.expect("the user").email_verified);
@@ -145,7 +148,7 @@ async fn a_retry_sends_no_second_mail() {
     wait_until(10, || async { app.audit_event_count(&ada.tenant_id, requested).await == 1 }).await;
     let token = mail_server.wait_for_mail(1).await.link();
     app.verify_email(&token, "").await.expect("the token of the first mail is valid");
-    let other = ChangeEmailRequest { new_email: new_address(), ..request };
-    let refusal = ada.auth().change_email(other).await;
+    let other_request = ChangeEmailRequest { new_email: new_address(), ..request };
+    let refusal = ada.auth().change_email(other_request).await;
     assert_refused(refusal, Code::InvalidArgument, "REQUEST_ID_REUSED");
 }

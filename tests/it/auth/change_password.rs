@@ -76,13 +76,13 @@ async fn a_wrong_current_password_changes_nothing() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
-    let before = stored_hash(&app, &ada.user_id).await;
+    let hash_before = stored_hash(&app, &ada.user_id).await;
 
     for wrong in ["wrong", NEW_PASSWORD, &PASSWORD[1..]] {
         let result = change_password(&ada, wrong, NEW_PASSWORD).await;
         assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
-    assert_eq!(stored_hash(&app, &ada.user_id).await, before);
+    assert_eq!(stored_hash(&app, &ada.user_id).await, hash_before);
     assert_eq!(app.audit_events("password_change_failed").await.len(), 3);
     assert!(can_sign_in(&ada, PASSWORD).await);
 }
@@ -93,6 +93,7 @@ async fn a_new_password_must_follow_the_rules_of_register() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
 
+    // A password has at least 8 characters and at most 1024 bytes.
     for invalid in ["", "short", &"x".repeat(1025)] {
         let result = change_password(&ada, PASSWORD, invalid).await;
         assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
@@ -106,7 +107,7 @@ async fn a_new_password_must_follow_the_rules_of_register() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_cannot_change_it() {
+async fn a_user_without_a_password_cannot_change_the_password() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let user = acme.create_user_without_password("ada@acme.test").await;
@@ -123,13 +124,13 @@ async fn of_two_concurrent_password_changes_exactly_one_succeeds() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
 
-    let (first, second) = tokio::join!(
+    let (first_reply, second_reply) = tokio::join!(
         change_password(&acme, PASSWORD, "the first new"),
         change_password(&acme, PASSWORD, "the second")
     );
-    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
-    assert_eq!(can_sign_in(&acme, "the first new").await, first.is_ok());
-    assert_eq!(can_sign_in(&acme, "the second").await, second.is_ok());
+    assert!(first_reply.is_ok() != second_reply.is_ok(), "{first_reply:?} {second_reply:?}");
+    assert_eq!(can_sign_in(&acme, "the first new").await, first_reply.is_ok());
+    assert_eq!(can_sign_in(&acme, "the second").await, second_reply.is_ok());
 }
 
 /// N07: the user and the session are checked again when the password is stored.
@@ -143,7 +144,7 @@ async fn a_change_is_refused_when_the_user_is_disabled_or_signed_out_meanwhile()
         let url = proxy.postgres_url(&direct.database);
         let app =
             TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
-        // The statement that locks the user's row.
+        // Holds the statement that locks the user's row, until `pass`.
         proxy.fault_when_sent("for no key update", Fault::Hold);
         let replica_client = ada.on(&app.channel);
         let held_call =

@@ -32,11 +32,14 @@ async fn refreshing_does_not_prolong_a_session() {
     let mut tokens = refresh(&acme, &acme.tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
 
-    // Ten minutes before the session expires, the access token also expires with the session.
+    // The session now expires in ten minutes. A new access token would be valid for longer, so it
+    // gets the expiry of the session.
     let set_expiry = "update sessions set expires_at = date_trunc('second', now()) + '10 min'
                  returning extract(epoch from expires_at)::bigint";
-    let expiry: i64 =
-        sqlx::query_scalar(set_expiry).fetch_one(&mut owner_connection).await.expect("shifted");
+    let expiry: i64 = sqlx::query_scalar(set_expiry)
+        .fetch_one(&mut owner_connection)
+        .await
+        .expect("the expiry is set");
     tokens = refresh(&acme, &tokens.refresh_token).await;
     assert_eq!(numeric_claim(&tokens.refresh_token, "exp"), expiry);
     assert_eq!(numeric_claim(&tokens.access_token, "exp"), expiry);
@@ -48,8 +51,11 @@ async fn refreshing_does_not_prolong_a_session() {
     // server has no cache entry for the token, so that server must look up the session.
     let second_server = TestApp::on_database(&app.database, |_| {}).await;
     let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
-    let listed = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
-    assert_eq!(listed.expect_err("the session has expired").code(), tonic::Code::Unauthenticated);
+    let list_reply = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
+    assert_eq!(
+        list_reply.expect_err("the session has expired").code(),
+        tonic::Code::Unauthenticated
+    );
 }
 
 /// C15: a refresh token expires after `JWT_REFRESH_EXPIRES_IN`.
@@ -75,7 +81,7 @@ async fn an_unused_refresh_token_expires() {
     refresh(&acme, &new_tokens.refresh_token).await;
 }
 
-/// The server as a process, and the lines of the log that were read.
+/// A server process, and the part of its log that was read so far.
 struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -102,7 +108,7 @@ impl Program {
     }
 
     /// Reads the log up to a line that contains `text`, and returns that line.
-    async fn until_logged(&mut self, text: &str) -> String {
+    async fn read_until_logged(&mut self, text: &str) -> String {
         loop {
             let line = within_seconds(20, self.lines.next_line())
                 .await
@@ -116,7 +122,7 @@ impl Program {
     }
 
     async fn connect(&mut self) -> Client {
-        let line = self.until_logged("address=").await;
+        let line = self.read_until_logged("address=").await;
         let (_, addr) = line.rsplit_once("address=").expect("an address");
         let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an endpoint");
         Client::anonymous(endpoint.connect().await.expect("the server listens"))
@@ -145,7 +151,7 @@ async fn neither_the_database_nor_the_log_contains_a_token() {
     let other_session = anonymous.login("acme", &acme.email, crate::harness::PASSWORD).await;
     other_session.auth().logout(LogoutRequest::default()).await.expect("signed out");
 
-    program.until_logged("/tenantry.v1.AuthService/Logout").await;
+    program.read_until_logged("/tenantry.v1.AuthService/Logout").await;
     let mut log_and_rows = program.stop().await;
     let mut owner_connection = app.owner_connection().await;
     let tables = "select relname::text from pg_class

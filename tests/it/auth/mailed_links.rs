@@ -33,8 +33,8 @@ impl Setup {
         Self { app, mail_server, acme, other }
     }
 
-    /// A new token with this purpose. Each token has a user or an address of its own.
-    async fn token(&self, purpose: Purpose) -> String {
+    /// Requests a token with this purpose for a new user or a new address, and returns the token.
+    async fn request_token(&self, purpose: Purpose) -> String {
         let email = format!("{}@acme.test", unique_text());
         let to = match purpose {
             Purpose::PasswordReset => {
@@ -66,7 +66,8 @@ impl Setup {
         self.mail_server.wait_for_mail_to(&to).await.link()
     }
 
-    /// Uses a token with the method for this purpose, as a client that names this tenant.
+    /// Uses a token with the method for this purpose. The client specifies this tenant in the
+    /// metadata, or no tenant when `tenant` is empty.
     async fn redeem_in(&self, tenant: &str, purpose: Purpose, token: &str) -> Result<(), Status> {
         let client = match tenant {
             "" => self.app.anonymous(),
@@ -107,8 +108,9 @@ impl Setup {
     }
 }
 
-/// A copy of a token whose bytes were changed.
-fn altered(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
+/// A copy of a token with changed bytes. A token consists of the id of the tenant (16 bytes), the
+/// id of the user (16 bytes), the secret (32 bytes) and the mark of the purpose.
+fn alter_token(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(token).expect("base64");
     change(&mut bytes);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -118,49 +120,52 @@ fn id_bytes(id: &str) -> [u8; 16] {
     *uuid::Uuid::parse_str(id).expect("a UUID").as_bytes()
 }
 
-/// N46: a token is refused when it is wrong, or names another purpose, user or tenant.
+/// N46: a token is refused when its secret is wrong, or when it contains another purpose, user or
+/// tenant.
 #[tokio::test]
 async fn a_token_of_every_purpose_is_bound_to_its_purpose_user_and_tenant() {
     let setup = Setup::new().await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
-        let secret = altered(&token, |bytes| bytes[40] ^= 1);
+        let token = setup.request_token(purpose).await;
+        let secret = alter_token(&token, |bytes| bytes[40] ^= 1);
         setup.assert_refused(purpose, &secret, "wrong").await;
         let (acme, other) = (&setup.acme, &setup.other);
-        let user = altered(&token, |bytes| bytes[16..32].copy_from_slice(&id_bytes(&acme.user_id)));
+        let user =
+            alter_token(&token, |bytes| bytes[16..32].copy_from_slice(&id_bytes(&acme.user_id)));
         setup.assert_refused(purpose, &user, "another user").await;
         let tenant =
-            altered(&token, |bytes| bytes[..16].copy_from_slice(&id_bytes(&other.tenant_id)));
+            alter_token(&token, |bytes| bytes[..16].copy_from_slice(&id_bytes(&other.tenant_id)));
         setup.assert_refused(purpose, &tenant, "another tenant").await;
-        setup.assert_refused_in("other", purpose, &token, "named with another tenant").await;
-        setup.assert_refused_in("nowhere", purpose, &token, "named with an unknown tenant").await;
+        setup.assert_refused_in("other", purpose, &token, "sent with another tenant").await;
+        setup.assert_refused_in("nowhere", purpose, &token, "sent with an unknown tenant").await;
         for other_purpose in Purpose::ALL.into_iter().filter(|other| *other != purpose) {
             // The token as it is, with the method of the other purpose.
             if [purpose, other_purpose].contains(&Purpose::PasswordReset) {
                 setup.assert_refused(other_purpose, &token, "the other method").await;
             }
             // The token with the mark of the other purpose.
-            let other_token = setup.token(other_purpose).await;
+            let other_token = setup.request_token(other_purpose).await;
             let mark = BASE64_URL_SAFE_NO_PAD.decode(&other_token).expect("base64").split_off(64);
-            let marked = altered(&token, |bytes| {
+            let token_with_other_mark = alter_token(&token, |bytes| {
                 bytes.truncate(64);
                 bytes.extend(mark);
             });
-            setup.assert_refused(other_purpose, &marked, "another purpose").await;
+            setup.assert_refused(other_purpose, &token_with_other_mark, "another purpose").await;
         }
         setup.redeem_in("acme", purpose, &token).await.expect("the token is still valid");
         setup.assert_refused(purpose, &token, "replayed").await;
     }
 }
 
-/// N46: a token is refused after its expiry. Only a token for a new password is valid for ten minutes.
+/// N46: a token is refused after its expiry. A token for a new password is valid for ten minutes,
+/// and every other token for an hour.
 #[tokio::test]
 async fn a_token_of_every_purpose_expires() {
     let setup = Setup::new().await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
-        let longest = if purpose == Purpose::PasswordReset { 600 } else { 3600 };
-        assert_eq!(purpose.lifetime().as_secs(), longest, "{purpose:?}");
+        let token = setup.request_token(purpose).await;
+        let expected_seconds = if purpose == Purpose::PasswordReset { 600 } else { 3600 };
+        assert_eq!(purpose.lifetime().as_secs(), expected_seconds, "{purpose:?}");
         let seconds_left: f64 = sqlx::query_scalar(
             "select extract(epoch from max(expires_at) - now())::float8 from (
                  select expires_at from mail_links union all select expires_at from registrations
@@ -180,14 +185,15 @@ async fn a_token_of_every_purpose_expires() {
     }
 }
 
-/// N46: a token is refused when the user's address is not the one that it was mailed to, even if the
-/// trigger that deletes such links is missing, and when the stored new address was altered.
+/// N46: a token is refused when the user's address is no longer the address of the mail. This holds
+/// even without the trigger that deletes the links of a changed address. A token is also refused
+/// when the stored new address was altered.
 #[tokio::test]
 async fn a_token_of_every_purpose_is_bound_to_its_address() {
     let setup = Setup::new().await;
     setup.execute("alter table users disable trigger users_links").await;
     for purpose in Purpose::ALL {
-        let token = setup.token(purpose).await;
+        let token = setup.request_token(purpose).await;
         setup
             .execute(
                 "update mail_links set address_index = sha256('another address');
@@ -195,8 +201,8 @@ async fn a_token_of_every_purpose_is_bound_to_its_address() {
             )
             .await;
         let refusal = setup.redeem(purpose, &token).await.expect_err("the address is another one");
-        let stored_address = matches!(purpose, Purpose::EmailChange | Purpose::Registration);
-        let code = if stored_address { Code::DataLoss } else { Code::Unauthenticated };
+        let has_stored_address = matches!(purpose, Purpose::EmailChange | Purpose::Registration);
+        let code = if has_stored_address { Code::DataLoss } else { Code::Unauthenticated };
         assert_eq!(refusal.code(), code, "{purpose:?}");
     }
 }

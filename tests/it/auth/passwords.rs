@@ -97,15 +97,15 @@ async fn a_password_that_equals_the_name_of_the_tenant_is_refused_in_every_spell
 async fn passwords_of_allowed_length_sign_in() {
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
-    let of_1024_bytes = "x".repeat(1024);
-    let of_64_characters = "correct horse battery staple ".repeat(3)[..64].to_owned();
+    let password_of_1024_bytes = "x".repeat(1024);
+    let password_of_64_characters = "correct horse battery staple ".repeat(3)[..64].to_owned();
 
     for (number, password) in [
         "12 45 78",
         "🦀🦀🦀🦀🦀🦀🦀🐪",
         " leading and trailing ",
-        &of_64_characters,
-        &of_1024_bytes,
+        &password_of_64_characters,
+        &password_of_1024_bytes,
     ]
     .into_iter()
     .enumerate()
@@ -161,9 +161,9 @@ async fn passwords_that_differ_in_invisible_characters_are_different() {
             .await;
     }
     for (number, _) in passwords.iter().enumerate() {
-        for (other, password) in passwords.iter().enumerate() {
+        for (other_number, password) in passwords.iter().enumerate() {
             let matches = can_sign_in(&app, &format!("form-{number}"), password).await;
-            assert_eq!(matches, number == other, "{number} {other}");
+            assert_eq!(matches, number == other_number, "{number} {other_number}");
         }
     }
 }
@@ -184,8 +184,8 @@ async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
     let mut salts: Vec<_> = stored_hashes
         .iter()
         .map(|hash| {
-            let rest = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
-            let (salt, hash) = rest.split_once('$').expect("a salt and a hash");
+            let salt_and_hash = hash.strip_prefix("$argon2id$v=19$m=19456,t=2,p=1$").expect(hash);
+            let (salt, hash) = salt_and_hash.split_once('$').expect("a salt and a hash");
             assert_eq!((salt.len(), hash.len()), (22, 43), "16 and 32 bytes as base64");
             salt
         })
@@ -200,6 +200,7 @@ async fn equal_passwords_are_stored_as_argon2id_with_different_salts() {
 #[tokio::test]
 async fn a_new_pepper_is_applied_when_a_user_signs_in() {
     let dir = tempfile::tempdir().expect("a folder");
+    // A line of a pepper file: the id of the pepper, and the pepper as base64.
     let line = |id: &str| format!("{id} {}", STANDARD.encode(id.repeat(40)));
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     std::fs::write(&a, line("a")).expect("written");
@@ -236,9 +237,10 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
         sign_in(&app).await.expect("signs in");
     }
     // Servers that do not have the pepper `b` cannot check the password.
-    let app = TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(&a)).await;
-    for app in [&without_pepper, &app] {
-        assert_refused(sign_in(app).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let with_pepper_a =
+        TestApp::with_production_hash_cost_on(&without_pepper.database, set_pepper(&a)).await;
+    for server in [&without_pepper, &with_pepper_a] {
+        assert_refused(sign_in(server).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 }
 
@@ -247,8 +249,9 @@ async fn the_server_may_require_longer_passwords() {
     let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
     let anonymous = app.anonymous();
 
-    let short = register(&anonymous, register_request("fourteen chars", "acme")).await;
-    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    let short_password_reply =
+        register(&anonymous, register_request("fourteen chars", "acme")).await;
+    assert_refused(short_password_reply, Code::InvalidArgument, "INVALID_FIELDS");
     register_successfully(&anonymous, register_request("fifteen chars !", "acme")).await;
     assert!(can_sign_in(&app, "acme", "fifteen chars !").await);
     assert!(!can_sign_in(&app, "acme", PASSWORD).await);

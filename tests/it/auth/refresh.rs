@@ -114,23 +114,23 @@ async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
 
 /// C04: an older token is a reuse, even with its original request id.
 #[tokio::test]
-async fn only_the_last_spent_token_can_be_retried() {
+async fn only_the_last_used_token_can_be_retried() {
     for request_id in ["", "first"] {
         let app = TestApp::shared();
         let acme = app.create_tenant("acme").await;
-        let first = &acme.tokens.refresh_token;
-        let second = acme.auth().refresh(refresh_request(first, "first")).await;
-        let second = second.expect("refreshes").into_inner();
-        let third = refresh(&acme, &second.refresh_token).await;
+        let first_token = &acme.tokens.refresh_token;
+        let second_reply = acme.auth().refresh(refresh_request(first_token, "first")).await;
+        let second_reply = second_reply.expect("refreshes").into_inner();
+        let third_reply = refresh(&acme, &second_reply.refresh_token).await;
 
-        let reply = acme.auth().refresh(refresh_request(first, request_id)).await;
+        let reply = acme.auth().refresh(refresh_request(first_token, request_id)).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-        assert_refresh_refused(&acme, &third.refresh_token).await;
-        assert_signed_out(&acme, &third.access_token).await;
+        assert_refresh_refused(&acme, &third_reply.refresh_token).await;
+        assert_signed_out(&acme, &third_reply.access_token).await;
     }
 }
 
-/// C05: concurrent refreshes on two replicas never give two successors.
+/// C05: of concurrent refreshes of one token on two replicas, never two return new tokens.
 #[tokio::test]
 async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends() {
     let app = TestApp::spawn().await;
@@ -163,27 +163,27 @@ async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends(
 
 /// C10: for 10 seconds, a retry with the same request id returns the first reply again.
 #[tokio::test]
-async fn a_retry_of_the_same_request_gets_the_same_successor() {
+async fn a_retry_of_the_same_request_gets_the_same_new_tokens() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
-    let first = refresh_request(&acme.tokens.refresh_token, "x");
-    let reply = acme.auth().refresh(first.clone()).await.expect("refreshes").into_inner();
+    let first_request = refresh_request(&acme.tokens.refresh_token, "x");
+    let reply = acme.auth().refresh(first_request.clone()).await.expect("refreshes").into_inner();
     age_last_refresh(&mut app.owner_connection().await, &acme.tokens.session_id, 8).await;
     for client in [acme.clone(), acme.on(&second_replica.channel)] {
-        let repeated = client.auth().refresh(first.clone()).await;
+        let repeated = client.auth().refresh(first_request.clone()).await;
         assert_eq!(repeated.expect("the same reply").into_inner(), reply);
     }
     refresh(&acme, &reply.refresh_token).await;
 }
 
-/// C10: a repeat with another request id, after 10 seconds, or after the use of the new token ends
-/// the session.
+/// C10: a used token that is sent again ends the session in three cases: the request id is another
+/// one, 10 seconds have passed, or the new refresh token was used.
 #[tokio::test]
 async fn a_repeat_that_is_no_retry_is_a_reuse() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    for (first_id, repeat_id, age_seconds, successor_used) in [
+    for (first_id, repeat_id, age_seconds, new_token_was_used) in [
         ("x", "y", 0, false),
         ("x", "", 0, false),
         ("", "x", 0, false),
@@ -191,13 +191,13 @@ async fn a_repeat_that_is_no_retry_is_a_reuse() {
         ("x", "x", 11, false),
         ("x", "x", 0, true),
     ] {
-        let case = format!("{first_id:?} {repeat_id:?} {age_seconds} {successor_used}");
+        let case = format!("{first_id:?} {repeat_id:?} {age_seconds} {new_token_was_used}");
         let session =
             app.anonymous().login(&acme.slug, &acme.email, crate::harness::PASSWORD).await;
         let token = &session.tokens.refresh_token;
         let reply = session.auth().refresh(refresh_request(token, first_id)).await;
         let mut newest_token = reply.expect("refreshes").into_inner().refresh_token;
-        if successor_used {
+        if new_token_was_used {
             newest_token = refresh(&session, &newest_token).await.refresh_token;
         }
         age_last_refresh(
@@ -241,7 +241,7 @@ async fn a_refresh_reads_the_roles_again() {
 
 /// C17: a refresh in the wrong tenant changes no session.
 #[tokio::test]
-async fn a_token_sent_to_another_tenant_is_refused_but_not_spent() {
+async fn a_token_sent_to_another_tenant_is_refused_but_stays_valid() {
     let app = TestApp::spawn().await;
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let next = refresh(&a, &a.tokens.refresh_token).await;

@@ -50,20 +50,22 @@ async fn stored_jti(app: &TestApp) -> String {
 #[tokio::test]
 async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
     let (app, proxy, acme) = server_behind_proxy().await;
-    let first = refresh_request(&acme.tokens.refresh_token, "x");
-    proxy.fault_when_sent(jti(&first.refresh_token), Fault::HoldReplies);
+    let first_request = refresh_request(&acme.tokens.refresh_token, "x");
+    proxy.fault_when_sent(jti(&first_request.refresh_token), Fault::HoldReplies);
     let mut auth = acme.auth();
     tokio::select! {
-        reply = auth.refresh(first.clone()) => panic!("not held: {reply:?}"),
+        reply = auth.refresh(first_request.clone()) => panic!("not held: {reply:?}"),
         () = proxy.wait_until_held() => {}
     }
     let committed_jti = stored_jti(&app).await;
-    assert_ne!(committed_jti, jti(&first.refresh_token), "the refresh is committed");
+    assert_ne!(committed_jti, jti(&first_request.refresh_token), "the refresh is committed");
     proxy.cut();
     proxy.pass();
 
-    let reply =
-        refresh_when_postgres_is_back(&acme, first).await.expect("the same tokens").into_inner();
+    let reply = refresh_when_postgres_is_back(&acme, first_request)
+        .await
+        .expect("the same tokens")
+        .into_inner();
     assert_eq!(jti(&reply.refresh_token), committed_jti);
     refresh(&acme, &reply.refresh_token).await;
 }
@@ -72,19 +74,23 @@ async fn with_a_request_id_a_retry_after_a_lost_reply_gets_the_same_tokens() {
 #[tokio::test]
 async fn without_a_request_id_a_retry_after_a_lost_reply_ends_the_session() {
     let (app, proxy, acme) = server_behind_proxy().await;
-    let first = refresh_request(&acme.tokens.refresh_token, "");
-    proxy.fault_when_sent(jti(&first.refresh_token), Fault::HoldReplies);
-    let call = async { acme.auth().refresh(first.clone()).await };
+    let first_request = refresh_request(&acme.tokens.refresh_token, "");
+    proxy.fault_when_sent(jti(&first_request.refresh_token), Fault::HoldReplies);
+    let call = async { acme.auth().refresh(first_request.clone()).await };
     let cut_connections = async {
         proxy.wait_until_held().await;
         proxy.cut();
     };
     let (reply, ()) = within_seconds(10, async { tokio::join!(call, cut_connections) }).await;
     assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_ne!(stored_jti(&app).await, jti(&first.refresh_token), "the refresh is committed");
+    assert_ne!(
+        stored_jti(&app).await,
+        jti(&first_request.refresh_token),
+        "the refresh is committed"
+    );
     proxy.pass();
 
-    let reply = refresh_when_postgres_is_back(&acme, first).await;
+    let reply = refresh_when_postgres_is_back(&acme, first_request).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
     let query = "select revoke_reason from sessions";
     let reason: String = sqlx::query_scalar(query)

@@ -57,7 +57,7 @@ async fn registration_creates_the_tenant_and_its_first_administrator() {
 async fn a_failed_registration_leaves_no_rows() {
     let app = TestApp::spawn().await;
     app.create_tenant("taken").await;
-    let before = row_count(&app).await;
+    let count_before = row_count(&app).await;
     let anonymous = app.anonymous();
     let changed_request = |change: &dyn Fn(&mut RegisterRequest)| {
         let mut request = tenant_request("New", "new");
@@ -72,6 +72,7 @@ async fn a_failed_registration_leaves_no_rows() {
         (tenant_request("  ", "new"), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New", "New"), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New", "n w"), Code::InvalidArgument, "INVALID_FIELDS"),
+        // A slug has at most 63 characters, and a name has at most 200.
         (tenant_request("New", &"n".repeat(64)), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request(&"n".repeat(201), ""), Code::InvalidArgument, "INVALID_FIELDS"),
         (tenant_request("New\0", ""), Code::InvalidArgument, "INVALID_FIELDS"),
@@ -92,7 +93,7 @@ async fn a_failed_registration_leaves_no_rows() {
         let status = register(&anonymous, request).await.expect_err(&case);
         assert_eq!((status.code(), reason(&status).as_str()), (code, expected_reason), "{case}");
     }
-    assert_eq!(row_count(&app).await, before);
+    assert_eq!(row_count(&app).await, count_before);
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn of_concurrent_registrations_with_one_slug_exactly_one_succeeds() {
     for result in results.into_iter().filter(Result::is_err) {
         assert_refused(result, Code::AlreadyExists, "SLUG_TAKEN");
     }
-    // No user has the id that the query excludes.
+    // `count` needs an id as the parameter of the query. No user has this id.
     let sql = "select count(*) from users where user_id <> $1";
     assert_eq!(app.count(sql, &crate::harness::unknown_id()).await, 1);
 }
@@ -119,11 +120,11 @@ async fn the_slug_of_the_platform_is_reserved_before_and_after_the_platform_is_c
     let app = TestApp::spawn().await;
     let anonymous = app.anonymous();
 
-    let before = register(&anonymous, tenant_request("Mine", "platform")).await;
-    assert_refused(before, Code::AlreadyExists, "SLUG_TAKEN");
+    let reply_before = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(reply_before, Code::AlreadyExists, "SLUG_TAKEN");
     app.platform_admin().await;
-    let after = register(&anonymous, tenant_request("Mine", "platform")).await;
-    assert_refused(after, Code::AlreadyExists, "SLUG_TAKEN");
+    let reply_after = register(&anonymous, tenant_request("Mine", "platform")).await;
+    assert_refused(reply_after, Code::AlreadyExists, "SLUG_TAKEN");
 }
 
 #[tokio::test]

@@ -44,8 +44,8 @@ async fn users_join_as_members_when_the_settings_allow_it() {
     assert_refused(duplicate.await, Code::AlreadyExists, "EMAIL_TAKEN");
 
     update_settings(&acme, json!({ "self_registration": false })).await;
-    let other = RegisterRequest { email: "eve@new.test".into(), ..join_request("acme") };
-    let reply = register(&anonymous, other).await;
+    let other_request = RegisterRequest { email: "eve@new.test".into(), ..join_request("acme") };
+    let reply = register(&anonymous, other_request).await;
     assert_refused(reply, Code::PermissionDenied, "REGISTRATION_CLOSED");
 }
 
@@ -91,8 +91,8 @@ async fn joining_requires_a_known_active_tenant() {
     }
 }
 
-/// Self-registration cannot be enabled for such a tenant. A setting that was stored earlier has no
-/// effect.
+/// Self-registration cannot be enabled for the platform tenant, or for a tenant without the role
+/// `member`. A setting that was stored earlier has no effect.
 #[tokio::test]
 async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
     let app = TestApp::spawn().await;
@@ -170,7 +170,7 @@ async fn a_tenant_may_require_longer_passwords() {
     let join_with_password =
         |password: &str| RegisterRequest { password: password.into(), ..join_request("acme") };
 
-    let short = register(&anonymous, join_with_password("elevenchars")).await;
-    assert_refused(short, Code::InvalidArgument, "INVALID_FIELDS");
+    let short_password_reply = register(&anonymous, join_with_password("elevenchars")).await;
+    assert_refused(short_password_reply, Code::InvalidArgument, "INVALID_FIELDS");
     register_successfully(&anonymous, join_with_password("twelve chars")).await;
 }

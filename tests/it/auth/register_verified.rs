@@ -1,4 +1,5 @@
-//! `Register` in an existing tenant, on a server that sends mail: the user joins with the mailed token.
+//! `Register` in an existing tenant, on a server that sends mail: the user joins with the mailed
+//! token.
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -51,7 +52,8 @@ async fn the_mailed_token_completes_the_registration() {
     let mail = mail_server.wait_for_mail(1).await;
     assert_eq!(mail.to, email);
     assert!(mail.text.contains("Subject: Confirm your registration at acme"), "{}", mail.text);
-    // N17: a stranger can choose the display name and the address.
+    // N17: a stranger can choose the display name and the address, so the mail must not contain
+    // the name.
     assert!(!mail.text.contains("prize"), "{}", mail.text);
     assert!(app.anonymous().try_login("acme", &email, PASSWORD).await.is_err());
 
@@ -63,7 +65,7 @@ async fn the_mailed_token_completes_the_registration() {
     assert_eq!(session.user_id, user.id);
     assert_eq!(session.identity().await.roles, ["member"]);
     for kind in ["registration_requested", "user_registered"] {
-        // The registration of the tenant's administrator is the other one.
+        // The registration of the tenant's administrator also has a `user_registered` event.
         let count = if kind == "user_registered" { 2 } else { 1 };
         assert_eq!(app.audit_event_count(&acme.tenant_id, kind).await, count, "{kind}");
     }
@@ -74,16 +76,21 @@ async fn the_mailed_token_completes_the_registration() {
 async fn a_taken_email_gets_the_same_response() {
     let (app, mail_server, acme) = server_with_open_tenant().await;
     let owner = acme.create_member(&format!("owner-{}", unique_text()), &[]).await;
-    let without_token =
+    let without_consistency_token =
         |reply: RegisterResponse| RegisterResponse { consistency_token: String::new(), ..reply };
-    let free = register_successfully(&app.anonymous(), join_request(&new_address())).await;
-    let taken =
+    let free_email_reply =
+        register_successfully(&app.anonymous(), join_request(&new_address())).await;
+    let taken_email_reply =
         register_successfully(&app.anonymous(), join_request(&owner.email.to_uppercase())).await;
-    assert_eq!(without_token(free), without_token(taken));
+    assert_eq!(
+        without_consistency_token(free_email_reply),
+        without_consistency_token(taken_email_reply)
+    );
     wait_until(20, || async { mail_server.mails().len() == 2 }).await;
     let mails = mail_server.mails();
     let mail = mails.iter().find(|mail| mail.to.to_lowercase() == owner.email).expect("a mail");
     assert!(mail.text.contains("Subject: You already have an account at acme"), "{}", mail.text);
+    // A token has at least 86 characters.
     assert!(mail.link().len() < 80, "the mail has a token: {}", mail.text);
     app.anonymous().login("acme", &owner.email, PASSWORD).await;
     // The audit trail of both registrations is the same, and says nothing about accounts.
@@ -91,10 +98,10 @@ async fn a_taken_email_gets_the_same_response() {
     assert_eq!(app.audit_event_count(&acme.tenant_id, "registration_refused").await, 0);
 }
 
-/// N46: a stranger registers the email of another person, who follows the link. Without the password
-/// of the stranger there is no account.
+/// N46: a stranger registers the email of another person, and this person follows the mailed link.
+/// The person does not know the stranger's password, so the link creates no account.
 #[tokio::test]
-async fn a_registration_needs_the_password_that_it_began_with() {
+async fn a_registration_is_completed_only_with_its_password() {
     let (app, mail_server, acme) = server_with_open_tenant().await;
     let email = new_address();
     register_successfully(&app.anonymous(), join_request(&email)).await;
@@ -107,10 +114,11 @@ async fn a_registration_needs_the_password_that_it_began_with() {
     assert_eq!(app.audit_event_count(&acme.tenant_id, failed).await, 1);
     assert!(app.anonymous().try_login("acme", &email, PASSWORD).await.is_err());
     // The person registers too, and each of the two registrations has its own link.
-    let own = RegisterRequest { password: "the victim's password".into(), ..join_request(&email) };
-    register_successfully(&app.anonymous(), own).await;
-    let own_token = mail_server.wait_for_mail(2).await.link();
-    app.verify_email(&own_token, "the victim's password").await.expect("registered");
+    let owner_request =
+        RegisterRequest { password: "the victim's password".into(), ..join_request(&email) };
+    register_successfully(&app.anonymous(), owner_request).await;
+    let owner_token = mail_server.wait_for_mail(2).await.link();
+    app.verify_email(&owner_token, "the victim's password").await.expect("registered");
     // The first registration to be completed gets the email.
     let refusal = app.verify_email(&token, PASSWORD).await;
     assert_refused(refusal, Code::AlreadyExists, "EMAIL_TAKEN");
@@ -169,9 +177,10 @@ async fn a_new_tenant_needs_no_mail() {
     assert!(mail_server.mails().is_empty());
 }
 
-/// K06: the email and the name of a registration that waits are sealed, and so is its mail.
+/// K06: the email and the name of a registration that is not completed are sealed, and so is its
+/// queued mail.
 #[tokio::test]
-async fn a_waiting_registration_is_sealed() {
+async fn an_incomplete_registration_is_sealed() {
     // Nothing listens at this address, so the mail waits.
     let app = TestApp::with(mail_settings("smtp://127.0.0.1:9")).await;
     let acme = app.create_tenant("acme").await;
@@ -189,11 +198,12 @@ async fn a_waiting_registration_is_sealed() {
             .fetch_one(&mut app.owner_connection().await)
             .await
             .expect("counts");
+        // Four rows: the registration, the link of the email change, and the mail of each.
         assert_eq!(counts, (4, 0), "{canary}");
     }
 }
 
-/// N46, N31: registrations that wait are deleted with their tenant.
+/// N46, N31: registrations that are not completed are deleted with their tenant.
 #[tokio::test]
 async fn registrations_of_a_deleted_tenant_are_deleted() {
     let (app, mail_server, acme) = server_with_open_tenant().await;

@@ -117,6 +117,7 @@ async fn all_requests_get_one_response_and_only_users_who_may_sign_in_get_a_mail
         count
     };
     wait_until(10, || async { count_requests().await == 5 }).await;
+    // The statement that stores the token is held, but the response arrives.
     proxy.fault_when_sent("insert into mail_links", Fault::Hold);
     within_seconds(10, request_reset(&app, "acme", &acme.email)).await;
     proxy.wait_until_held().await;
@@ -167,7 +168,7 @@ async fn a_token_is_invalid_after_its_expiry_a_password_change_or_a_newer_mail()
 }
 
 #[tokio::test]
-async fn a_weak_password_does_not_spend_the_token() {
+async fn a_weak_password_does_not_use_up_the_token() {
     let (app, _mail_server, ada, token) = server_with_reset_token().await;
     assert_refused(reset(&app, &token, "short").await, Code::InvalidArgument, "INVALID_FIELDS");
     assert_refused(
@@ -192,6 +193,7 @@ async fn of_many_concurrent_resets_exactly_one_sets_its_password() {
     });
     let results = futures::future::join_all(calls).await;
     let mut successful_passwords: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+    // Exactly one call has succeeded: after `pop`, the list is empty.
     let (Some(password), true) = (successful_passwords.pop(), successful_passwords.is_empty())
     else {
         panic!("{successful_passwords:?}")
@@ -207,6 +209,7 @@ async fn an_account_gets_at_most_three_mails_in_a_short_time() {
         request_reset(&app, "acme", &ada.email.to_uppercase()).await;
     }
     let requested = "password_reset_requested";
+    // One request of `server_with_reset_token` and the five requests above.
     wait_until(10, || async { app.audit_event_count(&ada.tenant_id, requested).await == 6 }).await;
     mail_server.wait_for_mail(3).await;
     // Another account has its own limit of three. When the mail to the other account has arrived,
@@ -237,8 +240,8 @@ async fn register_tenants(app: &TestApp, email: &str, count: usize) -> Vec<Clien
     tenants
 }
 
-/// Registers five tenants whose administrators have this email address. The last one, the owner, has
-/// verified it.
+/// Registers five tenants whose administrators have this email address. The last administrator, the
+/// owner, has verified the address. Returns the other administrators, and the owner.
 async fn register_tenants_of_others_and_owner(app: &TestApp, email: &str) -> (Vec<Client>, Client) {
     let mut tenants = register_tenants(app, email, 5).await;
     let owner = tenants.pop().expect("a tenant");
@@ -390,6 +393,7 @@ async fn attempts_with_invented_tokens_are_limited_by_tenant() {
     })
     .await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
+    // The form of a real token: the tenant's id, a user's id, and the secret.
     let invented_token = |tenant: &str| {
         let id_bytes = |id: &str| id.parse::<uuid::Uuid>().expect("a UUID").into_bytes();
         let bytes = [id_bytes(tenant).as_slice(), &id_bytes(&unknown_id()), &[7; 32]].concat();
@@ -473,7 +477,8 @@ async fn a_token_is_invalid_after_a_change_of_email_even_during_the_request() {
     })
     .await;
     let grace = acme.create_user("grace@acme.test").await;
-    // Before this statement the user's row is locked. The token is stored after it.
+    // When the server sends this statement, it has locked the user's row, and has not yet stored
+    // the token.
     proxy.fault_when_sent(r#"settings as "settings: Stored""#, Fault::Hold);
     request_reset(&app, "acme", "grace@acme.test").await;
     proxy.wait_until_held().await;
@@ -481,6 +486,7 @@ async fn a_token_is_invalid_after_a_change_of_email_even_during_the_request() {
         let acme = acme.clone();
         async move { acme.change_email(&grace, "hopper@acme.test").await.expect("changed") }
     });
+    // The change waits for the lock of the user's row.
     wait_until(10, || async {
         let count_waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
                      and datname = current_database()";
@@ -553,6 +559,7 @@ async fn without_a_tenant_only_verified_addresses_get_mails() {
     for tenant in [&a, &b] {
         tenant.create_user(email).await;
         request_reset(&app, &tenant.slug, email).await;
+        // A password reset with the mailed token also verifies the address.
         let mail_number = mail_server.mails().len() + 1;
         let token = mail_server.wait_for_mail(mail_number).await.link();
         reset(&app, &token, NEW_PASSWORD).await.expect("set");

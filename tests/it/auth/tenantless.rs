@@ -90,7 +90,7 @@ async fn only_a_verified_address_signs_in_without_a_tenant() {
 }
 
 /// N15: the server tries at most three accounts: verified accounts first, then the oldest accounts.
-/// Accounts that may not sign in do not count.
+/// Accounts that may not sign in are not among the three.
 #[tokio::test]
 async fn in_mode_any_verified_accounts_are_tried_first() {
     let app = server_with_mode("any").await;
@@ -228,6 +228,7 @@ async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
         "the right password was refused"
     );
     let client = at(&app, &address());
+    // A sign-in to the first account that is tried is no guess for the accounts after it.
     for _ in 0..11 {
         assert_eq!(sign_in_without_tenant(&client, PASSWORD).await.expect("signs in"), "a");
     }
@@ -244,6 +245,7 @@ async fn guesses_without_a_tenant_are_limited_for_an_account_over_all_networks()
     create_account(&b, OTHER_PASSWORD).await;
     let known_network = at(&app, &address());
     assert_eq!(sign_in_without_tenant(&known_network, PASSWORD).await.expect("signs in"), "a");
+    // 100 guesses from ten networks reach the limit of an account.
     for _ in 0..10 {
         let client = at(&app, &address());
         for _ in 0..10 {
@@ -290,6 +292,7 @@ async fn the_trail_does_not_show_sign_ins_to_another_tenant() {
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
     let client = at(&app, &address());
+    // More sign-ins than the ten guesses that one network may make at an account.
     for _ in 0..13 {
         assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
     }

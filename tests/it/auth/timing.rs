@@ -110,7 +110,7 @@ async fn causes_of_failure_cannot_be_distinguished_by_time() {
             times.push(time_failed_sign_in(&app, round, slug, email).await);
         }
     }
-    assert_same_distribution(&causes.map(|(times, ..)| times));
+    assert_same_distribution(&causes.map(|(cause_and_times, ..)| cause_and_times));
 }
 
 /// Creates a user with an imported bcrypt hash of this cost.
@@ -167,7 +167,7 @@ async fn imported_users_cannot_be_distinguished_by_time() {
             times.push(duration);
         }
     }
-    assert_same_distribution(&causes.map(|(times, _)| times));
+    assert_same_distribution(&causes.map(|(cause_and_times, _)| cause_and_times));
 }
 
 /// N13: only a failed sign-in waits for the fixed time, and at most until the call's deadline.
@@ -188,7 +188,11 @@ async fn the_response_to_a_correct_password_does_not_wait_for_the_failure_time()
         request.set_timeout(Duration::from_secs(5));
         request
     };
-    app.anonymous().auth().login(login_request(PASSWORD)).await.expect("before its deadline");
+    app.anonymous()
+        .auth()
+        .login(login_request(PASSWORD))
+        .await
+        .expect("the response arrives before the deadline");
     let status =
         app.anonymous().auth().login(login_request("wrong")).await.expect_err("the call times out");
     // CANCELLED when the client's own timer fires first.
@@ -217,5 +221,5 @@ async fn a_wrong_current_password_in_a_change_of_email_is_delayed_like_a_failed_
     };
     let status = change("wrong").await.expect_err("the call times out");
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
-    change(PASSWORD).await.expect("before its deadline");
+    change(PASSWORD).await.expect("the response arrives before the deadline");
 }

@@ -36,7 +36,8 @@ async fn a_mailed_token_verifies_the_email_once() {
     let response = app.verify_email(&mail.link(), "").await.expect("verified").into_inner();
     let consistency_token = response.consistency_token.clone();
     assert!(!consistency_token.is_empty());
-    // The token was mailed, so its bearer learns nothing about the account.
+    // The sender of the token may not be the user, so the response contains nothing about the
+    // account.
     assert_eq!(response, VerifyEmailResponse { consistency_token, ..Default::default() });
     assert!(is_verified(&ada).await);
     let replay = app.verify_email(&mail.link(), "").await;
@@ -72,6 +73,7 @@ async fn all_requests_get_one_response() {
         app.request_verification(slug, email).await.expect("every request gets the same response");
     }
     let requested = "email_verification_requested";
+    // Three of the requests above are for the tenant `acme`.
     wait_until(10, || async { app.audit_event_count(&acme.tenant_id, requested).await == 3 }).await;
     app.request_verification("acme", &ada.email).await.expect("accepted");
     assert_eq!(mail_server.wait_for_mail(1).await.to, ada.email);
@@ -84,8 +86,8 @@ async fn all_requests_get_one_response() {
     );
 }
 
-/// N46: a retry with the same request id gets the first response. Of concurrent calls without an id,
-/// only one uses the token.
+/// N46: a retry with the same request id gets the first response. Of concurrent calls without an
+/// id, only one uses the token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_used_once_and_a_retry_is_safe() {
     let (app, mail_server, _acme, ada) = server_with_user().await;
@@ -96,20 +98,23 @@ async fn a_token_is_used_once_and_a_retry_is_safe() {
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
 
     let mut owner_connection = app.owner_connection().await;
-    let reset = "update users set email_verified = false where user_id = $1::uuid";
-    let reset = sqlx::query(reset).bind(&ada.user_id).execute(&mut owner_connection).await;
-    reset.expect("not verified");
+    let unverify_query = "update users set email_verified = false where user_id = $1::uuid";
+    let result =
+        sqlx::query(unverify_query).bind(&ada.user_id).execute(&mut owner_connection).await;
+    result.expect("the email is not verified");
     app.request_verification("acme", &ada.email).await.expect("accepted");
     let token = mail_server.wait_for_mail(2).await.link();
     let request =
         VerifyEmailRequest { token, request_id: "once".into(), ..VerifyEmailRequest::default() };
-    let verify = || app.anonymous().auth();
-    let first = verify().verify_email(request.clone()).await.expect("verified").into_inner();
-    let retry = verify().verify_email(request).await.expect("the first response").into_inner();
-    assert_eq!(retry, first);
+    let auth_client = || app.anonymous().auth();
+    let first_response =
+        auth_client().verify_email(request.clone()).await.expect("verified").into_inner();
+    let retry_response =
+        auth_client().verify_email(request).await.expect("the first response").into_inner();
+    assert_eq!(retry_response, first_response);
 }
 
-/// N46: the address in the mail may be a page of an application.
+/// N46: the link in the mail may lead to a page of an application.
 #[tokio::test]
 async fn a_mail_links_to_the_configured_page() {
     let mail_server = MailServer::start().await;
@@ -125,8 +130,8 @@ async fn a_mail_links_to_the_configured_page() {
     app.verify_email(token, "").await.expect("verified");
 }
 
-/// N46: an account gets at most three mails in a short time, and requests for a verification use up no
-/// reset mails.
+/// N46: an account gets at most three verification mails in a short time. Requests for a
+/// verification do not count for the limit of reset mails.
 #[tokio::test]
 async fn verification_mails_have_their_own_limit() {
     let (app, mail_server, _acme, ada) = server_with_user().await;

@@ -34,7 +34,7 @@ const GARBAGE: &[&[u8]] = &[
 async fn undecodable_bytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for bytes in GARBAGE {
             let reply = method.call_raw(client, bytes.to_vec()).await;
@@ -42,19 +42,19 @@ async fn undecodable_bytes_are_refused_by_every_method() {
             assert_refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]
 async fn text_that_is_not_utf8_is_undecodable() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for field in method.0.input().fields().filter(|field| field.kind() == Kind::String) {
-            for bad in [&b"\xff\xfe"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"ok\x80"] {
+            for invalid_text in [&b"\xff\xfe"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"ok\x80"] {
                 let mut bytes = method.sample(&Ids::random()).encode_to_vec();
-                prost::encoding::bytes::encode(field.number(), &bad.to_vec(), &mut bytes);
+                prost::encoding::bytes::encode(field.number(), &invalid_text.to_vec(), &mut bytes);
                 let reply = method.call_raw(client, bytes).await;
                 assert!(reply.is_err(), "{} {}", method.path(), field.name());
                 let status = assert_refused(reply, Code::InvalidArgument, "UNDECODABLE_MESSAGE");
@@ -65,7 +65,7 @@ async fn text_that_is_not_utf8_is_undecodable() {
             }
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// G08: the decoder accepts at most 100 nested messages.
@@ -80,14 +80,14 @@ async fn structs_nested_too_deep_to_decode_are_refused() {
         };
         for field in method.0.input().fields().filter(|field| is_struct(&field.kind())) {
             // The decoder accepts at most 100 nested messages.
-            for (depth, too_deep) in [(10, false), (101, true), (1000, true)] {
+            for (depth, is_too_deep) in [(10, false), (101, true), (1000, true)] {
                 for nested in [nested_structs(depth), nested_lists(depth)] {
                     let mut bytes = method.sample(&Ids::random()).encode_to_vec();
                     prost::encoding::bytes::encode(field.number(), &nested, &mut bytes);
                     let reply = method.call_raw(&client, bytes).await;
-                    let what = format!("{} {} {depth}", method.path(), field.name());
-                    let reason = assert_documented_error(&what, &reply);
-                    assert_eq!(reason == "UNDECODABLE_MESSAGE", too_deep, "{what}: {reason}");
+                    let case = format!("{} {} {depth}", method.path(), field.name());
+                    let reason = assert_documented_error(&case, &reply);
+                    assert_eq!(reason == "UNDECODABLE_MESSAGE", is_too_deep, "{case}: {reason}");
                     calls += 1;
                 }
             }
@@ -168,8 +168,8 @@ fn nested_structs(depth: usize) -> Vec<u8> {
 /// An encoded `Struct` with a list inside `depth` other lists. Field 6 of a `Value` is a list, and
 /// field 1 of a list has the items.
 fn nested_lists(depth: usize) -> Vec<u8> {
-    let last = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
-    let mut inner = last.encode_to_vec();
+    let empty_list = prost_types::Value { kind: Some(Json::ListValue(ListValue::default())) };
+    let mut inner = empty_list.encode_to_vec();
     for _ in 0..depth {
         let (mut items, mut outer) = (Vec::new(), Vec::new());
         prost::encoding::bytes::encode(1, &inner, &mut items);
@@ -214,9 +214,9 @@ async fn numbers_that_json_cannot_represent_are_invalid() {
 async fn broken_frames_are_undecodable() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
-        for (what, body) in [
+        for (case, body) in [
             ("nothing", ""),
             ("half a header", "\0\0"),
             ("half a message", "\0\0\0\0\u{10}abc"),
@@ -224,12 +224,12 @@ async fn broken_frames_are_undecodable() {
             ("a compressed message without an encoding", "\u{1}\0\0\0\0"),
         ] {
             let status = send_body(method, client, body).await;
-            let what = format!("{} {what}", method.path());
-            assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
-            assert_eq!(crate::harness::reason(&status), "UNDECODABLE_MESSAGE", "{what}");
+            let case = format!("{} {case}", method.path());
+            assert_eq!(status.code(), Code::InvalidArgument, "{case}: {status:?}");
+            assert_eq!(crate::harness::reason(&status), "UNDECODABLE_MESSAGE", "{case}");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// Sends a raw request body.
@@ -241,7 +241,13 @@ async fn send_body(method: &Method, client: &crate::harness::Client, body: &str)
         .expect("a request");
     request.headers_mut().extend(client.metadata.0.clone().into_headers());
     let mut channel = client.channel.clone();
-    let response = channel.ready().await.expect("ready").call(request).await.expect("a response");
+    let response = channel
+        .ready()
+        .await
+        .expect("the channel is ready")
+        .call(request)
+        .await
+        .expect("a response");
     Status::from_header_map(response.headers()).expect("a status")
 }
 

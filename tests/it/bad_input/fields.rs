@@ -39,7 +39,7 @@ fn is_batch(method: &Method) -> bool {
 async fn overlong_text_is_refused_and_every_field_is_reported() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in callers.iter().filter(|(method, _)| !text_fields(method).is_empty()) {
         let mut message = method.request();
         for field in text_fields(method) {
@@ -58,21 +58,21 @@ async fn overlong_text_is_refused_and_every_field_is_reported() {
         let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
         assert!(violated_fields(&status).is_superset(&expected), "{}: {status:?}", method.path());
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]
 async fn one_reply_reports_all_malformed_ids() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in callers.iter().filter(|(method, _)| !is_batch(method)) {
         let ids: BTreeSet<_> =
             method.id_fields().into_iter().filter(|name| name.ends_with("_id")).collect();
         if ids.is_empty() {
             continue;
         }
-        for bad in [
+        for invalid_id in [
             "x",
             "00000000-0000-0000-0000-00000000000",
             "{00000000-0000-0000-0000-000000000000}",
@@ -85,10 +85,10 @@ async fn one_reply_reports_all_malformed_ids() {
         ] {
             let mut message = method.sample(&Ids::random());
             for name in &ids {
-                message.set_field_by_name(name, Value::String(bad.to_owned()));
+                message.set_field_by_name(name, Value::String(invalid_id.to_owned()));
             }
             let reply = method.call(client, &message).await;
-            assert!(reply.is_err(), "{} accepted {bad}", method.path());
+            assert!(reply.is_err(), "{} accepted {invalid_id}", method.path());
             let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
             assert!(
                 violated_fields(&status).iter().map(String::as_str).eq(ids.iter().copied()),
@@ -96,7 +96,7 @@ async fn one_reply_reports_all_malformed_ids() {
             );
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 #[tokio::test]
@@ -153,8 +153,8 @@ async fn special_text_in_any_field_gets_a_documented_response() {
             for text in SPECIAL_TEXTS {
                 let mut message = method.sample(&Ids::random());
                 set_text(&mut message, &field, text);
-                let what = format!("{} {} {text:?}", method.path(), field.name());
-                assert_documented_error(&what, &method.call(&client, &message).await);
+                let case = format!("{} {} {text:?}", method.path(), field.name());
+                assert_documented_error(&case, &method.call(&client, &message).await);
             }
         }
     }
@@ -170,10 +170,10 @@ async fn special_text_in_a_filter_gets_a_documented_response() {
                 let mut message = method.request();
                 let text = text.replace('\\', "\\\\");
                 set_text(&mut message, &field, &format!("{name} = \"{text}*\""));
-                let what = format!("{} {name} {text:?}", method.path());
-                assert_documented_error(&what, &method.call(&client, &message).await);
+                let case = format!("{} {name} {text:?}", method.path());
+                assert_documented_error(&case, &method.call(&client, &message).await);
                 set_text(&mut message, &field, &format!("{name} = \"{text}\""));
-                assert_documented_error(&what, &method.call(&client, &message).await);
+                assert_documented_error(&case, &method.call(&client, &message).await);
             }
         }
     }
@@ -300,16 +300,16 @@ async fn every_name_is_printable_text_on_one_line() {
             if field.name().ends_with("_id") || other_fields.contains(&field.name()) {
                 continue;
             }
-            let what = format!("{}.{}", method.0.name(), field.name());
+            let case = format!("{}.{}", method.0.name(), field.name());
             for text in INVALID_NAMES {
                 let mut message = method.sample(&Ids::random());
                 set_text(&mut message, &field, text);
                 let reply = method.call(&client, &message).await;
-                assert!(reply.is_err(), "{what} accepted {text:?}");
+                assert!(reply.is_err(), "{case} accepted {text:?}");
                 let status = assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
                 assert!(
                     violated_fields(&status).contains(field.name()),
-                    "{what} {text:?}: {status:?}"
+                    "{case} {text:?}: {status:?}"
                 );
             }
             // Role names are limited to ASCII.
@@ -326,10 +326,10 @@ async fn every_name_is_printable_text_on_one_line() {
                             .iter()
                             .any(|violation| violation.field == field.name())
                     });
-                    assert!(!is_violated, "{what} refused {text:?}: {status:?}");
+                    assert!(!is_violated, "{case} refused {text:?}: {status:?}");
                 }
             }
-            name_fields.insert(what);
+            name_fields.insert(case);
         }
     }
     let expected = [

@@ -6,12 +6,12 @@ use tonic::Code;
 use super::callers;
 use crate::harness::{Ids, TestApp, assert_documented_error, assert_refused, methods, reason};
 
-/// G08.
+/// G08: a message is refused because of its size, although it is well-formed.
 #[tokio::test]
 async fn messages_of_ten_megabytes_are_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         // A well-formed message with an unknown field of 10 MB.
         let mut bytes = Vec::new();
@@ -20,7 +20,7 @@ async fn messages_of_ten_megabytes_are_refused_by_every_method() {
         assert!(reply.is_err(), "{}", method.path());
         assert_refused(reply, Code::OutOfRange, "MESSAGE_TOO_LARGE");
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// G08: the limit is 1 MiB, and 64 KiB for a public method.
@@ -73,11 +73,12 @@ async fn lists_of_too_many_items_are_refused() {
 async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
     let app = TestApp::spawn().await;
     let callers = callers(&app).await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     for (method, client) in &callers {
         for (case, with_large_metadata) in [
             ("one value", client.with("x-large", &"x".repeat(16 * 1024))),
             (
+                // Together, the values have more than 16 KiB.
                 "many values",
                 (0..20).fold(client.clone(), |c, _| c.with("x-large", &"x".repeat(900))),
             ),
@@ -88,11 +89,11 @@ async fn metadata_of_more_than_16_kib_is_refused_by_every_method() {
             assert_eq!(reason(&status), "MESSAGE_TOO_LARGE", "{case}");
         }
     }
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
 }
 
 /// A19: an access token of a megabyte never reaches the service.
-/// G08: the same applies to all other metadata of this size.
+/// G08: other metadata of this size is refused too.
 #[tokio::test]
 async fn metadata_of_a_megabyte_is_refused_and_the_connection_stays_usable() {
     let app = TestApp::shared();

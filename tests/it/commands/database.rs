@@ -51,9 +51,12 @@ async fn the_platform_is_created_once_and_its_administrator_signs_in() {
     let reply = platform_admin.tenants().get_tenant(request).await.expect("a tenant");
     assert_eq!(reply.into_inner().tenant.expect("the tenant").id, acme.tenant_id);
 
-    let second = run(&["bootstrap", "--email", "other@platform.test"], &settings).await;
-    assert!(!second.ok && second.out.is_empty(), "{second:?}");
-    assert!(second.err.contains("the platform tenant is there already"), "{second:?}");
+    let second_output = run(&["bootstrap", "--email", "other@platform.test"], &settings).await;
+    assert!(!second_output.ok && second_output.out.is_empty(), "{second_output:?}");
+    assert!(
+        second_output.err.contains("the platform tenant is there already"),
+        "{second_output:?}"
+    );
 }
 
 #[tokio::test]
@@ -88,9 +91,9 @@ async fn the_demo_tenant_is_created_once_and_its_administrator_signs_in() {
         assert!(admin.may(permission).await);
     }
 
-    let second = run(&["seed"], &settings).await;
-    assert!(!second.ok && second.out.is_empty(), "{second:?}");
-    assert!(second.err.contains("the demo tenant is there already"), "{second:?}");
+    let second_output = run(&["seed"], &settings).await;
+    assert!(!second_output.ok && second_output.out.is_empty(), "{second_output:?}");
+    assert!(second_output.err.contains("the demo tenant is there already"), "{second_output:?}");
 }
 
 #[tokio::test]
@@ -121,13 +124,15 @@ async fn the_command_policies_lists_every_method() {
     let output = run(&["policies"], &[]).await;
     assert!(output.ok, "{output:?}");
 
-    let listed: Vec<_> = output.out.lines().filter_map(|line| line.split_once(' ')).collect();
+    let listed_policies: Vec<_> =
+        output.out.lines().filter_map(|line| line.split_once(' ')).collect();
     let mut paths: Vec<_> = methods().iter().map(crate::harness::Method::path).collect();
     paths.push("/envoy.service.auth.v3.Authorization/Check".into());
     paths.sort_unstable();
-    assert_eq!(listed.iter().map(|(path, _)| *path).collect::<Vec<_>>(), paths);
-    let policy_of =
-        |name: &str| listed.iter().find(|(path, _)| path.ends_with(name)).expect(name).1.trim();
+    assert_eq!(listed_policies.iter().map(|(path, _)| *path).collect::<Vec<_>>(), paths);
+    let policy_of = |name: &str| {
+        listed_policies.iter().find(|(path, _)| path.ends_with(name)).expect(name).1.trim()
+    };
     assert_eq!(policy_of("/Login"), "public; limited as sign_in");
     assert_eq!(policy_of("/WhoAmI"), "authenticated");
     assert_eq!(policy_of("/GetUser"), "user:read, or for one's own");

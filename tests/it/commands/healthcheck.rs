@@ -26,12 +26,12 @@ async fn healthcheck_succeeds_when_the_server_is_ready() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_fails_when_no_server_answers() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let addr = closed.local_addr().expect("an address").to_string();
-    drop(closed);
+    let closed_listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = closed_listener.local_addr().expect("an address").to_string();
+    drop(closed_listener);
     // A server that accepts connections but never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let silent_addr = silent.local_addr().expect("an address").to_string();
+    let silent_listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent_addr = silent_listener.local_addr().expect("an address").to_string();
 
     for addr in [addr.as_str(), &silent_addr, "nonsense"] {
         let output = run(&["healthcheck"], &[("GRPC_ADDR", addr)]).await;

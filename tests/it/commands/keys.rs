@@ -21,25 +21,25 @@ fn file_contents(dir: &Path) -> Vec<String> {
 async fn a_second_generate_command_changes_no_keys() {
     let temp_dir = tempdir().expect("a folder");
     let key_dir = temp_dir.path().join("keys");
-    let key_path = key_dir.to_str().expect("text");
+    let key_dir_path = key_dir.to_str().expect("text");
 
-    let first = run(&["keys", "generate", "--dir", key_path], &[]).await;
-    assert!(first.ok && first.out.contains("made keys in"), "{first:?}");
+    let first_output = run(&["keys", "generate", "--dir", key_dir_path], &[]).await;
+    assert!(first_output.ok && first_output.out.contains("made keys in"), "{first_output:?}");
     let files = file_contents(&key_dir);
     for private in ["access.pem", "refresh.pem"] {
         let mode = fs::metadata(key_dir.join(private)).expect(private).permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{private}");
     }
-    let second = run(&["keys", "generate", "--dir", key_path], &[]).await;
-    assert!(second.ok && second.out.contains("already"), "{second:?}");
+    let second_output = run(&["keys", "generate", "--dir", key_dir_path], &[]).await;
+    assert!(second_output.ok && second_output.out.contains("already"), "{second_output:?}");
     assert_eq!(file_contents(&key_dir), files);
 
-    let list = run(&["keys", "list", "--dir", key_path], &[]).await;
-    assert!(list.ok, "{list:?}");
-    let kids = ["access", "refresh"].map(|kind| word_after(&list.out, kind));
-    assert!(kids[0] != kids[1] && kids.iter().all(|kid| kid.len() == 43), "{list:?}");
-    assert_eq!(kids, ["access", "refresh"].map(|kind| word_after(&first.out, kind)));
-    for output in [first, second, list] {
+    let list_output = run(&["keys", "list", "--dir", key_dir_path], &[]).await;
+    assert!(list_output.ok, "{list_output:?}");
+    let kids = ["access", "refresh"].map(|kind| word_after(&list_output.out, kind));
+    assert!(kids[0] != kids[1] && kids.iter().all(|kid| kid.len() == 43), "{list_output:?}");
+    assert_eq!(kids, ["access", "refresh"].map(|kind| word_after(&first_output.out, kind)));
+    for output in [first_output, second_output, list_output] {
         assert!(!output.out.contains("PRIVATE") && output.err.is_empty(), "{output:?}");
     }
 }
@@ -47,23 +47,23 @@ async fn a_second_generate_command_changes_no_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_generate_commands_create_the_keys_once() {
     let temp_dir = tempdir().expect("a folder");
-    let key_path = temp_dir.path().to_str().expect("text");
-    let generate = ["keys", "generate", "--algorithm", "ES256", "--dir", key_path];
+    let key_dir_path = temp_dir.path().to_str().expect("text");
+    let generate = ["keys", "generate", "--algorithm", "ES256", "--dir", key_dir_path];
     let outputs = futures::future::join_all((0..8).map(|_| run(&generate, &[]))).await;
-    let created = outputs.iter().filter(|output| output.out.contains("made keys in")).count();
-    assert_eq!(created, 1, "{outputs:?}");
+    let created_count = outputs.iter().filter(|output| output.out.contains("made keys in")).count();
+    assert_eq!(created_count, 1, "{outputs:?}");
     assert!(outputs.iter().all(|output| output.ok), "{outputs:?}");
-    let list = run(&["keys", "list", "--dir", key_path], &[]).await;
-    assert!(list.ok, "{list:?}");
+    let list_output = run(&["keys", "list", "--dir", key_dir_path], &[]).await;
+    assert!(list_output.ok, "{list_output:?}");
 }
 
 #[tokio::test]
 async fn missing_key_files_are_not_added_to_existing_key_files() {
     let temp_dir = tempdir().expect("a folder");
-    let key_path = temp_dir.path().to_str().expect("text");
+    let key_dir_path = temp_dir.path().to_str().expect("text");
     fs::write(temp_dir.path().join("refresh.pem"), "existing content").expect("written");
 
-    let output = run(&["keys", "generate", "--dir", key_path], &[]).await;
+    let output = run(&["keys", "generate", "--dir", key_dir_path], &[]).await;
     assert!(
         !output.ok && output.err.contains("refresh.pem is there without the other keys"),
         "{output:?}"
@@ -76,9 +76,9 @@ async fn missing_key_files_are_not_added_to_existing_key_files() {
 #[tokio::test]
 async fn listing_an_empty_folder_fails() {
     let temp_dir = tempdir().expect("a folder");
-    let key_path = temp_dir.path().to_str().expect("text");
+    let key_dir_path = temp_dir.path().to_str().expect("text");
 
-    let output = run(&["keys", "list", "--dir", key_path], &[]).await;
+    let output = run(&["keys", "list", "--dir", key_dir_path], &[]).await;
     assert!(!output.ok && output.err.contains("can't read"), "{output:?}");
     assert_eq!(fs::read_dir(temp_dir.path()).expect("a folder").count(), 0);
 }
@@ -102,17 +102,17 @@ fn expected_states(states: &[(&str, &str)]) -> Vec<(String, String)> {
 #[tokio::test]
 async fn a_rotation_publishes_then_signs_then_retires_a_key() {
     let temp_dir = tempdir().expect("a folder");
-    let key_path = temp_dir.path().to_str().expect("text");
+    let key_dir_path = temp_dir.path().to_str().expect("text");
     let run_keys = async |arguments: &[&str]| {
-        let output = run(&[&["keys"], arguments, &["--dir", key_path]].concat(), &[]).await;
+        let output = run(&[&["keys"], arguments, &["--dir", key_dir_path]].concat(), &[]).await;
         assert!(
             output.ok && output.err.is_empty() && !output.out.contains("PRIVATE"),
             "{output:?}"
         );
         output.out
     };
-    let first = run_keys(&["generate", "--algorithm", "ES256"]).await;
-    assert!(first.contains("ES256"), "{first}");
+    let first_output = run_keys(&["generate", "--algorithm", "ES256"]).await;
+    assert!(first_output.contains("ES256"), "{first_output}");
 
     let with_published_keys = expected_states(&[
         ("access", "signing"),
@@ -137,11 +137,11 @@ async fn a_rotation_publishes_then_signs_then_retires_a_key() {
     for file in FILES {
         let path = temp_dir.path().join(file);
         let text = fs::read_to_string(&path).expect("a file");
-        let (before, after) = text.split_once("signs from ").expect("a time");
-        let (_, after) = after.split_once('\n').expect("a line");
+        let (text_before, text_after) = text.split_once("signs from ").expect("a time");
+        let (_, text_after) = text_after.split_once('\n').expect("a line");
         let past = time::OffsetDateTime::now_utc() - time::Duration::days(2);
         let past = past.format(&time::format_description::well_known::Rfc3339).expect("text");
-        fs::write(&path, format!("{before}signs from {past}\n{after}")).expect("written");
+        fs::write(&path, format!("{text_before}signs from {past}\n{text_after}")).expect("written");
     }
     let states = key_states(&run_keys(&["retire"]).await);
     assert_eq!(
@@ -169,15 +169,16 @@ async fn a_rotation_publishes_then_signs_then_retires_a_key() {
 #[tokio::test]
 async fn rotating_or_retiring_without_keys_fails() {
     let temp_dir = tempdir().expect("a folder");
-    let key_path = temp_dir.path().to_str().expect("text");
+    let key_dir_path = temp_dir.path().to_str().expect("text");
     for arguments in [&["rotate"][..], &["rotate", "--compromised"], &["retire"]] {
-        let output = run(&[&["keys"], arguments, &["--dir", key_path]].concat(), &[]).await;
+        let output = run(&[&["keys"], arguments, &["--dir", key_dir_path]].concat(), &[]).await;
         assert!(!output.ok && output.err.contains("can't read"), "{output:?}");
     }
     assert_eq!(fs::read_dir(temp_dir.path()).expect("a folder").count(), 0);
 }
 
-/// N37: the service's user can read replaced files as before: of signing keys and of master keys.
+/// N37: after a replacement, the service's user can still read the files of signing keys and of
+/// master keys.
 #[tokio::test]
 async fn replaced_files_keep_their_owner_group_and_mode() {
     let temp_dir = tempdir().expect("a folder");
@@ -194,26 +195,27 @@ async fn replaced_files_keep_their_owner_group_and_mode() {
         }
         fs::set_permissions(path(&name), fs::Permissions::from_mode(0o640)).expect("changed");
     }
-    // An orchestrator may link to the files.
+    // An orchestrator may provide the files as symbolic links.
     fs::rename(path("access.pem"), path("linked.pem")).expect("renamed");
     symlink(path("linked.pem"), path("access.pem")).expect("linked");
     let facts = || {
-        let facts = |name: &String| {
+        let file_facts = |name: &String| {
             let file = fs::metadata(path(name)).expect(name);
             (file.uid(), file.gid(), file.mode() & 0o7777)
         };
-        files.clone().map(|name| facts(&name)).collect::<Vec<_>>()
+        files.clone().map(|name| file_facts(&name)).collect::<Vec<_>>()
     };
-    let before = facts();
+    let facts_before = facts();
     let contents_before = file_contents(temp_dir.path());
 
     assert!(run(&["keys", "rotate", "--dir", dir], &[]).await.ok);
     tenantry::privacy::add_key(Path::new(&master)).expect("added");
 
-    assert_eq!(facts(), before);
+    assert_eq!(facts(), facts_before);
     let contents = file_contents(temp_dir.path());
     assert!(contents.iter().zip(&contents_before).all(|(new, old)| new != old));
     assert!(fs::symlink_metadata(path("access.pem")).expect("a link").is_symlink());
+    // The command leaves no temporary file.
     let names = fs::read_dir(temp_dir.path()).expect("a folder");
     let names = names.map(|entry| entry.expect("an entry").file_name());
     assert!(

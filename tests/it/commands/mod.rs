@@ -48,7 +48,7 @@ pub async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> CommandOutput
     }
 }
 
-/// The word after a label in a command's output.
+/// The second word of the line that starts with this label, in a command's output.
 pub fn word_after<'a>(text: &'a str, label: &str) -> &'a str {
     let line = text.lines().find(|line| line.starts_with(label)).expect(label);
     line.split_whitespace().nth(1).expect(label)

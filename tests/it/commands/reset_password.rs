@@ -20,14 +20,15 @@ async fn reset_password(app: &TestApp, arguments: &[&str]) -> CommandOutput {
     run(&[&["reset-password"], arguments].concat(), &settings).await
 }
 
-/// N38: for the administrator of the platform and of a tenant.
+/// N38: the command resets the password of the platform's administrator, and of the administrator
+/// of a tenant.
 #[tokio::test]
 async fn a_locked_out_administrator_gets_a_new_password_and_all_sessions_end() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let root = app.platform_admin().await;
+    let platform_admin = app.platform_admin().await;
     for (administrator, slug, email) in
-        [(&root, "platform", "root@platform.test"), (&acme, "acme", acme.email.as_str())]
+        [(&platform_admin, "platform", "root@platform.test"), (&acme, "acme", acme.email.as_str())]
     {
         let output = reset_password(&app, &["--tenant", slug, "--email", email]).await;
         assert!(output.ok && output.out.contains("1 sessions ended"), "{output:?}");
@@ -85,11 +86,11 @@ async fn a_password_on_standard_input_is_checked_and_not_printed() {
             ["reset-password", "--tenant", "acme", "--email", &acme.email, "--password-stdin"];
         let mut command = binary_command(&arguments, &settings);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("starts");
+        let mut process = command.spawn().expect("the command starts");
         let mut input = process.stdin.take().expect("a pipe");
         input.write_all(format!("{password}\nnot this line\n").as_bytes()).await.expect("written");
         drop(input);
-        let output = process.wait_with_output().await.expect("ends");
+        let output = process.wait_with_output().await.expect("the command ends");
         let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
         assert_eq!(output.status.success(), is_valid, "{text}");
         assert!(password.is_empty() || !text.contains(password), "{text}");

@@ -1,4 +1,5 @@
-//! `tenantry restored`: after a restore to an earlier time, nothing that was taken comes back.
+//! `tenantry restored`: a restore to an earlier time undoes revocations. The command repeats or
+//! lists these revocations.
 
 use std::fs;
 
@@ -17,14 +18,15 @@ use crate::{
 };
 
 /// Runs `tenantry restored` for a database, as the schema's owner.
-async fn restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandOutput {
+async fn run_restored(app: &TestApp, database: &str, arguments: &[&str]) -> CommandOutput {
     let (url, master_key) = (Cluster::get().owner_url(database), app.master_key());
     let settings = [("MIGRATE_DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", &master_key)];
     run(&[&["restored"], arguments].concat(), &settings).await
 }
 
-/// Dumps the database as the role of docs/backup.md, and restores the dump into a new database.
-/// `meanwhile` runs between the two. Returns the name of the new database.
+/// Dumps the database with a role like the one in docs/backup.md, and restores the dump into a new
+/// database. `meanwhile` runs between the dump and the restore. Returns the name of the new
+/// database.
 async fn dump_and_restore(app: &TestApp, meanwhile: impl Future<Output = ()>) -> String {
     let mut owner_connection = app.owner_connection().await;
     let role = format!("backup_of_{}", app.database);
@@ -88,13 +90,13 @@ async fn export_trails(app: &TestApp) -> CommandOutput {
 /// N39: a restore to an earlier time revives sessions, keys and rights. The command ends the
 /// sessions and keys, refuses the tokens of the lost time, and lists the rights.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restore_nothing_that_was_taken_comes_back() {
+async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let app = TestApp::spawn().await;
-    let root = app.platform_admin().await;
+    let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
-    let signed_out = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    let fired = acme.create_member("fired", &["doc:read"]).await;
-    let deleted = acme.create_member("deleted", &[]).await;
+    let signed_out_client = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let unassigned_user = acme.create_member("fired", &["doc:read"]).await;
+    let deleted_user = acme.create_member("deleted", &[]).await;
     let account = acme.create_service_account("robot", &[]).await;
     let key = acme.create_api_key(&account).await;
     app.wait_until_audit_settled().await;
@@ -103,16 +105,17 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     let export_file = files.path().join("trail.jsonl");
     let (mut lost_token, mut lost_position) = (String::new(), WatchEventsResponse::default());
     let meanwhile = Box::pin(async {
-        signed_out.auth().logout(LogoutRequest::default()).await.expect("signs out");
-        acme.unassign(&fired.user_id, &acme.role_id("fired").await).await;
+        signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signs out");
+        acme.unassign(&unassigned_user.user_id, &acme.role_id("fired").await).await;
         acme.revoke_api_key(&key.api_key.as_ref().expect("a key").id).await;
-        let delete = DeleteUserRequest { user_id: deleted.user_id.clone(), ..Default::default() };
+        let delete =
+            DeleteUserRequest { user_id: deleted_user.user_id.clone(), ..Default::default() };
         let reply = acme.users().delete_user(delete).await.expect("deleted");
         lost_token = reply.into_inner().consistency_token;
         app.wait_until_audit_settled().await;
         let stream = acme.audit().watch_events(WatchEventsRequest::default()).await;
-        let first = stream.expect("a stream").into_inner().message().await;
-        lost_position = first.expect("a message").expect("a message");
+        let first_message = stream.expect("a stream").into_inner().message().await;
+        lost_position = first_message.expect("a message").expect("a message");
         fs::write(&export_file, export_trails(&app).await.out).expect("written");
     });
     let database = dump_and_restore(&app, meanwhile).await;
@@ -120,29 +123,35 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     app.stop().await;
 
     let file = export_file.display().to_string();
-    let past = TestApp::values(&database);
-    let master_key = past.get("MASTER_KEY_PATH").expect("it is set").to_owned();
+    let restored_values = TestApp::values(&database);
+    let master_key = restored_values.get("MASTER_KEY_PATH").expect("it is set").to_owned();
     let url = Cluster::get().owner_url(&database);
     let settings = [("MIGRATE_DATABASE_URL", url.as_str()), ("MASTER_KEY_PATH", &master_key)];
     let output = run(&["restored", "--audit-export", &file], &settings).await;
     assert!(output.ok, "{output:?}");
+    // The session of the platform's administrator, two sessions of acme's administrator, and one
+    // session of each member.
     for text in ["5 sessions of 2 tenants ended", "1 API keys ended"] {
         assert!(output.out.contains(text), "{text}: {output:?}");
     }
-    let fired_id = &fired.user_id;
+    let fired_id = &unassigned_user.user_id;
     let lines = [
         format!("{}  role_unassigned  {fired_id}  remove the assignments again", acme.tenant_id),
-        format!("{}  user_deleted  {}  delete the user again", acme.tenant_id, deleted.user_id),
+        format!(
+            "{}  user_deleted  {}  delete the user again",
+            acme.tenant_id, deleted_user.user_id
+        ),
     ];
     for line in &lines {
         assert!(output.out.contains(line), "{line}: {output:?}");
     }
     assert!(output.out.contains("2 of them took something"), "{output:?}");
 
-    // The streams in Redis are ahead of the trails, so no events can be sent to them.
+    // The streams in Redis have higher positions than the restored trails, so they accept no new
+    // events. This server sends no events to Redis.
     let app =
         TestApp::on_database(&database, |values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
-    for client in [&signed_out, &fired, &deleted, &acme, &root] {
+    for client in [&signed_out_client, &unassigned_user, &deleted_user, &acme, &platform_admin] {
         let client = client.on(&app.channel);
         let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
@@ -159,9 +168,9 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     let request = WatchPermissionsRequest { consistency_token: lost_token };
     let mut stream =
         acme.permissions().watch_permissions(request).await.expect("a stream").into_inner();
-    let first = stream.message().await.expect("a message").expect("a message");
-    assert!(first.all_subjects);
-    check_with(&acme, &first.consistency_token).await.expect("a token of the new epoch");
+    let first_message = stream.message().await.expect("a message").expect("a message");
+    assert!(first_message.all_subjects);
+    check_with(&acme, &first_message.consistency_token).await.expect("a token of the new epoch");
 
     let request = WatchEventsRequest {
         after_position: Some(lost_position.position),
@@ -170,7 +179,7 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     app.wait_until_audit_settled().await;
     let reply = acme.audit().watch_events(request).await;
     assert_refused(reply, Code::FailedPrecondition, "POSITION_OF_LOST_DATA");
-    for tenant in [&acme.tenant_id, &root.tenant_id] {
+    for tenant in [&acme.tenant_id, &platform_admin.tenant_id] {
         assert_eq!(app.audit_event_count(tenant, "deployment_restored").await, 1);
     }
     let url = Cluster::get().app_url(&database);
@@ -178,10 +187,10 @@ async fn after_a_restore_nothing_that_was_taken_comes_back() {
     assert!(output.ok, "{output:?}");
 }
 
-/// N39: a replica that runs meanwhile drops what it has cached, in memory and in Redis. The command
-/// can be repeated. API keys can be kept.
+/// N39: a replica that runs during the command drops its cached data, in memory and in Redis. The
+/// command can be repeated. API keys can be kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_replica_drops_what_it_has_cached() {
+async fn a_running_replica_drops_its_cached_data() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &["doc:read"]).await;
@@ -198,11 +207,11 @@ async fn a_running_replica_drops_what_it_has_cached() {
             .await
             .expect("a stream")
             .into_inner();
-        let first = stream.message().await.expect("a message").expect("a message");
-        check_with(&ada, &first.consistency_token).await.expect("a token of this epoch");
-        old_tokens.push(first.consistency_token);
+        let first_message = stream.message().await.expect("a message").expect("a message");
+        check_with(&ada, &first_message.consistency_token).await.expect("a token of this epoch");
+        old_tokens.push(first_message.consistency_token);
 
-        let output = restored(&app, &app.database, &["--keep-api-keys"]).await;
+        let output = run_restored(&app, &app.database, &["--keep-api-keys"]).await;
         assert!(output.ok && output.out.contains("API keys are kept"), "{epoch}: {output:?}");
         assert!(output.err.contains("stop all replicas"), "{output:?}");
         for client in [&acme, &ada] {
@@ -212,7 +221,7 @@ async fn a_running_replica_drops_what_it_has_cached() {
             })
             .await;
         }
-        let end = within_seconds(10, async {
+        let has_expected_end = within_seconds(10, async {
             loop {
                 match stream.message().await {
                     Ok(Some(message)) if message.all_subjects => break true,
@@ -223,7 +232,7 @@ async fn a_running_replica_drops_what_it_has_cached() {
                 }
             }
         });
-        assert!(end.await);
+        assert!(has_expected_end.await);
     }
     let acme = app.anonymous().login("acme", &acme.email, PASSWORD).await;
     for token in &old_tokens {
@@ -233,10 +242,10 @@ async fn a_running_replica_drops_what_it_has_cached() {
     app.anonymous().exchange(&key.secret).await;
 }
 
-/// N39: with keys that do not open what the database holds, nothing is changed, and the error names
-/// the file and the key.
+/// N39: when the configured keys cannot decrypt the data of the database, the command changes
+/// nothing. The error contains the file and the key.
 #[tokio::test]
-async fn keys_that_do_not_open_are_named() {
+async fn the_error_contains_the_keys_that_cannot_decrypt_the_data() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let owner_url = app.owner_url();
@@ -248,21 +257,23 @@ async fn keys_that_do_not_open_are_named() {
     let settings = [("MIGRATE_DATABASE_URL", owner_url.as_str()), ("MASTER_KEY_PATH", &other_key)];
     let output = run(&["restored"], &settings).await;
     assert!(!output.ok && output.err.contains("nothing was changed"), "{output:?}");
+    // The common data key, and the data key of acme.
     let text = format!("MASTER_KEY_PATH ({other_key}) does not unwrap 2 data keys");
     assert!(output.err.contains(&text), "{output:?}");
 
+    // `b2xk` is the pepper id `old` as base64.
     sqlx::query(
         "update credentials set password_hash = replace(password_hash, ',p=1', ',p=1,keyid=b2xk')",
     )
     .execute(&mut owner_connection)
     .await
     .expect("updated");
-    let output = restored(&app, &app.database, &[]).await;
+    let output = run_restored(&app, &app.database, &[]).await;
     let text = "PASSWORD_PEPPER_PATH (off) lacks the pepper old, which 1 passwords need";
     assert!(!output.ok && output.err.contains(text), "{output:?}");
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("nothing was changed");
 
-    let output = restored(&app, &app.database, &["--accept-lost-keys"]).await;
+    let output = run_restored(&app, &app.database, &["--accept-lost-keys"]).await;
     assert!(output.ok && output.err.contains(text), "{output:?}");
     assert!(output.out.contains("1 sessions of 1 tenants ended"), "{output:?}");
 }

@@ -73,10 +73,11 @@ async fn one_message_reports_all_wrong_settings() {
     let output = run(&["serve"], &wrong_settings).await;
 
     assert!(!output.ok && output.out.is_empty(), "{output:?}");
-    let listed: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
+    let listed_errors: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
     let missing_settings = ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"];
     for name in wrong_settings.iter().map(|(name, _)| *name).chain(missing_settings) {
-        let count = listed.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
+        let count =
+            listed_errors.iter().filter(|line| line.starts_with(&format!("{name} must"))).count();
         assert_eq!(count, 1, "{name}: {}", output.err);
     }
     assert!(!output.err.contains("serving"), "{output:?}");
@@ -87,22 +88,22 @@ async fn one_message_reports_all_wrong_settings() {
 async fn the_error_contains_the_file_of_an_unusable_key_but_not_the_key() {
     let app = TestApp::spawn().await;
     let cases: [(&str, BreakKeys); 9] = [
-        ("access.pem", Box::new(|dir| write(dir, "access.pem", SHORT_KEY))),
-        ("access.pem", Box::new(|dir| copy(dir, "access.pub.pem", "access.pem"))),
-        ("access.pub.pem", Box::new(|dir| copy(dir, "access.pem", "access.pub.pem"))),
-        ("access.pem", Box::new(|dir| write(dir, "access.pem", ""))),
-        ("refresh.pub.pem", Box::new(|dir| write(dir, "refresh.pub.pem", "garbage"))),
-        ("refresh.pem", Box::new(|dir| write(dir, "refresh.pem", &ec_key()))),
+        ("access.pem", Box::new(|dir| write_file(dir, "access.pem", SHORT_KEY))),
+        ("access.pem", Box::new(|dir| copy_file(dir, "access.pub.pem", "access.pem"))),
+        ("access.pub.pem", Box::new(|dir| copy_file(dir, "access.pem", "access.pub.pem"))),
+        ("access.pem", Box::new(|dir| write_file(dir, "access.pem", ""))),
+        ("refresh.pub.pem", Box::new(|dir| write_file(dir, "refresh.pub.pem", "garbage"))),
+        ("refresh.pem", Box::new(|dir| write_file(dir, "refresh.pem", &ec_key()))),
         ("refresh.pem", Box::new(|dir| fs::remove_file(dir.join("refresh.pem")).expect("removed"))),
         (
             "access.pub.pem does not have the public key of",
-            Box::new(|dir| copy(dir, "refresh.pub.pem", "access.pub.pem")),
+            Box::new(|dir| copy_file(dir, "refresh.pub.pem", "access.pub.pem")),
         ),
         (
             "must use different keys",
             Box::new(|dir| {
-                copy(dir, "access.pem", "refresh.pem");
-                copy(dir, "access.pub.pem", "refresh.pub.pem");
+                copy_file(dir, "access.pem", "refresh.pem");
+                copy_file(dir, "access.pub.pem", "refresh.pub.pem");
             }),
         ),
     ];
@@ -115,6 +116,7 @@ async fn the_error_contains_the_file_of_an_unusable_key_but_not_the_key() {
         assert!(!output.err.contains("serving"), "case {case}: {output:?}");
         for file in fs::read_dir(dir.path()).expect("a folder") {
             let text = fs::read_to_string(file.expect("a file").path()).expect("text");
+            // Lines of key material. A shorter line could be in the error by chance.
             for line in text.lines().filter(|line| line.len() >= 16 && !line.starts_with('-')) {
                 assert!(!output.err.contains(line) && !output.out.contains(line), "case {case}");
             }
@@ -165,10 +167,10 @@ async fn the_error_contains_an_address_that_is_in_use() {
     );
 }
 
-fn write(dir: &Path, file: &str, text: &str) {
+fn write_file(dir: &Path, file: &str, text: &str) {
     fs::write(dir.join(file), text).expect(file);
 }
 
-fn copy(dir: &Path, from: &str, to: &str) {
+fn copy_file(dir: &Path, from: &str, to: &str) {
     fs::copy(dir.join(from), dir.join(to)).expect(to);
 }

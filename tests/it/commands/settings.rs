@@ -43,10 +43,10 @@ async fn without_a_value_the_default_applies_and_an_empty_value_counts_as_unset(
     // The six errors of `serve` are the settings without a default.
     for settings in [&[][..], &[("GRPC_ADDR", ""), ("ARGON2_MEMORY_KIB", "")][..]] {
         let output = run(&["serve"], settings).await;
-        let listed: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
-        assert_eq!(listed.len(), 6, "{output:?}");
+        let listed_errors: Vec<_> = output.err.lines().skip(1).map(str::trim).collect();
+        assert_eq!(listed_errors.len(), 6, "{output:?}");
         for name in ["DATABASE_URL", "REDIS_URL", "JWT_ACCESS_PRIVATE_KEY_PATH"] {
-            assert!(listed.contains(&format!("{name} must be set").as_str()), "{output:?}");
+            assert!(listed_errors.contains(&format!("{name} must be set").as_str()), "{output:?}");
         }
     }
 }
@@ -115,7 +115,7 @@ async fn one_message_has_the_mistakes_of_all_sources() {
 
     assert!(!output.ok && !output.err.contains("canary"), "{output:?}");
     let files = (1..=7).map(|number| format!("can't read /nowhere/{number}:"));
-    let others = [
+    let other_mistakes = [
         "tenant_registraton is no setting; did you mean tenant_registration?",
         "log_format must be a string or a whole number",
         "RATE_LIMIT_SIGNIN is no setting; did you mean RATE_LIMIT_SIGN_IN?",
@@ -126,7 +126,7 @@ async fn one_message_has_the_mistakes_of_all_sources() {
         "JWT_ACCESS_EXPIRES_IN must be at most JWT_REFRESH_EXPIRES_IN, which is 1h; it is \"2h\"",
         "MAX_REQUESTS must be a whole number from 1 to 1000000; it is \"many\"",
     ];
-    let expected: Vec<_> = others.map(str::to_owned).into_iter().chain(files).collect();
+    let expected: Vec<_> = other_mistakes.map(str::to_owned).into_iter().chain(files).collect();
     for mistake in &expected {
         assert!(output.err.contains(mistake), "{mistake}: {}", output.err);
     }
@@ -141,7 +141,8 @@ async fn every_command_refuses_misspelt_names_and_urls_of_other_stores() {
     let url = ("MIGRATE_DATABASE_URL", "mysql://root:canary@host/db");
     for command in ["migrate", "bootstrap"] {
         let output = run(&[command], &[url]).await;
-        let is_named = output.err.contains("MIGRATE_DATABASE_URL must be a URL that begins with");
-        assert!(!output.ok && is_named && !output.err.contains("canary"), "{output:?}");
+        let reports_setting =
+            output.err.contains("MIGRATE_DATABASE_URL must be a URL that begins with");
+        assert!(!output.ok && reports_setting && !output.err.contains("canary"), "{output:?}");
     }
 }

@@ -12,7 +12,7 @@ async fn the_version_contains_the_commit() {
     let output = run(&["--version"], &[]).await;
     assert!(output.ok, "{output:?}");
     let version = concat!("tenantry ", env!("CARGO_PKG_VERSION"));
-    let rest = output.out.trim_end().strip_prefix(version).expect("the version");
+    let commit_suffix = output.out.trim_end().strip_prefix(version).expect("the version");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
@@ -20,10 +20,10 @@ async fn the_version_contains_the_commit() {
         async move { command.status().await.is_ok_and(|status| status.success()) }
     };
     if !folder.join(".git").exists() || !git(&["rev-parse", "HEAD"]).await {
-        assert!(rest.is_empty() || rest.starts_with(" ("), "{rest}");
+        assert!(commit_suffix.is_empty() || commit_suffix.starts_with(" ("), "{commit_suffix}");
         return;
     }
-    let commit = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
+    let commit = commit_suffix.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
     let commit = commit.expect("the commit");
     assert!(commit.len() == 12 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{commit}");
     let commit = format!("{commit}^{{commit}}");

@@ -1,4 +1,5 @@
-//! `tenantry dev`: a command that starts Postgres, Redis and the server, and stops what it started.
+//! `tenantry dev`: a command that starts Postgres, Redis and the server. At its end, it stops the
+//! programs that it started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
@@ -64,7 +65,8 @@ impl Dev {
     /// Interrupts the process as Ctrl-C does, and waits for its end.
     async fn interrupt(mut self) {
         let pid = self.process.id().expect("the command runs").to_string();
-        let kill_status = Command::new("kill").args(["-INT", &pid]).status().await.expect("kill");
+        let kill_status =
+            Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
         assert!(kill_status.success());
         let exit_status = timeout(Duration::from_secs(20), self.process.wait()).await;
         assert!(exit_status.expect("the command ends").expect("a status").success());

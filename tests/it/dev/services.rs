@@ -80,21 +80,22 @@ async fn leftover_files_of_a_crash_do_not_block_a_start() -> anyhow::Result<()> 
     assert!(!dir.path().join("data.new-1").exists());
 
     // The process id in these files now belongs to another process.
-    let mut other = Command::new("sleep").arg("60").spawn()?;
+    let mut other_process = Command::new("sleep").arg("60").spawn()?;
     let data_dir = dir.path().join("data").display().to_string();
-    let stale_content = format!("{}\n{data_dir}\n1\n5432\n", other.id());
+    let stale_content = format!("{}\n{data_dir}\n1\n5432\n", other_process.id());
     fs::write(dir.path().join("data/postmaster.pid"), &stale_content)?;
     fs::write(dir.path().join("run/.s.PGSQL.5432.lock"), &stale_content)?;
     fs::write(dir.path().join("run/redis.sock"), "")?;
     let result = Services::start(dir.path(), FAST).await;
-    other.kill()?;
-    other.wait()?;
+    other_process.kill()?;
+    other_process.wait()?;
     result?.stop().await
 }
 
 #[tokio::test]
 async fn sockets_move_when_their_path_would_be_too_long() -> anyhow::Result<()> {
     let dir = tempdir()?;
+    // 150 characters. The path of a Unix socket has at most 107.
     let long_dir = dir.path().join("long-".repeat(30));
     let services = Services::start(&long_dir, FAST).await?;
     assert!(!services.notes().is_empty());

@@ -51,7 +51,7 @@ async fn check(app: &TestApp, headers: Pairs<'_>, extensions: Pairs<'_>) -> Chec
     send(app, check_request(http, extensions)).await
 }
 
-fn bearer(client: &Client) -> String {
+fn bearer_header(client: &Client) -> String {
     format!("Bearer {}", client.tokens.access_token)
 }
 
@@ -62,8 +62,8 @@ fn assert_allowed(response: CheckResponse) -> HashMap<String, String> {
     let Some(HttpResponse::OkResponse(ok)) = response.http_response else {
         panic!("the request is not allowed")
     };
-    let replaces = i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd);
-    assert!(ok.headers.iter().all(|header| header.append_action == replaces));
+    let overwrite = i32::from(HeaderAppendAction::OverwriteIfExistsOrAdd);
+    assert!(ok.headers.iter().all(|header| header.append_action == overwrite));
     let headers = ok.headers.into_iter().filter_map(|option| option.header);
     headers.map(|header| (header.key, header.value)).collect()
 }
@@ -86,7 +86,7 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let reader = acme.create_member("reader", &["invoice:read"]).await;
-    let token = bearer(&reader);
+    let token = bearer_header(&reader);
     let headers = [("authorization", token.as_str()), ("x-tenantry-subject", "a forged subject")];
     let identity = assert_allowed(check(&app, &headers, READ_INVOICES).await);
     assert_eq!(identity["x-tenantry-subject"], reader.user_id);
@@ -98,9 +98,9 @@ async fn a_caller_with_the_routes_permission_is_allowed_and_identified() {
     let denied = assert_denied(response, Code::PermissionDenied, 403);
     assert!(denied.body.contains("PERMISSION_MISSING"), "{}", denied.body);
     // A caller without permissions is still authenticated.
-    let other = bearer(&acme.create_member("other", &[]).await);
-    let any = [("access", "authenticated")];
-    assert_allowed(check(&app, &[("authorization", &other)], &any).await);
+    let other_token = bearer_header(&acme.create_member("other", &[]).await);
+    let any_caller_route = [("access", "authenticated")];
+    assert_allowed(check(&app, &[("authorization", &other_token)], &any_caller_route).await);
 }
 
 #[tokio::test]
@@ -122,19 +122,19 @@ async fn without_an_active_token_no_request_is_allowed() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let expired = format!("Bearer {}", app.forge().expired(&acme.tokens.access_token));
-    let twice = format!("{},{}", bearer(&acme), bearer(&acme));
+    let repeated_token = format!("{},{}", bearer_header(&acme), bearer_header(&acme));
     let refresh = format!("Bearer {}", acme.tokens.refresh_token);
     for extensions in [READ_INVOICES, &[("access", "authenticated")]] {
         let response =
             assert_denied(check(&app, &[], extensions).await, Code::Unauthenticated, 401);
         assert!(response.body.contains("TOKEN_MISSING"), "{}", response.body);
-        for token in [&expired, &twice, &refresh] {
+        for token in [&expired, &repeated_token, &refresh] {
             let response = check(&app, &[("authorization", token)], extensions).await;
             assert_denied(response, Code::Unauthenticated, 401);
         }
     }
     acme.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let response = check(&app, &[("authorization", &bearer(&acme))], READ_INVOICES).await;
+    let response = check(&app, &[("authorization", &bearer_header(&acme))], READ_INVOICES).await;
     assert_denied(response, Code::Unauthenticated, 401);
 }
 
@@ -148,25 +148,26 @@ async fn numbers_and_booleans_in_the_scope_of_a_route_match() {
         acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await,
     );
     acme.assign_with_scope(&user, &role, json!({ "level": 3, "internal": true })).await;
-    let token = bearer(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
+    let token = bearer_header(&acme.login(&acme.slug, "reader@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
-    let route = |level, internal| [("permission", "invoice:read"), level, internal];
+    let route_with = |level, internal| [("permission", "invoice:read"), level, internal];
     let internal = ("scope_json.internal", "true");
     for level in ["3", "3.0"] {
-        let route = route(("scope_json.level", level), internal);
+        let route = route_with(("scope_json.level", level), internal);
         assert_allowed(check(&app, &headers, &route).await);
     }
     for route in [
-        route(("scope.level", "3"), internal),
-        route(("scope_json.level", "\"3\""), internal),
-        route(("scope_json.level", "4"), internal),
-        route(("scope_json.level", "3"), ("scope.internal", "true")),
+        route_with(("scope.level", "3"), internal),
+        route_with(("scope_json.level", "\"3\""), internal),
+        route_with(("scope_json.level", "4"), internal),
+        route_with(("scope_json.level", "3"), ("scope.internal", "true")),
     ] {
         assert_denied(check(&app, &headers, &route).await, Code::PermissionDenied, 403);
     }
+    // A value that is not JSON, and two values for the same field.
     for route in [
-        route(("scope_json.level", "three"), internal),
-        route(("scope_json.internal", "true"), ("scope.internal", "true")),
+        route_with(("scope_json.level", "three"), internal),
+        route_with(("scope_json.internal", "true"), ("scope.internal", "true")),
     ] {
         assert_denied(check(&app, &headers, &route).await, Code::InvalidArgument, 500);
     }
@@ -180,7 +181,7 @@ async fn the_message_of_envoy_may_be_compressed() {
     let mut envoy = AuthorizationClient::new(app.channel.clone())
         .send_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Gzip);
-    let headers = to_map(&[("authorization", &bearer(&acme))]);
+    let headers = to_map(&[("authorization", &bearer_header(&acme))]);
     let http = HttpRequest { headers, ..HttpRequest::default() };
     let request = check_request(http, &[("access", "authenticated")]);
     assert_allowed(Box::pin(envoy.check(request)).await.expect("a response").into_inner());
@@ -193,7 +194,7 @@ async fn the_scope_comes_from_the_route() {
     let user = acme.create_user("eu@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
     acme.assign_with_scope(&user, &role, json!({ "region": "eu" })).await;
-    let token = bearer(&acme.login("acme", "eu@acme.test", PASSWORD).await);
+    let token = bearer_header(&acme.login("acme", "eu@acme.test", PASSWORD).await);
     let headers = [("authorization", token.as_str())];
     let route_in = |region| [("permission", "invoice:read"), ("scope.region", region)];
     assert_allowed(check(&app, &headers, &route_in("eu")).await);
@@ -202,10 +203,10 @@ async fn the_scope_comes_from_the_route() {
 }
 
 #[tokio::test]
-async fn a_route_without_valid_requirements_is_closed() {
+async fn every_request_on_a_route_without_valid_requirements_is_denied() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     for extensions in [
         &[][..],
         &[("permission", "invoice:*")],
@@ -226,7 +227,7 @@ async fn a_route_without_valid_requirements_is_closed() {
 async fn a_tenant_in_the_request_must_be_the_tenant_of_the_token() {
     let app = TestApp::spawn().await;
     let (acme, globex) = (app.create_tenant("acme").await, app.create_tenant("globex").await);
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     let check_with = async |header: &str, tenant: &str| {
         check(&app, &[("authorization", &token), (header, tenant)], READ_INVOICES).await
     };
@@ -238,7 +239,7 @@ async fn a_tenant_in_the_request_must_be_the_tenant_of_the_token() {
 
     // The rights of platform staff in the platform tenant are no rights in another tenant.
     let platform_admin = app.platform_admin().await;
-    let staff_token = bearer(&platform_admin);
+    let staff_token = bearer_header(&platform_admin);
     for (header, tenant) in [("x-tenant-id", &acme.tenant_id), ("x-organization-slug", &acme.slug)]
     {
         let headers = [("authorization", staff_token.as_str()), (header, tenant)];
@@ -266,11 +267,12 @@ async fn a_repeated_raw_header_is_refused() {
     };
     let with_raw_headers =
         |headers| HttpRequest { header_map: Some(HeaderMap { headers }), ..HttpRequest::default() };
-    let once = with_raw_headers(vec![header(bearer(&acme))]);
-    assert_allowed(send(&app, check_request(once, READ_INVOICES)).await);
-    let twice = with_raw_headers(vec![header(bearer(&acme)), header(bearer(&acme))]);
+    let single_header_request = with_raw_headers(vec![header(bearer_header(&acme))]);
+    assert_allowed(send(&app, check_request(single_header_request, READ_INVOICES)).await);
+    let repeated_header_request =
+        with_raw_headers(vec![header(bearer_header(&acme)), header(bearer_header(&acme))]);
     assert_denied(
-        send(&app, check_request(twice, READ_INVOICES)).await,
+        send(&app, check_request(repeated_header_request, READ_INVOICES)).await,
         Code::Unauthenticated,
         401,
     );
@@ -286,7 +288,7 @@ async fn no_request_is_allowed_while_postgres_is_unavailable() {
     let app =
         TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = app.create_tenant("acme").await;
-    let token = bearer(&acme);
+    let token = bearer_header(&acme);
     assert_allowed(check(&app, &[("authorization", &token)], READ_INVOICES).await);
     proxy.cut();
     wait_until(10, async || {

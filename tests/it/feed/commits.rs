@@ -60,8 +60,8 @@ async fn a_transaction_that_begins_first_and_commits_last_is_not_missed() {
     fixture.wait_for_decision(first_user, false).await;
     fixture.wait_for_decision(second_user, false).await;
 
-    let mut first = first_connection.begin().await.expect("begun");
-    fixture.change_assignment(&mut first, first_user, true).await;
+    let mut first_transaction = first_connection.begin().await.expect("begun");
+    fixture.change_assignment(&mut first_transaction, first_user, true).await;
     fixture.change_assignment(&mut second_connection, second_user, true).await;
     // The open first transaction does not delay the change of the second user.
     fixture.wait_for_decision(second_user, true).await;
@@ -69,7 +69,7 @@ async fn a_transaction_that_begins_first_and_commits_last_is_not_missed() {
         !fixture.acme.user_may(first_user, "doc:read").await,
         "the first change is not committed"
     );
-    first.commit().await.expect("committed");
+    first_transaction.commit().await.expect("committed");
     fixture.wait_for_decision(first_user, true).await;
 }
 
@@ -83,6 +83,7 @@ async fn concurrent_writers_and_one_slow_transaction_lose_no_change() {
     }
     let mut slow_connection = fixture.app.owner_connection().await;
     let mut open_transaction = slow_connection.begin().await.expect("begun");
+    // Assigns a transaction id, so the horizon cannot advance while the transaction is open.
     sqlx::query("select pg_current_xact_id()")
         .fetch_one(&mut *open_transaction)
         .await

@@ -22,12 +22,13 @@ async fn time_until_denied(client: &Client, user: &str, unassigned_at: Instant) 
 #[tokio::test]
 async fn all_replicas_apply_an_unassignment_within_a_second() {
     let app = TestApp::spawn().await;
-    let (second, third) = (
+    let (second_replica, third_replica) = (
         TestApp::on_database(&app.database, |_| {}).await,
         TestApp::on_database(&app.database, |_| {}).await,
     );
     let acme = app.create_tenant("acme").await;
-    let (second_client, third_client) = (acme.on(&second.channel), acme.on(&third.channel));
+    let (second_client, third_client) =
+        (acme.on(&second_replica.channel), acme.on(&third_replica.channel));
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 

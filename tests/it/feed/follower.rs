@@ -36,13 +36,13 @@ async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
         .expect("a row")
     {}
 
-    let reads = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
-    let before = reads().await.expect("the feed is read");
+    let read_count = || async { app.metric(r#"tenantry_feed_reads_total{outcome="ok"}"#).await };
+    let reads_before = read_count().await.expect("the feed is read");
     // Eight reads of the feed take two seconds. If the feed were not read for a second, decisions
     // would need a query. The query would fail, because the pool has no free connection.
     wait_until(10, || async {
         assert!(acme.user_may(&user, "doc:read").await);
-        reads().await > Some(before + 8.0)
+        read_count().await > Some(reads_before + 8.0)
     })
     .await;
     lock_transaction.rollback().await.expect("the row is unlocked");
@@ -51,7 +51,8 @@ async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
 }
 
 /// Behind a connection pooler, another Postgres server can take over without a lost connection.
-/// Changes that this server does not have are not in its feed.
+/// The feed of the new server does not report the changes that this server lacks, so the replica
+/// must clear its cache.
 #[tokio::test]
 async fn the_cache_is_cleared_when_another_postgres_server_takes_over() {
     let app = TestApp::spawn().await;

@@ -76,6 +76,7 @@ async fn wake_ups_reach_only_the_replicas_of_the_same_database() {
     for app in [&app, &other_app] {
         wait_until_positive(app, "tenantry_feed_subscribed").await;
     }
+    // Each database has its own channel, and each channel has one subscriber.
     let channels =
         format!("tenantry:changes:{} tenantry:changes:{}", app.database, other_app.database);
     let reply = redis.ask(&format!("PUBSUB NUMSUB {channels}")).await;

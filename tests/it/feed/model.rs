@@ -54,7 +54,7 @@ async fn insert_change(conn: &mut PgConnection) -> Uuid {
 
 /// Waits up to 3 ms, so that other transactions run in between.
 async fn pause(conn: &mut PgConnection, rng: &mut Rng) {
-    let millis = f64::from(u32::try_from(rng.number_below(4)).expect("small"));
+    let millis = f64::from(u32::try_from(rng.number_below(4)).expect("a number below 4"));
     sqlx::query("select pg_sleep($1 / 1000)").bind(millis).execute(conn).await.expect("slept");
 }
 

@@ -115,6 +115,7 @@ async fn a_replica_without_postgres_decides_nothing() {
         ..CheckRequest::default()
     };
     let check = || async { replica_client.permissions().check(request.clone()).await };
+    // Until the bound has passed, decisions may come from the cache.
     while unassigned_at.elapsed() < STALENESS_BOUND {
         check().await.ok();
     }

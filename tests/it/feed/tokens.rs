@@ -120,6 +120,7 @@ async fn a_long_transaction_does_not_delay_decisions_with_a_token() {
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut owner_connection = app.owner_connection().await;
     let mut open_transaction = owner_connection.begin().await.expect("begun");
+    // Assigns a transaction id, so the horizon cannot advance while the transaction is open.
     sqlx::query("select pg_current_xact_id()")
         .execute(&mut *open_transaction)
         .await
@@ -181,7 +182,7 @@ fn the_response_of_every_write_has_a_consistency_token() {
 }
 
 /// A request of a write that succeeds, and the client that sends the request. The request changes
-/// objects of a new tenant.
+/// objects of a new tenant. `n` makes the slug of this tenant unique.
 pub async fn valid_request(
     app: &TestApp,
     method: &Method,
@@ -251,8 +252,12 @@ async fn a_retry_gets_the_token_of_the_first_reply() {
         request_id: "once".into(),
         ..Default::default()
     };
-    let first = acme.users().create_user(request.clone()).await.expect("created").into_inner();
-    assert_eq!(acme.users().create_user(request).await.expect("the same").into_inner(), first);
+    let first_reply =
+        acme.users().create_user(request.clone()).await.expect("created").into_inner();
+    assert_eq!(
+        acme.users().create_user(request).await.expect("the first response").into_inner(),
+        first_reply
+    );
 }
 
 #[tokio::test]
@@ -297,12 +302,12 @@ async fn the_consistency_and_the_token_must_match() {
         assert_token_reported(&assert_refused(status, Code::InvalidArgument, "INVALID_FIELDS"));
     }
     // Another character at one place.
-    let mut altered = token.clone();
-    altered.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
+    let mut altered_token = token.clone();
+    altered_token.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
     for consistency in
         [Consistency::Unspecified, Consistency::FullyConsistent, Consistency::AtLeastAsFresh]
     {
-        for forged in ["x", "AAAA", &altered, &token[1..]] {
+        for forged in ["x", "AAAA", &altered_token, &token[1..]] {
             let status = check(consistency, forged).await;
             assert_token_reported(&assert_refused(
                 status,
@@ -328,7 +333,9 @@ async fn without_the_feed_postgres_decides_and_without_postgres_nothing_is_decid
     let replica_client = acme.on(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     wait_until(2, || async { !replica_client.user_may(&user, "doc:read").await }).await;
-    // Only the reads of the feed hang. Postgres answers all other statements.
+    // Only the reads of the feed hang. Postgres answers all other statements. The fault starts at
+    // the text of the statement, which a connection sends only once. So the current connection of
+    // the feed is ended, and the replica opens a new one.
     proxy.fault_when_sent("read_changes", Fault::HoldReplies);
     let statement = "select pg_terminate_backend(pid) from pg_stat_activity
                      where datname = current_database() and query like '%from read_changes(%'

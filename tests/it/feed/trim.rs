@@ -12,7 +12,7 @@ use crate::harness::{Proxy, TestApp, wait_until, within_seconds};
 /// Moves the time of all marks two hours into the past.
 async fn age_marks(owner_connection: &mut PgConnection) {
     let statement = "update change_marks set recorded_at = recorded_at - interval '2 hours'";
-    sqlx::query(statement).execute(owner_connection).await.expect("aged");
+    sqlx::query(statement).execute(owner_connection).await.expect("the marks are older");
 }
 
 /// Deletes at most `batch` changes before the newest mark that is at least an hour old. Returns the
@@ -32,9 +32,9 @@ async fn insert_change(conn: &mut PgConnection) {
     sqlx::query(statement).execute(conn).await.expect("a change");
 }
 
-/// Reads the changes since `snapshot`. Returns the current snapshot, whether changes may be
+/// Reads the feed since `snapshot`. Returns the current snapshot, whether changes may be
 /// missing, and the number of changes.
-async fn read(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
+async fn read_changes(pool: &PgPool, snapshot: Option<&str>) -> (String, bool, i64) {
     let query = "select min(snapshot::text), bool_or(missed), count(subject_id)
                  from read_changes($1::text::pg_snapshot)";
     sqlx::query_as(query).bind(snapshot).fetch_one(pool).await.expect("changes")
@@ -50,7 +50,7 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     }
     app.wait_until_changes_settled().await;
     assert_eq!(trim(&pool, 100).await, Some(0), "no mark is old enough");
-    let (before, ..) = read(&pool, None).await;
+    let (snapshot_before, ..) = read_changes(&pool, None).await;
     age_marks(&mut owner_connection).await;
     insert_change(&mut owner_connection).await;
     app.wait_until_changes_settled().await;
@@ -61,7 +61,7 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     assert_eq!(trim(&pool, 3).await, Some(0));
     assert_eq!(count(&mut owner_connection, changes).await, 1);
     // A reader that read after the mark was made has missed no change.
-    let (current_snapshot, missed, delivered) = read(&pool, Some(&before)).await;
+    let (current_snapshot, missed, delivered) = read_changes(&pool, Some(&snapshot_before)).await;
     assert_eq!((missed, delivered), (false, 1));
 
     // Of the marks that are older than an hour, only the newest mark is kept.
@@ -71,23 +71,25 @@ async fn changes_are_trimmed_after_all_replicas_had_time_to_read_them() {
     let count_old_marks =
         "select count(*) from change_marks where recorded_at < now() - interval '1 hour'";
     assert_eq!(count(&mut owner_connection, count_old_marks).await, 1);
-    assert!(!read(&pool, Some(&current_snapshot)).await.1);
-    assert!(read(&pool, Some("3:3:")).await.1, "the snapshot is before the floor");
+    let (_, missed, _) = read_changes(&pool, Some(&current_snapshot)).await;
+    assert!(!missed);
+    let (_, missed, _) = read_changes(&pool, Some("3:3:")).await;
+    assert!(missed, "the snapshot is before the floor");
 }
 
 #[tokio::test]
 async fn a_long_transactions_changes_are_not_trimmed() {
     let app = TestApp::spawn().await;
     let (mut owner_connection, pool) = (app.owner_connection().await, app.app_role_pool().await);
-    let mut slow = app.owner_connection().await;
-    let mut open_transaction = slow.begin().await.expect("begun");
+    let mut slow_connection = app.owner_connection().await;
+    let mut open_transaction = slow_connection.begin().await.expect("begun");
     insert_change(&mut open_transaction).await;
     trim(&pool, 100).await;
-    let (before, ..) = read(&pool, None).await;
+    let (snapshot_before, ..) = read_changes(&pool, None).await;
     age_marks(&mut owner_connection).await;
     open_transaction.commit().await.expect("committed");
     trim(&pool, 100).await;
-    let (_, missed, delivered) = read(&pool, Some(&before)).await;
+    let (_, missed, delivered) = read_changes(&pool, Some(&snapshot_before)).await;
     assert_eq!((missed, delivered), (false, 1));
 }
 
@@ -103,12 +105,13 @@ async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
 
     insert_change(&mut owner_connection).await;
     let mut tx = owner_connection.begin().await.expect("begun");
+    // This role may execute `delete`, but a row policy excludes new changes.
     sqlx::query("set local role tenantry_lookup").execute(&mut *tx).await.expect("set");
-    let deleted = sqlx::query("delete from changes")
+    let delete_result = sqlx::query("delete from changes")
         .execute(&mut *tx)
         .await
         .expect("the statement is allowed");
-    assert_eq!(deleted.rows_affected(), 0);
+    assert_eq!(delete_result.rows_affected(), 0);
 }
 
 /// A snapshot with later transaction ids than the current ids comes from another server, or from a
@@ -117,7 +120,8 @@ async fn concurrent_trims_and_deletions_of_new_changes_are_prevented() {
 async fn a_snapshot_from_the_future_is_reported_as_missed_changes() {
     let app = TestApp::spawn().await;
     let pool = app.app_role_pool().await;
-    assert!(read(&pool, Some("900000000:900000000:")).await.1);
+    let (_, missed, _) = read_changes(&pool, Some("900000000:900000000:")).await;
+    assert!(missed);
 }
 
 /// F12: older cache entries are not used, although the change never arrives.

@@ -22,14 +22,14 @@ async fn open_stream(client: &Client, token: &str) -> (PermissionStream, Message
     let request = WatchPermissionsRequest { consistency_token: token.into() };
     let response = client.permissions().watch_permissions(request).await.expect("the stream opens");
     let mut stream = PermissionStream { messages: response.into_inner(), token: String::new() };
-    let first = stream.next().await;
-    (stream, first)
+    let first_message = stream.next().await;
+    (stream, first_message)
 }
 
 /// Opens a stream from now on. Asserts that the first message reports no change.
 async fn watch_from_now(client: &Client) -> PermissionStream {
-    let (stream, first) = open_stream(client, "").await;
-    assert!(first.user_ids.is_empty() && !first.all_subjects, "{first:?}");
+    let (stream, first_message) = open_stream(client, "").await;
+    assert!(first_message.user_ids.is_empty() && !first_message.all_subjects, "{first_message:?}");
     stream
 }
 
@@ -176,7 +176,8 @@ async fn a_change_of_a_role_with_very_many_holders_sets_all_subjects() {
     let mut stream = watch_from_now(&acme).await;
     set_permission_of_role(&acme, &role, "doc:write").await;
     assert!(stream.next_change().await.all_subjects);
-    assert!(open_stream(&acme, &earlier_token).await.1.all_subjects);
+    let (_, first_message) = open_stream(&acme, &earlier_token).await;
+    assert!(first_message.all_subjects);
 }
 
 #[tokio::test]
@@ -196,51 +197,51 @@ async fn a_resumed_stream_reports_the_changes_since_its_token() {
     // After the end of the stream: a change in a transaction that commits last, and two changes on
     // another replica.
     let mut owner_connection = app.owner_connection().await;
-    let mut slow = owner_connection.begin().await.expect("begun");
+    let mut slow_transaction = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
     .bind(&acme.tenant_id)
     .bind(&users[3])
-    .execute(&mut *slow)
+    .execute(&mut *slow_transaction)
     .await
     .expect("a change");
     replica_client.assign(&users[1], &role).await;
     replica_client.assign(&users[2], &role).await;
-    slow.commit().await.expect("committed");
+    slow_transaction.commit().await.expect("committed");
 
     for client in [&acme, &replica_client] {
-        let (_, first) = open_stream(client, &token).await;
-        let reported: BTreeSet<_> = first.user_ids.iter().collect();
-        assert!(!first.all_subjects);
-        assert!(users[1..].iter().all(|user| reported.contains(user)), "{first:?}");
+        let (_, first_message) = open_stream(client, &token).await;
+        let reported: BTreeSet<_> = first_message.user_ids.iter().collect();
+        assert!(!first_message.all_subjects);
+        assert!(users[1..].iter().all(|user| reported.contains(user)), "{first_message:?}");
     }
 }
 
-/// A token covers only transactions that had ended. The resumed stream reports the change of a
-/// transaction that was open at the last message.
+/// A token covers only transactions that had ended when the token was created. The resumed stream
+/// reports the change of a transaction that was open at the last message.
 #[tokio::test]
 async fn a_stream_can_resume_from_the_token_of_a_heartbeat() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let users = create_users(&acme, 1).await;
     let mut owner_connection = app.owner_connection().await;
-    let mut slow = owner_connection.begin().await.expect("begun");
+    let mut slow_transaction = owner_connection.begin().await.expect("begun");
     sqlx::query(
         "insert into changes (tenant_id, kind, subject_id) values ($1::uuid, 'user', $2::uuid)",
     )
     .bind(&acme.tenant_id)
     .bind(&users[0])
-    .execute(&mut *slow)
+    .execute(&mut *slow_transaction)
     .await
     .expect("a change");
     let mut stream = watch_from_now(&acme).await;
     let heartbeat = within_seconds(10, stream.next()).await;
     assert!(heartbeat.user_ids.is_empty() && !heartbeat.all_subjects);
     drop(stream);
-    slow.commit().await.expect("committed");
-    let (_, first) = open_stream(&acme, &heartbeat.consistency_token).await;
-    assert_eq!(first.user_ids, users);
+    slow_transaction.commit().await.expect("committed");
+    let (_, first_message) = open_stream(&acme, &heartbeat.consistency_token).await;
+    assert_eq!(first_message.user_ids, users);
 }
 
 #[tokio::test]
@@ -261,7 +262,8 @@ async fn a_resumed_stream_whose_changes_were_trimmed_sets_all_subjects() {
         sqlx::query(statement).execute(&mut owner_connection).await.expect("executed");
     }
     drop(pool);
-    assert!(open_stream(&acme, &token).await.1.all_subjects);
+    let (_, first_message) = open_stream(&acme, &token).await;
+    assert!(first_message.all_subjects);
     let status = acme
         .permissions()
         .watch_permissions(WatchPermissionsRequest { consistency_token: "x".into() })
@@ -300,8 +302,8 @@ async fn a_stream_reports_no_changes_of_other_tenants() {
     let own_users = create_users(&acme, 1).await;
     acme.assign(&own_users[0], &own_role).await;
     stream.expect_changed_users(&[&own_users[0]]).await;
-    let (_, first) = open_stream(&acme, &earlier_token).await;
-    assert_eq!((first.user_ids, first.all_subjects), (own_users, false));
+    let (_, first_message) = open_stream(&acme, &earlier_token).await;
+    assert_eq!((first_message.user_ids, first_message.all_subjects), (own_users, false));
     // The token of another tenant also reveals no change. On a busy machine, this token may also be
     // older than the last change.
     within_seconds(10, async {
@@ -415,6 +417,7 @@ async fn a_slow_client_gets_a_message_that_sets_all_subjects() {
         .execute(&mut owner_connection)
         .await
         .expect("changes");
+        // A change by a call makes the replica read the feed immediately.
         if n % 10 == 0 {
             let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
             let request = DisableUserRequest { user_id: user };

@@ -17,7 +17,7 @@ pub struct Callers {
     member: Client,
     /// Administrator of another tenant.
     other_admin: Client,
-    /// Administrator of the platform. The fuzzer never names its user.
+    /// Administrator of the platform. No call contains the id of its user.
     platform_admin: Client,
 }
 
@@ -60,33 +60,34 @@ impl Callers {
     /// Signs in again where a session has ended. Signs up new tenants where an administrator has
     /// lost its rights.
     pub async fn replace_powerless(&mut self, known_values: &std::sync::Mutex<KnownValues>) {
-        let store = |client: &Client| {
+        let store_values_of = |client: &Client| {
             store(client, &mut known_values.lock().expect("no caller has panicked"));
         };
-        let admin = with_right(&self.admin, "user:delete").await;
-        let member = with_right(&self.member, "invoice:read").await;
+        let admin = signed_in_with_permission(&self.admin, "user:delete").await;
+        let member = signed_in_with_permission(&self.member, "invoice:read").await;
         if let (Some(admin), Some(member)) = (admin, member) {
             (self.admin, self.member) = (admin, member);
         } else {
             let anonymous = self.admin.with_token("");
             (self.admin, self.member) = sign_up(&anonymous, &new_slug("fuzzed")).await;
-            store(&self.admin);
-            store(&self.member);
+            store_values_of(&self.admin);
+            store_values_of(&self.member);
         }
-        self.other_admin = match with_right(&self.other_admin, "user:delete").await {
+        self.other_admin = match signed_in_with_permission(&self.other_admin, "user:delete").await {
             Some(client) => client,
             None => self.other_admin.with_token("").sign_up_tenant(&new_slug("other")).await,
         };
-        store(&self.other_admin);
-        // The platform has one administrator. After it changed its own email, or while it has to wait
-        // after wrong passwords, it stays signed out.
-        if let Some(client) = with_right(&self.platform_admin, "tenant:create").await {
+        store_values_of(&self.other_admin);
+        // The platform has one administrator. It stays signed out after it has changed its own
+        // email, or while its sign-ins are limited after wrong passwords.
+        if let Some(client) = signed_in_with_permission(&self.platform_admin, "tenant:create").await
+        {
             self.platform_admin = client;
         }
     }
 }
 
-/// Stores the ids, names and tokens of a client, so that calls name them.
+/// Stores the ids, names and tokens of a client, so that later calls contain them.
 fn store(client: &Client, known_values: &mut KnownValues) {
     known_values.store("User", &client.user_id);
     known_values.store("Session", &client.tokens.session_id);
@@ -109,7 +110,7 @@ fn new_slug(prefix: &str) -> String {
 }
 
 /// The client, with an active session, if its user still has a permission.
-async fn with_right(client: &Client, permission: &str) -> Option<Client> {
+async fn signed_in_with_permission(client: &Client, permission: &str) -> Option<Client> {
     if has_permission(client, permission).await {
         return Some(client.clone());
     }

@@ -38,7 +38,8 @@ const CALLS: u64 = 1500;
 /// Number of concurrent callers.
 const WORKERS: u64 = 4;
 
-/// Number of calls between two checks of the lists and of the bystander's decisions.
+/// Number of calls between two checks of the lists and of the decisions in the bystander's tenant,
+/// which the calls must not affect.
 const CALLS_BETWEEN_CHECKS: u64 = 100;
 
 /// Timeout of a call.
@@ -213,6 +214,7 @@ impl SharedState {
             (callers.admin().clone(), callers.platform_admin().clone())
         };
         for method in self.methods.iter().filter(|method| method.0.name().starts_with("List")) {
+            // An empty request of this method is invalid.
             if method.0.name() == "ListSubjects" {
                 continue;
             }
@@ -224,10 +226,10 @@ impl SharedState {
                     request.set_field_by_name("page_token", Value::String(token));
                 }
                 let reply = method.call(client, &request).await;
-                let what = format!("{} with an active session", method.path());
+                let description = format!("{} with an active session", method.path());
                 let Ok(reply) = reply else {
                     // Another worker may have ended the session or the tenant.
-                    assert_documented_error(&what, &reply);
+                    assert_documented_error(&description, &reply);
                     break;
                 };
                 let reply = decode(method, reply.get_ref());
@@ -249,6 +251,8 @@ async fn run_worker(state: Arc<SharedState>, seed: u64) {
     let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     loop {
         let left = state.calls_left.fetch_sub(1, Ordering::Relaxed);
+        // A number close to `u64::MAX` means that another worker took the last call, and this
+        // subtraction went below zero.
         if left == 0 || left > u64::MAX / 2 {
             state.calls_left.store(0, Ordering::Relaxed);
             return;
@@ -264,27 +268,32 @@ async fn run_worker(state: Arc<SharedState>, seed: u64) {
             MessageGenerator { known_values: &known_values, rng: &mut rng }
                 .message(&method.0.input(), 0)
         };
-        let what = format!("{} {message}", method.path());
-        let reply = call(&method, &client, &message, &what).await;
-        let reason = check_reply(&what, &reply);
+        let description = format!("{} {message}", method.path());
+        let reply = call(&method, &client, &message, &description).await;
+        let reason = check_reply(&description, &reply);
         if ["TOKEN_INVALID", "TENANT_SUSPENDED"].contains(&reason.as_str()) {
             state.replace_powerless_callers().await;
         }
         state.count_reply(&method, reason);
         if let Ok(reply) = reply {
             let response = decode(&method, reply.get_ref());
-            assert_stored_values(&what, &message, &response);
+            assert_stored_values(&description, &message, &response);
             assert_readable(&state, &method, &client, &response).await;
             state.lock_known_values().store_from(&response);
         }
     }
 }
 
-async fn call(method: &Method, client: &Client, message: &DynamicMessage, what: &str) -> RawReply {
+async fn call(
+    method: &Method,
+    client: &Client,
+    message: &DynamicMessage,
+    description: &str,
+) -> RawReply {
     let call = method.call(client, message);
     if !method.0.is_server_streaming() {
         let reply = tokio::time::timeout(CALL_TIMEOUT, call).await;
-        return reply.unwrap_or_else(|_| panic!("{what}: no reply"));
+        return reply.unwrap_or_else(|_| panic!("{description}: no reply"));
     }
     // A stream without a message counts as a success.
     let empty_reply = || Ok(tonic::Response::new(Vec::new()));
@@ -293,13 +302,16 @@ async fn call(method: &Method, client: &Client, message: &DynamicMessage, what: 
 
 /// Asserts that a success is not too large, and that an error has a documented reason. Returns the
 /// reason, or `OK` for a success.
-fn check_reply(what: &str, reply: &RawReply) -> String {
+fn check_reply(description: &str, reply: &RawReply) -> String {
     match reply {
         Ok(reply) => {
-            assert!(reply.get_ref().len() <= LARGEST_REPLY, "{what}: the response is too large");
+            assert!(
+                reply.get_ref().len() <= LARGEST_REPLY,
+                "{description}: the response is too large"
+            );
             "OK".to_owned()
         }
-        Err(_) => assert_documented_error(what, reply),
+        Err(_) => assert_documented_error(description, reply),
     }
 }
 
@@ -309,7 +321,7 @@ fn decode(method: &Method, bytes: &[u8]) -> DynamicMessage {
 
 /// Asserts that the resource in the response to a Create or Assign request has the values of the
 /// request: fields with the same name have the same value.
-fn assert_stored_values(what: &str, request: &DynamicMessage, response: &DynamicMessage) {
+fn assert_stored_values(description: &str, request: &DynamicMessage, response: &DynamicMessage) {
     let is_stored = request.descriptor().name().starts_with("Create")
         || request.descriptor().name().starts_with("Assign");
     // A request with a known request id may get the response to an earlier request.
@@ -321,6 +333,7 @@ fn assert_stored_values(what: &str, request: &DynamicMessage, response: &Dynamic
     let Some(resource) = resource else { return };
     for (field, sent) in request.fields() {
         let Some(stored) = resource.get_field_by_name(field.name()) else { continue };
+        // The server may store these fields in another form.
         if is_empty(sent) || ["slug", "permissions", "expire_time"].contains(&field.name()) {
             continue;
         }
@@ -330,7 +343,7 @@ fn assert_stored_values(what: &str, request: &DynamicMessage, response: &Dynamic
             sent.make_ascii_lowercase();
             stored.make_ascii_lowercase();
         }
-        assert_eq!(sent, stored, "{what}: {} changed", field.name());
+        assert_eq!(sent, stored, "{description}: {} changed", field.name());
     }
 }
 
@@ -363,26 +376,26 @@ async fn assert_readable(
     let mut request = get_method.request();
     let Some(field) = get_method.0.input().fields().next() else { return };
     request.set_field(&field, Value::String(id));
-    let what = format!("{} after {name}", get_method.path());
+    let description = format!("{} after {name}", get_method.path());
     let reply = get_method.call(client, &request).await;
-    assert_documented_error(&what, &reply);
+    assert_documented_error(&description, &reply);
     let Ok(reply) = reply else { return };
     let stored = decode(get_method, reply.get_ref());
     let mut stored =
         stored.fields().find_map(|(_, value)| value.as_message().cloned()).expect("a resource");
     // A sign-in by another worker changes this time but not the etag.
-    for user in [&mut resource, &mut stored] {
-        user.clear_field_by_name("last_sign_in_time");
+    for message in [&mut resource, &mut stored] {
+        message.clear_field_by_name("last_sign_in_time");
     }
     // Another worker may have changed the resource.
     if stored.get_field_by_name("etag") == resource.get_field_by_name("etag") {
-        assert_eq!(text_of(&resource), text_of(&stored), "{what}");
+        assert_eq!(text_of(&resource), text_of(&stored), "{description}");
     }
 }
 
 /// Asserts that the list of a user's assignments has the assignment of an `AssignRole` response.
 async fn assert_assignment_listed(client: &Client, response: &DynamicMessage) {
-    let response: AssignRoleResponse = response.transcode_to().expect("the type");
+    let response: AssignRoleResponse = response.transcode_to().expect("an AssignRoleResponse");
     let assignment = response.role_assignment.expect("the assignment");
     let request = ListRoleAssignmentsRequest {
         user_id: assignment.user_id.clone(),

@@ -136,12 +136,12 @@ impl MessageGenerator<'_> {
     pub fn message(&mut self, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
         let mut message = DynamicMessage::new(descriptor.clone());
         for field in descriptor.fields() {
-            let unset = match field.name() {
+            let unset_probability = match field.name() {
                 name if is_required(name) => 0.02,
                 name if NARROWING_FIELDS.contains(&name) => NARROWING_UNSET_PROBABILITY,
                 _ => UNSET_PROBABILITY,
             };
-            if self.rng.random_bool(unset) {
+            if self.rng.random_bool(unset_probability) {
                 continue;
             }
             if let Some(value) = self.field(&field, depth) {
@@ -159,6 +159,7 @@ impl MessageGenerator<'_> {
             return self.value(field, depth);
         }
         let small_count = self.rng.random_range(0..4);
+        // A list of 1001 items is longer than most fields allow.
         let count = if self.rng.random_bool(0.02) { 1001 } else { small_count };
         let items = (0..count).filter_map(|_| self.value(field, depth)).collect();
         Some(Value::List(items))
@@ -166,7 +167,9 @@ impl MessageGenerator<'_> {
 
     fn value(&mut self, field: &FieldDescriptor, depth: usize) -> Option<Value> {
         Some(match field.kind() {
-            Kind::Message(kind) => Value::Message(self.inner(field.name(), &kind, depth)?),
+            Kind::Message(kind) => {
+                Value::Message(self.nested_message(field.name(), &kind, depth)?)
+            }
             Kind::Enum(kind) => Value::EnumNumber(self.enum_number(&kind)),
             Kind::Bool => Value::Bool(self.rng.random_bool(0.5)),
             Kind::String => Value::String(self.text(field.name())),
@@ -180,7 +183,7 @@ impl MessageGenerator<'_> {
         })
     }
 
-    fn inner(
+    fn nested_message(
         &mut self,
         name: &str,
         kind: &MessageDescriptor,
@@ -196,7 +199,7 @@ impl MessageGenerator<'_> {
             }
             "google.protobuf.Struct" => {
                 let max_depth = if self.rng.random_bool(0.05) { 30 } else { 2 };
-                return Some(self.structure(kind, name == "scope", max_depth));
+                return Some(self.random_struct(kind, name == "scope", max_depth));
             }
             "google.protobuf.FieldMask" => {
                 let paths = [
@@ -226,7 +229,7 @@ impl MessageGenerator<'_> {
 
     /// A random Struct with at most `max_depth` levels inside. With `is_scope`, most values are
     /// valid in a scope.
-    fn structure(
+    fn random_struct(
         &mut self,
         struct_type: &MessageDescriptor,
         is_scope: bool,
@@ -239,6 +242,7 @@ impl MessageGenerator<'_> {
             return structure;
         };
         let max_count = if self.rng.random_bool(0.02) { 60 } else { 3 };
+        // A deep Struct has one field per level, so that it stays small.
         let count = if max_depth > 3 { 1 } else { self.rng.random_range(0..=max_count) };
         let keys = ["region", "project", "limit", "self_registration", "password_min_length"];
         let map = (0..count).map(|_| {
@@ -247,7 +251,7 @@ impl MessageGenerator<'_> {
             } else {
                 self.pick(&keys)
             };
-            let value = self.json(&value_type, struct_type, is_scope, max_depth);
+            let value = self.random_json_value(&value_type, struct_type, is_scope, max_depth);
             (MapKey::String(key.to_owned()), Value::Message(value))
         });
         let map = map.collect();
@@ -256,7 +260,7 @@ impl MessageGenerator<'_> {
     }
 
     /// A random Value of a Struct.
-    fn json(
+    fn random_json_value(
         &mut self,
         value_type: &MessageDescriptor,
         struct_type: &MessageDescriptor,
@@ -285,7 +289,7 @@ impl MessageGenerator<'_> {
                 let mut list = DynamicMessage::new(kind);
                 let count = self.rng.random_range(0..4);
                 let items = (0..count).map(|_| {
-                    Value::Message(self.json(
+                    Value::Message(self.random_json_value(
                         value_type,
                         struct_type,
                         is_scope,
@@ -298,7 +302,7 @@ impl MessageGenerator<'_> {
             }
             4 => value.set_field_by_name("null_value", Value::EnumNumber(0)),
             6 if max_depth > 0 => {
-                let inner = self.structure(struct_type, is_scope, max_depth - 1);
+                let inner = self.random_struct(struct_type, is_scope, max_depth - 1);
                 value.set_field_by_name("struct_value", Value::Message(inner));
             }
             // A Value without a kind, which JSON cannot represent.
@@ -330,11 +334,11 @@ impl MessageGenerator<'_> {
             "permission" | "permissions" => {
                 self.pick(&["invoice:read", "a:b", "user:*", "*:read", "*:*", "x.y-z:q_1"]).into()
             }
-            "page_token" => self.known_or_altered("page_token"),
-            "consistency_token" => self.known_or_altered("consistency_token"),
-            "token" | "access_token" => self.known_or_altered("token"),
-            "refresh_token" => self.known_or_altered("refresh_token"),
-            "api_key" => self.known_or_altered("api_key"),
+            "page_token" => self.known_or_altered_value("page_token"),
+            "consistency_token" => self.known_or_altered_value("consistency_token"),
+            "token" | "access_token" => self.known_or_altered_value("token"),
+            "refresh_token" => self.known_or_altered_value("refresh_token"),
+            "api_key" => self.known_or_altered_value("api_key"),
             "etag" => self.known_values.pick("etag", self.rng).unwrap_or_default(),
             "tenant" | "organization_slug" | "slug" => {
                 self.known_values.pick("slug", self.rng).unwrap_or_default()
@@ -342,9 +346,9 @@ impl MessageGenerator<'_> {
             "request_id" => format!("r{}", self.rng.random_range(0..50)),
             "correlation_id" => self.rng.random::<u32>().to_string(),
             "name" | "organization_name" | "display_name" | "device_name" | "description" => {
-                let known = self.known_values.pick("name", self.rng).unwrap_or_default();
-                let new = format!("name {}", self.rng.random_range(0..10_000));
-                if self.rng.random_bool(0.2) { known } else { new }
+                let known_name = self.known_values.pick("name", self.rng).unwrap_or_default();
+                let new_name = format!("name {}", self.rng.random_range(0..10_000));
+                if self.rng.random_bool(0.2) { known_name } else { new_name }
             }
             "password_hash" => {
                 let cost = self.pick(&["04", "05", "31", "12", "00"]);
@@ -376,12 +380,12 @@ impl MessageGenerator<'_> {
     }
 
     /// A known value, sometimes cut, reversed, or with the second half of another value.
-    fn known_or_altered(&mut self, name: &str) -> String {
+    fn known_or_altered_value(&mut self, name: &str) -> String {
         let value = self.known_values.pick(name, self.rng).unwrap_or_default();
-        let other = self.known_values.pick(name, self.rng).unwrap_or_default();
+        let other_value = self.known_values.pick(name, self.rng).unwrap_or_default();
         let half = value.len() / 2;
         match self.rng.random_range(0..8) {
-            0 => value.chars().take(half).chain(other.chars().skip(half)).collect(),
+            0 => value.chars().take(half).chain(other_value.chars().skip(half)).collect(),
             1 => value.chars().take(half).collect(),
             2 => value.chars().rev().collect(),
             _ => value,

@@ -30,7 +30,7 @@ fn response_if_accepted<T>(input: &str, reply: Result<Response<T>, Status>) -> O
 async fn arbitrary_metadata_gets_a_documented_response() {
     let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let acme = app.create_tenant("acme").await;
-    let before = app.row_counts().await;
+    let rows_before = app.row_counts().await;
     let anonymous = acme.with_token("");
     Corpus::load("metadata").try_inputs_and_mutations(async |input| {
         // Encodes the input as Latin-1: a header value may contain any byte from 0x80 to 0xFF.
@@ -58,11 +58,11 @@ async fn arbitrary_metadata_gets_a_documented_response() {
             Code::Unauthenticated
         );
     });
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, rows_before);
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("the server still responds");
 }
 
-/// G16.
+/// G16: every text gets a documented response.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_access_token_is_not_accepted() {
     let app = TestApp::spawn().await;
@@ -84,7 +84,7 @@ async fn an_altered_access_token_is_not_accepted() {
         });
 }
 
-/// G16, N14.
+/// G16, N14: a list accepts only an empty text and a token that the server issued.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_page_token_is_not_accepted() {
     let app = TestApp::spawn().await;
@@ -128,7 +128,7 @@ async fn an_arbitrary_filter_gets_a_documented_response() {
     });
 }
 
-/// F02, G16.
+/// F02, G16: every text that is not a well-formed permission is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_well_formed_permissions_are_accepted() {
     let app = TestApp::spawn().await;
@@ -207,7 +207,7 @@ async fn an_assignment_can_be_unassigned_with_the_same_scope() {
     });
 }
 
-/// G16.
+/// G16: every text that is not a token of the server is refused with a documented reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_consistency_token_is_not_accepted() {
     let app = TestApp::spawn().await;

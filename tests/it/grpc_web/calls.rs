@@ -94,7 +94,7 @@ async fn grpc_web_works_over_http2_on_the_port_of_grpc() {
     assert_eq!(message.tenant.map(|tenant| tenant.slug).as_deref(), Some("acme"));
 }
 
-/// The gate checks the same as for gRPC: token, tenant, field rules and sizes.
+/// The gate makes the same checks as for gRPC: token, tenant, field rules and sizes.
 #[tokio::test]
 async fn refusals_are_the_same_as_for_grpc() {
     let app = spawn_with_grpc_web().await;
@@ -158,6 +158,8 @@ async fn a_stream_delivers_messages_while_it_is_open() {
                 .extend(response.chunk().await.expect("the stream did not fail").expect("a frame"));
             let mut rest = &buffer[..];
             while let Some((head, body)) = rest.split_first_chunk::<5>() {
+                // A frame begins with a flag byte and a length of four bytes. The messages are
+                // shorter than 64 KiB, so the last two bytes of the length are enough.
                 let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
                 let Some((frame, next)) = body.split_at_checked(length) else { break };
                 let message = WatchPermissionsResponse::decode(frame).expect("a message");

@@ -50,6 +50,8 @@ async fn headers_that_are_too_large_are_refused() {
         build_call(&app, "AuthService/WhoAmI", &WhoAmIRequest {})
             .header("x-large", "x".repeat(size))
     };
+    // The gate refuses metadata of more than 16 KiB. The HTTP/1 layer refuses larger headers
+    // before the gate.
     let refusal = send(with_header(20_000)).await.refusal();
     assert_eq!(refusal, (Code::OutOfRange, "MESSAGE_TOO_LARGE".into()));
     let response = with_header(40_000).send().await.expect("a response");
@@ -85,9 +87,11 @@ async fn silent_or_incomplete_connections_are_closed() {
     let mut responses = Vec::new();
     for stream in &mut streams {
         let mut response = Vec::new();
+        // The read ends when the server closes the connection.
         within_seconds(45, stream.read_to_end(&mut response)).await.ok();
         responses.push(String::from_utf8_lossy(&response).into_owned());
     }
+    // Only the fourth client sent a complete request.
     assert!(responses[3].starts_with("HTTP/1.1 200"), "{responses:?}");
 }
 

@@ -45,6 +45,7 @@ async fn other_content_types_and_methods_are_refused() {
         assert_eq!(http2_status(&app, "application/grpc").await, 200);
         assert_eq!(http2_status(&app, "application/grpc+proto").await, 200);
     }
+    // Over HTTP/1, only gRPC-Web is allowed, so even gRPC is refused.
     let app = spawn_with_grpc_web().await;
     for content_type in
         CONTENT_TYPES.into_iter().chain(["application/grpc", "application/grpc+proto"])

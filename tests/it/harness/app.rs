@@ -60,10 +60,10 @@ impl TestApp {
         Self::on_database(&database, adjust).await
     }
 
-    /// The server that tests of this process share. Suits a test that uses only its own
-    /// tenants; the slug of each tenant is in the tenant's [`Client`]. A test needs
-    /// [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the platform
-    /// tenant, the server's start and stop, table locks, or the rows of all tenants.
+    /// The server that tests of this process share. For a test that uses only its own
+    /// tenants. Their slugs get a suffix, so a test reads a slug from the tenant's [`Client`].
+    /// A test needs [`TestApp::spawn`] when it uses shared state: settings, metrics, logs, the
+    /// platform tenant, the server's start and stop, table locks, or the rows of all tenants.
     pub fn shared() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl TestApp {
         }
     }
 
-    /// The error with which the start of a server with this `DATABASE_URL` fails.
+    /// Starts a server with this `DATABASE_URL`, and returns the error with which the start fails.
     pub async fn start_error(database: &str, url: String) -> String {
         let mut values = Self::values(database);
         values.set("DATABASE_URL", url);
@@ -159,7 +159,7 @@ impl TestApp {
     pub async fn is_serving(&self) -> bool {
         let request = HealthCheckRequest { service: String::new() };
         let reply = HealthClient::new(self.channel.clone()).check(request).await;
-        reply.expect("health").into_inner().status() == ServingStatus::Serving
+        reply.expect("a health response").into_inner().status() == ServingStatus::Serving
     }
 
     /// The settings of a test server.
@@ -230,7 +230,7 @@ impl TestApp {
     async fn create_platform(&self) -> Credentials {
         let values = Self::values(&self.database);
         let owner_db = self.owner_db().await;
-        let mut passwords = Passwords::check(&values).expect("settings");
+        let mut passwords = Passwords::check(&values).expect("the settings are valid");
         set_cheap_hashing(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
         let credentials = provision::platform(&owner_db, &hasher, "root@platform.test").await;
@@ -256,7 +256,8 @@ impl TestApp {
 
     /// A [`Db`] that is connected as the schema's owner, like the command-line commands.
     async fn owner_db(&self) -> Db {
-        let source = config::master_keys(&Self::values(&self.database)).expect("settings");
+        let source =
+            config::master_keys(&Self::values(&self.database)).expect("the settings are valid");
         let data_keys = DataKeys::load(&source).expect("a master key");
         let db = Db::connect(&self.owner_url().into(), 1).expect("a pool");
         let db = db.with_data_keys(data_keys);
@@ -278,7 +279,7 @@ impl TestApp {
         connection.await.lock().await
     }
 
-    /// A pool of one connection as the service's role.
+    /// A pool of one connection that uses the service's database role.
     pub async fn app_role_pool(&self) -> PgPool {
         let url = Cluster::get().app_url(&self.database);
         PgPoolOptions::new().max_connections(1).connect(&url).await.expect("a connection")
@@ -328,7 +329,7 @@ impl TestApp {
             stop.send(()).ok();
         }
         if let Some(server_task) = self.server_task.take() {
-            server_task.await.expect("no panic").expect("a clean stop");
+            server_task.await.expect("no panic").expect("the server stops without an error");
         }
     }
 }
@@ -341,8 +342,8 @@ fn set_cheap_hashing(passwords: &mut Passwords) {
     passwords.iterations = 1;
 }
 
-/// The shared server. It has its own runtime, because the server outlives the test that
-/// started the server.
+/// The shared server. It has its own runtime, because the runtime of the test that starts the
+/// server ends with the test.
 fn shared_server() -> &'static TestApp {
     static SERVER: OnceLock<TestApp> = OnceLock::new();
     SERVER.get_or_init(|| {

@@ -227,7 +227,7 @@ pub fn assert_refused<T: std::fmt::Debug>(
     code: Code,
     expected_reason: &str,
 ) -> Status {
-    let status = result.expect_err("it should be refused");
+    let status = result.expect_err("the call should be refused");
     assert_eq!(status.code(), code, "{status:?}");
     assert_eq!(reason(&status), expected_reason, "{status:?}");
     status

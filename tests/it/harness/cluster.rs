@@ -60,7 +60,7 @@ impl Cluster {
         cluster
     }
 
-    /// A new database with the schema.
+    /// Creates a database with the schema, and returns its name.
     pub async fn new_database(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("it_{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -68,7 +68,7 @@ impl Cluster {
         name
     }
 
-    /// A new database without the schema.
+    /// Creates a database without the schema.
     pub async fn empty_database(&self, name: &str) {
         self.create_database(name, "template1").await;
     }

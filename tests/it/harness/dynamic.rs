@@ -54,15 +54,16 @@ impl Method {
     /// Calls the method as a client that compresses its messages with gzip, and accepts gzip.
     pub async fn call_with_gzip(&self, client: &Client, bytes: Vec<u8>) -> RawReply {
         let with_gzip = |grpc: Grpc<Service>| grpc.send_compressed(Gzip).accept_compressed(Gzip);
-        Self::call_by(client, &self.path(), bytes, with_gzip).await
+        Self::call_configured(client, &self.path(), bytes, with_gzip).await
     }
 
     /// Calls any path with any bytes.
     pub async fn call_path(client: &Client, path: &str, bytes: Vec<u8>) -> RawReply {
-        Self::call_by(client, path, bytes, |grpc| grpc).await
+        Self::call_configured(client, path, bytes, |grpc| grpc).await
     }
 
-    async fn call_by(
+    /// Calls any path with any bytes. `configure` sets options of the tonic client.
+    async fn call_configured(
         client: &Client,
         path: &str,
         bytes: Vec<u8>,
@@ -81,8 +82,8 @@ impl Method {
         // For a server stream, return its first message.
         let response = grpc.server_streaming(Request::new(bytes), path, RawCodec).await?;
         let (metadata, mut messages, extensions) = response.into_parts();
-        let first = messages.message().await?.unwrap_or_default();
-        Ok(Response::from_parts(metadata, first, extensions))
+        let first_message = messages.message().await?.unwrap_or_default();
+        Ok(Response::from_parts(metadata, first_message, extensions))
     }
 }
 

@@ -15,10 +15,10 @@ pub struct Forge {
 impl Forge {
     pub fn new(keys: &KeyPaths) -> Self {
         let read_key = |path| std::fs::read(path).expect("a key file");
-        let key = |path| EncodingKey::from_rsa_pem(&read_key(path)).expect("a key");
+        let signing_key = |path| EncodingKey::from_rsa_pem(&read_key(path)).expect("a key");
         Self {
-            access: key(&keys.access_private),
-            refresh: key(&keys.refresh_private),
+            access: signing_key(&keys.access_private),
+            refresh: signing_key(&keys.refresh_private),
             access_public_pem: read_key(&keys.access_public),
         }
     }
@@ -62,7 +62,7 @@ impl Forge {
         format!("{message}.{}", signature.expect("a signature"))
     }
 
-    /// The signed part of a token: header and payload.
+    /// A token without its signature: the header and the payload, which the signature covers.
     pub fn unsigned(header: &str, claims: &str) -> String {
         let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         format!("{}.{}", encode(header), encode(claims))

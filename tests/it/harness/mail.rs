@@ -180,7 +180,7 @@ impl Mail {
     /// The longest word of the text: a token, or the URL of a page with a token.
     pub fn link(&self) -> String {
         let words = self.text.split_whitespace();
-        words.max_by_key(|word| word.len()).expect("words").to_owned()
+        words.max_by_key(|word| word.len()).expect("the mail has words").to_owned()
     }
 }
 
@@ -223,6 +223,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
                 "250-ready\r\n250-8BITMIME\r\n250 SMTPUTF8".into()
             }
             _ => {
+                // `RCPT TO:<address>`. The server ignores the content of all other commands.
                 if let Some(address) = upper.starts_with("RCPT TO:").then(|| &line[8..]) {
                     address.trim_matches(['<', '>']).clone_into(&mut to);
                 }

@@ -23,8 +23,9 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts a `PgBouncer` with this `pool_mode`. Other settings are the defaults of `PgBouncer`.
     pub async fn start(pool_mode: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
+        let free_address =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free_address.expect("a free port").port();
         let socket = Cluster::get().postgres_socket();
         let host = socket.parent().expect("a folder").display().to_string();
         let dir = tempfile::tempdir().expect("a folder");
@@ -46,7 +47,9 @@ impl PgBouncer {
         pgbouncer
     }
 
-    /// `PgBouncer` refuses to run as root, and the folder of Postgres's socket belongs to its user.
+    /// The command that runs `PgBouncer`. When the tests run as root, `PgBouncer` runs as the user
+    /// `postgres`: it refuses to run as root, and the directory of Postgres's socket belongs to
+    /// this user.
     fn command() -> Command {
         // Debian keeps the program in a directory that is in the PATH of root only.
         let installed = "/usr/sbin/pgbouncer";

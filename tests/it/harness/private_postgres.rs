@@ -11,7 +11,8 @@ use tenantry::dev::{Options, Services};
 
 const DATABASE: &str = "tenantry";
 
-/// A running Postgres with a migrated database. Its data is deleted with the value.
+/// A running Postgres with a migrated database. Dropping the value stops the server and deletes its
+/// data.
 pub struct PrivatePostgres {
     dir: PathBuf,
     /// `None` only while the server is stopped.
@@ -19,7 +20,7 @@ pub struct PrivatePostgres {
 }
 
 impl PrivatePostgres {
-    /// Starts a server with a new cluster. `name` is unique to the test.
+    /// Starts a server with a new cluster. `name` must be unique to the test.
     pub async fn start(name: &str) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{name}"));
         fs::remove_dir_all(&dir).ok();
@@ -37,7 +38,7 @@ impl PrivatePostgres {
     }
 
     /// Starts a standby with a copy of this server's data. The standby receives no later changes.
-    /// Meanwhile this server stops and starts again.
+    /// This server is stopped while its data is copied, and then starts again.
     pub async fn start_standby(&mut self) -> Self {
         let services = self.services.take().expect("the server runs");
         services.stop().await.expect("the server stops");
@@ -59,6 +60,7 @@ impl PrivatePostgres {
     pub async fn set_read_only(&self, read_only: bool) {
         let mut owner_connection = self.owner_connection("postgres").await;
         for statement in [
+            // Lets this connection write while the server is read-only.
             "set default_transaction_read_only = off",
             &format!("alter system set default_transaction_read_only = {read_only}"),
             "select pg_reload_conf()",

@@ -155,8 +155,7 @@ impl Proxy {
         self.state.send_modify(|state| state.dropped_replies = Some(b"message\r\n"));
     }
 
-    /// Changes the times in replies of scripts, in milliseconds since 1970, as when the clock of
-    /// Redis is wrong.
+    /// Shifts the times in replies of Redis by this offset, as when the clock of Redis is wrong.
     pub fn shift_clock(&self, offset_ms: i64) {
         self.state.send_modify(|state| state.clock_offset_ms = offset_ms);
     }
@@ -291,7 +290,7 @@ async fn forward(
     let mut changes = state.subscribe();
     let cut = changes.wait_for(|state| state.request_flow == Flow::Cut);
     tokio::select! {
-        // Bytes that the client wrote before it disconnected still reach the store.
+        // `requests` first forwards the bytes that the client wrote before it disconnected.
         () = requests => {}
         () = replies => {}
         _ = cut => {}
@@ -299,7 +298,8 @@ async fn forward(
     }
 }
 
-/// Changes each integer of the protocol of Redis with 13 digits.
+/// Shifts each integer with 13 digits in a reply of Redis. Such an integer is a time in
+/// milliseconds since 1970.
 fn shift_times(reply: &mut [u8], offset_ms: i64) {
     for start in 0..reply.len().saturating_sub(14) {
         if reply[start] != b':' || reply[start + 14] != b'\r' {
@@ -333,11 +333,11 @@ fn start_triggered_fault(state: &watch::Sender<State>, sent: &[u8], port: u16) {
 
 /// Counts statements, and starts the fault of [`Proxy::fault_at_statement`] at the chosen
 /// statement.
-fn count_down(state: &watch::Sender<State>, statements: usize, port: u16) {
+fn count_down(state: &watch::Sender<State>, statement_count: usize, port: u16) {
     state.send_if_modified(|state| {
-        let Some((left, fault)) = state.countdown else { return false };
-        if statements < left {
-            state.countdown = Some((left - statements, fault));
+        let Some((statements_left, fault)) = state.countdown else { return false };
+        if statement_count < statements_left {
+            state.countdown = Some((statements_left - statement_count, fault));
             return false;
         }
         state.countdown = None;

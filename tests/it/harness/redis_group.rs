@@ -59,13 +59,15 @@ struct RedisServer {
 }
 
 impl RedisGroup {
-    /// Starts a master, two replicas and three sentinels. A failover begins when the master did not
-    /// answer for 3.5 seconds, which is longer than `tenantry_redis_up` needs to become 0.
+    /// Starts a master, two replicas and three sentinels. A failover begins when the master has not
+    /// answered for 3.5 seconds. The metric `tenantry_redis_up` needs less time to become 0, so a
+    /// test can see it become 0 before the failover.
     pub async fn sentinel() -> Self {
         Self::start_sentinel(None).await
     }
 
-    /// Like [`RedisGroup::sentinel`], with TLS. The servers and the sentinels announce a name.
+    /// Like [`RedisGroup::sentinel`], with TLS. The servers and the sentinels announce a host name
+    /// instead of an address.
     pub async fn sentinel_with_tls(tls: &RedisTls) -> Self {
         Self::start_sentinel(Some(tls)).await
     }
@@ -75,7 +77,8 @@ impl RedisGroup {
         Self::start_cluster(None).await
     }
 
-    /// Like [`RedisGroup::cluster`], with TLS. The servers announce a name.
+    /// Like [`RedisGroup::cluster`], with TLS. The servers announce a host name instead of an
+    /// address.
     pub async fn cluster_with_tls(tls: &RedisTls) -> Self {
         Self::start_cluster(Some(tls)).await
     }
@@ -102,7 +105,8 @@ impl RedisGroup {
             let arguments = [&["--replicaof", host, &master], &common[..]].concat();
             group.start_server(&arguments, password).await;
         }
-        // A sentinel asks the master for its replicas only each 10 seconds.
+        // A sentinel asks the master for its replicas only every 10 seconds, so both replicas must
+        // be connected before the sentinels start.
         wait_until(20, || async {
             group.servers[0].ask("INFO replication").await.matches("state=online").count() == 2
         })
@@ -173,6 +177,7 @@ impl RedisGroup {
         wait_until(20, || async {
             let mut is_ready = true;
             for server in &group.servers {
+                // A master has a replica that is online. A replica is connected to its master.
                 let replication = server.ask("INFO replication").await;
                 is_ready &= server.ask("CLUSTER INFO").await.contains("cluster_state:ok")
                     && (replication.contains("state=online")
@@ -246,10 +251,10 @@ impl RedisGroup {
     /// open and carry nothing.
     pub async fn pause(&mut self, port: u16) {
         let server = self.servers.iter_mut().find(|server| server.port == port);
-        // The process is killed at the end of the test, also while it is stopped.
+        // The SIGKILL at the end of the test also ends a stopped process.
         let process = server.and_then(|server| server.process.as_ref()).expect("the server runs");
         let pid = process.id().expect("a process").to_string();
-        Command::new("kill").args(["-STOP", &pid]).status().await.expect("kill");
+        Command::new("kill").args(["-STOP", &pid]).status().await.expect("kill runs");
     }
 }
 
@@ -283,8 +288,9 @@ impl RedisServer {
 
     /// Sends a command and returns the whole reply.
     async fn ask(&self, command: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it listens");
-        let auth = self.password.map(|it| format!("AUTH {it}\r\n")).unwrap_or_default();
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server listens");
+        let auth = self.password.map(|password| format!("AUTH {password}\r\n")).unwrap_or_default();
         stream.write_all(format!("{auth}{command}\r\n").as_bytes()).await.expect("sent");
         // Redis closes the connection after the reply. A sentinel has no command `QUIT`.
         stream.shutdown().await.expect("sent");

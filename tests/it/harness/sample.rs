@@ -151,15 +151,15 @@ fn id_fields_of(message: &MessageDescriptor) -> Vec<&'static str> {
 /// Asserts that a reply is a success, or an error with a documented reason and a code that does not
 /// mean a defect of the server. Returns the reason, or an empty text for a success.
 #[track_caller]
-pub fn assert_documented_error(what: &str, reply: &RawReply) -> String {
+pub fn assert_documented_error(case: &str, reply: &RawReply) -> String {
     let Err(status) = reply else { return String::new() };
     let defect_codes = [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable];
-    assert!(!defect_codes.contains(&status.code()), "{what}: {status:?}");
+    assert!(!defect_codes.contains(&status.code()), "{case}: {status:?}");
     let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("{what}: no ErrorInfo: {status:?}"));
-    assert_eq!(info.domain, "tenantry", "{what}");
+    let info = details.error_info().unwrap_or_else(|| panic!("{case}: no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "tenantry", "{case}");
     let name = format!("ERROR_REASON_{}", info.reason);
     let reason = tenantry::proto::v1::ErrorReason::from_str_name(&name);
-    assert!(reason.is_some(), "{what}: {} is not documented", info.reason);
+    assert!(reason.is_some(), "{case}: {} is not documented", info.reason);
     info.reason.clone()
 }

@@ -22,7 +22,8 @@ use super::{Cluster, TestApp};
 /// A running server process and its address.
 pub struct ServerProcess {
     pub process: Child,
-    log: JoinHandle<()>,
+    /// The task that reads the log into `lines`.
+    log_reader: JoinHandle<()>,
     lines: Arc<Mutex<Vec<String>>>,
     pub addr: SocketAddr,
     pub channel: Channel,
@@ -91,7 +92,7 @@ impl ServerProcess {
         // Read the log from the start, because a full pipe would block the server.
         let shared_lines = Arc::<Mutex<Vec<String>>>::default();
         let read_lines = shared_lines.clone();
-        let log = tokio::spawn(async move {
+        let log_reader = tokio::spawn(async move {
             let mut send_address = Some(send_address);
             while let Some(line) = lines.next_line().await.expect("the log is readable") {
                 let event: serde_json::Value = serde_json::from_str(&line).expect(&line);
@@ -117,7 +118,7 @@ impl ServerProcess {
         });
         let addr = address.parse().expect("an address");
         let channel = channel.await.expect("the server listens");
-        Self { process, log, lines: shared_lines, addr, channel }
+        Self { process, log_reader, lines: shared_lines, addr, channel }
     }
 
     /// The events of the log so far that have this message.
@@ -139,10 +140,10 @@ impl ServerProcess {
     /// Stops the server and returns the lines of its log.
     pub async fn stop(mut self) -> Vec<String> {
         let pid = self.process.id().expect("the server runs").to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+        Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
         let exit = timeout(Duration::from_secs(30), self.process.wait()).await;
         assert!(exit.expect("the server exits").expect("a status").success());
-        self.log.await.expect("the log");
+        self.log_reader.await.expect("the log is read");
         std::mem::take(&mut *self.lines.lock().expect("no panic"))
     }
 }

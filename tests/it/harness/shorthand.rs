@@ -254,7 +254,7 @@ impl TestApp {
     }
 
     /// Creates a session for a user directly in the database. The session and the token are copies
-    /// of those of `template`, who must be in the same tenant.
+    /// of the session and the token of `template`, which must be a user of the same tenant.
     pub async fn create_session(&self, user_id: &str, template: &Client) -> Client {
         let session = unknown_id();
         let copy_session =

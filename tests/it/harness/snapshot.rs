@@ -11,10 +11,10 @@ const REFUSALS: &str = "'call_refused', 'refresh_refused', 'registration_refused
 
 impl TestApp {
     /// All rows of a tenant as JSON, by table, audit trail and change feed included. Leaves out
-    /// audit events about refusals, and the audit chain, which is written later.
+    /// audit events about refusals, and the audit chain, which a background worker writes later.
     pub async fn rows_of(&self, tenant_id: &str) -> BTreeMap<String, String> {
         let mut owner_connection = self.reused_owner_connection().await;
-        let rows_of = |table: String| {
+        let row_query_of = |table: String| {
             format!(
                 "select '{table}',
                    coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]')::text
@@ -22,7 +22,8 @@ impl TestApp {
                    and coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner_connection).await.into_iter().map(rows_of).collect::<Vec<_>>();
+        let sql =
+            tables(&mut owner_connection).await.into_iter().map(row_query_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all "))).bind(tenant_id);
         let rows: Vec<(String, String)> =
             query.fetch_all(&mut *owner_connection).await.expect("rows");
@@ -33,20 +34,21 @@ impl TestApp {
     pub async fn row_counts(&self) -> BTreeMap<String, i64> {
         self.assert_not_shared();
         let mut owner_connection = self.reused_owner_connection().await;
-        let count_of = |table: String| {
+        let count_query_of = |table: String| {
             format!(
                 "select '{table}', count(*) from {table} t
                  where coalesce(to_jsonb(t) ->> 'kind', '') not in ({REFUSALS})"
             )
         };
-        let sql = tables(&mut owner_connection).await.into_iter().map(count_of).collect::<Vec<_>>();
+        let sql =
+            tables(&mut owner_connection).await.into_iter().map(count_query_of).collect::<Vec<_>>();
         let query = sqlx::query_as(AssertSqlSafe(sql.join(" union all ")));
         let counts: Vec<(String, i64)> =
             query.fetch_all(&mut *owner_connection).await.expect("counts");
         counts.into_iter().collect()
     }
 
-    /// Waits until no deleted tenant has rows that a background worker has yet to delete.
+    /// Waits until a background worker has deleted the rows of all deleted tenants.
     pub async fn wait_until_purged(&self) {
         self.assert_not_shared();
         let nothing_to_purge =
@@ -84,10 +86,7 @@ impl TestApp {
     async fn until_true(&self, query: &'static str) {
         let is_true = || async {
             let mut owner_connection = self.reused_owner_connection().await;
-            sqlx::query_scalar(query)
-                .fetch_one(&mut *owner_connection)
-                .await
-                .expect("true or false")
+            sqlx::query_scalar(query).fetch_one(&mut *owner_connection).await.expect("a boolean")
         };
         wait_until(20, is_true).await;
     }

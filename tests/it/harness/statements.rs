@@ -27,7 +27,8 @@ impl StatementParser {
             match kind {
                 // Parse: the statement's name, then its SQL.
                 b'P' => _ = self.prepared.insert(next_text(), trimmed(&next_text())),
-                // Bind: the portal's name, then the statement's name. An execution follows.
+                // Bind: the portal's name, which is skipped, then the statement's name. An
+                // execution follows.
                 b'B' => executed.extend(
                     self.prepared
                         .get(&{

@@ -79,7 +79,8 @@ impl Drop for KeyService {
 }
 
 impl KeyService {
-    /// Starts a key service with a signing key for each kind of token, and a master key.
+    /// Starts a key service with a signing key for each kind of token, and a master key. `kind` is
+    /// the type of the signing keys, such as `ecdsa-p256`.
     pub async fn start(kind: &'static str) -> Self {
         let keys = Keys::default();
         let dir = tempfile::tempdir().expect("a folder");
@@ -329,10 +330,10 @@ async fn encrypt(
     with_key(&keys, &headers, &name, |key| {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let (number, version) = key.versions.last_key_value().expect("a version");
-        let mut text = decode_field(&body, "plaintext");
+        let mut data = decode_field(&body, "plaintext");
         let aad = Aad::from(decode_field(&body, "associated_data"));
-        let nonce = version.private.aes().seal_in_place_append_tag(aad, &mut text);
-        let sealed = [nonce.expect("sealed").as_ref().as_slice(), &text].concat();
+        let nonce = version.private.aes().seal_in_place_append_tag(aad, &mut data);
+        let sealed = [nonce.expect("sealed").as_ref().as_slice(), &data].concat();
         let text = format!("vault:v{number}:{}", BASE64_STANDARD.encode(sealed));
         ok_response(&json!({ "ciphertext": text, "key_version": number }))
     })
@@ -346,6 +347,7 @@ async fn decrypt(
 ) -> HttpResponse {
     with_key(&keys, &headers, &name, |key| {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        // A closure, so that `?` stops at the first invalid part of the ciphertext.
         let plaintext = (|| {
             let rest = body["ciphertext"].as_str()?.strip_prefix("vault:v")?;
             let (number, sealed) = rest.split_once(':')?;
