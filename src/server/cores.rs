@@ -55,6 +55,7 @@ struct Core {
 struct AcceptedConnection {
     stream: std::net::TcpStream,
     peer: SocketAddr,
+    /// Count the connection in total and for its core, until it has ended.
     counts: (OpenConnection, CoreCount),
 }
 
