@@ -12,8 +12,8 @@
 //!   entry is written. This bound also holds when the change of the epoch is lost, because Redis
 //!   was unavailable, was restarted or failed over.
 //! - A replica remembers for [`MAX_STALENESS`] which sessions ended, from the change feed
-//!   ([`super::verified`]), and uses no entry of such a session. This also holds after a failover to
-//!   a server of Redis whose clock is behind, so that an entry seems to be young.
+//!   ([`super::verified`]), and uses no entry of such a session. This also holds after a failover
+//!   to a server of Redis whose clock is behind, so that an entry seems to be young.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
 //!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
@@ -157,7 +157,8 @@ impl SessionCache {
     /// transaction's changes.
     ///
     /// # Errors
-    /// When Postgres is unavailable. It is then unknown whether the transaction was committed.
+    /// UNAVAILABLE when Postgres is unavailable. It is then unknown whether the transaction was
+    /// committed.
     pub async fn finish(
         &self,
         tx: TenantTx,

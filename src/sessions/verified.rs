@@ -57,13 +57,14 @@ pub struct SessionStatus {
     is_revoked: AtomicBool,
     /// Whether this replica may have missed the end of the session in the feed. Then the session
     /// must be looked up again.
-    is_unfollowed: AtomicBool,
+    may_have_missed_end: AtomicBool,
 }
 
 impl SessionStatus {
     /// Whether the session is not revoked, as far as the feed reports, and the feed is complete.
-    fn is_followed(&self) -> bool {
-        !self.is_revoked.load(Ordering::Acquire) && !self.is_unfollowed.load(Ordering::Acquire)
+    fn is_known_to_be_live(&self) -> bool {
+        !self.is_revoked.load(Ordering::Acquire)
+            && !self.may_have_missed_end.load(Ordering::Acquire)
     }
 }
 
@@ -97,7 +98,7 @@ struct SessionStatuses {
     /// Sessions that ended recently, with the time at which each ended. The cache in Redis may
     /// still report such a session as live, for at most [`MAX_STALENESS`].
     recently_ended: HashMap<SessionKey, Instant>,
-    /// The sessions of `recently_ended`, in the order of their ends.
+    /// The sessions of `recently_ended`, in the order in which they ended.
     order_of_ends: VecDeque<(Instant, SessionKey)>,
 }
 
@@ -137,7 +138,7 @@ impl VerifiedTokens {
     pub fn get(&self, token: &Digest) -> Option<Arc<VerifiedToken>> {
         let verified = self.tokens.get(token)?;
         let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_in_force())
-            || !verified.status.is_followed()
+            || !verified.status.is_known_to_be_live()
             || !verified.is_in_time();
         if is_invalid {
             self.tokens.remove(token);
@@ -187,7 +188,7 @@ impl VerifiedTokens {
     /// live, as far as the feed reports.
     pub fn remember(&self, token: Digest, verified: Arc<VerifiedToken>) -> bool {
         let is_live = !verified.status.is_revoked.load(Ordering::Acquire);
-        if verified.status.is_followed() {
+        if verified.status.is_known_to_be_live() {
             self.tokens.insert(token, verified);
         }
         is_live
@@ -218,7 +219,7 @@ impl SessionStatuses {
         while let Some((ended, oldest)) = self.order_of_ends.front()
             && now.duration_since(*ended) >= MAX_STALENESS
         {
-            // The session may have a second, later end.
+            // If the session was ended again later, the newer time stays in the map.
             if self.recently_ended.get(oldest) == Some(ended) {
                 self.recently_ended.remove(oldest);
             }
@@ -242,7 +243,7 @@ impl ChangeListener for VerifiedTokens {
     fn clear(&self) {
         let mut statuses = self.lock_statuses();
         for status in statuses.by_session.drain().filter_map(|(_, status)| status.upgrade()) {
-            status.is_unfollowed.store(true, Ordering::Release);
+            status.may_have_missed_end.store(true, Ordering::Release);
         }
         self.tokens.clear();
     }
