@@ -24,8 +24,8 @@ pub(super) struct Accounts {
 /// A possible account. It may not exist.
 #[derive(Default)]
 pub(super) struct Account {
-    /// The tenant to try. `None` when there is none: then the password is compared with a dummy
-    /// hash.
+    /// The tenant to try. `None` when no tenant is left to try: then the password is compared with
+    /// a dummy hash.
     pub(super) tenant: Option<TenantId>,
     /// The tenant's user with the email; `None` before the look-up and when there is none.
     pub(super) user: Option<SubjectId>,

@@ -83,7 +83,7 @@ impl SignIns {
             origin,
             cancellation,
         };
-        let result = self.open(&mut slot, &mut accounts, input).await;
+        let result = self.compare_and_open(&mut slot, &mut accounts, input).await;
         drop(slot);
         let matching_index = result.as_ref().map(|session| session.account_index);
         Box::pin(accounts.end_guesses(matching_index)).await;
@@ -110,8 +110,8 @@ impl SignIns {
         Ok(tenant)
     }
 
-    /// Opens a session for the first account that the password matches.
-    async fn open(
+    /// Compares the password, and opens a session for the first account that it matches.
+    async fn compare_and_open(
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,

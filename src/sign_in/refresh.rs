@@ -115,8 +115,8 @@ impl SignIns {
     }
 }
 
-/// The row that `rotate_session` returns. With `ended` and `reused`, only `outcome` is
-/// set.
+/// The row that `rotate_session` returns. When `outcome` is `ended` or `reused`, all other fields
+/// are `None`.
 struct Rotation {
     outcome: String,
     refresh_jti: Option<String>,
