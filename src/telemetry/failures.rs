@@ -53,7 +53,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").extend(line);
+            self.0.lock().expect("no writer panicked").extend(line);
             Ok(line.len())
         }
 
@@ -85,7 +85,8 @@ mod tests {
             }
             log.record(Err::<i32, _>("again"));
         });
-        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+        let text =
+            String::from_utf8(lines.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         let expected =
             ["WARN can't work error=at 10:00", "INFO works again", "WARN can't work error=again"];
