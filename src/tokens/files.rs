@@ -61,6 +61,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<KeyBlock>> {
 
 fn parse(text: &str) -> anyhow::Result<Vec<KeyBlock>> {
     let keys = pem::parse_many(text).ok().context("the file is not PEM")?;
+    // Each piece ends with the text before the key of the same index. `zip` leaves out the piece
+    // after the last `BEGIN`.
     let preceding_texts: Vec<_> = text.split(BEGIN).collect();
     ensure!(!keys.is_empty(), "the file has no key in PEM");
     ensure!(preceding_texts.len() == keys.len() + 1, "a key in the file is incomplete");

@@ -71,7 +71,10 @@ impl Source {
     /// The name of the source for a kind of token, for error messages.
     pub fn name(&self, kind: TokenKind) -> String {
         match self {
-            Self::Files(paths) => paths.for_kind(kind).1.display().to_string(),
+            Self::Files(paths) => {
+                let (_, public) = paths.for_kind(kind);
+                public.display().to_string()
+            }
             Self::Transit(service) => service.keys.name(kind).to_owned(),
         }
     }

@@ -1,7 +1,8 @@
 //! Signing keys in a key service.
 //!
-//! A version of a key verifies from its creation on, and signs from 15 minutes later on. The oldest
-//! version has no start time. An operator retires older versions with `min_decryption_version`.
+//! A version of a key verifies from its creation on, and signs from 15 minutes after its creation
+//! on. The oldest version has no start time: it signs immediately. An operator retires older
+//! versions with `min_decryption_version`.
 
 use std::collections::BTreeMap;
 
