@@ -17,7 +17,7 @@ use crate::{
 /// excludes memory that the server allocates only once.
 const WARM_UP_DIVISOR: u64 = 10;
 
-/// Setting of the cache size. The cache is so large that no subject is evicted.
+/// Setting of the cache size: 256 MiB, so that no subject is evicted.
 const LARGE_CACHE: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {

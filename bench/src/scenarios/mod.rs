@@ -1,6 +1,6 @@
-//! The scenarios, one per file. In each of several rounds, a scenario measures the calls that it
-//! compares one after the other, so that a drift of the machine's speed affects all of them. A
-//! result is the median of its values in the rounds.
+//! The scenarios, one per file. A scenario compares several kinds of calls. In each of several
+//! rounds, it measures one kind after the other, so that a drift of the machine's speed affects all
+//! of them. A result is the median of its values in the rounds.
 
 mod batch;
 mod cold;

@@ -22,7 +22,7 @@ const NICENESS: i32 = 10;
 /// Returns an error when a store is not installed or does not start.
 pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
     // Affinity and niceness belong to a thread, and child processes of the thread inherit both.
-    let start = || {
+    let start_services = || {
         if let Some(cores) = cores {
             pin(cores)?;
             rustix::process::setpriority_process(None, NICENESS)?;
@@ -31,7 +31,10 @@ pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
         runtime.block_on(Services::start(dir, Options { durable: false }))
     };
     thread::scope(|scope| {
-        scope.spawn(start).join().map_err(|_| anyhow!("the start of the stores panicked"))?
+        scope
+            .spawn(start_services)
+            .join()
+            .map_err(|_| anyhow!("the start of the stores panicked"))?
     })
 }
 
