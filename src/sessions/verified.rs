@@ -118,7 +118,7 @@ impl VerifiedToken {
 
     /// Whether the token is in its validity period now. The clock may have been corrected since the
     /// token was verified.
-    fn is_in_time(&self) -> bool {
+    fn is_valid_now(&self) -> bool {
         let now = clock::now().unix_timestamp();
         let is_within_validity =
             now >= self.not_before - LEEWAY_SECONDS && now <= self.expires_at + LEEWAY_SECONDS;
@@ -127,21 +127,21 @@ impl VerifiedToken {
 }
 
 impl VerifiedTokens {
-    /// Creates a cache for at most this many tokens.
+    /// Creates a cache for at most `max_tokens` tokens.
     #[must_use]
-    pub fn new(tokens: usize) -> Self {
-        Self { tokens: Cache::new(tokens), statuses: Mutex::default() }
+    pub fn new(max_tokens: usize) -> Self {
+        Self { tokens: Cache::new(max_tokens), statuses: Mutex::default() }
     }
 
     /// The entry of a token that is still valid.
     #[must_use]
-    pub fn get(&self, token: &Digest) -> Option<Arc<VerifiedToken>> {
-        let verified = self.tokens.get(token)?;
+    pub fn get(&self, digest: &Digest) -> Option<Arc<VerifiedToken>> {
+        let verified = self.tokens.get(digest)?;
         let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_in_force())
             || !verified.status.is_known_to_be_live()
-            || !verified.is_in_time();
+            || !verified.is_valid_now();
         if is_invalid {
-            self.tokens.remove(token);
+            self.tokens.remove(digest);
             return None;
         }
         Some(verified)
@@ -174,7 +174,7 @@ impl VerifiedTokens {
             user: key.account_id,
             subject_type: SubjectType::ServiceAccount,
             session: SessionId(key.key_id.0),
-            // Postgres checks the expiry without a leeway, so the leeway of `is_in_time` is
+            // Postgres checks the expiry without a leeway, so the leeway of `is_valid_now` is
             // subtracted.
             expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
             not_before: i64::MIN + LEEWAY_SECONDS,
@@ -186,10 +186,10 @@ impl VerifiedTokens {
 
     /// Caches a token whose session was live at its look-up. Returns whether the session is still
     /// live, as far as the feed reports.
-    pub fn remember(&self, token: Digest, verified: Arc<VerifiedToken>) -> bool {
+    pub fn remember(&self, digest: Digest, verified: Arc<VerifiedToken>) -> bool {
         let is_live = !verified.status.is_revoked.load(Ordering::Acquire);
         if verified.status.is_known_to_be_live() {
-            self.tokens.insert(token, verified);
+            self.tokens.insert(digest, verified);
         }
         is_live
     }
