@@ -54,8 +54,8 @@ impl Tenants {
     }
 }
 
-/// Admits the caller. Open registration gives everybody the role of new users, so a caller that
-/// opens registration must hold the permissions of that role.
+/// Checks the rights of the caller, and returns the caller. Open registration gives everybody the
+/// role of new users, so a caller that opens registration must hold the permissions of that role.
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the caller lacks a permission, and `INVALID_ARGUMENT` when the
