@@ -107,7 +107,7 @@ pub fn rotate(
     lifetimes: Lifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
-    let mut is_added = false;
+    let mut has_added_key = false;
     for (files, lifetime) in KeyFiles::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
         files.retire(lifetime)?;
         let (mut private, mut public) = files.read()?;
@@ -122,9 +122,9 @@ pub fn rotate(
         // A crash between the two writes leaves an unused public key, which has no effect.
         files.write_public(&public)?;
         files.write_private(&private)?;
-        is_added = true;
+        has_added_key = true;
     }
-    Ok(is_added)
+    Ok(has_added_key)
 }
 
 /// Replaces all keys by new keys. Tokens signed by the old keys are no longer valid.
