@@ -132,10 +132,10 @@ impl Users {
         .await
     }
 
-    /// Admits a change of the email of a user whose row is locked. A password reset by email gives
-    /// access to the account, so a change of another user's email needs the right to use that
-    /// account. A change of one's own email needs more than an access token, because a token may be
-    /// stolen.
+    /// Checks that the caller may change the email of a user whose row is locked. A password reset
+    /// by email gives access to the account, so a change of another user's email needs the right to
+    /// use that account. A change of one's own email needs more than an access token, because a
+    /// token may be stolen.
     async fn admit_email_change<'a>(
         &self,
         tx: &mut TenantTx,
