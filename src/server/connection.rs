@@ -154,6 +154,7 @@ async fn preface_timeout(bytes_read: &AtomicUsize) {
 /// Shortens the maximum age by up to a tenth, depending on the client's port. So connections that
 /// began at the same time do not end at the same time.
 fn shorten_age(age: Duration, peer: SocketAddr) -> Duration {
+    // The last two digits of the port give 0 to 99 thousandths.
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
 
