@@ -109,11 +109,15 @@ mod tests {
 
     #[test]
     fn incomplete_and_invalid_files_are_refused() {
-        let whole = pem::encode(&Pem::new("A", [1; 40]));
-        let half = &whole[..whole.len() / 2];
-        for text in
-            ["", "text", half, &format!("{whole}{half}"), &format!("{START_PREFIX}noon\n{whole}")]
-        {
+        let complete_text = pem::encode(&Pem::new("A", [1; 40]));
+        let half_of_text = &complete_text[..complete_text.len() / 2];
+        for text in [
+            "",
+            "text",
+            half_of_text,
+            &format!("{complete_text}{half_of_text}"),
+            &format!("{START_PREFIX}noon\n{complete_text}"),
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

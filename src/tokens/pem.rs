@@ -134,8 +134,8 @@ pub fn rotate(
 pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for key_files in KeyFiles::both(&paths(dir)) {
-        let newest = || newest_algorithm(&files::read(key_files.private)?);
-        let algorithm = algorithm.map_or_else(newest, Ok)?;
+        let algorithm_in_use = || newest_algorithm(&files::read(key_files.private)?);
+        let algorithm = algorithm.map_or_else(algorithm_in_use, Ok)?;
         let (private, public) = generate(algorithm, None)?;
         key_files.write_private(&[private])?;
         key_files.write_public(&[public])?;

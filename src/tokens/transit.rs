@@ -105,7 +105,7 @@ impl KeyService {
                 (Some(*number) != oldest).then(|| creation_time + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
-                public: KeyBlock::new(start_time, public.pem(&key.kind)?),
+                public: KeyBlock::new(start_time, public.to_pem(&key.kind)?),
                 can_sign: *number >= key.min_encryption_version,
             })
         });
@@ -137,7 +137,7 @@ impl KeyService {
 }
 
 impl PublicKey {
-    fn pem(&self, kind: &str) -> anyhow::Result<Pem> {
+    fn to_pem(&self, kind: &str) -> anyhow::Result<Pem> {
         match kind {
             "ed25519" => {
                 let raw = BASE64_STANDARD.decode(&self.public_key).ok();
