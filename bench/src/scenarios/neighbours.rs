@@ -82,7 +82,7 @@ fn measure_noisy_loads(
         ScenarioResult::without_target("Check during noisy sign-ins and batches ÷ without, p99");
     let mut some_load_share =
         ScenarioResult::without_target("sign-ins during noisy sign-ins and batches ÷ fair share");
-    let mut refused =
+    let mut refused_calls =
         ScenarioResult::new("refused calls of the quiet tenant", Target::Exactly(0.0));
     let mut noisy_rate =
         ScenarioResult::without_target("served calls of the noisy tenant, calls/s");
@@ -114,7 +114,7 @@ fn measure_noisy_loads(
         sign_in_share.push(full_load_runs[1].per_second / fair_share);
         some_load_tail.push(some_load_runs[0].p99 / quiet_runs[0].p99);
         some_load_share.push(some_load_runs[1].per_second / fair_share);
-        refused.push(crate::to_f64(full_load_runs[0].refused + full_load_runs[1].refused));
+        refused_calls.push(crate::to_f64(full_load_runs[0].refused + full_load_runs[1].refused));
         noisy_rate.push(full_load_runs[2..].iter().map(|run| run.per_second).sum());
     }
     bench.report.add_results([
@@ -123,7 +123,7 @@ fn measure_noisy_loads(
         sign_in_share,
         some_load_tail,
         some_load_share,
-        refused,
+        refused_calls,
         noisy_rate,
     ]);
     Ok(())
@@ -147,7 +147,8 @@ fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Resu
         "Check during a flood from 1,000 addresses ÷ without, p99",
         Target::AtMost(1.1),
     );
-    let mut refused = ScenarioResult::without_target("refused fraction of the flood's sign-ins");
+    let mut refused_fraction =
+        ScenarioResult::without_target("refused fraction of the flood's sign-ins");
     for round in 1..=bench.effort.rounds {
         let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
         let mode = LoadMode::Open { rate: full_run.per_second * RATE_FRACTION };
@@ -160,9 +161,9 @@ fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Resu
         let (check_run, sign_in_run) = (&runs[0], &runs[1]);
         tail.push(check_run.p99 / quiet_run.p99);
         let all_sign_ins = crate::to_f64(sign_in_run.refused + sign_in_run.good_calls).max(1.0);
-        refused.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
+        refused_fraction.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
     }
-    bench.report.add_results([tail, refused]);
+    bench.report.add_results([tail, refused_fraction]);
     Ok(())
 }
 
