@@ -122,9 +122,9 @@ func (s *Session) currentToken() string {
 // unrefusedToken returns a token that the server has not refused for a stream.
 func (s *Session) unrefusedToken(ctx context.Context) (string, error) {
 	s.mu.Lock()
-	token, refused := s.accessToken, s.refusedToken
+	token, refusedToken := s.accessToken, s.refusedToken
 	s.mu.Unlock()
-	if token != refused {
+	if token != refusedToken {
 		return token, nil
 	}
 	return s.fetchTokenAfter(ctx, token)
