@@ -5,7 +5,8 @@
 //! user's call without the user's token would act as the gateway's service account.
 //!
 //! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which names of roles an
-//! access token contains. It omits the roles whose scope is not readable (`scope_is_readable`).
+//! access token contains. The function omits the roles whose scope is not readable
+//! (`scope_is_readable`).
 
 use super::{SignIns, named_tenant};
 use crate::{
