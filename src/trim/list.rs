@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{api::idempotency, config::Retention};
 
-/// Retention of rows that nobody can read and no call uses after their end. It covers the
-/// differences of clocks.
+/// Retention of rows that nobody can read and no call uses after their end. A day is
+/// longer than the differences between the clocks of the machines.
 const UNUSED_ROW_RETENTION: Duration = Duration::from_hours(24);
 
 /// One table that is trimmed.

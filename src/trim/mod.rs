@@ -111,8 +111,8 @@ impl Worker {
         }
     }
 
-    /// Makes a pass through each table. A failure in one table does not delay the others; returns
-    /// the last failure.
+    /// Makes a pass through each table. A failure in one table does not delay the other tables.
+    /// Returns the last failure.
     async fn pass_all(&self) -> Result<()> {
         let mut result = Ok(());
         for trim in &self.trims {
@@ -158,8 +158,9 @@ impl Worker {
             Method::Blocks => {
                 let step = store::trim_rows(&self.db, trim, block, BLOCKS).await?;
                 let Some((deleted, total_blocks)) = step else { return Ok(Next::Retry) };
-                let next = block + BLOCKS;
-                (deleted, if next < total_blocks { Next::Block(next) } else { Next::Complete })
+                let next_block = block + BLOCKS;
+                let is_complete = next_block >= total_blocks;
+                (deleted, if is_complete { Next::Complete } else { Next::Block(next_block) })
             }
             Method::Requests => {
                 let step = store::trim_requests(&self.db, trim, BATCH).await?;
