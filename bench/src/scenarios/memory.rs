@@ -67,8 +67,8 @@ fn memory_growth(
     server: &Server,
     calls: &Calls,
 ) -> anyhow::Result<f64> {
-    let before = anonymous_memory(server.pid())?;
+    let bytes_before = anonymous_memory(server.pid())?;
     bench.send_each_once(round, server, calls, ONE_BY_ONE)?;
-    let after = anonymous_memory(server.pid())?;
-    Ok(crate::to_f64(after.saturating_sub(before)))
+    let bytes_after = anonymous_memory(server.pid())?;
+    Ok(crate::to_f64(bytes_after.saturating_sub(bytes_before)))
 }

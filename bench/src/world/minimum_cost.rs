@@ -143,6 +143,6 @@ fn cost_per_run(
 /// Processor time of this thread so far, in nanoseconds.
 fn cpu_nanos() -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let used = text.split_whitespace().next().context("schedstat is empty")?;
-    Ok(used.parse()?)
+    let used_nanos = text.split_whitespace().next().context("schedstat is empty")?;
+    Ok(used_nanos.parse()?)
 }

@@ -12,8 +12,8 @@ use tenantry::{
 
 use crate::cores::pin;
 
-/// Niceness of the stores. It matters only when the stores share a core with the load generator: a
-/// load generator that waits for the core would distort the latencies.
+/// Niceness of the stores. The value matters only when the stores share a core with the load
+/// generator: a load generator that waits for the core would distort the latencies.
 const NICENESS: i32 = 10;
 
 /// Starts Postgres and Redis on these cores. `None` means all cores.
