@@ -26,8 +26,8 @@ create_database() {
     psql --quiet "$TENANTRY_POSTGRES" --command "create database $database"
 }
 
-# Starts an empty Postgres cluster that is owned by the superuser `postgres`. It archives its
-# write-ahead log as soon as it has an archive_command. It stops with this script.
+# Starts an empty Postgres cluster that is owned by the superuser `postgres`. The cluster
+# archives its write-ahead log as soon as it has an archive_command, and stops with this script.
 start_new_cluster() {
     postgres_bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
     [ -n "$postgres_bin" ] || postgres_bin=$(dirname "$(command -v initdb)")
