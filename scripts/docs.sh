@@ -26,8 +26,8 @@ create_database() {
     psql --quiet "$TENANTRY_POSTGRES" --command "create database $database"
 }
 
-# Starts an empty Postgres cluster that is owned by the superuser `postgres`. It archives its
-# write-ahead log as soon as it has an archive_command. It stops with this script.
+# Starts an empty Postgres cluster that is owned by the superuser `postgres`. The cluster
+# archives its write-ahead log as soon as it has an archive_command, and stops with this script.
 start_new_cluster() {
     postgres_bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
     [ -n "$postgres_bin" ] || postgres_bin=$(dirname "$(command -v initdb)")
@@ -45,8 +45,8 @@ start_new_cluster() {
     pg_ctl --pgdata="$new_cluster/data" --wait start
 }
 
-# Programs of Postgres that the pages run as the user of Postgres. A server of the new cluster listens
-# only on a socket.
+# Programs of Postgres that the pages run as the user of Postgres. A server of the new cluster
+# listens only on a socket.
 pg_ctl() {
     $as_postgres "$postgres_bin/pg_ctl" --log="$new_cluster/log" \
         --options="-k $new_cluster -c listen_addresses= -c fsync=off -c archive_mode=on" "$@" >/dev/null
@@ -72,7 +72,8 @@ prepare_page() {
     case $1 in
         service-accounts | audit | runbook | passwords | guides/verify-email) sign_in ;;
         deployment | data)
-            # Pages after those with mails make plain calls.
+            # An earlier page may have replaced `call` by a function that waits for a mail. This
+            # restores the `call` of the README.
             ! declare -f make_call >/dev/null || eval "$(declare -f make_call | sed '1s/make_call/call/')"
             create_database "$1"
             ;;
@@ -148,8 +149,8 @@ wait_for_token() {
     return 1
 }
 
-# Runs the binary. `tenantry serve` is stopped as soon as it serves, so that the next commands of the
-# page run. With `keep_serving`, the next commands call this server.
+# Runs the binary. `tenantry serve` is stopped as soon as it serves, so that the next commands of
+# the page run. With `keep_serving`, the next commands call this server.
 tenantry() {
     if [ "$1" != serve ]; then
         command tenantry "$@"

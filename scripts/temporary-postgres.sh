@@ -1,5 +1,5 @@
-# Sourced by scripts that need an empty Postgres for a moment: starts one on a Unix socket, in the new
-# directory $work, and applies the migrations. The Postgres stops when the script ends.
+# Sourced by scripts that need an empty Postgres while they run: starts a Postgres on a Unix socket,
+# in the new directory $work, and applies the migrations. The Postgres stops when the script ends.
 #
 # Usage: postgres_options=OPTIONS; . scripts/temporary-postgres.sh
 
@@ -30,6 +30,7 @@ as_postgres "$bin/pg_ctl" -D "$work/data" -w -l "$work/data/log" \
     -o "-k $work -c listen_addresses= ${postgres_options-}" start >/dev/null
 export PGHOST="$work" PGUSER=postgres PGDATABASE=postgres PGOPTIONS="-c client_min_messages=warning"
 for migration in migrations/*.sql; do
+    # psql -1 runs the file in one transaction.
     transaction=-1
     [ "$(head -n 1 "$migration")" != "-- no-transaction" ] || transaction=
     # Unquoted, so that an empty value is no argument.

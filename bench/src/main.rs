@@ -1,5 +1,5 @@
-//! Benchmark of Tenantry. It mainly compares the cost of decisions with the cost of gRPC itself, on
-//! the same machine at the same time.
+//! Benchmark of Tenantry. The benchmark mainly compares the cost of decisions with the cost of gRPC
+//! itself, on the same machine at the same time.
 //!
 //! Reading order: [`scenarios`] has one file for each question. Scenarios get servers and data
 //! from [`world`], send calls with [`load`], and put their results into [`report`].

@@ -15,8 +15,8 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
         // The thread may have ended since the directory was read.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let used = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
-        nanos += used.context("schedstat has no number")?;
+        let used_nanos = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        nanos += used_nanos.context("schedstat has no number")?;
     }
     Ok(Duration::from_nanos(nanos))
 }
@@ -81,11 +81,11 @@ mod tests {
     #[test]
     fn a_core_that_was_only_idle_is_not_busy() {
         let text = "cpu  9 9 9 9\ncpu1 10 0 10 70 5 0 5 0 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
-        // cpu1 has 75 idle ticks (70 idle, 5 iowait) of 100. So all 50 ticks since `before` were
+        // cpu1 has 75 idle ticks (70 idle, 5 iowait) of 100. So all 50 ticks since `earlier` were
         // idle.
-        let before = CoreTimes { idle: 25, total: 50 };
+        let earlier = CoreTimes { idle: 25, total: 50 };
         let now = CoreTimes::parse(text, 1).expect("cpu1 is in the text");
-        assert!((now.busy_since(before) - 0.0).abs() < 1e-9);
+        assert!((now.busy_since(earlier) - 0.0).abs() < 1e-9);
         assert_eq!(CoreTimes::parse(text, 10).expect("cpu10 is in the text").total, 8);
         assert!(CoreTimes::parse(text, 2).is_none());
     }

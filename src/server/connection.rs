@@ -58,7 +58,8 @@ const MAX_RESETS_FOR_ERRORS: usize = 128;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Length of the HTTP/2 connection preface and the header of the frame that must follow, in
-/// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter.
+/// bytes (RFC 9113, section 3.4). No HTTP/1 request is shorter, so the same length
+/// applies to HTTP/1.
 const PREFACE: usize = 24 + 9;
 
 /// Time without traffic after which the server pings an HTTP/2 connection, and the timeout of this
@@ -153,6 +154,7 @@ async fn preface_timeout(bytes_read: &AtomicUsize) {
 /// Shortens the maximum age by up to a tenth, depending on the client's port. So connections that
 /// began at the same time do not end at the same time.
 fn shorten_age(age: Duration, peer: SocketAddr) -> Duration {
+    // The last two digits of the port give 0 to 99 thousandths.
     age / 1000 * (1000 - u32::from(peer.port() % 100))
 }
 
@@ -233,9 +235,11 @@ impl RequestKind {
     fn of<B>(request: &Request<B>) -> Self {
         let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         match content_type.map(|value| value.strip_prefix(b"application/grpc")) {
+            // gRPC: `application/grpc`, also with a suffix such as `+proto`, or with parameters.
             Some(Some([] | [b'+' | b';', ..])) if request.version() == Version::HTTP_2 => {
                 Self::Grpc
             }
+            // Any other content type, which can be a content type of gRPC-Web.
             Some(_) if request.method() == Method::POST => {
                 web::Encoding::of_request(request.headers()).map_or(Self::Other, Self::GrpcWeb)
             }

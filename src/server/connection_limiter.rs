@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct ConnectionLimiter {
     permits: Arc<BoundedPermits<IpAddr>>,
     gauge: Gauge,
-    refused: Family<RefusalLabel, Counter>,
+    refusals: Family<RefusalLabel, Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -33,14 +33,14 @@ pub(super) struct OpenConnection {
 
 impl ConnectionLimiter {
     pub(super) fn new(limits: config::Connections, registry: &mut Registry) -> Self {
-        let (gauge, refused) = (Gauge::default(), Family::<RefusalLabel, Counter>::default());
+        let (gauge, refusals) = (Gauge::default(), Family::<RefusalLabel, Counter>::default());
         registry.register("tenantry_connections", "gRPC connections that are open", gauge.clone());
         let help = "gRPC connections closed because too many were open";
-        registry.register("tenantry_connections_refused", help, refused.clone());
+        registry.register("tenantry_connections_refused", help, refusals.clone());
         for by in ["total", "address"] {
-            drop(refused.get_or_create(&RefusalLabel { by }));
+            drop(refusals.get_or_create(&RefusalLabel { by }));
         }
-        Self { permits: BoundedPermits::new(limits.total, limits.per_address), gauge, refused }
+        Self { permits: BoundedPermits::new(limits.total, limits.per_address), gauge, refusals }
     }
 
     /// Counts one more connection; `None` when a limit is reached.
@@ -53,7 +53,7 @@ impl ConnectionLimiter {
             Err(TooMany::Total) => "total",
             Err(TooMany::PerOwner) => "address",
         };
-        self.refused.get_or_create(&RefusalLabel { by }).inc();
+        self.refusals.get_or_create(&RefusalLabel { by }).inc();
         None
     }
 }

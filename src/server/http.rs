@@ -18,13 +18,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The routes for metrics and probes.
 pub(super) fn routes(registry: Registry, ready: watch::Receiver<bool>) -> Router {
     Router::new()
-        // Fails only when the process does not respond: a restart repairs no other failure.
+        // Fails only when the process does not respond. Other failures are not reported here,
+        // because a restart would not repair them.
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(metrics).with_state(Arc::new(registry)))
 }
 
-/// Serves HTTP while the future is polled.
+/// Serves HTTP while the future is polled. The future never completes, also without a listener.
 pub(super) async fn serve(listener: Option<TcpListener>, routes: Router) {
     let Some(listener) = listener else { return std::future::pending().await };
     if let Err(error) = axum::serve(listener, routes).await {

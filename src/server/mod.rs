@@ -101,10 +101,10 @@ pub async fn serve(
     // to end.
     watchers.stop();
     chain_signal.stop();
-    let drained = cores.drain();
+    let all_connections_ended = cores.drain();
     drop(listeners.grpc);
     // A connection that ignores the graceful shutdown must not keep the process running.
-    if time::timeout(config.shutdown_grace, drained).await.is_err() {
+    if time::timeout(config.shutdown_grace, all_connections_ended).await.is_err() {
         tracing::warn!("stopped while connections of clients were open");
     }
     // Stops reloading the key files.

@@ -1,5 +1,5 @@
-//! Reports the readiness of this replica to probes. The replica is not ready while it has no
-//! Postgres that is the primary, accepts writes, and has a schema that suits this program.
+//! Reports the readiness of this replica to probes. The replica is ready only while it
+//! uses a Postgres that is the primary, accepts writes, and has a schema that suits this program.
 
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};

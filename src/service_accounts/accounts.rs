@@ -32,6 +32,7 @@ impl ServiceAccounts {
         };
         let tx = self.db.begin(tenant).await?;
         idempotency::once(tx, &key, async |tx| {
+            // With this lock, concurrent calls can't exceed the limit together.
             tenants::store::lock(tx, tenant).await?;
             let caller = write_caller.authorize_write(tx, tenant).await?;
             SERVICE_ACCOUNTS_OF_TENANT.check(store::count(tx, tenant).await? + 1)?;

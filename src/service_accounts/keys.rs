@@ -61,7 +61,7 @@ impl ServiceAccounts {
         let expires_at = new_expiry(requested_expiry, latest_expiry)?;
         let first_response =
             idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
-        let is_first = first_response.is_none();
+        let is_first_request = first_response.is_none();
         let (row, has_new_credential) = match first_response.and_then(|response| response.api_key) {
             Some(first_key) => {
                 handle_repeated_request(&mut tx, tenant, &first_key.id, &new_key, latest_expiry)
@@ -75,7 +75,7 @@ impl ServiceAccounts {
             let event = event
                 .detail("api_key_id", row.key_id.to_string())
                 .detail("credential", credential.name())
-                .maybe("secret_replaced", (!is_first).then_some(true))
+                .maybe("secret_replaced", (!is_first_request).then_some(true))
                 .detail("expire_time", clock::rfc3339(row.expires_at))
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, &caller.actor(), event).await?;
@@ -86,7 +86,7 @@ impl ServiceAccounts {
             secret: String::new(),
             consistency_token: tx.consistency_token().await?,
         };
-        if is_first {
+        if is_first_request {
             // The response is stored without the secret, because the text of a secret is never
             // stored.
             idempotency::store_response(&mut tx, &key, key_id, &response).await?;
@@ -130,6 +130,7 @@ impl KeyCredential {
     fn from_request(tenant: TenantId, credential: Option<&Credential>) -> Result<Self> {
         match credential {
             None => Secret::new(tenant).map(|(secret, text)| Self::Secret(secret, text)),
+            // This only checks the key, so the subject and the audience are empty.
             Some(Credential::PublicKey(pem)) => match AssertionKey::read(pem, "", "") {
                 Ok(_) => Ok(Self::PublicKey(pem.clone())),
                 Err(error) => Err(Error::field("public_key", format!("can't be used: {error}"))),

@@ -45,6 +45,7 @@ impl ServiceAccounts {
         let mut page = self.pages.begin(caller.page_caller(), message)?;
         let tenant = caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
+        // `NOT_FOUND` when the account does not exist.
         store::get(&mut tx, tenant, account).await?;
         api_keys::store::list(&mut tx, tenant, account, &filter, &mut page).await?;
         page.finish()

@@ -62,7 +62,7 @@ pub async fn insert(
 /// The number of the tenant's accounts.
 ///
 /// # Errors
-/// When Postgres is unavailable.
+/// UNAVAILABLE when Postgres is unavailable.
 pub async fn count(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!" from service_accounts where tenant_id = $1"#,

@@ -41,8 +41,8 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
-    /// `None` for the secret of an API key, if the tenant does not accept API keys as bearer
-    /// tokens.
+    /// Returns the value itself; `None` for the secret of an API key, if the tenant does not accept
+    /// API keys as bearer tokens.
     fn if_accepted(self) -> Option<Self> {
         (!self.token.is_api_key() || self.standing.tenant.get().accepts_api_key_bearer)
             .then_some(self)
@@ -52,8 +52,8 @@ impl Authenticated {
 impl Authenticator {
     /// Authenticates an access token, or an API key if its tenant accepts API keys as bearer
     /// tokens. `None` when the bearer token is not valid, for any reason. The look-up of an API key
-    /// uses a connection of the share of `charged_tenant`, because anybody can make a key that names
-    /// any tenant.
+    /// uses a connection of the share of `charged_tenant`, because anybody can make a key that
+    /// names any tenant.
     ///
     /// # Errors
     /// UNAVAILABLE when the in-memory caches can't be used and Postgres is unavailable; OVERLOADED
@@ -138,7 +138,8 @@ impl Authenticator {
         let cached_standing =
             || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
         // An entry in Redis may be older than the time at which this replica began to follow the
-        // feed. Then the replica may have missed the end of the session.
+        // feed. Then the replica may have missed the end of the session. So Redis is used only when
+        // this replica has followed the feed for longer than an entry can be used.
         if self.feed.has_followed_for(MAX_STALENESS) && cached_standing().is_some() {
             match self.session_cache.lookup(tenant, session, user).await {
                 // Read the standing again: the cache may have evicted it during the call to Redis.

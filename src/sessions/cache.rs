@@ -7,13 +7,13 @@
 //!   sign-out, a revocation, a disabled user, a suspended tenant) replaces the epoch after the
 //!   commit of the change. So a read that was in progress at that time can't fill the cache with
 //!   the state before the commit.
-//! - An entry is valid for 750 ms ([`super::entry`]), by Redis's own clock. This time starts at the
-//!   Redis lookup that found no entry, before the read of Postgres. It does not depend on when the
-//!   entry is written. This bound also holds when the change of the epoch is lost, because Redis
+//! - An entry is valid for 750 ms ([`super::entry`]), by Redis's own clock. The 750 ms start at the
+//!   Redis lookup that found no entry, before the read of Postgres. They do not depend on when the
+//!   entry is written. The bound also holds when the change of the epoch is lost, because Redis
 //!   was unavailable, was restarted or failed over.
 //! - A replica remembers for [`MAX_STALENESS`] which sessions ended, from the change feed
-//!   ([`super::verified`]), and uses no entry of such a session. This also holds after a failover to
-//!   a server of Redis whose clock is behind, so that an entry seems to be young.
+//!   ([`super::verified`]), and uses no entry of such a session. This also holds after a failover
+//!   to a server of Redis whose clock is behind, so that an entry seems to be young.
 //! - Each entry has a MAC over its whole content ([`super::entry`]). A party with access to Redis
 //!   can delete entries, and replay an entry while it is valid, but can't create an entry.
 //! - A replica keeps the result of an entry in memory only while the entry is valid. After that,
@@ -157,7 +157,8 @@ impl SessionCache {
     /// transaction's changes.
     ///
     /// # Errors
-    /// When Postgres is unavailable. It is then unknown whether the transaction was committed.
+    /// UNAVAILABLE when Postgres is unavailable. It is then unknown whether the transaction was
+    /// committed.
     pub async fn finish(
         &self,
         tx: TenantTx,

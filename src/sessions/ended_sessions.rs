@@ -2,8 +2,8 @@
 
 use crate::ids::TenantId;
 
-/// A transaction, which is not committed yet, ended sessions of a tenant. After the commit, the
-/// tenant's entries must be removed from the session cache.
+/// Shows that a transaction, which is not committed yet, ended sessions of a tenant. After the
+/// commit, the tenant's entries must be removed from the session cache.
 ///
 /// A store returns this value for each change that ends sessions or API keys.
 /// [`super::SessionCache::finish`] takes the value: it commits, and then removes the tenant's
@@ -22,8 +22,8 @@ impl EndedSessions {
         Self { tenant }
     }
 
-    /// Leaves the entries in the cache, where they expire within a second. Only for a command of
-    /// the program, which has no session cache.
+    /// Leaves the entries in the cache, where they expire within a second. Only for
+    /// administrative commands of this program, which have no session cache.
     pub fn expire_in_cache(self) {
         drop(self);
     }

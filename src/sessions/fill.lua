@@ -1,4 +1,4 @@
--- Caches a session that Postgres reported as live.
+-- Caches a session that Postgres reported as live. `src/redis/values.lua` defines `text_of`.
 -- KEYS: the tenant's epoch, the session.
 -- ARGV: the epoch at the lookup; the entry; the time of the lookup (ms); the maximum age of the
 -- lookup (ms); the time to live of the entry (ms).

@@ -125,7 +125,7 @@ pub async fn open(
     .fetch_optional(db.executor_in_share(new_session.tenant).await?)
     .await;
     let session_row = match query_result {
-        Err(error) if is_suspended(&error) => None,
+        Err(error) if is_tenant_suspended(&error) => None,
         result => result?,
     };
     Ok(session_row.map(|row| {
@@ -135,7 +135,7 @@ pub async fn open(
 }
 
 /// Whether the database refused the session because the tenant is suspended.
-fn is_suspended(error: &sqlx::Error) -> bool {
+fn is_tenant_suspended(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|error| error.constraint());
     constraint == Some("sessions_tenant_active")
 }

@@ -1,4 +1,4 @@
--- Looks up a session.
+-- Looks up a session. `src/redis/values.lua` defines `text_of`.
 -- KEYS: the tenant's epoch, the session.
 -- ARGV: an epoch to store if the tenant has none; the time to live of an epoch (s); the maximum
 -- size of an entry (bytes).

@@ -27,6 +27,7 @@ impl Sessions {
         let row = store::get(&mut tx, tenant, session, required_user).await?;
         let row = row.ok_or_else(Error::not_found)?;
         let client = row.open_client(&*tx.cipher(tenant)?)?;
+        // Always `Some`: only the rows of a list may be unreadable.
         Ok((row, Some(client)))
     }
 

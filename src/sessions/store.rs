@@ -273,8 +273,8 @@ pub struct RevokedBatch {
     pub last: Option<SessionId>,
 }
 
-/// Revokes at most `limit` sessions of a tenant that are not revoked, in the order of their ids, from
-/// the first after `after`.
+/// Revokes at most `limit` sessions of a tenant that are not revoked, in the order of their ids.
+/// The batch starts after the session `after`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

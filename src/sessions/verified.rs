@@ -57,13 +57,14 @@ pub struct SessionStatus {
     is_revoked: AtomicBool,
     /// Whether this replica may have missed the end of the session in the feed. Then the session
     /// must be looked up again.
-    is_unfollowed: AtomicBool,
+    may_have_missed_end: AtomicBool,
 }
 
 impl SessionStatus {
     /// Whether the session is not revoked, as far as the feed reports, and the feed is complete.
-    fn is_followed(&self) -> bool {
-        !self.is_revoked.load(Ordering::Acquire) && !self.is_unfollowed.load(Ordering::Acquire)
+    fn is_known_to_be_live(&self) -> bool {
+        !self.is_revoked.load(Ordering::Acquire)
+            && !self.may_have_missed_end.load(Ordering::Acquire)
     }
 }
 
@@ -97,7 +98,7 @@ struct SessionStatuses {
     /// Sessions that ended recently, with the time at which each ended. The cache in Redis may
     /// still report such a session as live, for at most [`MAX_STALENESS`].
     recently_ended: HashMap<SessionKey, Instant>,
-    /// The sessions of `recently_ended`, in the order of their ends.
+    /// The sessions of `recently_ended`, in the order in which they ended.
     order_of_ends: VecDeque<(Instant, SessionKey)>,
 }
 
@@ -117,7 +118,7 @@ impl VerifiedToken {
 
     /// Whether the token is in its validity period now. The clock may have been corrected since the
     /// token was verified.
-    fn is_in_time(&self) -> bool {
+    fn is_valid_now(&self) -> bool {
         let now = clock::now().unix_timestamp();
         let is_within_validity =
             now >= self.not_before - LEEWAY_SECONDS && now <= self.expires_at + LEEWAY_SECONDS;
@@ -126,21 +127,21 @@ impl VerifiedToken {
 }
 
 impl VerifiedTokens {
-    /// Creates a cache for at most this many tokens.
+    /// Creates a cache for at most `max_tokens` tokens.
     #[must_use]
-    pub fn new(tokens: usize) -> Self {
-        Self { tokens: Cache::new(tokens), statuses: Mutex::default() }
+    pub fn new(max_tokens: usize) -> Self {
+        Self { tokens: Cache::new(max_tokens), statuses: Mutex::default() }
     }
 
     /// The entry of a token that is still valid.
     #[must_use]
-    pub fn get(&self, token: &Digest) -> Option<Arc<VerifiedToken>> {
-        let verified = self.tokens.get(token)?;
+    pub fn get(&self, digest: &Digest) -> Option<Arc<VerifiedToken>> {
+        let verified = self.tokens.get(digest)?;
         let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_in_force())
-            || !verified.status.is_followed()
-            || !verified.is_in_time();
+            || !verified.status.is_known_to_be_live()
+            || !verified.is_valid_now();
         if is_invalid {
-            self.tokens.remove(token);
+            self.tokens.remove(digest);
             return None;
         }
         Some(verified)
@@ -173,7 +174,7 @@ impl VerifiedTokens {
             user: key.account_id,
             subject_type: SubjectType::ServiceAccount,
             session: SessionId(key.key_id.0),
-            // Postgres checks the expiry without a leeway, so the leeway of `is_in_time` is
+            // Postgres checks the expiry without a leeway, so the leeway of `is_valid_now` is
             // subtracted.
             expires_at: key.expires_at.unix_timestamp() - LEEWAY_SECONDS,
             not_before: i64::MIN + LEEWAY_SECONDS,
@@ -185,10 +186,10 @@ impl VerifiedTokens {
 
     /// Caches a token whose session was live at its look-up. Returns whether the session is still
     /// live, as far as the feed reports.
-    pub fn remember(&self, token: Digest, verified: Arc<VerifiedToken>) -> bool {
+    pub fn remember(&self, digest: Digest, verified: Arc<VerifiedToken>) -> bool {
         let is_live = !verified.status.is_revoked.load(Ordering::Acquire);
-        if verified.status.is_followed() {
-            self.tokens.insert(token, verified);
+        if verified.status.is_known_to_be_live() {
+            self.tokens.insert(digest, verified);
         }
         is_live
     }
@@ -218,7 +219,7 @@ impl SessionStatuses {
         while let Some((ended, oldest)) = self.order_of_ends.front()
             && now.duration_since(*ended) >= MAX_STALENESS
         {
-            // The session may have a second, later end.
+            // If the session was ended again later, the newer time stays in the map.
             if self.recently_ended.get(oldest) == Some(ended) {
                 self.recently_ended.remove(oldest);
             }
@@ -242,7 +243,7 @@ impl ChangeListener for VerifiedTokens {
     fn clear(&self) {
         let mut statuses = self.lock_statuses();
         for status in statuses.by_session.drain().filter_map(|(_, status)| status.upgrade()) {
-            status.is_unfollowed.store(true, Ordering::Release);
+            status.may_have_missed_end.store(true, Ordering::Release);
         }
         self.tokens.clear();
     }

@@ -5,7 +5,8 @@
 //! user's call without the user's token would act as the gateway's service account.
 //!
 //! Rule: `role_names` (`migrations/0015_decide_permissions.sql`) decides which names of roles an
-//! access token contains. It omits the roles whose scope is not readable (`scope_is_readable`).
+//! access token contains. The function omits the roles whose scope is not readable
+//! (`scope_is_readable`).
 
 use super::{SignIns, named_tenant};
 use crate::{
@@ -63,6 +64,7 @@ impl SignIns {
         let (tenant, charged_tenant) = if tenant == TenantId::UNKNOWN {
             (tenant, charged_tenant)
         } else {
+            // Check that the tenant exists: a secret may contain the id of any tenant.
             let (db, limits) = (&self.db, &self.limits);
             named_tenant::tenant_and_charged_tenant(db, limits, tenant, origin.ip).await?
         };
@@ -133,7 +135,7 @@ impl SignIns {
             NamedTenant::Known(tenant) => {
                 Ok(PresentedCredential { tenant: tenant.id, charged_tenant: tenant.id, credential })
             }
-            // The same response as from a tenant without the account.
+            // An unknown tenant gives the same response as a tenant without the account.
             NamedTenant::Unknown(name) => {
                 let charged_tenant = self.limits.placeholder_tenant(name);
                 Ok(PresentedCredential { tenant: TenantId::UNKNOWN, charged_tenant, credential })
@@ -145,7 +147,7 @@ impl SignIns {
         }
     }
 
-    /// Verifies the credential. Returns its valid key if the tenant is active, and if the key
+    /// Verifies the credential. Returns its valid API key if the tenant is active, and if the key
     /// belongs to `requested_account` (`None` allows any account). Records the use of the key, and
     /// marks an assertion as used.
     async fn verify_credential(

@@ -10,7 +10,8 @@ use tracing::Instrument;
 
 use crate::error::{Error, Result};
 
-/// Tells an attempt whether the client cancelled the call.
+/// Tells an attempt whether the client cancelled the call. Refers to a value that the future of the
+/// call owns. The server drops that future when the client cancels the call.
 pub struct Cancellation(Weak<()>);
 
 impl Cancellation {

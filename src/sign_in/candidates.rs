@@ -24,12 +24,12 @@ pub(super) struct Accounts {
 /// A possible account. It may not exist.
 #[derive(Default)]
 pub(super) struct Account {
-    /// The tenant to try. `None` when there is none: then the password is compared with a dummy
-    /// hash.
+    /// The tenant to try. `None` when no tenant is left to try: then the password is compared with
+    /// a dummy hash.
     pub(super) tenant: Option<TenantId>,
     /// The tenant's user with the email; `None` before the look-up and when there is none.
     pub(super) user: Option<SubjectId>,
-    /// The guess at this account, if the sign-in did not name its tenant.
+    /// The guess at this account, if the sign-in names no tenant.
     guess: Option<Guess>,
 }
 
@@ -61,10 +61,13 @@ impl SignIns {
         let guess = self.limits.guess(TenantId::UNKNOWN, normalized_email, origin.ip).await?;
         let mut candidates = Vec::new();
         let charged_tenant = self.limits.placeholder_tenant_of_network(origin.ip);
-        let (db, only_verified) = (&self.db, only_verified_emails);
-        for tenant in
-            tenants::find_by_email(db, charged_tenant, normalized_email, only_verified).await?
-        {
+        let tenants = tenants::find_by_email(
+            &self.db,
+            charged_tenant,
+            normalized_email,
+            only_verified_emails,
+        );
+        for tenant in tenants.await? {
             candidates.push(self.candidate_without_tenant(tenant, normalized_email, origin).await);
         }
         for _ in candidates.len()..CANDIDATES as usize {

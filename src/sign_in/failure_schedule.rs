@@ -2,11 +2,12 @@
 //! expensive comparison.
 //!
 //! Expensive comparisons of the same tenant wait for each other, and so do expensive comparisons
-//! from the same network, whatever their tenant. Without turns, the response times of many
-//! concurrent failures would show which accounts have an imported hash. Each sign-in takes a turn
-//! when it begins, in the queue of its tenant and in the queue of its network. If it fails, the
-//! response is due at the first multiple of the failure time after the ends of both turns. A
-//! sign-in that does not fail gives its turns back.
+//! from the same network, whatever their tenant. So the response times of many concurrent failures
+//! would show which accounts have an expensive hash, imported from another system. To prevent this,
+//! each sign-in takes two turns when it begins: a turn is a planned period, one in the queue of the
+//! tenant and one in the queue of the network. If the sign-in fails, the response is due at the
+//! first multiple of the failure time after the ends of both turns. A sign-in that does not fail
+//! gives its turns back.
 
 use std::{
     collections::HashMap,
@@ -17,8 +18,9 @@ use std::{
 
 use crate::{ids::TenantId, limits::WorkOwner, passwords::WorstCase};
 
-/// The latest end of a turn, in failure times. Because of this bound, users who mistype a password
-/// while many sign-ins of their tenant fail do not wait for all these failures.
+/// The latest end of a turn: this number of failure times after the start of the sign-in. Because
+/// of this bound, users who mistype a password while many sign-ins of their tenant fail do not wait
+/// for all these failures.
 const MAX_FAILURE_TIMES: u32 = 4;
 
 /// The turns of all tenants and networks.
@@ -55,10 +57,10 @@ impl FailureSchedule {
             let count = time.as_nanos() * concurrent / worst_case.time.as_nanos().max(1);
             u32::try_from(count).unwrap_or(u32::MAX).max(1)
         };
-        let at_once = u128::try_from(worst_case.at_once).unwrap_or(1);
+        let concurrent = u128::try_from(worst_case.at_once).unwrap_or(1);
         Self {
             failure_time: time,
-            turn_length: time / fitting_comparisons(at_once),
+            turn_length: time / fitting_comparisons(concurrent),
             sequential_comparisons: fitting_comparisons(1),
             queue_ends: Mutex::default(),
         }
@@ -115,8 +117,11 @@ mod tests {
     const TIME: Duration = Duration::from_secs(1);
 
     /// A schedule for comparisons that take at most 0.37 s.
-    fn turns(at_once: usize) -> FailureSchedule {
-        FailureSchedule::new(TIME, WorstCase { time: Duration::from_millis(370), at_once })
+    fn schedule(concurrent: usize) -> FailureSchedule {
+        FailureSchedule::new(
+            TIME,
+            WorstCase { time: Duration::from_millis(370), at_once: concurrent },
+        )
     }
 
     /// An owner in the tenant and in the network 192.0.2.`network`.
@@ -125,19 +130,23 @@ mod tests {
     }
 
     fn due_seconds(
-        turns: &FailureSchedule,
+        schedule: &FailureSchedule,
         owner: WorkOwner,
         began: Instant,
         count: usize,
     ) -> Vec<u64> {
-        (0..count).map(|_| turns.take(owner, began, 1).due_after.as_secs()).collect()
+        (0..count).map(|_| schedule.take(owner, began, 1).due_after.as_secs()).collect()
     }
 
     #[test]
     fn failures_are_due_at_multiples_of_the_failure_time() {
-        let turns = turns(1);
+        let schedule = schedule(1);
         for (elapsed, times) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (2800, 3)] {
-            assert_eq!(turns.round_up(Duration::from_millis(elapsed)), TIME * times, "{elapsed}");
+            assert_eq!(
+                schedule.round_up(Duration::from_millis(elapsed)),
+                TIME * times,
+                "{elapsed}"
+            );
         }
     }
 
@@ -148,43 +157,47 @@ mod tests {
         let (owner_1, owner_2) = (owner(tenant, 1), owner(TenantId::new(), 2));
         // Two comparisons of 0.37 s fit into 1 s, so a turn is 0.5 s long. The latest turn ends
         // after 4 s.
-        let turns_1 = turns(1);
-        assert_eq!(due_seconds(&turns_1, owner_1, now, 8), [1, 1, 2, 2, 3, 3, 4, 4]);
-        assert_eq!(due_seconds(&turns_1, owner_2, now, 2), [1, 1], "other tenant and network");
-        assert_eq!(due_seconds(&turns_1, owner(tenant, 3), now, 1), [4], "same tenant");
+        let schedule_1 = schedule(1);
+        assert_eq!(due_seconds(&schedule_1, owner_1, now, 8), [1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(due_seconds(&schedule_1, owner_2, now, 2), [1, 1], "other tenant and network");
+        assert_eq!(due_seconds(&schedule_1, owner(tenant, 3), now, 1), [4], "same tenant");
         let same_network = owner(TenantId::new(), 1);
-        assert_eq!(due_seconds(&turns_1, same_network, now, 1), [4], "same network");
+        assert_eq!(due_seconds(&schedule_1, same_network, now, 1), [4], "same network");
         // Five comparisons fit into 1 s when two run concurrently.
-        assert_eq!(due_seconds(&turns(2), owner_1, now, 6), [1, 1, 1, 1, 1, 2]);
+        assert_eq!(due_seconds(&schedule(2), owner_1, now, 6), [1, 1, 1, 1, 1, 2]);
         // After 3 s, the queue still has the turns of one more second.
-        assert_eq!(due_seconds(&turns_1, owner_1, now + 3 * TIME, 3), [2, 2, 3]);
-        assert_eq!(due_seconds(&turns_1, owner_1, now + 60 * TIME, 1), [1], "all turns ended");
+        assert_eq!(due_seconds(&schedule_1, owner_1, now + 3 * TIME, 3), [2, 2, 3]);
+        assert_eq!(due_seconds(&schedule_1, owner_1, now + 60 * TIME, 1), [1], "all turns ended");
         // A sign-in without a tenant makes three comparisons, one after another.
-        assert_eq!(turns(1).take(owner_1, now, 3).due_after, 2 * TIME);
-        assert_eq!(turns(8).take(owner_1, now, 3).due_after, 2 * TIME, "even with eight threads");
+        assert_eq!(schedule(1).take(owner_1, now, 3).due_after, 2 * TIME);
+        assert_eq!(
+            schedule(8).take(owner_1, now, 3).due_after,
+            2 * TIME,
+            "even with eight threads"
+        );
     }
 
     #[test]
     fn a_flood_of_failures_delays_no_failure_beyond_the_latest_turn() {
-        let (turns, owner, now) = (turns(1), owner(TenantId::new(), 1), Instant::now());
-        assert_eq!(due_seconds(&turns, owner, now, 100).last(), Some(&4));
+        let (schedule, owner, now) = (schedule(1), owner(TenantId::new(), 1), Instant::now());
+        assert_eq!(due_seconds(&schedule, owner, now, 100).last(), Some(&4));
     }
 
     #[test]
     fn a_success_gives_its_turn_back() {
-        let (turns, owner, now) = (turns(1), owner(TenantId::new(), 1), Instant::now());
+        let (schedule, owner, now) = (schedule(1), owner(TenantId::new(), 1), Instant::now());
         for _ in 0..100 {
-            let turn = turns.take(owner, now, 1);
+            let turn = schedule.take(owner, now, 1);
             assert_eq!(turn.due_after, TIME);
-            turns.give_back(&turn);
+            schedule.give_back(&turn);
         }
     }
 
     #[test]
     fn a_failure_is_due_after_one_failure_time_per_comparison_if_none_fits_into_it() {
         let worst_case = WorstCase { time: Duration::from_millis(370), at_once: 1 };
-        let turns = FailureSchedule::new(Duration::from_millis(1), worst_case);
-        let turn = turns.take(owner(TenantId::new(), 1), Instant::now(), 3);
+        let schedule = FailureSchedule::new(Duration::from_millis(1), worst_case);
+        let turn = schedule.take(owner(TenantId::new(), 1), Instant::now(), 3);
         assert_eq!(turn.due_after, Duration::from_millis(3));
     }
 }

@@ -44,7 +44,7 @@ const TENANT_DIVISOR: usize = 8;
 
 /// Shared state of all sign-in attempts: limits, turns and metrics.
 pub struct FailureTiming {
-    turns: FailureSchedule,
+    schedule: FailureSchedule,
     tenant_permits: Arc<BoundedPermits<TenantId>>,
     network_permits: Arc<BoundedPermits<Option<IpAddr>>>,
     late_failures: Counter,
@@ -84,7 +84,7 @@ impl FailureTiming {
     ) -> Arc<Self> {
         let permits = |divisor: usize| (max_requests / divisor).max(1);
         let timing = Self {
-            turns: FailureSchedule::new(time, worst_case),
+            schedule: FailureSchedule::new(time, worst_case),
             tenant_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(TENANT_DIVISOR)),
             network_permits: BoundedPermits::new(permits(TOTAL_DIVISOR), permits(NETWORK_DIVISOR)),
             late_failures: Counter::default(),
@@ -130,7 +130,7 @@ impl SignInAttempt {
         let tenant_permit = self.timing.tenant_permits.acquire(owner.tenant);
         let tenant_permit = tenant_permit.map_err(|limit| count_refusal(limit, "tenant"))?;
         let comparisons = accounts * password.max_forms();
-        let turn = self.timing.turns.take(owner, self.began, comparisons);
+        let turn = self.timing.schedule.take(owner, self.began, comparisons);
         let admission =
             Admission { turn, _network_permit: network_permit, _tenant_permit: tenant_permit };
         self.admission.set(admission).ok();
@@ -142,17 +142,18 @@ impl SignInAttempt {
     pub async fn delay_failure<T>(&self, result: Result<T>) -> Result<T> {
         let is_wrong_credential =
             |error: &crate::error::Error| error.reason() == ErrorReason::InvalidCredentials;
-        let turns = &self.timing.turns;
+        let schedule = &self.timing.schedule;
         let turn = self.admission.get().map(|admission| &admission.turn);
         if result.as_ref().is_err_and(is_wrong_credential) {
             let elapsed = self.began.elapsed();
             let due_after = turn.map_or(Duration::ZERO, |turn| turn.due_after);
-            if elapsed > due_after.max(turns.round_up(Duration::ZERO)) {
+            let failure_time = schedule.round_up(Duration::ZERO);
+            if elapsed > due_after.max(failure_time) {
                 self.timing.late_failures.inc();
             }
-            sleep_until((self.began + turns.round_up(elapsed.max(due_after))).into()).await;
+            sleep_until((self.began + schedule.round_up(elapsed.max(due_after))).into()).await;
         } else if let Some(turn) = turn {
-            turns.give_back(turn);
+            schedule.give_back(turn);
         }
         result
     }

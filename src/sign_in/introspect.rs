@@ -33,7 +33,7 @@ impl SignIns {
         };
         let active = match kind {
             TokenKind::Access => self.is_session_live(caller, token).await?,
-            TokenKind::Refresh => self.is_newest_refresh(&claims).await?,
+            TokenKind::Refresh => self.is_newest_refresh_token(&claims).await?,
         };
         Ok(if active { describe(kind, claims) } else { IntrospectTokenResponse::default() })
     }
@@ -81,7 +81,7 @@ impl SignIns {
         Ok(authenticated.is_some_and(|authenticated| authenticated.standing.is_active()))
     }
 
-    async fn is_newest_refresh(&self, claims: &Claims) -> Result<bool> {
+    async fn is_newest_refresh_token(&self, claims: &Claims) -> Result<bool> {
         let tenant = TenantId(claims.org);
         let mut tx = self.db.begin(tenant).await?;
         let is_newest = sqlx::query_scalar!(

@@ -4,8 +4,8 @@
 //! or suspended tenant, an unknown or disabled user, a user without a password, and a wrong
 //! password, also with a hash imported from another system.
 //!
-//! If the client names no tenant, at most three tenants are tried that have a user with the
-//! email. There are always three comparisons, whatever the number of accounts, and also after
+//! If the client names no tenant, at most three tenants that have a user with the email are
+//! tried. There are always three comparisons, whatever the number of accounts, and also after
 //! a match. If the password matches several accounts, the first of them is used: accounts with a
 //! verified address come first, then older accounts.
 
@@ -67,14 +67,15 @@ impl SignIns {
     ) -> Result<UnsignedTokens> {
         let normalized_email = email::normalized(&message.email);
         let slug = &message.organization_slug;
-        let tenant = self.tenant_to_sign_in(named, slug, origin).await?;
-        let charged_tenant = named_tenant::charged_tenant(&self.limits, &tenant, origin.ip);
+        let resolved_tenant = self.resolve_tenant(named, slug, origin).await?;
+        let charged_tenant =
+            named_tenant::charged_tenant(&self.limits, &resolved_tenant, origin.ip);
         let owner = WorkOwner::new(charged_tenant, origin.ip);
         let password = &PresentedPassword::new(&message.password);
-        sign_in.reserve(owner, password, candidates::account_count(&tenant))?;
+        sign_in.reserve(owner, password, candidates::account_count(&resolved_tenant))?;
         let mut slot = self.hasher.take_slot(owner)?;
         let mut accounts =
-            self.find_accounts(&tenant, charged_tenant, &normalized_email, origin).await?;
+            self.find_accounts(&resolved_tenant, charged_tenant, &normalized_email, origin).await?;
         let input = AttemptInput {
             charged_tenant,
             normalized_email: &normalized_email,
@@ -83,7 +84,7 @@ impl SignIns {
             origin,
             cancellation,
         };
-        let result = self.open(&mut slot, &mut accounts, input).await;
+        let result = self.compare_and_open(&mut slot, &mut accounts, input).await;
         drop(slot);
         let matching_index = result.as_ref().map(|session| session.account_index);
         Box::pin(accounts.end_guesses(matching_index)).await;
@@ -91,7 +92,7 @@ impl SignIns {
     }
 
     /// The tenant that the metadata or the slug names. Caches the tenant of the slug.
-    async fn tenant_to_sign_in(
+    async fn resolve_tenant(
         &self,
         named: &NamedTenant,
         slug: &str,
@@ -102,16 +103,16 @@ impl SignIns {
             // A call that is refused because the queue is full must not cause a query.
             self.hasher.check_slot(WorkOwner::new(tenant, origin.ip))?;
         }
-        let tenant =
+        let resolved_tenant =
             named_tenant::resolve_tenant(&self.db, &self.limits, named, slug, origin.ip).await?;
         if is_named_by_slug {
-            self.slug_cache.remember(slug, tenant.known());
+            self.slug_cache.remember(slug, resolved_tenant.known());
         }
-        Ok(tenant)
+        Ok(resolved_tenant)
     }
 
-    /// Opens a session for the first account that the password matches.
-    async fn open(
+    /// Compares the password, and opens a session for the first account that it matches.
+    async fn compare_and_open(
         &self,
         slot: &mut QueueSlot,
         accounts: &mut Accounts,

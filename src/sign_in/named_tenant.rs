@@ -30,8 +30,9 @@ pub fn only_verified_emails(setting: TenantlessSignIn) -> Result<bool> {
 }
 
 /// The tenant whose id a credential contains, and the tenant whose limits the call counts against.
-/// Anybody can make a credential with the id of a tenant that does not exist: then they are
-/// [`TenantId::UNKNOWN`], and a placeholder for the client's network.
+/// Anybody can make a credential with the id of a tenant that does not exist. For such a
+/// credential, the tenant is [`TenantId::UNKNOWN`], and the call counts against a placeholder for
+/// the client's network.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -41,10 +42,10 @@ pub async fn tenant_and_charged_tenant(
     tenant: TenantId,
     ip: Option<IpAddr>,
 ) -> Result<(TenantId, TenantId)> {
-    let network = limits.placeholder_tenant_of_network(ip);
-    Ok(match db.cipher_in_share(network, tenant).await? {
+    let network_placeholder = limits.placeholder_tenant_of_network(ip);
+    Ok(match db.cipher_in_share(network_placeholder, tenant).await? {
         Some(_) => (tenant, tenant),
-        None => (TenantId::UNKNOWN, network),
+        None => (TenantId::UNKNOWN, network_placeholder),
     })
 }
 
@@ -72,8 +73,8 @@ pub async fn resolve_tenant(
     let name_in_metadata = match from_metadata {
         NamedTenant::Absent if slug.is_empty() => return Ok(NamedTenant::Absent),
         NamedTenant::Absent => {
-            let network = limits.placeholder_tenant_of_network(ip);
-            let tenant = tenants::find(db, network, slug).await?;
+            let network_placeholder = limits.placeholder_tenant_of_network(ip);
+            let tenant = tenants::find(db, network_placeholder, slug).await?;
             let unknown_tenant = || NamedTenant::Unknown(slug.to_owned());
             return Ok(tenant.map_or_else(unknown_tenant, NamedTenant::Known));
         }

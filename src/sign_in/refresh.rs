@@ -95,6 +95,7 @@ impl SignIns {
         .await?;
         if row.outcome == "reused" {
             tracing::warn!(session = %claims.sid, "a refresh token was reused");
+            // The function has revoked the session and committed.
             self.db.wait_for_caches().await;
             // One session ended; the cache drops all entries of the tenant.
             self.session_cache.forget(EndedSessions::in_tenant(tenant)).await;
@@ -102,7 +103,7 @@ impl SignIns {
         if row.outcome == "ended" {
             self.record_refusal(claims, origin).await;
         }
-        row.into_unsigned(claims).ok_or_else(token_invalid)
+        row.into_unsigned_tokens(claims).ok_or_else(token_invalid)
     }
 
     /// Records a refresh of a session that has ended.
@@ -115,8 +116,8 @@ impl SignIns {
     }
 }
 
-/// The row that `rotate_session` returns. With `ended` and `reused`, only `outcome` is
-/// set.
+/// The row that `rotate_session` returns. When `outcome` is `ended` or `reused`, all other fields
+/// are `None`.
 struct Rotation {
     outcome: String,
     refresh_jti: Option<String>,
@@ -130,7 +131,7 @@ struct Rotation {
 }
 
 impl Rotation {
-    fn into_unsigned(self, claims: &Claims) -> Option<UnsignedTokens> {
+    fn into_unsigned_tokens(self, claims: &Claims) -> Option<UnsignedTokens> {
         Some(UnsignedTokens {
             tenant: TenantId(claims.org),
             user: SubjectId(claims.sub),

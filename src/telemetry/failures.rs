@@ -7,16 +7,16 @@ use std::{fmt::Display, mem};
 /// each second would fill the log with the same line.
 #[derive(Debug)]
 pub struct FailureLog {
-    failing: &'static str,
-    working_again: &'static str,
+    failure_text: &'static str,
+    recovery_text: &'static str,
     is_failing: bool,
 }
 
 impl FailureLog {
     /// Creates the log of some work that has not failed yet, with the texts of its two lines.
     #[must_use]
-    pub const fn new(failing: &'static str, working_again: &'static str) -> Self {
-        Self { failing, working_again, is_failing: false }
+    pub const fn new(failure_text: &'static str, recovery_text: &'static str) -> Self {
+        Self { failure_text, recovery_text, is_failing: false }
     }
 
     /// Logs a result, unless the last result was of the same kind. Returns the value of a success.
@@ -25,13 +25,13 @@ impl FailureLog {
         match result {
             Ok(value) => {
                 if was_failing {
-                    tracing::info!("{}", self.working_again);
+                    tracing::info!("{}", self.recovery_text);
                 }
                 Some(value)
             }
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(%error, "{}", self.failing);
+                    tracing::warn!(%error, "{}", self.failure_text);
                 }
                 None
             }
@@ -53,7 +53,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").extend(line);
+            self.0.lock().expect("no writer panicked").extend(line);
             Ok(line.len())
         }
 
@@ -85,7 +85,8 @@ mod tests {
             }
             log.record(Err::<i32, _>("again"));
         });
-        let text = String::from_utf8(lines.0.lock().expect("no panic").clone()).expect("text");
+        let text =
+            String::from_utf8(lines.0.lock().expect("no writer panicked").clone()).expect("UTF-8");
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         let expected =
             ["WARN can't work error=at 10:00", "INFO works again", "WARN can't work error=again"];

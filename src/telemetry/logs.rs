@@ -76,9 +76,9 @@ pub fn init(values: &Values) -> anyhow::Result<LogGuard> {
     Ok(guard)
 }
 
-/// The lines of the configured level. The client of Redis logs each error of a connection in its own
-/// form. `redis/monitor.rs` says the same in plain words and once, so the lines of the client are
-/// only written if the level names the client.
+/// Creates the filter for the configured level. The Redis client `fred` logs each error of a
+/// connection. `redis/monitor.rs` logs the same failure once and in plain words. So the lines of
+/// the client are written only if the level contains `fred`.
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
     let filter = EnvFilter::builder().parse(level)?;
     Ok(if level.contains("fred") { filter } else { filter.add_directive("fred=off".parse()?) })
@@ -145,12 +145,13 @@ mod tests {
         }
     }
 
-    /// N34: the lines of the client of Redis appear only if the level names the client.
+    /// N34: the lines of the Redis client appear only if the level contains its name, `fred`.
     #[test]
-    fn lines_of_the_redis_client_must_be_asked_for() {
-        let text = |level| filter(level).expect("a level").to_string();
-        assert!(text("info").contains("fred=off"));
-        assert!(!text("info,fred=debug").contains("fred=off"));
+    fn lines_of_the_redis_client_are_logged_only_if_the_level_names_the_client() {
+        let filter_text = |level| filter(level).expect("the level is valid").to_string();
+        assert!(filter_text("info").contains("fred=off"));
+        assert!(!filter_text("info,fred=debug").contains("fred=off"));
+        // At least one of these malformed levels is refused.
         assert!(filter("info=").is_err() || filter("=,=").is_err());
     }
 
@@ -163,7 +164,8 @@ mod tests {
         for _ in 0..QUEUE + 100 {
             writer.write_all(b"a line").expect("the writer never fails");
         }
-        // The log thread may have taken one line from the queue.
+        // All 100 lines above the limit are dropped, or 99 if the log thread has already taken one
+        // line from the queue.
         assert!(
             (99..=100).contains(&dropped_counter.dropped_lines()),
             "{}",

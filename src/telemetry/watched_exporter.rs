@@ -1,5 +1,5 @@
-//! Writes to the log when the trace collector stops to accept spans, and when it accepts them again.
-//! The exporter itself drops spans without a line.
+//! Writes to the log when the trace collector stops accepting spans, and when it accepts spans
+//! again. The wrapped exporter drops spans without a log line.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use opentelemetry_sdk::{
 #[derive(Debug)]
 pub(super) struct WatchedExporter<E> {
     inner: E,
-    /// The collector's URL, without a user and a password.
+    /// The origin of the collector's URL, which contains no user name and no password.
     collector: String,
     is_failing: AtomicBool,
 }

@@ -62,8 +62,8 @@ impl Tenants {
     }
 }
 
-/// Admits the caller. Open registration gives everybody the role of new users, so a caller that
-/// opens registration must hold the permissions of that role.
+/// Checks the rights of the caller, and returns the caller. Open registration gives everybody the
+/// role of new users, so a caller that opens registration must hold the permissions of that role.
 async fn admit<'a>(
     tx: &mut TenantTx,
     write_caller: &'a WriteCaller,

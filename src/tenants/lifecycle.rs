@@ -46,7 +46,8 @@ impl Tenants {
         etag: &str,
     ) -> Result<String> {
         refuse_platform_tenant(&tenant)?;
-        // The key must be in memory before the transaction begins.
+        // The second audit event is recorded in the caller's tenant. The data key of that tenant
+        // must be in memory before the transaction begins.
         self.db.cipher(write_caller.own_tenant()).await?;
         let mut tx = self.db.begin(tenant.id).await?;
         let row = store::lock(&mut tx, tenant.id).await?;

@@ -1,5 +1,5 @@
-//! A tenant's settings: a JSON object. The service interprets some keys; the others belong to the
-//! tenant.
+//! A tenant's settings: a JSON object. The service interprets some keys. The other keys belong to
+//! the tenant.
 
 use serde_json::{Map, Value};
 

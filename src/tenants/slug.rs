@@ -22,6 +22,7 @@ pub fn from_name(name: &str) -> String {
     let slug = slug.trim_end_matches('-');
     if slug.is_empty() {
         let hash = digest::digest(&digest::SHA256, name.as_bytes());
+        // 6 bytes are enough to make equal slugs of two names improbable.
         let hex = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}"));
         return format!("tenant-{}", hex.collect::<String>());
     }

@@ -1,4 +1,4 @@
-//! A cache of the tenant that had a slug at its last lookup.
+//! A cache from a slug to the tenant that had this slug at the last lookup.
 
 use quick_cache::sync::Cache;
 

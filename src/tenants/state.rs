@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::proto::v1;
 
-/// The state of a tenant.
+/// The state of a tenant, in the column `tenants.state`.
 ///
 /// The column has a check constraint, so any other text is a defect: the statement that reads the
 /// text fails with INTERNAL.

@@ -2,8 +2,8 @@
 //!
 //! - Rule: `list_tenants` (`migrations/0028_delete_tenants.sql`) shows other tenants only to the
 //!   platform tenant, and no deleted tenants.
-//! - Rule: `mark_tenant_deleted` (`migrations/0028_delete_tenants.sql`) decides what a deletion ends
-//!   at once.
+//! - Rule: `mark_tenant_deleted` (`migrations/0028_delete_tenants.sql`) decides what a deletion
+//!   ends immediately.
 //! - Rule: `refuse_deleted_tenant` (`migrations/0028_delete_tenants.sql`) refuses new rows of a
 //!   deleted tenant (triggers).
 
@@ -149,7 +149,8 @@ pub async fn update(tx: &mut TenantTx, new_row: &TenantRow) -> Result<TenantRow>
     Ok(row)
 }
 
-/// Suspends a tenant whose row the transaction has locked with [`lock`]. This ends its sessions.
+/// Suspends a tenant whose row the transaction has locked with [`lock`]. This ends the
+/// sessions of the tenant.
 pub async fn suspend(tx: &mut TenantTx, mut row: TenantRow) -> Result<(TenantRow, EndedSessions)> {
     row.state = TenantState::Suspended;
     let row = update(tx, &row).await?;
@@ -170,7 +171,8 @@ pub async fn reactivate(tx: &mut TenantTx, mut row: TenantRow) -> Result<TenantR
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant was deleted.
 pub async fn delete(tx: &mut TenantTx, tenant: TenantId) -> Result<EndedSessions> {
-    // The new slug is random, so nobody can take it before. The old slug is free after the commit.
+    // The new slug is random, so no other tenant has it already. The old slug is free after the
+    // commit.
     sqlx::query!(
         r#"
         update tenants

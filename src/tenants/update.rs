@@ -30,7 +30,7 @@ impl Tenants {
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant).await?;
         check_etag(&message.etag, row.version)?;
-        let before = row.clone();
+        let old_row = row.clone();
         let was_registration_open = KnownSettings::read(&row).self_registration;
         if let Some(name) = mask.take("name", message.name)? {
             row.name = name;
@@ -48,14 +48,14 @@ impl Tenants {
         let caller = admit(&mut tx, write_caller, tenant, opens_registration).await?;
         let row = store::update(&mut tx, &row).await?;
         let event = Event::new(EventKind::TenantUpdated).target(tenant.0);
-        let event = audited::with_changes(event, &before, &row);
+        let event = audited::with_changes(event, &old_row, &row);
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         Ok(UpdateTenantResponse { tenant: Some(row.into()), consistency_token })
     }
 }
 
-/// Admits the caller. Open registration gives everybody the role of new users, so a caller that
-/// opens registration must hold the permissions of that role.
+/// Checks the rights of the caller, and returns the caller. Open registration gives everybody the
+/// role of new users, so a caller that opens registration must hold the permissions of that role.
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the caller lacks a permission, and `INVALID_ARGUMENT` when the

@@ -61,6 +61,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<KeyBlock>> {
 
 fn parse(text: &str) -> anyhow::Result<Vec<KeyBlock>> {
     let keys = pem::parse_many(text).ok().context("the file is not PEM")?;
+    // Each piece ends with the text before the key of the same index. `zip` leaves out the piece
+    // after the last `BEGIN`.
     let preceding_texts: Vec<_> = text.split(BEGIN).collect();
     ensure!(!keys.is_empty(), "the file has no key in PEM");
     ensure!(preceding_texts.len() == keys.len() + 1, "a key in the file is incomplete");
@@ -107,11 +109,15 @@ mod tests {
 
     #[test]
     fn incomplete_and_invalid_files_are_refused() {
-        let whole = pem::encode(&Pem::new("A", [1; 40]));
-        let half = &whole[..whole.len() / 2];
-        for text in
-            ["", "text", half, &format!("{whole}{half}"), &format!("{START_PREFIX}noon\n{whole}")]
-        {
+        let complete_text = pem::encode(&Pem::new("A", [1; 40]));
+        let half_of_text = &complete_text[..complete_text.len() / 2];
+        for text in [
+            "",
+            "text",
+            half_of_text,
+            &format!("{complete_text}{half_of_text}"),
+            &format!("{START_PREFIX}noon\n{complete_text}"),
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

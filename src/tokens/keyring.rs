@@ -126,13 +126,14 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::load`]. After an error the old keys stay in use.
     pub fn reload(&self) -> anyhow::Result<bool> {
-        let old = self.key_sets.load_full();
-        let new = KeySets::load(&self.source, &self.issuer, &self.audiences, Some(&old));
-        self.is_source_available.store(new.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
-        let new = new?;
-        let has_changed = !new.equals(&old);
+        let old_sets = self.key_sets.load_full();
+        let new_sets = KeySets::load(&self.source, &self.issuer, &self.audiences, Some(&old_sets));
+        self.is_source_available
+            .store(new_sets.is_ok() || !self.source.is_remote(), Ordering::Relaxed);
+        let new_sets = new_sets?;
+        let has_changed = !new_sets.equals(&old_sets);
         if has_changed {
-            self.key_sets.store(Arc::new(new));
+            self.key_sets.store(Arc::new(new_sets));
         }
         Ok(has_changed)
     }
@@ -246,13 +247,14 @@ impl KeySets {
         source: &Source,
         issuer: &str,
         audiences: &[String; 2],
-        old: Option<&Self>,
+        old_sets: Option<&Self>,
     ) -> anyhow::Result<Self> {
         let load = |kind, audience: &str| {
             let purpose = Purpose { issuer, audience };
-            let old = old.map(|old| old.set(kind));
-            let set = KeySet::new(source.read(kind, purpose, old.map(|old| &old.keys))?);
-            if !old.is_some_and(|old| old.equals(&set)) {
+            let old_set = old_sets.map(|old_sets| old_sets.set(kind));
+            let old_keys = old_set.map(|old_set| &old_set.keys);
+            let set = KeySet::new(source.read(kind, purpose, old_keys)?);
+            if !old_set.is_some_and(|old_set| old_set.equals(&set)) {
                 set.check_with_trial_tokens(kind, purpose)?;
             }
             anyhow::Ok(set)

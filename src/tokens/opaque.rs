@@ -48,6 +48,7 @@ impl OpaqueTokens {
         let key = keys.first().ok_or_else(|| Error::defect("there is no key that seals tokens"))?;
         let nonce = key.seal_in_place_append_tag(Aad::from(binding), &mut payload);
         let nonce = nonce.map_err(|_| Error::defect("a token can't be sealed"))?;
+        // A token is the nonce, followed by the ciphertext and its tag.
         payload.splice(..0, *nonce.as_ref());
         Ok(BASE64_URL_SAFE_NO_PAD.encode(payload))
     }
@@ -113,6 +114,8 @@ mod tests {
 
     #[test]
     fn an_altered_token_does_not_open() {
+        // Nonce, payload and tag have 12 + 17 + 16 = 45 bytes, a multiple of 3. So the base64 text
+        // has no unused bits, and each altered character alters the bytes.
         let token = tokens(&[1]).seal(b"", vec![7; 17]).expect("the token is sealed");
         for index in 0..token.len() {
             let mut altered = token.clone().into_bytes();

@@ -107,7 +107,7 @@ pub fn rotate(
     lifetimes: Lifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
-    let mut is_added = false;
+    let mut has_added_key = false;
     for (files, lifetime) in KeyFiles::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
         files.retire(lifetime)?;
         let (mut private, mut public) = files.read()?;
@@ -122,9 +122,9 @@ pub fn rotate(
         // A crash between the two writes leaves an unused public key, which has no effect.
         files.write_public(&public)?;
         files.write_private(&private)?;
-        is_added = true;
+        has_added_key = true;
     }
-    Ok(is_added)
+    Ok(has_added_key)
 }
 
 /// Replaces all keys by new keys. Tokens signed by the old keys are no longer valid.
@@ -134,8 +134,8 @@ pub fn rotate(
 pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for key_files in KeyFiles::both(&paths(dir)) {
-        let newest = || newest_algorithm(&files::read(key_files.private)?);
-        let algorithm = algorithm.map_or_else(newest, Ok)?;
+        let algorithm_in_use = || newest_algorithm(&files::read(key_files.private)?);
+        let algorithm = algorithm.map_or_else(algorithm_in_use, Ok)?;
         let (private, public) = generate(algorithm, None)?;
         key_files.write_private(&[private])?;
         key_files.write_public(&[public])?;

@@ -46,15 +46,16 @@ impl Signer {
     /// # Errors
     /// INTERNAL when the key can't sign. This does not happen with a valid key.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
-        let failed = |_| Error::defect("a loaded key does not sign");
+        let sign_error = |_| Error::defect("a loaded key does not sign");
         let random = SystemRandom::new();
         Ok(match self {
             Self::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map_err(failed)?;
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .map_err(sign_error)?;
                 signature
             }
-            Self::P256(key) => key.sign(&random, message).map_err(failed)?.as_ref().to_vec(),
+            Self::P256(key) => key.sign(&random, message).map_err(sign_error)?.as_ref().to_vec(),
             Self::Ed25519(key) => key.sign(message).as_ref().to_vec(),
         })
     }

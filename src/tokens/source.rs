@@ -71,7 +71,10 @@ impl Source {
     /// The name of the source for a kind of token, for error messages.
     pub fn name(&self, kind: TokenKind) -> String {
         match self {
-            Self::Files(paths) => paths.for_kind(kind).1.display().to_string(),
+            Self::Files(paths) => {
+                let (_, public) = paths.for_kind(kind);
+                public.display().to_string()
+            }
             Self::Transit(service) => service.keys.name(kind).to_owned(),
         }
     }
@@ -110,11 +113,11 @@ fn read_files(
     purpose: Purpose<'_>,
     old: Option<&Keys>,
 ) -> anyhow::Result<Keys> {
-    let unusable = |path: &Path| format!("{} can't be used", path.display());
+    let unusable_file = |path: &Path| format!("{} can't be used", path.display());
     let blocks = files::read(private)?;
     let signing = blocks.iter().map(|block| SigningKey::read(block).map(Arc::new));
     let signing: Vec<_> =
-        signing.collect::<anyhow::Result<_>>().with_context(|| unusable(private))?;
+        signing.collect::<anyhow::Result<_>>().with_context(|| unusable_file(private))?;
     let verifying = files::read(public)?;
     let verifying = verifying.iter().map(|block| {
         let key = VerifyingKey::read(block, purpose)?;
@@ -123,7 +126,8 @@ fn read_files(
             .cloned()
             .unwrap_or_else(|| Arc::new(key)))
     });
-    let verifying = verifying.collect::<anyhow::Result<_>>().with_context(|| unusable(public))?;
+    let verifying =
+        verifying.collect::<anyhow::Result<_>>().with_context(|| unusable_file(public))?;
     let keys = Keys { signing, verifying };
     for key in &keys.signing {
         ensure!(

@@ -1,5 +1,6 @@
-//! Signed statements: JWTs that state a fact and authenticate nobody. The keys of access tokens sign
-//! them, because their public keys are published, so anybody can verify a statement.
+//! Signed statements: JWTs that state a fact and authenticate nobody. The keys that sign access
+//! tokens also sign statements. The public keys of these keys are published, so anybody can verify
+//! a statement.
 //!
 //! A statement is never accepted as a token: it has another `typ`, and none of the claims `aud`,
 //! `exp` and `sub`, which every verifier of access tokens requires (RFC 8725, section 3.11).
@@ -33,7 +34,7 @@ pub struct StatementKeys(HashMap<String, (Algorithm, DecodingKey)>);
 pub enum Unverified {
     /// None of the keys has this id.
     UnknownKey(String),
-    /// It is no JWT of this `typ`, or another key has signed it, or it was changed.
+    /// The text is not a JWT of this `typ`, another key signed it, or it was altered.
     Invalid,
 }
 

@@ -1,7 +1,8 @@
 //! Signing keys in a key service.
 //!
-//! A version of a key verifies from its creation on, and signs from 15 minutes later on. The oldest
-//! version has no start time. An operator retires older versions with `min_decryption_version`.
+//! A version of a key verifies from its creation on, and signs from 15 minutes after its creation
+//! on. The oldest version has no start time: it signs immediately. An operator retires older
+//! versions with `min_decryption_version`.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +105,7 @@ impl KeyService {
                 (Some(*number) != oldest).then(|| creation_time + PUBLISHED_BEFORE_SIGNING);
             Ok(Version {
                 number: *number,
-                public: KeyBlock::new(start_time, public.pem(&key.kind)?),
+                public: KeyBlock::new(start_time, public.to_pem(&key.kind)?),
                 can_sign: *number >= key.min_encryption_version,
             })
         });
@@ -136,7 +137,7 @@ impl KeyService {
 }
 
 impl PublicKey {
-    fn pem(&self, kind: &str) -> anyhow::Result<Pem> {
+    fn to_pem(&self, kind: &str) -> anyhow::Result<Pem> {
         match kind {
             "ed25519" => {
                 let raw = BASE64_STANDARD.decode(&self.public_key).ok();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::{api::idempotency, config::Retention};
 
-/// Retention of rows that nobody can read and no call uses after their end. It covers the
-/// differences of clocks.
-const UNUSED: Duration = Duration::from_hours(24);
+/// Retention of rows that nobody can read and no call uses after their end. A day is
+/// longer than the differences between the clocks of the machines.
+const UNUSED_ROW_RETENTION: Duration = Duration::from_hours(24);
 
 /// One table that is trimmed.
 pub(super) struct Trim {
@@ -21,7 +21,7 @@ pub(super) struct Trim {
 pub(super) enum Method {
     /// `trim_rows` reads the table block by block.
     Blocks,
-    /// `trim_requests` finds them by an index.
+    /// `trim_requests` finds the expired idempotency records by an index.
     Requests,
 }
 
@@ -37,11 +37,12 @@ pub(super) fn trims(retention: &Retention) -> Vec<Trim> {
         blocks("sessions", retention.sessions),
         blocks("role_assignments", retention.assignments),
         blocks("api_keys", retention.api_keys),
-        blocks("spent_assertions", UNUSED),
-        blocks("mail_links", UNUSED),
+        blocks("spent_assertions", UNUSED_ROW_RETENTION),
+        blocks("mail_links", UNUSED_ROW_RETENTION),
         // The mail worker deletes a row when it expires, but a server without mail has no worker.
-        blocks("mail_outbox", UNUSED),
-        // Registrations that wait are counted (`account/registrations`), so ended ones go early.
+        blocks("mail_outbox", UNUSED_ROW_RETENTION),
+        // A limit counts the rows of waiting registrations (`account/registrations`), so the rows
+        // of ended registrations are deleted without delay.
         blocks("registrations", Duration::ZERO),
     ]
 }

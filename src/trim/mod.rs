@@ -1,8 +1,9 @@
-//! Deletes rows that ended long ago, in all tables where rows end. One worker makes a pass through
-//! each table in small transactions. One replica at a time deletes.
+//! Deletes rows that ended long ago. A row has ended when it expired, was revoked, or is not used
+//! any more (the SQL function `trim_rows` decides). One worker makes a pass through each table in
+//! small transactions. One replica at a time deletes.
 //!
-//! `audit/retention` deletes audit events, because they need a signed checkpoint. A second worker runs
-//! its passes: when a retention is set for the first time, a pass may take hours.
+//! `audit/retention` deletes audit events, because they need a signed checkpoint. A second worker
+//! runs its passes: when a retention is set for the first time, a pass may take hours.
 //!
 //! The rows of deleted tenants are deleted by `tenants/purge`, and old changes by `feed/trim.rs`.
 //! docs/data.md has the bound of every table.
@@ -89,7 +90,7 @@ pub fn start(db: &Db, retention: &Retention, trails: Trails, registry: &mut Regi
 
 impl Worker {
     async fn run(self: Arc<Self>, part: Part) {
-        let (mut has_failed, what) = (false, part.name());
+        let (mut has_failed, part_name) = (false, part.name());
         while !self.db.is_closed() {
             let result = match part {
                 Part::EndedRows => self.pass_all().await,
@@ -97,12 +98,12 @@ impl Worker {
             };
             match result {
                 Ok(()) if has_failed => {
-                    tracing::info!("the trim of {what} works again");
+                    tracing::info!("the trim of {part_name} works again");
                     has_failed = false;
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "{what} can't be deleted; the trim is retried");
+                    tracing::warn!(%error, "{part_name} can't be deleted; the trim is retried");
                     has_failed = true;
                 }
             }
@@ -110,8 +111,8 @@ impl Worker {
         }
     }
 
-    /// Makes a pass through each table. A failure in one table does not delay the others; returns
-    /// the last failure.
+    /// Makes a pass through each table. A failure in one table does not delay the other tables.
+    /// Returns the last failure.
     async fn pass_all(&self) -> Result<()> {
         let mut result = Ok(());
         for trim in &self.trims {
@@ -136,8 +137,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so that
-    /// calls get at least half of the time of Postgres.
+    /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so
+    /// that calls get at least half of the time of Postgres.
     async fn pass(&self, trim: &Trim) -> Result<()> {
         let mut block = 0;
         loop {
@@ -156,13 +157,15 @@ impl Worker {
         let (deleted, next) = match trim.method {
             Method::Blocks => {
                 let step = store::trim_rows(&self.db, trim, block, BLOCKS).await?;
-                let Some((deleted, blocks)) = step else { return Ok(Next::Retry) };
-                let next = block + BLOCKS;
-                (deleted, if next < blocks { Next::Block(next) } else { Next::Complete })
+                let Some((deleted, total_blocks)) = step else { return Ok(Next::Retry) };
+                let next_block = block + BLOCKS;
+                let is_complete = next_block >= total_blocks;
+                (deleted, if is_complete { Next::Complete } else { Next::Block(next_block) })
             }
             Method::Requests => {
                 let step = store::trim_requests(&self.db, trim, BATCH).await?;
                 let Some(deleted) = step else { return Ok(Next::Retry) };
+                // The block number has no meaning for this method: the next step reads the index.
                 (deleted, if deleted < BATCH { Next::Complete } else { Next::Block(0) })
             }
         };

@@ -66,6 +66,7 @@ impl UserService for Users {
         let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
         let user = write_caller.target(Some(SubjectId::parse("user_id", &message.user_id)?))?;
+        // A wrong current password gets a delayed response, like a failed sign-in.
         let sign_in = self.failure_timing.begin(Instant::now());
         let result = self.update(&write_caller, user, message, &sign_in).await;
         Ok(Response::new(sign_in.delay_failure(result).await?))

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use crate::proto::v1;
 
-/// The state of a user. Only users have this column. A service account can't be disabled, so
-/// decisions treat it as active.
+/// The state of a user, in the column `users.state`. A service account has no state: it can't be
+/// disabled, so decisions treat it as active.
 ///
 /// The column has a check constraint, so any other text is a defect: the statement that reads the
 /// text fails with INTERNAL.

@@ -145,9 +145,9 @@ impl SealedColumns {
         version: i64,
         profile: &Profile,
     ) -> Result<Self> {
-        let key = email::normalized(&profile.email);
-        let email_index = email::blind_index(cipher, &key);
-        let email_lookup = email::blind_index(&*tx.common_cipher()?, &key);
+        let normalized_email = email::normalized(&profile.email);
+        let email_index = email::blind_index(cipher, &normalized_email);
+        let email_lookup = email::blind_index(&*tx.common_cipher()?, &normalized_email);
         let row = profile_context(user, version, &email_index, &email_lookup);
         let profile = cipher.seal_json(SealContext { table: "users", row: &row }, profile)?;
         Ok(Self { profile, email_index, email_lookup })

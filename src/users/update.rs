@@ -54,16 +54,17 @@ impl Users {
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         check_etag(&message.etag, row.version)?;
-        let before = row.clone();
-        let is_new_email = email.as_ref().is_some_and(|email| *email != before.email);
+        let old_row = row.clone();
+        let is_new_email = email.as_ref().is_some_and(|email| *email != old_row.email);
         if let (true, Some(email)) = (is_new_email, &email) {
             email::check("email", email)?;
         }
         let is_new_address = email
             .as_ref()
-            .is_some_and(|email| email::normalized(email) != email::normalized(&before.email));
-        // A caller without the permission proves the new address, if the server can mail to it. So the
-        // caller also does not learn from EMAIL_TAKEN which emails other users have.
+            .is_some_and(|email| email::normalized(email) != email::normalized(&old_row.email));
+        // If the server sends mail, a caller without the permission must use `ChangeEmail`, which
+        // requires a proof of the new address. The refusal comes before the update, so the caller
+        // does not learn from EMAIL_TAKEN which emails other users have.
         if is_new_address && self.mail_queue.is_some() && write_caller.limited_to().is_some() {
             let text = "change your own email with ChangeEmail";
             return Err(Error::refused(ErrorReason::EmailProofRequired, text));
@@ -77,13 +78,14 @@ impl Users {
             row.display_name = display_name;
         }
         if let Some(email) = email {
+            // Another address is not verified yet.
             row.email_verified &= email::normalized(&email) == email::normalized(&row.email);
             row.email = email;
         }
         let row = store::update(&mut tx, &row).await?;
-        let event = update_event(&before, &row);
+        let event = update_event(&old_row, &row);
         if is_new_email {
-            self.queue_notice(&mut tx, tenant, before).await?;
+            self.queue_notice(&mut tx, tenant, old_row).await?;
         }
         let consistency_token = audit::finish(tx, &caller.actor(), event).await?;
         if let (Some(mail_queue), true) = (&self.mail_queue, is_new_email) {
@@ -130,10 +132,10 @@ impl Users {
         .await
     }
 
-    /// Admits a change of the email of a user whose row is locked. A password reset by email gives
-    /// access to the account, so a change of another user's email needs the right to use that
-    /// account. A change of one's own email needs more than an access token, because a token may be
-    /// stolen.
+    /// Checks that the caller may change the email of a user whose row is locked. A password reset
+    /// by email gives access to the account, so a change of another user's email needs the right to
+    /// use that account. A change of one's own email needs more than an access token, because a
+    /// token may be stolen.
     async fn admit_email_change<'a>(
         &self,
         tx: &mut TenantTx,
@@ -156,13 +158,13 @@ impl Users {
         &self,
         tx: &mut TenantTx,
         tenant: TenantId,
-        before: UserRow,
+        old_row: UserRow,
     ) -> Result<()> {
         let Some(mail_queue) = &self.mail_queue else { return Ok(()) };
         let email_changed = EmailChanged {
-            user: before.user_id,
-            old_email: before.email,
-            was_verified: before.email_verified,
+            user: old_row.user_id,
+            old_email: old_row.email,
+            was_verified: old_row.email_verified,
         };
         mail_queue.queue_email_changed(tx, tenant, &email_changed).await
     }
@@ -188,13 +190,13 @@ async fn check_recent_sign_in(tx: &mut TenantTx, caller: &Caller) -> Result<()> 
 
 /// The audit event, with the names of the changed fields, but without their values, which are
 /// personal data.
-fn update_event(before: &UserRow, after: &UserRow) -> Event {
+fn update_event(old_row: &UserRow, new_row: &UserRow) -> Event {
     let fields = [
-        ("display_name", before.display_name != after.display_name),
-        ("email", before.email != after.email),
+        ("display_name", old_row.display_name != new_row.display_name),
+        ("email", old_row.email != new_row.email),
     ];
     Event::new(EventKind::UserUpdated)
-        .target(after.user_id.0)
+        .target(new_row.user_id.0)
         .list("fields", fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name))
-        .change("email_verified", before.email_verified, after.email_verified)
+        .change("email_verified", old_row.email_verified, new_row.email_verified)
 }

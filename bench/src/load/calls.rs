@@ -46,7 +46,8 @@ pub struct Calls {
     pub name: &'static str,
     path: PathAndQuery,
     requests: Arc<[Request]>,
-    next: Arc<AtomicUsize>,
+    /// Index of the next request, without the modulo of the number of requests.
+    next_index: Arc<AtomicUsize>,
     judge: Judge,
     /// Values of `x-forwarded-for`, used in turn. When empty, the calls do not send the header.
     addresses: Arc<[MetadataValue<Ascii>]>,
@@ -62,9 +63,17 @@ impl Calls {
         requests: Vec<Request>,
         judge: Judge,
     ) -> Self {
-        let (path, next) = (PathAndQuery::from_static(path), Arc::default());
+        let (path, next_index) = (PathAndQuery::from_static(path), Arc::default());
         let addresses = Arc::from([]);
-        Self { name, path, requests: requests.into(), next, judge, addresses, cancel_after: None }
+        Self {
+            name,
+            path,
+            requests: requests.into(),
+            next_index,
+            judge,
+            addresses,
+            cancel_after: None,
+        }
     }
 
     /// Sends these addresses as `x-forwarded-for`, in turn, as a trusted proxy does.
@@ -84,17 +93,17 @@ impl Calls {
 
     /// A copy that starts from the first request and does not share the position in the list.
     pub fn copy_at_start(&self) -> Self {
-        Self { next: Arc::default(), ..self.clone() }
+        Self { next_index: Arc::default(), ..self.clone() }
     }
 
     /// The next request. After the last request, the first request follows.
     pub(super) fn next_request(&self) -> &Request {
-        &self.requests[self.next.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
+        &self.requests[self.next_index.fetch_add(1, Ordering::Relaxed) % self.requests.len()]
     }
 
     /// The next request, or `None` when all requests were sent.
     pub(super) fn next_unsent_request(&self) -> Option<&Request> {
-        self.requests.get(self.next.fetch_add(1, Ordering::Relaxed))
+        self.requests.get(self.next_index.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Sends a request.
@@ -111,7 +120,7 @@ impl Calls {
             tonic_request.metadata_mut().insert("authorization", token.clone());
         }
         if !self.addresses.is_empty() {
-            let index = self.next.load(Ordering::Relaxed) % self.addresses.len();
+            let index = self.next_index.load(Ordering::Relaxed) % self.addresses.len();
             tonic_request.metadata_mut().insert("x-forwarded-for", self.addresses[index].clone());
         }
         let call = async {

@@ -46,23 +46,23 @@ async fn call_in_loop(
     recorder: Arc<Mutex<Recorder>>,
 ) -> anyhow::Result<()> {
     let mut spread_index = client;
-    let mut started = Instant::now();
-    while started < window.end {
+    let mut start_time = Instant::now();
+    while start_time < window.end {
         let verdict = calls.send(calls.next_request(), &mut connection).await?;
-        let ended = Instant::now();
+        let end_time = Instant::now();
         // A call is recorded if its response arrives during the measurement, because the CPU time
         // that the server spent on this call is part of the CPU time that the benchmark measures.
-        if (window.start..window.end).contains(&ended) {
+        if (window.start..window.end).contains(&end_time) {
             let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
-            recorder.record(verdict, ended - started);
+            recorder.record(verdict, end_time - start_time);
         }
-        started = match verdict {
+        start_time = match verdict {
             Verdict::Refused(wait) => {
                 tokio::time::sleep(spread_wait(wait, spread_index)).await;
                 spread_index += 1;
                 Instant::now()
             }
-            _ => ended,
+            _ => end_time,
         };
     }
     Ok(())

@@ -14,7 +14,7 @@ const DIGITS: u8 = 3;
 
 /// Latencies and refusals of the calls that one load core sends.
 pub(super) struct Recorder {
-    good: Histogram<u64>,
+    good_latencies: Histogram<u64>,
     refused: u64,
 }
 
@@ -24,12 +24,13 @@ impl Recorder {
     /// # Errors
     /// Never in practice: the bounds of the histogram are valid.
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self { good: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
+        Ok(Self { good_latencies: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
     }
 
     pub(super) fn record(&mut self, verdict: Verdict, latency: Duration) {
         if verdict == Verdict::Good {
-            self.good.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LONGEST));
+            self.good_latencies
+                .saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LONGEST));
         } else {
             self.refused += 1;
         }
@@ -38,15 +39,18 @@ impl Recorder {
     /// Moves the recorded values out at the end of the load. Takes `&mut self` because the recorder
     /// is behind a mutex. The recorder must not be used afterwards: `refused` is not reset.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Histogram::new_from(&self.good);
-        Self { good: std::mem::replace(&mut self.good, empty), refused: self.refused }
+        let empty = Histogram::new_from(&self.good_latencies);
+        Self {
+            good_latencies: std::mem::replace(&mut self.good_latencies, empty),
+            refused: self.refused,
+        }
     }
 }
 
 /// Latencies and refusals of the calls that all load cores send.
 pub struct Latencies {
     /// Latencies of the good responses ([`Verdict::Good`]), in nanoseconds.
-    good: Option<Histogram<u64>>,
+    good_latencies: Option<Histogram<u64>>,
     /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
     /// Length of the measurement.
@@ -55,21 +59,21 @@ pub struct Latencies {
 
 impl Latencies {
     pub(super) fn new(duration: Duration) -> Self {
-        Self { good: None, refused: 0, duration }
+        Self { good_latencies: None, refused: 0, duration }
     }
 
     pub(super) fn add(&mut self, recorder: &Recorder) {
         self.refused += recorder.refused;
-        match &mut self.good {
+        match &mut self.good_latencies {
             // Adding cannot fail, because both histograms have the same bounds.
-            Some(all_good) => drop(all_good.add(&recorder.good)),
-            None => self.good = Some(recorder.good.clone()),
+            Some(all_latencies) => drop(all_latencies.add(&recorder.good_latencies)),
+            None => self.good_latencies = Some(recorder.good_latencies.clone()),
         }
     }
 
     /// Number of calls with a good response.
     pub fn good_calls(&self) -> u64 {
-        self.good.as_ref().map_or(0, Histogram::len)
+        self.good_latencies.as_ref().map_or(0, Histogram::len)
     }
 
     /// Good responses per second.
@@ -79,7 +83,10 @@ impl Latencies {
 
     /// Latency at this quantile of the good responses, in microseconds.
     pub fn micros_at(&self, quantile: f64) -> f64 {
-        let nanos = self.good.as_ref().map_or(0, |good| good.value_at_quantile(quantile));
+        let nanos = self
+            .good_latencies
+            .as_ref()
+            .map_or(0, |latencies| latencies.value_at_quantile(quantile));
         crate::to_f64(nanos) / 1000.0
     }
 }

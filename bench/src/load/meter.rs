@@ -63,7 +63,7 @@ impl Reading {
             .load_cores
             .iter()
             .zip(&earlier.load_cores)
-            .map(|(now, earlier)| now.busy_since(*earlier))
+            .map(|(core, earlier_core)| core.busy_since(*earlier_core))
             .sum();
         CpuUsage {
             server_process_time: self

@@ -119,9 +119,9 @@ pub fn send(
             .map(|index| scope.spawn(move || send_from_core(cores, index, loads, window)))
             .collect();
         sleep_until(window.start);
-        let before = meter.read()?;
+        let start_reading = meter.read()?;
         sleep_until(window.end);
-        let usage = meter.read()?.since(&before);
+        let usage = meter.read()?.since(&start_reading);
         let mut latencies: Vec<Latencies> =
             loads.iter().map(|_| Latencies::new(span.measured)).collect();
         for thread in threads {

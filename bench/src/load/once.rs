@@ -32,7 +32,7 @@ pub fn send_each_once(
     runtime.block_on(async {
         let connections = connection::open(load.addr, connections).await?;
         let recorder = Arc::new(Mutex::new(Recorder::new()?));
-        let (before, started) = (meter.read()?, Instant::now());
+        let (first_reading, start_time) = (meter.read()?, Instant::now());
         let clients: Vec<_> = connections
             .iter()
             .flat_map(|connection| (0..streams).map(move |_| connection.clone()))
@@ -43,8 +43,8 @@ pub fn send_each_once(
         for client in clients {
             client.await.context("a client panicked")??;
         }
-        let usage = meter.read()?.since(&before);
-        let mut latencies = Latencies::new(started.elapsed());
+        let usage = meter.read()?.since(&first_reading);
+        let mut latencies = Latencies::new(start_time.elapsed());
         latencies.add(&recorder.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((latencies, usage))
     })
@@ -56,9 +56,9 @@ async fn call_until_all_sent(
     recorder: Arc<Mutex<Recorder>>,
 ) -> anyhow::Result<()> {
     while let Some(request) = calls.next_unsent_request() {
-        let started = Instant::now();
+        let start_time = Instant::now();
         let verdict = calls.send(request, &mut connection).await?;
-        let latency = started.elapsed();
+        let latency = start_time.elapsed();
         recorder.lock().unwrap_or_else(PoisonError::into_inner).record(verdict, latency);
     }
     Ok(())

@@ -11,8 +11,8 @@ use tonic::client::Grpc;
 
 use super::{Calls, Recorder, Window, connection::Connection, timer::Timer};
 
-/// Maximum number of calls in flight. If more calls were in flight, the server could not follow the
-/// rate, and latencies would have no meaning. The maximum is high enough for a stall of one second,
+/// Maximum number of calls in flight. More calls in flight show that the server can't follow the
+/// rate, so latencies would have no meaning. The maximum is high enough for a stall of one second,
 /// because the report must show such a stall.
 const MAX_IN_PROGRESS: usize = 100_000;
 
@@ -29,11 +29,11 @@ pub(super) async fn run(
     let recorder = Arc::new(Mutex::new(Recorder::new()?));
     let mut tasks = JoinSet::new();
     let timer = Timer::new()?;
-    for (due, connection) in schedule(window.warm_up_start, rate)
-        .take_while(|due| *due < window.end)
+    for (send_time, connection) in schedule(window.warm_up_start, rate)
+        .take_while(|send_time| *send_time < window.end)
         .zip(connections.iter().cycle())
     {
-        timer.wait_until(due).await?;
+        timer.wait_until(send_time).await?;
         while let Some(result) = tasks.try_join_next() {
             result.context("a call panicked")??;
         }
@@ -43,8 +43,13 @@ pub(super) async fn run(
             calls.name
         );
         let (calls, recorder) = (calls.clone(), recorder.clone());
-        let is_measured = (window.start..window.end).contains(&due);
-        tasks.spawn(call_once(calls, connection.clone(), due, is_measured.then_some(recorder)));
+        let is_measured = (window.start..window.end).contains(&send_time);
+        tasks.spawn(call_once(
+            calls,
+            connection.clone(),
+            send_time,
+            is_measured.then_some(recorder),
+        ));
     }
     while let Some(result) = tasks.join_next().await {
         result.context("a call panicked")??;
@@ -62,13 +67,13 @@ fn schedule(start: Instant, rate: f64) -> impl Iterator<Item = Instant> {
 async fn call_once(
     calls: Calls,
     mut connection: Grpc<Connection>,
-    due: Instant,
+    send_time: Instant,
     recorder: Option<Arc<Mutex<Recorder>>>,
 ) -> anyhow::Result<()> {
     let verdict = calls.send(calls.next_request(), &mut connection).await?;
     if let Some(recorder) = recorder {
         let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        recorder.record(verdict, due.elapsed());
+        recorder.record(verdict, send_time.elapsed());
     }
     Ok(())
 }
@@ -80,10 +85,11 @@ mod tests {
     #[test]
     fn calls_are_scheduled_at_equal_intervals() {
         let start = Instant::now();
-        let due: Vec<_> = schedule(start, 3.0).take(3001).map(|due| due - start).collect();
-        assert_eq!(due[0], Duration::ZERO);
-        assert_eq!(due[3], Duration::from_secs(1));
-        assert_eq!(due[3000], Duration::from_secs(1000));
-        assert!(due.is_sorted());
+        let send_times: Vec<_> =
+            schedule(start, 3.0).take(3001).map(|send_time| send_time - start).collect();
+        assert_eq!(send_times[0], Duration::ZERO);
+        assert_eq!(send_times[3], Duration::from_secs(1));
+        assert_eq!(send_times[3000], Duration::from_secs(1000));
+        assert!(send_times.is_sorted());
     }
 }

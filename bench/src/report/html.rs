@@ -76,14 +76,14 @@ impl Report {
     /// Latency distributions of the open loops, one plot per scenario.
     fn write_distributions(&self, page: &mut String) -> anyhow::Result<()> {
         let groups = self.runs_by_measurement();
-        let mut open: Vec<_> = groups.iter().filter(|runs| runs[0].is_open()).collect();
-        if open.is_empty() {
+        let mut open_loops: Vec<_> = groups.iter().filter(|runs| runs[0].is_open()).collect();
+        if open_loops.is_empty() {
             return Ok(());
         }
         *page += "<h2>Latency</h2>\n<p>Latency from the scheduled send time; median of the \
                   rounds.</p>\n";
-        open.sort_by_key(|runs| runs[0].scenario);
-        for scenario_groups in open.chunk_by(|a, b| a[0].scenario == b[0].scenario) {
+        open_loops.sort_by_key(|runs| runs[0].scenario);
+        for scenario_groups in open_loops.chunk_by(|a, b| a[0].scenario == b[0].scenario) {
             let lines: Vec<_> =
                 scenario_groups.iter().map(|runs| distribution_line(runs)).collect();
             append(
@@ -136,14 +136,14 @@ impl Report {
                   <th class=n>calls/s<th class=n>p50 µs<th class=n>p99 µs<th class=n>p99.9 µs\
                   <th class=n>CPU µs<th class=n>core %<th class=n>load %\n";
         for runs in self.runs_by_measurement() {
-            let first = runs[0];
-            let users = first.users.map(|users| users.to_string()).unwrap_or_default();
+            let first_run = runs[0];
+            let users = first_run.users.map(|users| users.to_string()).unwrap_or_default();
             append(
                 page,
                 format_args!(
                     "<tr><td>{}<td>{}<td class=n>{users}<td>{}",
-                    first.scenario,
-                    escape_html(first.name),
+                    first_run.scenario,
+                    escape_html(first_run.name),
                     mode_of(&runs),
                 ),
             );

@@ -124,7 +124,7 @@ where
                 .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
                 .label(&line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
-            chart.draw_series(points.map(|at| Circle::new(at, 3, colour.filled())))?;
+            chart.draw_series(points.map(|position| Circle::new(position, 3, colour.filled())))?;
             chart.draw_series(line.points.iter().filter_map(|point| {
                 let (least, most) = point.spread?;
                 Some(PathElement::new([(point.x, least), (point.x, most)], colour))

@@ -21,6 +21,7 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let checker_tokens = bench.world.checker_tokens(USERS)?;
     let tokens = bench.world.checked_user_tokens(USERS)?;
     let subjects_per_round = usize::try_from(SUBJECTS)?;
+    // Each round uses the next tokens. A chunk has the number of its first session.
     let mut token_chunks = tokens.chunks(subjects_per_round).zip((0..).step_by(subjects_per_round));
     // Subjects with a number below `SESSIONS` have a session, and are checked below with their
     // tokens. All other subjects are cold until they are checked once.
@@ -58,9 +59,11 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let (_, statements) = bench.send_each_once(round, &server, &warm, ONE_BY_ONE)?;
         warm_queries.push(statements / crate::to_f64(SUBJECTS));
 
+        // This measurement is only recorded: no result uses it.
         let concurrent_calls = check_next(subjects_per_round, 1).with_name("Check, cold subject");
         bench.send_each_once(round, &server, &concurrent_calls, CONCURRENT)?;
 
+        // A tenth of the subjects is enough, because each subject gets 64 calls.
         let shared_calls = check_next(subjects_per_round / 10, usize::try_from(CALLS_PER_SUBJECT)?);
         let shared_calls = shared_calls.with_name("Check, 64 calls per cold subject");
         let (_, statements) = bench.send_each_once(round, &server, &shared_calls, CONCURRENT)?;

@@ -32,9 +32,10 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
     );
     let mut median =
         ScenarioResult::without_target("Check during a flood of sign-ins ÷ without it, p50");
-    let mut successful =
+    let mut successful_rate =
         ScenarioResult::without_target("successful sign-ins during the flood, calls/s");
-    let mut refused = ScenarioResult::without_target("sign-ins refused during the flood, calls/s");
+    let mut refused_rate =
+        ScenarioResult::without_target("sign-ins refused during the flood, calls/s");
 
     for round in 1..=bench.effort.rounds {
         let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
@@ -51,9 +52,9 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
         tail.push(check_run.p99 / quiet_run.p99);
         median.push(check_run.p50 / quiet_run.p50);
-        successful.push(sign_in_run.per_second);
-        refused.push(crate::to_f64(sign_in_run.refused) / sign_in_run.seconds);
+        successful_rate.push(sign_in_run.per_second);
+        refused_rate.push(crate::to_f64(sign_in_run.refused) / sign_in_run.seconds);
     }
-    bench.report.add_results([tail, median, successful, refused]);
+    bench.report.add_results([tail, median, successful_rate, refused_rate]);
     Ok(())
 }

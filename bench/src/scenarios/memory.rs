@@ -17,7 +17,7 @@ use crate::{
 /// excludes memory that the server allocates only once.
 const WARM_UP_DIVISOR: u64 = 10;
 
-/// Setting of the cache size. The cache is so large that no subject is evicted.
+/// Setting of the cache size: 256 MiB, so that no subject is evicted.
 const LARGE_CACHE: (&str, &str) = ("MEMORY_SUBJECT_BYTES", "268435456");
 
 pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -67,8 +67,8 @@ fn memory_growth(
     server: &Server,
     calls: &Calls,
 ) -> anyhow::Result<f64> {
-    let before = anonymous_memory(server.pid())?;
+    let bytes_before = anonymous_memory(server.pid())?;
     bench.send_each_once(round, server, calls, ONE_BY_ONE)?;
-    let after = anonymous_memory(server.pid())?;
-    Ok(crate::to_f64(after.saturating_sub(before)))
+    let bytes_after = anonymous_memory(server.pid())?;
+    Ok(crate::to_f64(bytes_after.saturating_sub(bytes_before)))
 }

@@ -1,6 +1,6 @@
-//! The scenarios, one per file. In each of several rounds, a scenario measures the calls that it
-//! compares one after the other, so that a drift of the machine's speed affects all of them. A
-//! result is the median of its values in the rounds.
+//! The scenarios, one per file. A scenario compares several kinds of calls. In each of several
+//! rounds, it measures one kind after the other, so that a drift of the machine's speed affects all
+//! of them. A result is the median of its values in the rounds.
 
 mod batch;
 mod cold;
@@ -203,9 +203,9 @@ impl Bench {
     ) -> anyhow::Result<(Run, f64)> {
         let users = server.users.ok_or_else(|| anyhow::anyhow!("a server without a database"))?;
         let load = Load { calls, addr: server.addr, mode };
-        let before = self.world.statement_count(users)?;
+        let count_before = self.world.statement_count(users)?;
         let (latencies, usage) = self.send(server, &load)?;
-        let statements = self.world.statement_count(users)? - before;
+        let statements = self.world.statement_count(users)? - count_before;
         let run = Run::new(&load, server.users, round, &latencies, usage, true);
         self.report.add_run(&run);
         Ok((run, crate::to_f64(statements)))

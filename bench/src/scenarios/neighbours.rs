@@ -32,9 +32,9 @@ const RATE_FRACTION: f64 = 0.1;
 /// next password.
 const SIGN_INS: LoadMode = LoadMode::Closed { connections: 1, streams: 2 };
 
-/// Number of loads at the start of [`noisy_loads`] that use Postgres no more than sign-ins do: the
-/// sign-ins and the batches.
-const LOADS_WITHOUT_POSTGRES: usize = 4;
+/// Number of loads at the start of [`noisy_loads`] that send few queries to Postgres: the sign-ins
+/// and the batches.
+const LOADS_WITH_FEW_QUERIES: usize = 4;
 
 /// Minimum pause of the noisy tenant after a refusal.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -82,7 +82,7 @@ fn measure_noisy_loads(
         ScenarioResult::without_target("Check during noisy sign-ins and batches ÷ without, p99");
     let mut some_load_share =
         ScenarioResult::without_target("sign-ins during noisy sign-ins and batches ÷ fair share");
-    let mut refused =
+    let mut refused_calls =
         ScenarioResult::new("refused calls of the quiet tenant", Target::Exactly(0.0));
     let mut noisy_rate =
         ScenarioResult::without_target("served calls of the noisy tenant, calls/s");
@@ -102,7 +102,7 @@ fn measure_noisy_loads(
         let quiet_runs = measure((&quiet_calls.0, &quiet_calls.1), &[])?;
         let some_load_runs = measure(
             (&some_load_calls.0, &some_load_calls.1),
-            &noisy_loads[..LOADS_WITHOUT_POSTGRES],
+            &noisy_loads[..LOADS_WITH_FEW_QUERIES],
         )?;
         let full_load_runs = measure((&full_load_calls.0, &full_load_calls.1), &noisy_loads)?;
 
@@ -114,7 +114,7 @@ fn measure_noisy_loads(
         sign_in_share.push(full_load_runs[1].per_second / fair_share);
         some_load_tail.push(some_load_runs[0].p99 / quiet_runs[0].p99);
         some_load_share.push(some_load_runs[1].per_second / fair_share);
-        refused.push(crate::to_f64(full_load_runs[0].refused + full_load_runs[1].refused));
+        refused_calls.push(crate::to_f64(full_load_runs[0].refused + full_load_runs[1].refused));
         noisy_rate.push(full_load_runs[2..].iter().map(|run| run.per_second).sum());
     }
     bench.report.add_results([
@@ -123,7 +123,7 @@ fn measure_noisy_loads(
         sign_in_share,
         some_load_tail,
         some_load_share,
-        refused,
+        refused_calls,
         noisy_rate,
     ]);
     Ok(())
@@ -132,6 +132,7 @@ fn measure_noisy_loads(
 /// G02: measures decisions during a flood of one tenant's sign-ins from very many addresses. The
 /// flood exceeds the tenant's rate limit.
 fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Result<()> {
+    // 20 sign-ins per minute and network, 60 sign-ins per minute and tenant.
     let settings = [("RATE_LIMIT_SIGN_IN", "20/1m,60/1m"), ("TRUSTED_PROXIES", "127.0.0.0/8")];
     let server = bench.world.start_server(USERS, &settings)?;
     let tokens = bench.world.checked_user_tokens(USERS)?;
@@ -139,28 +140,30 @@ fn measure_sign_in_flood(bench: &mut Bench, noisy: &NoisyTenant) -> anyhow::Resu
     let without_flood = check.clone().with_name("Check, no flood");
     let during_flood = check.clone().with_name("Check, during a flood");
     let flood = flood_calls(noisy);
+    let flood_mode = LoadMode::Open { rate: 100.0 };
     bench.warm_up(&server, &check)?;
 
     let mut tail = ScenarioResult::new(
         "Check during a flood from 1,000 addresses ÷ without, p99",
         Target::AtMost(1.1),
     );
-    let mut refused = ScenarioResult::without_target("refused fraction of the flood's sign-ins");
+    let mut refused_fraction =
+        ScenarioResult::without_target("refused fraction of the flood's sign-ins");
     for round in 1..=bench.effort.rounds {
         let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
         let mode = LoadMode::Open { rate: full_run.per_second * RATE_FRACTION };
         let quiet_run = bench.measure(round, &server, &without_flood, mode)?;
         let loads = [
             Load { calls: &during_flood, addr: server.addr, mode },
-            Load { calls: &flood, addr: server.addr, mode: LoadMode::Open { rate: 100.0 } },
+            Load { calls: &flood, addr: server.addr, mode: flood_mode },
         ];
         let runs = bench.measure_all(round, &server, &loads)?;
         let (check_run, sign_in_run) = (&runs[0], &runs[1]);
         tail.push(check_run.p99 / quiet_run.p99);
         let all_sign_ins = crate::to_f64(sign_in_run.refused + sign_in_run.good_calls).max(1.0);
-        refused.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
+        refused_fraction.push(crate::to_f64(sign_in_run.refused) / all_sign_ins);
     }
-    bench.report.add_results([tail, refused]);
+    bench.report.add_results([tail, refused_fraction]);
     Ok(())
 }
 
@@ -170,7 +173,7 @@ fn flood_calls(noisy: &NoisyTenant) -> Calls {
     let requests = (0..ADDRESSES).map(|number| sign_in(noisy, email(number), "x"));
     let addresses = (0..ADDRESSES)
         .filter_map(|number| format!("10.9.{}.{}", number / 250, number % 250 + 1).parse().ok());
-    calls("Login, flood", "/tenantry.v1.AuthService/Login", requests.collect())
+    calls_that_may_fail("Login, flood", "/tenantry.v1.AuthService/Login", requests.collect())
         .with_addresses(addresses.collect())
 }
 
@@ -182,26 +185,33 @@ fn noisy_loads(noisy: &NoisyTenant) -> Vec<(Calls, LoadMode)> {
     };
     let closed_loop = |streams| LoadMode::Closed { connections: 1, streams };
     let imported_hashes =
-        calls("Login, imported hashes", LOGIN, sign_in_all(&noisy.imported_password));
-    let wrong = calls("Login, wrong passwords", LOGIN, sign_in_all("a wrong password"));
-    let cancelled = calls("Login, cancelled", LOGIN, sign_in_all("another wrong password"))
-        .cancel_after(CANCEL_AFTER);
+        calls_that_may_fail("Login, imported hashes", LOGIN, sign_in_all(&noisy.imported_password));
+    let wrong_passwords =
+        calls_that_may_fail("Login, wrong passwords", LOGIN, sign_in_all("a wrong password"));
+    let cancelled_sign_ins =
+        calls_that_may_fail("Login, cancelled", LOGIN, sign_in_all("another wrong password"))
+            .cancel_after(CANCEL_AFTER);
     let batches = vec![with_token(noisy, &largest_batch(noisy))];
-    let batches =
-        calls("BatchCheck, largest", "/tenantry.v1.PermissionService/BatchCheck", batches);
+    let batches = calls_that_may_fail(
+        "BatchCheck, largest",
+        "/tenantry.v1.PermissionService/BatchCheck",
+        batches,
+    );
     let writes = vec![
         with_token(noisy, &update_role_without(noisy, 0)),
         with_token(noisy, &update_role_without(noisy, 1)),
     ];
-    let writes = calls("UpdateRole, largest", "/tenantry.v1.RoleService/UpdateRole", writes);
+    let writes =
+        calls_that_may_fail("UpdateRole, largest", "/tenantry.v1.RoleService/UpdateRole", writes);
     let filter = r#"display_name = "nobody*""#.to_owned();
     let search = ListUsersRequest { filter, page_size: 1000, ..ListUsersRequest::default() };
     let searches = vec![with_token(noisy, &search)];
-    let searches = calls("ListUsers, search", "/tenantry.v1.UserService/ListUsers", searches);
+    let searches =
+        calls_that_may_fail("ListUsers, search", "/tenantry.v1.UserService/ListUsers", searches);
     vec![
         (imported_hashes, closed_loop(8)),
-        (wrong, closed_loop(4)),
-        (cancelled, closed_loop(4)),
+        (wrong_passwords, closed_loop(4)),
+        (cancelled_sign_ins, closed_loop(4)),
         (batches, closed_loop(2)),
         (writes, closed_loop(30)),
         (searches, closed_loop(2)),
@@ -242,8 +252,8 @@ fn update_role_without(noisy: &NoisyTenant, permission: usize) -> UpdateRoleRequ
     UpdateRoleRequest { role_id: noisy.role.clone(), permissions, ..UpdateRoleRequest::default() }
 }
 
-/// Calls that accept every response. After an error, the client pauses.
-fn calls(name: &'static str, path: &'static str, requests: Vec<Request>) -> Calls {
+/// Calls for which every response is expected, also an error. After an error, the client pauses.
+fn calls_that_may_fail(name: &'static str, path: &'static str, requests: Vec<Request>) -> Calls {
     Calls::new(name, path, requests, |result| match result {
         Ok(_) => Verdict::Good,
         Err(_) => Verdict::Refused(PAUSE),

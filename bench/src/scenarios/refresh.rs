@@ -1,6 +1,6 @@
-//! CPU cost of a refresh, compared with its minimum cost: two signatures and a commit. It is
-//! measured with many refreshes in flight, and with one refresh at a time. With one at a time, the
-//! cost includes the wake-ups of an idle server.
+//! CPU cost of a refresh, compared with its minimum cost: two signatures and a commit. The cost
+//! is measured with many refreshes in flight, and with one refresh at a time. The latter cost
+//! includes the wake-ups of an idle server.
 
 use super::{Bench, CONCURRENT, ONE_BY_ONE, USERS, requests};
 use crate::report::{ScenarioResult, Target};

@@ -59,7 +59,7 @@ pub fn check_self(shape: Shape, tokens: &[Bearer], first_session: u64) -> Calls 
 
 /// The checker (the user that may check other subjects) checks these subjects.
 pub fn check_subjects(shape: Shape, checker_tokens: &[Bearer], subjects: Vec<u64>) -> Calls {
-    check_with(shape, checker_tokens, subjects, Consistency::MinimizeLatency)
+    checks_with_consistency(shape, checker_tokens, subjects, Consistency::MinimizeLatency)
 }
 
 /// The checker checks these subjects. The server decides from Postgres and not from its cache.
@@ -68,11 +68,11 @@ pub fn check_fully_consistent(
     checker_tokens: &[Bearer],
     subjects: Vec<u64>,
 ) -> Calls {
-    check_with(shape, checker_tokens, subjects, Consistency::FullyConsistent)
+    checks_with_consistency(shape, checker_tokens, subjects, Consistency::FullyConsistent)
         .with_name("Check from Postgres")
 }
 
-fn check_with(
+fn checks_with_consistency(
     shape: Shape,
     checker_tokens: &[Bearer],
     subjects: Vec<u64>,
@@ -100,21 +100,21 @@ pub fn batch_self(tokens: &[Bearer]) -> Calls {
     };
     let message = batch((0..PERMISSIONS).map(question).collect());
     let requests = tokens.iter().map(|token| request(token, &message)).collect();
-    Calls::new("BatchCheck, about the caller", BATCH_CHECK, requests, some_allowed)
+    Calls::new("BatchCheck, about the caller", BATCH_CHECK, requests, expect_some_allowed)
 }
 
 /// The checker checks these subjects, `size` subjects per batch.
 pub fn batches(shape: Shape, checker_tokens: &[Bearer], subjects: Range<u64>, size: u64) -> Calls {
     let batch_starts = (subjects.start..subjects.end).step_by(usize::try_from(size).unwrap_or(1));
-    let to_request = |(first, token): (u64, &Bearer)| {
-        let batch_subjects = first..(first + size).min(subjects.end);
+    let to_request = |(first_subject, token): (u64, &Bearer)| {
+        let batch_subjects = first_subject..(first_subject + size).min(subjects.end);
         request(
             token,
             &batch(batch_subjects.map(|subject| question_about(shape, subject)).collect()),
         )
     };
     let requests = batch_starts.zip(checker_tokens.iter().cycle()).map(to_request).collect();
-    Calls::new("BatchCheck, about subjects", BATCH_CHECK, requests, all_allowed)
+    Calls::new("BatchCheck, about subjects", BATCH_CHECK, requests, expect_all_allowed)
 }
 
 /// Question about a permission that the subject holds.
@@ -137,7 +137,7 @@ fn request(token: &Bearer, message: &impl Message) -> Request {
 
 /// Accepts a batch in which no question has an error and at least one question is allowed. A
 /// subject holds some but not all permissions.
-fn some_allowed(result: &Result<Bytes, Status>) -> Verdict {
+fn expect_some_allowed(result: &Result<Bytes, Status>) -> Verdict {
     judge_batch(result, |results| {
         results.len() as u64 == PERMISSIONS
             && results.iter().all(|result| result.error.is_none())
@@ -145,7 +145,7 @@ fn some_allowed(result: &Result<Bytes, Status>) -> Verdict {
     })
 }
 
-fn all_allowed(result: &Result<Bytes, Status>) -> Verdict {
+fn expect_all_allowed(result: &Result<Bytes, Status>) -> Verdict {
     judge_batch(result, |results| {
         !results.is_empty() && results.iter().all(|result| result.allowed)
     })
@@ -176,7 +176,7 @@ pub fn sign_in(shape: Shape) -> Calls {
         Request { token: None, message: message.encode_to_vec().into() }
     };
     let requests = shape.guests().map(request).collect();
-    Calls::new("Login", LOGIN, requests, signed_in_or_overloaded)
+    Calls::new("Login", LOGIN, requests, expect_success_or_overload)
 }
 
 /// Refreshes with these tokens. Each token works only once.
@@ -185,7 +185,7 @@ pub fn refresh(tokens: &[String]) -> Calls {
         let message = RefreshRequest { refresh_token: token.clone(), ..RefreshRequest::default() };
         Request { token: None, message: message.encode_to_vec().into() }
     };
-    Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), any_success)
+    Calls::new("Refresh", REFRESH, tokens.iter().map(request).collect(), expect_success)
 }
 
 /// The checker lists the users with this filter and order, and reads only the first page, with the
@@ -197,14 +197,16 @@ pub fn search(checker_tokens: &[Bearer], filter: &str, order_by: &str) -> Calls 
         ..ListUsersRequest::default()
     };
     let requests = checker_tokens.iter().map(|token| request(token, &message)).collect();
-    Calls::new("ListUsers", LIST_USERS, requests, any_success)
+    Calls::new("ListUsers", LIST_USERS, requests, expect_success)
 }
 
-fn any_success(result: &Result<Bytes, Status>) -> Verdict {
+fn expect_success(result: &Result<Bytes, Status>) -> Verdict {
     if result.is_ok() { Verdict::Good } else { Verdict::Wrong }
 }
 
-fn signed_in_or_overloaded(result: &Result<Bytes, Status>) -> Verdict {
+/// Accepts a success. A full hashing queue is an expected refusal, if the response has a retry
+/// delay.
+fn expect_success_or_overload(result: &Result<Bytes, Status>) -> Verdict {
     match result {
         Ok(_) => Verdict::Good,
         Err(status) if status.code() == Code::ResourceExhausted => {

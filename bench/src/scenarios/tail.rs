@@ -32,18 +32,18 @@ pub fn run(bench: &mut Bench) -> anyhow::Result<()> {
 
     for round in 1..=bench.effort.rounds {
         let full_run = bench.measure(round, &server, &check, LoadMode::FULL)?;
-        let half = LoadMode::Open { rate: full_run.per_second / 2.0 };
-        let health_run = bench.measure(round, &server, &health, half)?;
-        let token_run = bench.measure(round, &server, &token_health, half)?;
-        let check_run = bench.measure(round, &server, &check, half)?;
+        let half_load_mode = LoadMode::Open { rate: full_run.per_second / 2.0 };
+        let health_run = bench.measure(round, &server, &health, half_load_mode)?;
+        let token_run = bench.measure(round, &server, &token_health, half_load_mode)?;
+        let check_run = bench.measure(round, &server, &check, half_load_mode)?;
 
         health_ratio.push(check_run.p99 / health_run.p99);
         token_ratio.push(check_run.p99 / token_run.p99);
         median.push(check_run.p50 / health_run.p50);
 
-        let quarter = LoadMode::Open { rate: full_run.per_second / 4.0 };
-        let health_run = bench.measure(round, &server, &quarter_health, quarter)?;
-        let check_run = bench.measure(round, &server, &quarter_check, quarter)?;
+        let quarter_load_mode = LoadMode::Open { rate: full_run.per_second / 4.0 };
+        let health_run = bench.measure(round, &server, &quarter_health, quarter_load_mode)?;
+        let check_run = bench.measure(round, &server, &quarter_check, quarter_load_mode)?;
         quarter_tail.push(check_run.p99 / health_run.p99);
     }
     bench.report.add_results([health_ratio, token_ratio, median, quarter_tail]);

@@ -55,21 +55,21 @@ pub async fn fill(
 ) -> anyhow::Result<u64> {
     let (tenant_cipher, common_cipher) = create_tenant(owner_url, &keys.master_key_path).await?;
     let ciphers = Ciphers { tenant: &tenant_cipher, common: &common_cipher };
-    let mut first = connect_without_triggers(owner_url).await?;
-    let mut second = connect_without_triggers(owner_url).await?;
-    execute(&mut first, &insert_roles_and_credentials(guest_hash, shape)).await?;
+    let mut connection_1 = connect_without_triggers(owner_url).await?;
+    let mut connection_2 = connect_without_triggers(owner_url).await?;
+    execute(&mut connection_1, &insert_roles_and_credentials(guest_hash, shape)).await?;
     // The two copies run at the same time, because each connection uses one core of Postgres.
     let (users, assignments) = tokio::try_join!(
-        copy_users(&mut first, shape, ciphers),
-        copy_assignments(&mut second, shape)
+        copy_users(&mut connection_1, shape, ciphers),
+        copy_assignments(&mut connection_2, shape)
     )?;
-    let sessions = copy_sessions(&mut first, shape, &keys.keyring, ciphers).await?;
+    let sessions = copy_sessions(&mut connection_1, shape, &keys.keyring, ciphers).await?;
     let subjects = "insert into subjects select tenant_id, user_id, 'user' from users";
-    execute(&mut first, subjects).await?;
-    execute(&mut first, "analyze").await?;
-    execute(&mut first, "checkpoint").await?;
-    first.close().await?;
-    second.close().await?;
+    execute(&mut connection_1, subjects).await?;
+    execute(&mut connection_1, "analyze").await?;
+    execute(&mut connection_1, "checkpoint").await?;
+    connection_1.close().await?;
+    connection_2.close().await?;
     // Each user also has a row in `subjects`. The role of the checker, the tenant and its data key
     // are three more rows.
     Ok(2 * users + assignments + sessions + ROLES + 3)
@@ -173,13 +173,14 @@ async fn copy_users(
     let lines = (0..shape.guests().end).map(|user| {
         let (id, email) = (shape::user_id(user), email(user));
         let profile = format!(r#"{{"email":"{email}","display_name":"Person {user}"}}"#);
-        let index = ciphers.tenant.blind_index("email", email.as_bytes());
-        let lookup = ciphers.common.blind_index("email", email.as_bytes());
-        let row = bound_row_bytes(&id.0, &[&FIRST_VERSION.to_be_bytes(), &index, &lookup]);
+        let email_index = ciphers.tenant.blind_index("email", email.as_bytes());
+        let email_lookup = ciphers.common.blind_index("email", email.as_bytes());
+        let row =
+            bound_row_bytes(&id.0, &[&FIRST_VERSION.to_be_bytes(), &email_index, &email_lookup]);
         let context = SealContext { table: "users", row: &row };
         let profile = bytea_text(&ciphers.tenant.seal(context, profile.as_bytes())?);
-        let (index, lookup) = (bytea_text(&index), bytea_text(&lookup));
-        Ok(format!("{tenant}\t{id}\t{profile}\t{index}\t{lookup}"))
+        let (email_index, email_lookup) = (bytea_text(&email_index), bytea_text(&email_lookup));
+        Ok(format!("{tenant}\t{id}\t{profile}\t{email_index}\t{email_lookup}"))
     });
     let columns = "users (tenant_id, user_id, profile, email_index, email_lookup)";
     copy_rows(connection, columns, lines).await
@@ -256,6 +257,6 @@ async fn copy_rows(
 pub async fn measure_time<T>(
     future: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<(T, Duration)> {
-    let started = Instant::now();
-    Ok((future.await?, started.elapsed()))
+    let start_time = Instant::now();
+    Ok((future.await?, start_time.elapsed()))
 }

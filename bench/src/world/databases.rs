@@ -34,8 +34,8 @@ pub fn name(users: u64) -> String {
 /// # Errors
 /// Returns an error when Postgres is unavailable.
 pub async fn drop(stores: &Services, sizes: impl Iterator<Item = &u64>) -> anyhow::Result<()> {
-    let drops: Vec<_> = sizes.map(|users| drop_statement(&name(*users))).collect();
-    stores::execute_all(stores, &drops).await
+    let drop_statements: Vec<_> = sizes.map(|users| drop_statement(&name(*users))).collect();
+    stores::execute_all(stores, &drop_statements).await
 }
 
 fn drop_statement(database: &str) -> String {

@@ -132,17 +132,17 @@ fn cost_per_run(
     mut operation: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<f64> {
     operation()?;
-    let before = cpu_nanos()?;
+    let start_nanos = cpu_nanos()?;
     for _ in 0..runs {
         operation()?;
     }
-    let used = cpu_nanos()?.saturating_sub(before);
-    Ok(crate::to_f64(used) / 1000.0 / f64::from(runs))
+    let used_nanos = cpu_nanos()?.saturating_sub(start_nanos);
+    Ok(crate::to_f64(used_nanos) / 1000.0 / f64::from(runs))
 }
 
 /// Processor time of this thread so far, in nanoseconds.
 fn cpu_nanos() -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let used = text.split_whitespace().next().context("schedstat is empty")?;
-    Ok(used.parse()?)
+    let used_nanos = text.split_whitespace().next().context("schedstat is empty")?;
+    Ok(used_nanos.parse()?)
 }

@@ -162,8 +162,8 @@ fn scope(number: usize, bytes: usize) -> Struct {
     let values_per_key = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
     let list = |key: usize| {
         let values = (0..values_per_key).map(|n| format!("{number:02}{n:07}"));
-        let last = if key + 1 == SCOPE_KEYS { "other" } else { "last" };
-        let values = values.chain([last.to_owned()]).map(string_value).collect();
+        let last_value = if key + 1 == SCOPE_KEYS { "other" } else { "last" };
+        let values = values.chain([last_value.to_owned()]).map(string_value).collect();
         Value { kind: Some(Kind::ListValue(ListValue { values })) }
     };
     Struct { fields: (0..SCOPE_KEYS).map(|key| (key_name(key), list(key))).collect() }

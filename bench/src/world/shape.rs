@@ -84,15 +84,16 @@ impl Shape {
         let is_checker = user == self.checker();
         let is_subject = user < self.users && user.is_multiple_of(self.stride());
         let number = user / self.stride();
-        let (first, step) = (number % ROLES, STEPS[to_usize(number / ROLES % 8)]);
+        let (first_role, step) = (number % ROLES, STEPS[to_usize(number / ROLES % 8)]);
         let count = if is_subject { SUBJECT_ROLES } else { 1 };
-        (0..count).map(move |index| if is_checker { ROLES } else { (first + index * step) % ROLES })
+        (0..count)
+            .map(move |index| if is_checker { ROLES } else { (first_role + index * step) % ROLES })
     }
 
     /// A permission that a user holds through the user's first role.
     pub fn permission_of(self, user: u64) -> String {
-        let first = self.roles_of(user).next().unwrap_or_default();
-        permissions_of_role(first).into_iter().next().unwrap_or_default()
+        let first_role = self.roles_of(user).next().unwrap_or_default();
+        permissions_of_role(first_role).into_iter().next().unwrap_or_default()
     }
 
     /// The distance between the user numbers of two neighbouring subjects.

@@ -12,8 +12,8 @@ use tenantry::{
 
 use crate::cores::pin;
 
-/// Niceness of the stores. It matters only when the stores share a core with the load generator: a
-/// load generator that waits for the core would distort the latencies.
+/// Niceness of the stores. The value matters only when the stores share a core with the load
+/// generator: a load generator that waits for the core would distort the latencies.
 const NICENESS: i32 = 10;
 
 /// Starts Postgres and Redis on these cores. `None` means all cores.
@@ -22,7 +22,7 @@ const NICENESS: i32 = 10;
 /// Returns an error when a store is not installed or does not start.
 pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
     // Affinity and niceness belong to a thread, and child processes of the thread inherit both.
-    let start = || {
+    let start_services = || {
         if let Some(cores) = cores {
             pin(cores)?;
             rustix::process::setpriority_process(None, NICENESS)?;
@@ -31,7 +31,10 @@ pub fn start(dir: &Path, cores: Option<&[usize]>) -> anyhow::Result<Services> {
         runtime.block_on(Services::start(dir, Options { durable: false }))
     };
     thread::scope(|scope| {
-        scope.spawn(start).join().map_err(|_| anyhow!("the start of the stores panicked"))?
+        scope
+            .spawn(start_services)
+            .join()
+            .map_err(|_| anyhow!("the start of the stores panicked"))?
     })
 }
 

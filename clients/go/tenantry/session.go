@@ -83,11 +83,11 @@ func (s *Session) NewStream(ctx context.Context, desc *grpc.StreamDesc, method s
 	if err != nil {
 		return nil, err
 	}
-	opened, err := s.conn.NewStream(s.withToken(ctx, token), desc, method, opts...)
+	openedStream, err := s.conn.NewStream(s.withToken(ctx, token), desc, method, opts...)
 	if err != nil {
 		return nil, err
 	}
-	return &stream{ClientStream: opened, session: s, token: token}, nil
+	return &stream{ClientStream: openedStream, session: s, token: token}, nil
 }
 
 // A stream that records in its session that the server refused its token.
@@ -122,20 +122,20 @@ func (s *Session) currentToken() string {
 // unrefusedToken returns a token that the server has not refused for a stream.
 func (s *Session) unrefusedToken(ctx context.Context) (string, error) {
 	s.mu.Lock()
-	token, refused := s.accessToken, s.refusedToken
+	token, refusedToken := s.accessToken, s.refusedToken
 	s.mu.Unlock()
-	if token != refused {
+	if token != refusedToken {
 		return token, nil
 	}
 	return s.fetchTokenAfter(ctx, token)
 }
 
-// fetchTokenAfter returns the token that follows the used token. It gets the next token, unless
+// fetchTokenAfter returns the token that follows usedToken. It gets the next token, unless
 // another call has already got it: a refresh token works once, and a second use ends the session.
-func (s *Session) fetchTokenAfter(ctx context.Context, used string) (string, error) {
+func (s *Session) fetchTokenAfter(ctx context.Context, usedToken string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.accessToken != used {
+	if s.accessToken != usedToken {
 		return s.accessToken, nil
 	}
 	err := s.fetchNextToken(ctx)

@@ -165,6 +165,7 @@ func TestAServiceAccountSignsInWithItsAPIKey(t *testing.T) {
 		if err != nil || me.GetServiceAccount().GetId() != account {
 			t.Fatalf("%v: %v", me, err)
 		}
+		// The second call must get the next token with the API key.
 		service.accessToken = "invalid"
 	}
 }
@@ -185,6 +186,7 @@ func TestErrorsContainAReasonAndTheViolations(t *testing.T) {
 	request := &pb.CreateUserRequest{Email: "grace", RequestId: "not an id"}
 	_, err := pb.NewUserServiceClient(session).CreateUser(t.Context(), request)
 	violations := Violations(err)
+	// The email and the request id violate their rules.
 	if Reason(err) != "INVALID_FIELDS" || len(violations) != 2 || violations["email"] == "" {
 		t.Fatalf("%v: %v", Reason(err), violations)
 	}

@@ -56,9 +56,9 @@ def who_am_i(session: Session, **options) -> auth_service_pb2.WhoAmIResponse:
 def test_calls_are_made_as_the_user_in_its_tenant(session, slug):
     me = who_am_i(session)
     assert (me.user.email, me.tenant.slug) == ("ada@acme.test", slug)
-    with pytest.raises(grpc.RpcError) as two_tenants:
+    with pytest.raises(grpc.RpcError) as error:
         who_am_i(session, metadata=[("x-tenant-id", "another")])
-    assert two_tenants.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_many_calls_with_an_invalid_token_refresh_once(session):
@@ -74,14 +74,14 @@ def test_many_calls_with_an_invalid_token_refresh_once(session):
 
 def test_two_processes_with_the_same_refresh_token_get_the_same_tokens(session, channel, slug):
     """N20: the request id of a refresh is the hash of the refresh token."""
-    other = Session(channel, slug, "ada@acme.test", PASSWORD)
+    other_session = Session(channel, slug, "ada@acme.test", PASSWORD)
     refresh_token = session._refresh_request.refresh_token
     tokens = auth_service_pb2.LoginResponse(access_token="invalid", refresh_token=refresh_token)
-    other._store_tokens(tokens)
+    other_session._store_tokens(tokens)
     session._access_token = "invalid"
-    for each in (session, other):
-        assert who_am_i(each).user.email == "ada@acme.test"
-    assert session._access_token == other._access_token
+    for caller_session in (session, other_session):
+        assert who_am_i(caller_session).user.email == "ada@acme.test"
+    assert session._access_token == other_session._access_token
 
 
 def test_a_refresh_is_repeated_after_its_response_was_lost(session):
@@ -111,9 +111,9 @@ def test_a_stream_that_is_opened_again_uses_the_next_token(session):
     session._access_token = "invalid"
     stub = permission_service_pb2_grpc.PermissionServiceStub(session.channel)
     request = permission_service_pb2.WatchPermissionsRequest()
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as error:
         next(stub.WatchPermissions(request))
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
     stream = stub.WatchPermissions(request)
     assert next(stream).consistency_token
     stream.cancel()
@@ -130,30 +130,31 @@ def test_a_service_account_signs_in_with_its_api_key(session, channel):
     service = Session.with_api_key(channel, secret)
     for _ in range(2):
         assert who_am_i(service).service_account.id == account
+        # The second call must get the next token with the API key.
         service._access_token = "invalid"
 
 
 def test_a_call_of_an_ended_session_is_unauthenticated(session):
     session.sign_out()
-    with pytest.raises(grpc.RpcError) as ended:
+    with pytest.raises(grpc.RpcError) as error:
         who_am_i(session)
-    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert reason(ended.value)
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason(error.value)
 
 
 def test_errors_contain_a_reason_and_the_violations(session):
     stub = user_service_pb2_grpc.UserServiceStub(session.channel)
     request = user_service_pb2.CreateUserRequest(email="grace", request_id="not an id")
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as error:
         stub.CreateUser(request)
-    assert reason(refused.value) == "INVALID_FIELDS"
-    assert violations(refused.value).keys() == {"email", "request_id"}
+    assert reason(error.value) == "INVALID_FIELDS"
+    assert violations(error.value).keys() == {"email", "request_id"}
 
 
-def test_the_first_checks_are_allowed_and_denied():
+def test_the_example_allows_one_check_and_denies_the_other():
     example = Path(__file__).parent.parent / "examples" / "first.py"
     command = [sys.executable, str(example)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "invoice:read in eu: allowed (DECISION_REASON_GRANTED)" in printed
-    assert "invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)" in printed
-    assert "refused (INVALID_FIELDS): email:" in printed
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "invoice:read in eu: allowed (DECISION_REASON_GRANTED)" in output
+    assert "invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)" in output
+    assert "refused (INVALID_FIELDS): email:" in output

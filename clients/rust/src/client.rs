@@ -33,7 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The header that tells the server the deadline of a call (gRPC over HTTP/2).
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// Time without data until a connection is pinged, and then until it is closed.
+/// Time without data after which the client pings the connection. If no answer arrives within the
+/// same time, the client closes the connection.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 
 /// The server's URL is invalid, or the TLS configuration cannot be used.
@@ -93,12 +94,12 @@ impl Builder {
             let tls = self.tls.unwrap_or_else(|| ClientTlsConfig::new().with_native_roots());
             endpoint = endpoint.tls_config(tls)?;
         }
-        let anonymous =
+        let anonymous_client =
             Client { channel: endpoint.connect_lazy(), tokens: None, deadline: self.deadline };
         let tokens = self
             .credentials
-            .map(|credentials| Arc::new(TokenSource::new(anonymous.clone(), credentials)));
-        Ok(Client { tokens, ..anonymous })
+            .map(|credentials| Arc::new(TokenSource::new(anonymous_client.clone(), credentials)));
+        Ok(Client { tokens, ..anonymous_client })
     }
 }
 
@@ -132,7 +133,7 @@ impl Client {
             Ok(message) => message.to_bytes(),
             Err(status) => return status.into_http(),
         };
-        let until = Instant::now() + self.deadline;
+        let deadline_time = Instant::now() + self.deadline;
         if !retry::is_stream(&path) && !head.headers.contains_key(&GRPC_TIMEOUT) {
             let millis = format!("{}m", self.deadline.as_millis().min(99_999_999));
             let value = HeaderValue::try_from(millis);
@@ -142,7 +143,7 @@ impl Client {
         if retry::is_stream(&path) {
             return call.await;
         }
-        match time::timeout_at(until, call).await {
+        match time::timeout_at(deadline_time, call).await {
             Ok(response) => response,
             Err(_) => Status::deadline_exceeded("the deadline passed").into_http(),
         }
@@ -162,6 +163,7 @@ impl Client {
                 // repeated.
                 Some(Code::Unauthenticated) if !has_discarded_token && token.is_some() => {
                     has_discarded_token = true;
+                    // Both are `Some`: the token comes from the source.
                     self.tokens
                         .iter()
                         .zip(&token)

@@ -126,8 +126,8 @@ impl Decisions {
         consistency_token: String,
     ) {
         let mut state = self.lock();
-        // At the first message of a stream everything is removed, because earlier changes were not
-        // announced.
+        // At the first message of a stream everything is removed, because the changes before the
+        // stream were not announced.
         if all_subjects || state.last_message.is_none() {
             state.subjects.clear();
             state.invalidations += 1;
@@ -195,14 +195,17 @@ mod tests {
 
     #[test]
     fn a_change_removes_only_decisions_about_its_subjects() {
-        let (decisions, changed, other) = (Decisions::new(), Uuid::now_v7(), Uuid::now_v7());
+        let (decisions, changed_subject, other_subject) =
+            (Decisions::new(), Uuid::now_v7(), Uuid::now_v7());
         decisions.apply_message(&[], false, "1".into());
-        cache_decision(&decisions, changed);
-        cache_decision(&decisions, other);
-        decisions.apply_message(&[changed], false, "2".into());
-        assert!(!has_decision(&decisions, changed) && has_decision(&decisions, other));
+        cache_decision(&decisions, changed_subject);
+        cache_decision(&decisions, other_subject);
+        decisions.apply_message(&[changed_subject], false, "2".into());
+        assert!(
+            !has_decision(&decisions, changed_subject) && has_decision(&decisions, other_subject)
+        );
         decisions.apply_message(&[], true, "3".into());
-        assert!(!has_decision(&decisions, other));
+        assert!(!has_decision(&decisions, other_subject));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Guard {
         let question = Question {
             session: principal.session,
             permission: permission.to_owned(),
-            scope: canonical(scope),
+            scope: canonical_text(scope),
         };
         let decisions = self.cache_of(principal.tenant);
         let miss = match decisions
@@ -151,8 +151,8 @@ impl Guard {
         };
         let mut client = PermissionServiceClient::new(self.0.client.clone());
         let consistency_token = miss.as_ref().map_or("", |miss| &miss.consistency_token);
-        let first = request(consistency_token, Consistency::Unspecified);
-        let mut response = client.check(first).await;
+        let first_request = request(consistency_token, Consistency::Unspecified);
+        let mut response = client.check(first_request).await;
         if response.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition) {
             // The reason is TOKEN_OF_LOST_DATA: the server's database was restored, or failed over.
             // The next message of the stream has another token, and removes all decisions.
@@ -194,7 +194,8 @@ impl Guard {
 }
 
 /// Logs an error of Check, and denies the request as `Unavailable`. An error of Check is never an
-/// error of the request: for example, this service may lack the permission to check.
+/// error of the request: for example, the service account of this client may lack the permission
+/// `permission:check`.
 fn log_check_error(status: &tonic::Status) -> Denied {
     match status.code() {
         Code::InvalidArgument => {
@@ -218,7 +219,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The canonical text of a scope, independent of the order of its keys.
-fn canonical(scope: &[(&str, &str)]) -> String {
+fn canonical_text(scope: &[(&str, &str)]) -> String {
     let mut sorted = scope.to_vec();
     sorted.sort_unstable();
     serde_json::to_string(&sorted).unwrap_or_default()
@@ -240,9 +241,10 @@ mod tests {
     #[test]
     fn the_order_of_a_scopes_keys_does_not_matter() {
         let (region, team) = (("region", "eu"), ("team", "1"));
-        assert_eq!(canonical(&[region, team]), canonical(&[team, region]));
-        assert_ne!(canonical(&[region]), canonical(&[("region", "us")]));
-        assert_ne!(canonical(&[("a", "b\",\"c")]), canonical(&[("a\",\"b", "c")]));
+        assert_eq!(canonical_text(&[region, team]), canonical_text(&[team, region]));
+        assert_ne!(canonical_text(&[region]), canonical_text(&[("region", "us")]));
+        // Quotes are escaped, so different scopes have different texts.
+        assert_ne!(canonical_text(&[("a", "b\",\"c")]), canonical_text(&[("a\",\"b", "c")]));
     }
 
     #[test]

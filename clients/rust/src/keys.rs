@@ -21,7 +21,7 @@ const MAX_TOKEN: usize = 8192;
 const MAX_AGE: Duration = Duration::from_mins(5);
 /// Minimum time between two reads of the keys. It bounds the number of reads that tokens with
 /// unknown key ids can cause.
-const MIN_AGE: Duration = Duration::from_secs(5);
+const MIN_READ_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The token cannot be verified with the server's published keys, or has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ pub struct Principal {
 /// A published key. It verifies tokens with only one algorithm (RFC 8725, 3.1).
 struct Key {
     algorithm: Algorithm,
-    decoding: DecodingKey,
+    decoding_key: DecodingKey,
     validation: Validation,
 }
 
@@ -141,7 +141,8 @@ impl Verifier {
         let keys = self.keys.load();
         let key =
             keys.by_id.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
-        let decoded = decode(token, &key.decoding, &key.validation).map_err(|_| TokenInvalid)?;
+        let decoded =
+            decode(token, &key.decoding_key, &key.validation).map_err(|_| TokenInvalid)?;
         Ok(decoded.claims)
     }
 
@@ -152,7 +153,7 @@ impl Verifier {
             return;
         }
         let mut last_attempt = self.last_attempt.lock().await;
-        let is_too_soon = last_attempt.is_some_and(|time| time.elapsed() < MIN_AGE);
+        let is_too_soon = last_attempt.is_some_and(|time| time.elapsed() < MIN_READ_INTERVAL);
         if is_too_soon || self.keys.load().has_current(kid) {
             return;
         }
@@ -188,8 +189,9 @@ impl Verifier {
             ("x", &key.x),
             ("y", &key.y),
         ];
-        let present = members.into_iter().filter(|(_, value)| !value.is_empty());
-        let json = present.map(|(name, value)| (name.to_owned(), value.clone().into())).collect();
+        let present_members = members.into_iter().filter(|(_, value)| !value.is_empty());
+        let json =
+            present_members.map(|(name, value)| (name.to_owned(), value.clone().into())).collect();
         let jwk: Jwk = serde_json::from_value(serde_json::Value::Object(json)).ok()?;
         let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY_SECONDS;
@@ -197,6 +199,6 @@ impl Verifier {
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Some(Key { algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()?, validation })
+        Some(Key { algorithm, decoding_key: DecodingKey::from_jwk(&jwk).ok()?, validation })
     }
 }

@@ -98,22 +98,22 @@ impl TokenSource {
     /// Returns the token for a call. If many calls need the next token, only one request gets it
     /// for all of them.
     pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<AccessToken>, Status> {
-        if let Some(token) = self.stored().filter(|token| Instant::now() < token.renew_at) {
+        if let Some(token) = self.stored_token().filter(|token| Instant::now() < token.renew_at) {
             return Ok(token);
         }
         // A separate task gets the token, so that it finishes even if the waiting call is
         // cancelled. Otherwise the refresh token could be used up while its response is lost, and
         // the next use of the refresh token would end the session.
         let source = self.clone();
-        let task = tokio::spawn(async move { source.next().await });
+        let task = tokio::spawn(async move { source.fetch_next_token().await });
         task.await
             .unwrap_or_else(|_| Err(Status::internal("the task that gets an access token failed")))
     }
 
-    async fn next(&self) -> Result<Arc<AccessToken>, Status> {
+    async fn fetch_next_token(&self) -> Result<Arc<AccessToken>, Status> {
         let mut credentials = self.credentials.lock().await;
-        let stored = self.stored();
-        if let Some(token) = stored.clone().filter(|token| Instant::now() < token.renew_at) {
+        let stored_token = self.stored_token();
+        if let Some(token) = stored_token.clone().filter(|token| Instant::now() < token.renew_at) {
             return Ok(token);
         }
         match self.request_token(&mut credentials).await {
@@ -123,7 +123,9 @@ impl TokenSource {
                 Ok(token)
             }
             // While the stored token is still valid, it is used, and a later call tries again.
-            Err(status) => stored.filter(|token| Instant::now() < token.expires_at).ok_or(status),
+            Err(status) => {
+                stored_token.filter(|token| Instant::now() < token.expires_at).ok_or(status)
+            }
         }
     }
 
@@ -161,7 +163,7 @@ impl TokenSource {
         }
     }
 
-    fn stored(&self) -> Option<Arc<AccessToken>> {
+    fn stored_token(&self) -> Option<Arc<AccessToken>> {
         self.lock().clone()
     }
 
@@ -193,10 +195,11 @@ mod tests {
 
     use super::*;
 
-    /// N20.
+    /// N20: a repeated refresh, and a refresh by another process, have the same request id.
     #[test]
     fn the_request_id_is_the_hash_of_the_refresh_token() {
         let id = request_id(&"abc".into());
+        // The SHA-256 of `abc`, in base64url.
         assert_eq!(id, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
         assert_ne!(id, request_id(&"abd".into()));
     }

@@ -60,8 +60,8 @@ async fn watch(
     let mut request = Request::new(WatchPermissionsRequest::default());
     set_tenant(&mut request, tenant);
     let silent_stream = || Status::unavailable("the stream is silent");
-    let opened = time::timeout(MAX_SILENCE, permissions.watch_permissions(request)).await;
-    let mut stream = match opened {
+    let open_result = time::timeout(MAX_SILENCE, permissions.watch_permissions(request)).await;
+    let mut stream = match open_result {
         Ok(Ok(stream)) => stream.into_inner(),
         Ok(Err(status)) => return status,
         Err(_) => return silent_stream(),

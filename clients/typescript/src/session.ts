@@ -94,22 +94,22 @@ export class Session {
       request.header.set("authorization", `Bearer ${token}`);
       return next(request);
     };
-    let used = this.#accessToken;
-    if (request.stream && used === this.#refusedToken) {
-      used = await this.#fetchTokenAfter(used);
+    let usedToken = this.#accessToken;
+    if (request.stream && usedToken === this.#refusedToken) {
+      usedToken = await this.#fetchTokenAfter(usedToken);
     }
     try {
-      const response = await send(used);
+      const response = await send(usedToken);
       return response.stream
-        ? { ...response, message: this.#watchMessages(response.message, used) }
+        ? { ...response, message: this.#watchMessages(response.message, usedToken) }
         : response;
     } catch (error) {
-      this.#noteIfRefused(error, used);
+      this.#noteIfRefused(error, usedToken);
       if (request.stream || !isUnauthenticated(error)) {
         throw error;
       }
     }
-    return send(await this.#fetchTokenAfter(used));
+    return send(await this.#fetchTokenAfter(usedToken));
   };
 
   /** Passes the messages of a stream on, and notes if the stream ends because of its token. */
@@ -132,8 +132,8 @@ export class Session {
    * Returns the token that follows the used token. Only one refresh runs at a time: a refresh token
    * works once, and a second use ends the session.
    */
-  async #fetchTokenAfter(used: string): Promise<string> {
-    if (this.#accessToken === used) {
+  async #fetchTokenAfter(usedToken: string): Promise<string> {
+    if (this.#accessToken === usedToken) {
       this.#refreshing ??= this.#fetchNextTokens().finally(() => (this.#refreshing = undefined));
       await this.#refreshing;
     }

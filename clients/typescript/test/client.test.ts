@@ -34,11 +34,11 @@ async function signUp(interceptors?: Interceptor[]): Promise<{ session: Session;
 
 /** Replaces the first token of a session by an invalid token, so that the server refuses it. */
 function invalidateFirstToken(): Interceptor {
-  let first: string | null = null;
+  let firstToken: string | null = null;
   return (next) => (request) => {
     const token = request.header.get("authorization");
-    first ??= token;
-    if (first !== null && token === first) {
+    firstToken ??= token;
+    if (firstToken !== null && token === firstToken) {
       request.header.set("authorization", "Bearer invalid");
     }
     return next(request);
@@ -82,21 +82,21 @@ test("many calls with an invalid token refresh once", async () => {
 
 // N20: the request id of a refresh is the hash of the refresh token.
 test("two processes with the same refresh token get the same tokens", async () => {
-  const sent: { refreshToken: string; requestId: string }[] = [];
+  const refreshRequests: { refreshToken: string; requestId: string }[] = [];
   const observer: Interceptor = (next) => (request) => {
     if (request.method.name === "Refresh") {
-      sent.push(request.message as unknown as (typeof sent)[number]);
+      refreshRequests.push(request.message as unknown as (typeof refreshRequests)[number]);
     }
     return next(request);
   };
   const { session } = await signUp([observer, invalidateFirstToken()]);
   await whoAmI(session);
-  const [first] = sent;
-  assert.ok(first);
-  assert.equal(first.requestId, createHash("sha256").update(first.refreshToken).digest("base64url"));
+  const [firstRequest] = refreshRequests;
+  assert.ok(firstRequest);
+  const { refreshToken, requestId } = firstRequest;
+  assert.equal(requestId, createHash("sha256").update(refreshToken).digest("base64url"));
   // The request of another process that has the same refresh token.
   const auth = createClient(AuthService, createGrpcTransport(server));
-  const { refreshToken, requestId } = first;
   assert.notEqual((await auth.refresh({ refreshToken, requestId })).accessToken, "");
   assert.equal((await whoAmI(session)).user?.email, email);
 });
@@ -155,7 +155,7 @@ test("errors contain a reason and the violations", async () => {
   assert.deepEqual([...violations(error).keys()].sort(), ["email", "request_id"]);
 });
 
-test("the first checks are allowed and denied", async () => {
+test("the example allows one check and denies the other", async () => {
   const example = fileURLToPath(new URL("../src/first.js", import.meta.url));
   const { stdout } = await promisify(execFile)(process.execPath, [example]);
   assert.match(stdout, /invoice:read in eu: allowed \(GRANTED\)/);

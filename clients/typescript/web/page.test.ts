@@ -55,7 +55,7 @@ done`,
 });
 
 test("a page of another origin gets no response", async () => {
-  const other = new URL(origin);
-  other.hostname = "localhost";
-  assert.match(await openPage(other), /^failed: .*fetch/);
+  const otherOrigin = new URL(origin);
+  otherOrigin.hostname = "localhost";
+  assert.match(await openPage(otherOrigin), /^failed: .*fetch/);
 });

@@ -34,7 +34,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BATCH: i64 = 1000;
 
 /// Maximum number of batches of one tenant between two searches. So a large tenant does not delay
-/// the others, and the metrics are current.
+/// the other tenants, and the metrics are current.
 const BATCHES_PER_TENANT: usize = 20;
 
 /// Maximum number of deleted tenants that one search finds.
@@ -80,8 +80,8 @@ impl Purger {
         }
     }
 
-    /// Purges the deleted tenants. A failure for one tenant does not delay the others; returns the
-    /// last failure.
+    /// Purges the deleted tenants. A failure for one tenant does not delay the other tenants.
+    /// Returns the last failure.
     async fn purge_all(&self) -> Result<()> {
         let tenants = bounded(store::deleted_tenants(&self.db, MAX_TENANTS)).await?;
         self.metrics.waiting_tenants.set(i64::try_from(tenants.len()).unwrap_or(i64::MAX));
@@ -96,8 +96,9 @@ impl Purger {
         result
     }
 
-    /// Deletes some batches of a tenant's rows, unless another replica is purging. After each batch,
-    /// pauses as long as the batch took, so that calls get at least half of the time of Postgres.
+    /// Deletes some batches of a tenant's rows, unless another replica is purging. After each
+    /// batch, pauses as long as the batch took, so that calls get at least half of the time of
+    /// Postgres.
     async fn purge(&self, tenant: &DeletedTenant) -> Result<()> {
         for _ in 0..BATCHES_PER_TENANT {
             let started_at = Instant::now();

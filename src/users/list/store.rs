@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// The query of one page read. It has the conditions on unencrypted columns; `list/mod.rs` checks
-/// the others after decryption. `$order` has the keyset condition, `order by` and `limit`. There,
-/// the column is qualified with `users`, because the bare name would mean the selected column,
-/// which is null for a user who never signed in.
+/// the other conditions after decryption. `$order` has the keyset condition, `order by` and
+/// `limit`. In `order by`, the column is `users.last_sign_in_at`, because the name without the
+/// table would mean the selected value, which is null for a user who never signed in.
 macro_rules! users {
     ($tx:ident, $tenant:ident, $query:ident, $email_index:ident, $read:ident, $order:literal,
      $($after:expr),*) => {

@@ -6,18 +6,18 @@ import (
 	"testing"
 )
 
-func TestTheFirstChecksAreAllowedAndDenied(t *testing.T) {
-	printed, err := exec.CommandContext(t.Context(), "go", "run", ".").CombinedOutput()
+func TestTheExampleAllowsOneCheckAndDeniesTheOther(t *testing.T) {
+	output, err := exec.CommandContext(t.Context(), "go", "run", ".").CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, printed)
+		t.Fatalf("%v: %s", err, output)
 	}
 	for _, line := range []string{
 		"invoice:read in eu: allowed (DECISION_REASON_GRANTED)",
 		"invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)",
 		"refused (INVALID_FIELDS): email:",
 	} {
-		if !strings.Contains(string(printed), line) {
-			t.Errorf("%q is not in %s", line, printed)
+		if !strings.Contains(string(output), line) {
+			t.Errorf("%q is not in %s", line, output)
 		}
 	}
 }

@@ -56,11 +56,11 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     def intercept_unary_unary(self, continuation, client_call_details, request):
         """Makes a call. If the call is UNAUTHENTICATED, repeats it once with the next token."""
-        used = self._access_token
-        call = continuation(self._with_token(client_call_details, used), request)
+        used_token = self._access_token
+        call = continuation(self._with_token(client_call_details, used_token), request)
         if call.code() is not grpc.StatusCode.UNAUTHENTICATED:
             return call
-        token = self._fetch_token_after(used)
+        token = self._fetch_token_after(used_token)
         return continuation(self._with_token(client_call_details, token), request)
 
     def intercept_unary_stream(self, continuation, client_call_details, request):
@@ -68,20 +68,20 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
         If the latest stream ended with UNAUTHENTICATED, the new stream uses the next token.
         """
-        latest, token = self._stream
-        if latest is None or latest.is_active() or token != self._access_token:
+        latest_stream, token = self._stream
+        if latest_stream is None or latest_stream.is_active() or token != self._access_token:
             token = self._access_token
-        elif latest.code() is grpc.StatusCode.UNAUTHENTICATED:
+        elif latest_stream.code() is grpc.StatusCode.UNAUTHENTICATED:
             token = self._fetch_token_after(token)
         call = continuation(self._with_token(client_call_details, token), request)
         self._stream = (call, token)
         return call
 
-    def _fetch_token_after(self, used: str) -> str:
+    def _fetch_token_after(self, used_token: str) -> str:
         # A refresh token works once, and a second use ends the session. So a call that has
         # waited for the lock uses the tokens that another call got.
         with self._lock:
-            if self._access_token == used:
+            if self._access_token == used_token:
                 try:
                     self._fetch_next_token()
                 except grpc.RpcError as error:
@@ -129,6 +129,8 @@ def _request_id(refresh_token: str) -> str:
 
 
 class _Fields(NamedTuple):
+    """The details of a call that gRPC reads."""
+
     method: str
     timeout: float | None
     metadata: list

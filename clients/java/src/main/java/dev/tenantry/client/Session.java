@@ -82,7 +82,7 @@ public final class Session extends CallCredentials {
 
   /** Makes a call. If the call is UNAUTHENTICATED, repeats it once with the next token. */
   public <T> T call(Supplier<T> call) {
-    var used = accessToken;
+    var usedToken = accessToken;
     try {
       return call.get();
     } catch (StatusRuntimeException error) {
@@ -90,7 +90,7 @@ public final class Session extends CallCredentials {
         throw error;
       }
     }
-    fetchTokensAfter(used);
+    fetchTokensAfter(usedToken);
     return call.get();
   }
 
@@ -111,8 +111,8 @@ public final class Session extends CallCredentials {
    * Gets the token that follows the used token, unless another call has already got it: a refresh
    * token works once, and a second use ends the session.
    */
-  private synchronized void fetchTokensAfter(String used) {
-    if (!accessToken.equals(used)) {
+  private synchronized void fetchTokensAfter(String usedToken) {
+    if (!accessToken.equals(usedToken)) {
       return;
     }
     try {

@@ -75,8 +75,8 @@ class ClientTest {
             .as(AuthServiceGrpc.newBlockingStub(channel))
             .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(secondTenant));
     var request = WhoAmIRequest.getDefaultInstance();
-    var refused = assertThrows(StatusRuntimeException.class, () -> stub.whoAmI(request));
-    assertEquals(Code.INVALID_ARGUMENT, refused.getStatus().getCode());
+    var error = assertThrows(StatusRuntimeException.class, () -> stub.whoAmI(request));
+    assertEquals(Code.INVALID_ARGUMENT, error.getStatus().getCode());
   }
 
   @Test
@@ -100,13 +100,13 @@ class ClientTest {
   /** N20: the request id of a refresh is the hash of the refresh token. */
   @Test
   void twoProcessesWithTheSameRefreshTokenGetTheSameTokens() {
-    var other = Session.signIn(channel, slug, EMAIL, PASSWORD);
+    var otherSession = Session.signIn(channel, slug, EMAIL, PASSWORD);
     var refreshToken = session.refreshToken();
     session.storeTokens("invalid", refreshToken);
-    other.storeTokens("invalid", refreshToken);
+    otherSession.storeTokens("invalid", refreshToken);
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
     var nextRefreshToken = session.refreshToken();
-    session = other;
+    session = otherSession;
     assertEquals(EMAIL, whoAmI().getUser().getEmail());
     assertEquals(nextRefreshToken, session.refreshToken());
   }
@@ -126,6 +126,7 @@ class ClientTest {
             .getSecret();
     session = Session.withApiKey(channel, secret);
     assertEquals(account, whoAmI().getServiceAccount().getId());
+    // A service account has no refresh token. The session gets the next token with the API key.
     session.storeTokens("invalid", "");
     assertEquals(account, whoAmI().getServiceAccount().getId());
   }
@@ -133,9 +134,9 @@ class ClientTest {
   @Test
   void aCallOfAnEndedSessionIsUnauthenticated() {
     session.signOut();
-    var refused = assertThrows(StatusRuntimeException.class, this::whoAmI);
-    assertEquals(Code.UNAUTHENTICATED, refused.getStatus().getCode());
-    assertFalse(Details.reason(refused).isEmpty());
+    var error = assertThrows(StatusRuntimeException.class, this::whoAmI);
+    assertEquals(Code.UNAUTHENTICATED, error.getStatus().getCode());
+    assertFalse(Details.reason(error).isEmpty());
   }
 
   @Test
@@ -143,16 +144,16 @@ class ClientTest {
     var users = session.as(UserServiceGrpc.newBlockingStub(channel));
     var request =
         CreateUserRequest.newBuilder().setEmail("grace").setRequestId("not an id").build();
-    var refused = assertThrows(StatusRuntimeException.class, () -> users.createUser(request));
-    assertEquals("INVALID_FIELDS", Details.reason(refused));
-    assertEquals(Set.of("email", "request_id"), Details.violations(refused).keySet());
+    var error = assertThrows(StatusRuntimeException.class, () -> users.createUser(request));
+    assertEquals("INVALID_FIELDS", Details.reason(error));
+    assertEquals(Set.of("email", "request_id"), Details.violations(error).keySet());
   }
 
   @Test
-  void theFirstChecksAreAllowedAndDenied() {
-    var printed = new ByteArrayOutputStream();
-    First.run(channel, new PrintStream(printed, true, StandardCharsets.UTF_8));
-    var text = printed.toString(StandardCharsets.UTF_8);
+  void theExampleAllowsOneCheckAndDeniesTheOther() {
+    var output = new ByteArrayOutputStream();
+    First.run(channel, new PrintStream(output, true, StandardCharsets.UTF_8));
+    var text = output.toString(StandardCharsets.UTF_8);
     assertTrue(text.contains("invoice:read in eu: allowed (DECISION_REASON_GRANTED)"), text);
     assertTrue(text.contains("invoice:read in asia: denied (DECISION_REASON_SCOPE_MISMATCH)"), text);
     assertTrue(text.contains("refused (INVALID_FIELDS): email:"), text);
