@@ -6,12 +6,7 @@ use tokio::time;
 use uuid::Uuid;
 
 use super::holders;
-use crate::{
-    db::Db,
-    error::Result,
-    feed::Kind,
-    ids::TenantId,
-};
+use crate::{db::Db, error::Result, feed::Kind, ids::TenantId};
 
 /// Maximum number of subjects in one message. If more subjects have changed, the message reports
 /// all subjects as changed.

@@ -35,7 +35,7 @@ const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
 
 /// The runtimes of all cores. Dropping the value stops them.
 pub(super) struct Cores {
-    cores: Vec<Core>,
+    runtimes: Vec<Core>,
     connection_limiter: ConnectionLimiter,
     /// Tells the connections to accept no more calls. The channel is closed when all connections
     /// have ended.
@@ -80,13 +80,13 @@ impl Cores {
     ) -> anyhow::Result<Self> {
         let stopping = watch::Sender::new(false);
         let start = |number| Core::start(number, context.clone(), stopping.subscribe());
-        let cores = (0..count).map(start).collect::<anyhow::Result<_>>()?;
-        Ok(Self { cores, connection_limiter, stopping })
+        let runtimes = (0..count).map(start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { runtimes, connection_limiter, stopping })
     }
 
     /// The runtimes of all cores.
     pub(super) fn handles(&self) -> impl Iterator<Item = Handle> {
-        self.cores.iter().map(|core| core.handle.clone())
+        self.runtimes.iter().map(|core| core.handle.clone())
     }
 
     /// Accepts connections while the future is polled, and gives each connection to the core with
@@ -116,7 +116,7 @@ impl Cores {
         // resources.
         let Some(open_connection) = self.connection_limiter.try_open(peer.ip()) else { return };
         let connection_count = |core: &&Core| core.connection_count.load(Ordering::Relaxed);
-        let Some(core) = self.cores.iter().min_by_key(connection_count) else { return };
+        let Some(core) = self.runtimes.iter().min_by_key(connection_count) else { return };
         core.connection_count.fetch_add(1, Ordering::Relaxed);
         let counts = (open_connection, CoreCount(core.connection_count.clone()));
         if core.sender.send(AcceptedConnection { stream, peer, counts }).is_err() {

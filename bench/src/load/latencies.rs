@@ -14,7 +14,7 @@ const DIGITS: u8 = 3;
 
 /// Latencies and refusals of the calls that one load core sends.
 pub(super) struct Recorder {
-    good_latencies: Histogram<u64>,
+    good_responses: Histogram<u64>,
     refused: u64,
 }
 
@@ -24,12 +24,12 @@ impl Recorder {
     /// # Errors
     /// Never in practice: the bounds of the histogram are valid.
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self { good_latencies: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
+        Ok(Self { good_responses: Histogram::new_with_bounds(1, LONGEST, DIGITS)?, refused: 0 })
     }
 
     pub(super) fn record(&mut self, verdict: Verdict, latency: Duration) {
         if verdict == Verdict::Good {
-            self.good_latencies
+            self.good_responses
                 .saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LONGEST));
         } else {
             self.refused += 1;
@@ -39,9 +39,9 @@ impl Recorder {
     /// Moves the recorded values out at the end of the load. Takes `&mut self` because the recorder
     /// is behind a mutex. The recorder must not be used afterwards: `refused` is not reset.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Histogram::new_from(&self.good_latencies);
+        let empty = Histogram::new_from(&self.good_responses);
         Self {
-            good_latencies: std::mem::replace(&mut self.good_latencies, empty),
+            good_responses: std::mem::replace(&mut self.good_responses, empty),
             refused: self.refused,
         }
     }
@@ -50,7 +50,7 @@ impl Recorder {
 /// Latencies and refusals of the calls that all load cores send.
 pub struct Latencies {
     /// Latencies of the good responses ([`Verdict::Good`]), in nanoseconds.
-    good_latencies: Option<Histogram<u64>>,
+    good_responses: Option<Histogram<u64>>,
     /// Number of calls that the server refused or the client cancelled.
     pub refused: u64,
     /// Length of the measurement.
@@ -59,21 +59,21 @@ pub struct Latencies {
 
 impl Latencies {
     pub(super) fn new(duration: Duration) -> Self {
-        Self { good_latencies: None, refused: 0, duration }
+        Self { good_responses: None, refused: 0, duration }
     }
 
     pub(super) fn add(&mut self, recorder: &Recorder) {
         self.refused += recorder.refused;
-        match &mut self.good_latencies {
+        match &mut self.good_responses {
             // Adding cannot fail, because both histograms have the same bounds.
-            Some(all_latencies) => drop(all_latencies.add(&recorder.good_latencies)),
-            None => self.good_latencies = Some(recorder.good_latencies.clone()),
+            Some(all_latencies) => drop(all_latencies.add(&recorder.good_responses)),
+            None => self.good_responses = Some(recorder.good_responses.clone()),
         }
     }
 
     /// Number of calls with a good response.
     pub fn good_calls(&self) -> u64 {
-        self.good_latencies.as_ref().map_or(0, Histogram::len)
+        self.good_responses.as_ref().map_or(0, Histogram::len)
     }
 
     /// Good responses per second.
@@ -84,7 +84,7 @@ impl Latencies {
     /// Latency at this quantile of the good responses, in microseconds.
     pub fn micros_at(&self, quantile: f64) -> f64 {
         let nanos = self
-            .good_latencies
+            .good_responses
             .as_ref()
             .map_or(0, |latencies| latencies.value_at_quantile(quantile));
         crate::to_f64(nanos) / 1000.0

@@ -66,7 +66,7 @@ pub struct Principal {
 /// A published key. It verifies tokens with only one algorithm (RFC 8725, 3.1).
 struct Key {
     algorithm: Algorithm,
-    decoding_key: DecodingKey,
+    decoding: DecodingKey,
     validation: Validation,
 }
 
@@ -141,8 +141,7 @@ impl Verifier {
         let keys = self.keys.load();
         let key =
             keys.by_id.get(kid).filter(|key| key.algorithm == header.alg).ok_or(TokenInvalid)?;
-        let decoded =
-            decode(token, &key.decoding_key, &key.validation).map_err(|_| TokenInvalid)?;
+        let decoded = decode(token, &key.decoding, &key.validation).map_err(|_| TokenInvalid)?;
         Ok(decoded.claims)
     }
 
@@ -199,6 +198,6 @@ impl Verifier {
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        Some(Key { algorithm, decoding_key: DecodingKey::from_jwk(&jwk).ok()?, validation })
+        Some(Key { algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()?, validation })
     }
 }
