@@ -15,11 +15,11 @@ use crate::harness::{ServerProcess, within_seconds};
 /// Sends `frames_of(0)`, `frames_of(1)` and so on, `count` times or until the server closes the
 /// connection. Returns the error code of the server's GOAWAY.
 async fn flood(
-    serving: &ServerProcess,
+    server: &ServerProcess,
     frames_of: impl Fn(u32) -> Vec<u8>,
     count: u32,
 ) -> Option<u32> {
-    let (mut reader, mut writer) = Peer::connect(serving.addr).await.split();
+    let (mut reader, mut writer) = Peer::connect(server.addr).await.split();
     let sending = async move {
         for first in (0..count).step_by(1000) {
             let batch: Vec<u8> = (first..first + 1000).flat_map(&frames_of).collect();
@@ -38,9 +38,9 @@ async fn flood(
 /// G09: rapid resets end the connection (CVE-2023-44487, CVE-2023-26964).
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_stream_resets_end_the_connection() {
-    let serving = ServerProcess::start(&[]).await;
-    assert_responds(&serving).await;
-    let memory_before = serving.status("VmRSS");
+    let server = ServerProcess::start(&[]).await;
+    assert_responds(&server).await;
+    let memory_before = server.status("VmRSS");
     let headers = call_headers();
     let reset = |n: u32| {
         let stream = 2 * n + 1;
@@ -48,10 +48,10 @@ async fn rapid_stream_resets_end_the_connection() {
         frames.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
         frames
     };
-    let floods = (0..50).map(|_| flood(&serving, reset, 100_000));
+    let floods = (0..50).map(|_| flood(&server, reset, 100_000));
     let (codes, ()) = tokio::join!(join_all(floods), async {
         for _ in 0..20 {
-            assert_responds(&serving).await;
+            assert_responds(&server).await;
         }
     });
     // When a connection with much unread data is closed, the kernel resets the connection,
@@ -61,34 +61,34 @@ async fn rapid_stream_resets_end_the_connection() {
         !goaway_codes.is_empty() && goaway_codes.iter().all(|code| *code == ENHANCE_YOUR_CALM),
         "{goaway_codes:?}"
     );
-    assert!(serving.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
-    assert_responds(&serving).await;
+    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert_responds(&server).await;
 }
 
 /// G10: a header block without an end does not use unbounded memory (RUSTSEC-2024-0332).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_header_block_uses_bounded_memory() {
-    let serving = ServerProcess::start(&[]).await;
-    assert_responds(&serving).await;
-    let memory_before = serving.status("VmRSS");
+    let server = ServerProcess::start(&[]).await;
+    assert_responds(&server).await;
+    let memory_before = server.status("VmRSS");
     for payload in [&[][..], &[0; 16], &[0x40; 1000]] {
         let frames_of = |n: u32| match n {
             0 => frame(HEADERS, 0, 1, &call_headers()),
             _ => frame(CONTINUATION, 0, 1, payload),
         };
-        flood(&serving, frames_of, 1_000_000).await;
-        assert_responds(&serving).await;
+        flood(&server, frames_of, 1_000_000).await;
+        assert_responds(&server).await;
     }
-    assert!(serving.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
 }
 
 /// G11: floods of empty frames do not use unbounded memory (RUSTSEC-2026-0258,
 /// RUSTSEC-2024-0003, CVE-2025-8671).
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_empty_frames_use_bounded_memory() {
-    let serving = ServerProcess::start(&[]).await;
-    assert_responds(&serving).await;
-    let memory_before = serving.status("VmRSS");
+    let server = ServerProcess::start(&[]).await;
+    assert_responds(&server).await;
+    let memory_before = server.status("VmRSS");
     let headers = call_headers();
     let floods: [&(dyn Fn(u32) -> Vec<u8> + Sync); 5] = [
         &|n| match n {
@@ -113,9 +113,9 @@ async fn floods_of_empty_frames_use_bounded_memory() {
         },
     ];
     for frames_of in floods {
-        let floods = (0..4).map(|_| flood(&serving, frames_of, 200_000));
-        let (_, ()) = tokio::join!(join_all(floods), assert_responds(&serving));
-        assert_responds(&serving).await;
+        let floods = (0..4).map(|_| flood(&server, frames_of, 200_000));
+        let (_, ()) = tokio::join!(join_all(floods), assert_responds(&server));
+        assert_responds(&server).await;
     }
-    assert!(serving.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
 }

@@ -10,6 +10,7 @@ use tokio::{
     },
 };
 
+// Types of frames.
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
@@ -19,9 +20,11 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+// Flags.
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
+// An error code.
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Connection preface with an empty SETTINGS frame.
@@ -29,7 +32,7 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 
 /// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -78,7 +81,7 @@ fn encode_headers(fields: &[(&str, &str)]) -> Vec<u8> {
     for (name, value) in fields {
         block.push(0);
         for text in [*name, *value] {
-            block.push(u8::try_from(text.len()).expect("short"));
+            block.push(u8::try_from(text.len()).expect("a short text"));
             block.extend(text.as_bytes());
         }
     }
@@ -93,14 +96,14 @@ pub struct Peer<S = TcpStream> {
 impl Peer {
     /// Connects and sends the preface.
     pub async fn connect(addr: SocketAddr) -> Self {
-        Self::send_preface(TcpStream::connect(addr).await.expect("connects")).await
+        Self::send_preface(TcpStream::connect(addr).await.expect("connected")).await
     }
 
     /// Connects from another network than all other clients of the server, and sends the preface.
     pub async fn connect_from_other_network(addr: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(([127, 9, 9, 9], 0).into()).expect("an address");
-        Self::send_preface(socket.connect(addr).await.expect("connects")).await
+        Self::send_preface(socket.connect(addr).await.expect("connected")).await
     }
 
     async fn send_preface(mut stream: TcpStream) -> Self {
@@ -139,7 +142,7 @@ impl<S: AsyncRead + Unpin> Peer<S> {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header).await.ok()?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
-        let mut payload = vec![0; usize::try_from(length).expect("short")];
+        let mut payload = vec![0; usize::try_from(length).expect("a short payload")];
         self.stream.read_exact(&mut payload).await.ok()?;
         let stream = u32::from_be_bytes([header[5], header[6], header[7], header[8]]);
         Some((header[3], header[4], stream, payload))

@@ -36,9 +36,9 @@ async fn refused_sign_in(acme: &Client, number: usize) -> Status {
 /// waiting sign-ins. Meanwhile other calls succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
-    let serving = ServerProcess::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
-    let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
-    let memory_before = serving.status("VmRSS");
+    let server = ServerProcess::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
+    let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
+    let memory_before = server.status("VmRSS");
     let flood = join_all((0..1000).map(|n| refused_sign_in(&acme, n)));
     let (refusals, allowed) = tokio::join!(flood, async {
         let mut allowed = 0;
@@ -58,8 +58,8 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
             "{reason}"
         );
     }
-    // Twice the memory of two hashing threads.
-    assert!(serving.status("VmHWM") < memory_before + 4 * HASH_MEMORY_KIB + ALLOWED_GROWTH_KIB);
+    // The limit allows twice the memory of the two hashing threads.
+    assert!(server.status("VmHWM") < memory_before + 4 * HASH_MEMORY_KIB + ALLOWED_GROWTH_KIB);
 }
 
 /// N41: the passwords that are hashed at the same time use no more than `HASHING_MEMORY_BYTES`,
@@ -74,21 +74,20 @@ async fn wrong_passwords_use_bounded_memory_which_is_given_back() {
         // One tenant from one network gets two fifths of the slots.
         ("HASHING_QUEUE", "400"),
     ];
-    let serving = ServerProcess::start(&settings).await;
+    let server = ServerProcess::start(&settings).await;
     let message = "HASHING_THREADS is too high: HASHING_MEMORY_BYTES allows fewer hashes at a time";
-    assert_eq!(serving.logged(message).len(), 1);
-    assert_eq!(serving.logged("password hashing")[0]["threads"], 32);
-    let acme = Client::anonymous(serving.channel.clone()).sign_up_tenant("acme").await;
-    let memory_before = serving.status("VmRSS");
+    assert_eq!(server.logged(message).len(), 1);
+    assert_eq!(server.logged("password hashing")[0]["threads"], 32);
+    let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
+    let memory_before = server.status("VmRSS");
     for status in join_all((0..80).map(|n| refused_sign_in(&acme, n))).await {
         assert_eq!(reason(&status), "INVALID_CREDENTIALS");
     }
-    let growth = serving.status("VmHWM").saturating_sub(memory_before);
+    let growth = server.status("VmHWM").saturating_sub(memory_before);
     assert!(growth < 4 * HASH_MEMORY_KIB, "{growth} KiB");
     // `memory_before` includes one hash: that of the administrator's password.
-    wait_until(30, || async { serving.status("VmRSS") < memory_before - HASH_MEMORY_KIB / 2 })
-        .await;
-    serving.stop().await;
+    wait_until(30, || async { server.status("VmRSS") < memory_before - HASH_MEMORY_KIB / 2 }).await;
+    server.stop().await;
 }
 
 /// Number of compared and of refused passwords in a flood of sign-ins.
@@ -105,8 +104,8 @@ async fn a_flood_of_sign_ins_in_one_tenant_does_not_refuse_sign_ins_in_another()
     // A long timeout keeps the calls of the flood waiting, because the test is about their effect
     // on other tenants.
     let settings = [("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16"), ("REQUEST_TIMEOUT", "120s")];
-    let serving = ServerProcess::start(&settings).await;
-    let anonymous = || Client::anonymous(serving.channel.clone());
+    let server = ServerProcess::start(&settings).await;
+    let anonymous = || Client::anonymous(server.channel.clone());
     let (acme, globex_slug) = (anonymous().sign_up_tenant("acme").await, "globex");
     anonymous().sign_up_tenant(globex_slug).await;
     let emails: Vec<_> = (0..40).map(|number| format!("user-{number}@acme.test")).collect();
@@ -145,9 +144,10 @@ async fn a_flood_of_sign_ins_in_one_tenant_does_not_refuse_sign_ins_in_another()
         }
         is_finished.store(true, Ordering::Relaxed);
     };
-    let (flood, ()) = tokio::join!(join_all(emails.iter().map(guess_until_finished)), sign_ins);
-    let refused: usize = flood.iter().map(|result| result.refused).sum();
-    let compared: usize = flood.iter().map(|result| result.compared).sum();
+    let (flood_results, ()) =
+        tokio::join!(join_all(emails.iter().map(guess_until_finished)), sign_ins);
+    let refused: usize = flood_results.iter().map(|result| result.refused).sum();
+    let compared: usize = flood_results.iter().map(|result| result.compared).sum();
     assert!(refused > 0 && compared > 0, "no flood: {refused} refused, {compared} compared");
 }
 
@@ -228,8 +228,9 @@ async fn a_flood_from_one_network_in_many_tenants_does_not_refuse_other_networks
         }
         is_finished.store(true, Ordering::Relaxed);
     };
-    let (flood, ()) = tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
-    assert!(flood.refused > 0 && flood.compared > 0, "no flood: {flood:?}");
+    let (flood_result, ()) =
+        tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
+    assert!(flood_result.refused > 0 && flood_result.compared > 0, "no flood: {flood_result:?}");
 }
 
 /// N12: sign-ins to unknown tenants do not use the hashing shares of other calls. Meanwhile,
@@ -268,6 +269,7 @@ async fn a_flood_of_sign_ins_to_unknown_tenants_does_not_refuse_other_calls() {
         }
         is_finished.store(true, Ordering::Relaxed);
     };
-    let (flood, ()) = tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
-    assert!(flood.refused > 0 && flood.compared > 0, "no flood: {flood:?}");
+    let (flood_result, ()) =
+        tokio::join!(flood(&server, &is_finished, &networks, &accounts), sign_ins);
+    assert!(flood_result.refused > 0 && flood_result.compared > 0, "no flood: {flood_result:?}");
 }

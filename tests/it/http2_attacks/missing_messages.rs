@@ -11,8 +11,8 @@ use crate::harness::{ServerProcess, within_seconds};
 /// still succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_without_their_message_do_not_block_complete_calls() {
-    let serving = ServerProcess::start(&[("MAX_REQUESTS", "80")]).await;
-    let mut peer = Peer::connect_from_other_network(serving.addr).await;
+    let server = ServerProcess::start(&[("MAX_REQUESTS", "80")]).await;
+    let mut peer = Peer::connect_from_other_network(server.addr).await;
     for n in 0..100 {
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call_headers())).await);
     }
@@ -21,20 +21,21 @@ async fn calls_without_their_message_do_not_block_complete_calls() {
     let mut refused = 0;
     while refused < 90 {
         let (kind, flags, ..) = within_seconds(10, peer.next_frame()).await.expect("a response");
+        // The server refuses a call with a single HEADERS frame that ends the stream.
         refused += u32::from(kind == HEADERS && flags & END_STREAM > 0);
     }
-    let mut client = AuthServiceClient::new(serving.channel.clone());
+    let mut client = AuthServiceClient::new(server.channel.clone());
     for _ in 0..100 {
         client.get_jwks(GetJwksRequest::default()).await.expect("a response");
     }
-    serving.stop().await;
+    server.stop().await;
 }
 
 /// N21: a call succeeds when its message arrives late.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_with_a_late_message_succeeds() {
-    let serving = ServerProcess::start(&[("MAX_REQUESTS", "80")]).await;
-    let mut peer = Peer::connect(serving.addr).await;
+    let server = ServerProcess::start(&[("MAX_REQUESTS", "80")]).await;
+    let mut peer = Peer::connect(server.addr).await;
     for n in 0..10 {
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 2 * n + 1, &call_headers())).await);
     }
@@ -43,6 +44,7 @@ async fn a_call_with_a_late_message_succeeds() {
         if stream > 1 {
             assert!(peer.send(&frame(HEADERS, END_HEADERS, stream, &call_headers())).await);
         }
+        // An empty gRPC message: only its prefix of five bytes.
         assert!(peer.send(&frame(DATA, END_STREAM, stream, &[0; 5])).await);
         loop {
             let (kind, flags, frame_stream, _) =
@@ -61,19 +63,19 @@ async fn a_call_with_a_late_message_succeeds() {
             }
         }
     }
-    serving.stop().await;
+    server.stop().await;
 }
 
 /// N21: health and reflection need no token, so their messages have a small size limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_to_health_and_reflection_are_refused_early() {
-    let serving = ServerProcess::start(&[]).await;
+    let server = ServerProcess::start(&[]).await;
     for path in [
         "/grpc.health.v1.Health/Check",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ] {
-        let mut peer = Peer::connect(serving.addr).await;
+        let mut peer = Peer::connect(server.addr).await;
         let headers = call_headers_to(path);
         assert!(peer.send(&frame(HEADERS, END_HEADERS, 1, &headers)).await);
         // The prefix of a message of 4 MB, without the message.
@@ -87,5 +89,5 @@ async fn large_messages_to_health_and_reflection_are_refused_early() {
             }
         }
     }
-    serving.stop().await;
+    server.stop().await;
 }

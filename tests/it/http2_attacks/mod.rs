@@ -18,8 +18,8 @@ use crate::harness::{ServerProcess, within_seconds};
 const ALLOWED_GROWTH_KIB: u64 = 64 * 1024;
 
 /// Asserts that the server responds to another client.
-async fn assert_responds(serving: &ServerProcess) {
-    let health = HealthClient::new(serving.channel.clone());
+async fn assert_responds(server: &ServerProcess) {
+    let health = HealthClient::new(server.channel.clone());
     let reply =
         within_seconds(5, async move { health.clone().check(HealthCheckRequest::default()).await });
     reply.await.expect("a response");

@@ -34,12 +34,12 @@ async fn the_number_of_metrics_does_not_grow_with_invented_names() {
         invented_tenant.auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
     };
     attack(0).await;
-    let before = series_count(&app).await;
-    assert!(before >= 10, "{before}");
+    let count_before = series_count(&app).await;
+    assert!(count_before >= 10, "{count_before}");
     for n in 1..ATTACKS {
         attack(n).await;
     }
     // Background work of the server adds a few series, independent of these calls.
-    let growth = series_count(&app).await - before;
+    let growth = series_count(&app).await - count_before;
     assert!(growth < ATTACKS, "{growth}");
 }

@@ -8,12 +8,12 @@ use crate::harness::{ServerProcess, TestApp, wait_until, within_seconds};
 /// G12: the server accepts connections again after a lack of file descriptors (CVE-2024-47609).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_ran_out_of_file_descriptors_recovers() {
-    let mut serving = ServerProcess::start_with_file_limit(&[], 64).await;
+    let mut server = ServerProcess::start_with_file_limit(&[], 64).await;
     let mut sockets = Vec::new();
     for n in 0..200 {
         // Some connections are accepted, some wait to be accepted, and some are refused by the
         // kernel.
-        if let Ok(socket) = TcpStream::connect(serving.addr).await {
+        if let Ok(socket) = TcpStream::connect(server.addr).await {
             // A third of the connections end with a reset.
             if n % 3 == 0 {
                 socket.set_zero_linger().ok();
@@ -23,15 +23,15 @@ async fn a_server_that_ran_out_of_file_descriptors_recovers() {
     }
     drop(sockets);
     let server_responds = || async {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", serving.addr));
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.addr));
         let channel = endpoint.expect("a URL").connect().await;
         let Ok(channel) = channel else { return false };
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
         health.check(tonic_health::pb::HealthCheckRequest::default()).await.is_ok()
     };
     wait_until(20, server_responds).await;
-    assert!(serving.process.try_wait().expect("a status").is_none(), "the server ended");
-    assert_responds(&serving).await;
+    assert!(server.process.try_wait().expect("a status").is_none(), "the server ended");
+    assert_responds(&server).await;
 }
 
 /// G13: connections are limited by address and in total.

@@ -1,4 +1,6 @@
 //! Limits on wrong passwords: the guesser must wait, and the owner of the account need not wait.
+//! The Redis keys of an account contain `:here:` (failures from one network), `:everywhere`
+//! (failures from all networks) or `:underway:` (guesses in flight from one network).
 
 use std::time::Duration;
 
@@ -212,8 +214,9 @@ async fn a_wrong_clock_makes_no_wait_longer_than_an_hour() {
         let retry_delay = assert_rate_limited(guess(&client, &acme.email, "acme").await);
         assert!(retry_delay <= Duration::from_hours(1), "{end_of_wait}: {retry_delay:?}");
         let expiry = redis(&format!("PTTL {network_key}")).await;
+        // The reply of Redis is a colon and the number.
         let expiry: i64 =
-            expiry.lines().next().and_then(|l| l[1..].parse().ok()).expect("a number");
+            expiry.lines().next().and_then(|line| line[1..].parse().ok()).expect("a number");
         assert!(
             (0..=3_600_000).contains(&expiry),
             "the expiry of the key is at most an hour: {expiry}"
@@ -268,11 +271,11 @@ async fn failure_count(acme: &Client) -> usize {
 /// the password is correct.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_guesses_are_counted_and_recorded() {
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on_database(&direct.database, |values| {
+    let url = proxy.postgres_url(&direct_app.database);
+    let app = TestApp::on_database(&direct_app.database, |values| {
         trusting_local_proxy(values);
         values.set("DATABASE_URL", url);
     })
@@ -284,9 +287,9 @@ async fn cancelled_guesses_are_counted_and_recorded() {
     // Wait until this replica reaches Redis. Without Redis, the replica counts only in memory.
     let calls_counted_locally = async || app.metric("tenantry_rate_counted_alone_total").await;
     wait_until(10, || async {
-        let before = calls_counted_locally().await;
+        let count_before = calls_counted_locally().await;
         assert_wrong_password(guess(&at(&app, &address()), "nobody@nowhere.test", "nowhere").await);
-        calls_counted_locally().await == before
+        calls_counted_locally().await == count_before
     })
     .await;
     for cancelled_guesses in 1..=FREE_FAILURES {
@@ -319,9 +322,9 @@ async fn cancelled_guesses_are_counted_and_recorded() {
         wait_until(10, || async { failure_count(&acme).await == cancelled_guesses }).await;
     }
     assert_rate_limited(guess(&attacker, &acme.email, "acme").await);
-    assert_eq!(direct.audit_event_count(&acme.tenant_id, "password_change_failed").await, 1);
+    assert_eq!(direct_app.audit_event_count(&acme.tenant_id, "password_change_failed").await, 1);
     assert_eq!(
-        direct.audit_event_count(&acme.tenant_id, "sign_in_failed").await,
+        direct_app.audit_event_count(&acme.tenant_id, "sign_in_failed").await,
         9,
         "all guesses but the first"
     );

@@ -24,8 +24,9 @@ async fn read_all_pages(
         let bytes = method.call(client, &request).await.expect("a page").into_inner();
         assert!(bytes.len() < MAX_REPLY_BYTES, "{}: {} bytes", method.path(), bytes.len());
         let reply = DynamicMessage::decode(method.0.output(), bytes.as_slice()).expect("a reply");
-        let listed = reply.fields().find_map(|(_, value)| value.as_list().map(<[Value]>::to_vec));
-        for item in listed.unwrap_or_default() {
+        let listed_items =
+            reply.fields().find_map(|(_, value)| value.as_list().map(<[Value]>::to_vec));
+        for item in listed_items.unwrap_or_default() {
             items += 1;
             distinct_items.insert(format!("{item:?}"));
         }

@@ -49,9 +49,9 @@ async fn assert_token_refused(
     request: &DynamicMessage,
     token: &str,
 ) {
-    let mut next = request.clone();
-    next.set_field_by_name("page_token", text_value(token));
-    let reply = method.call(client, &next).await;
+    let mut next_request = request.clone();
+    next_request.set_field_by_name("page_token", text_value(token));
+    let reply = method.call(client, &next_request).await;
     assert_refused(reply, Code::InvalidArgument, "INVALID_PAGE_TOKEN");
 }
 
@@ -98,15 +98,15 @@ async fn a_page_token_is_valid_only_for_its_request() {
         for field in ["filter", "permission"] {
             if method.0.input().get_field_by_name(field).is_some() {
                 let mut changed_request = request.clone();
-                let other = if field == "filter" { " " } else { "invoice:pay" };
-                changed_request.set_field_by_name(field, text_value(other));
+                let other_value = if field == "filter" { " " } else { "invoice:pay" };
+                changed_request.set_field_by_name(field, text_value(other_value));
                 assert_token_refused(method, &platform_admin_in_acme, &changed_request, token)
                     .await;
             }
         }
-        let mut next = request.clone();
-        next.set_field_by_name("page_token", text_value(token));
-        method.call(&platform_admin_in_acme, &next).await.expect("the next page");
+        let mut next_request = request.clone();
+        next_request.set_field_by_name("page_token", text_value(token));
+        method.call(&platform_admin_in_acme, &next_request).await.expect("the next page");
     }
 }
 

@@ -27,7 +27,7 @@ async fn make_due(owner_connection: &mut PgConnection) {
 }
 
 /// Waits until the service has tried to send a mail of this kind.
-async fn until_tried(app: &TestApp, kind: &str) {
+async fn wait_until_tried(app: &TestApp, kind: &str) {
     let condition = format!("kind = '{kind}' and attempts > 0");
     wait_until(20, || async {
         mail_count(&mut app.owner_connection().await, &condition).await == 1
@@ -45,7 +45,7 @@ async fn a_waiting_mail_is_sent_after_a_restart() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     app.request_reset("acme", &ada.email).await.expect("queued");
-    until_tried(&app, "password_reset").await;
+    wait_until_tried(&app, "password_reset").await;
     let database = app.database.clone();
     drop(app);
     make_due(&mut Cluster::get().connect_owner(&database).await).await;
@@ -65,30 +65,30 @@ async fn a_waiting_mail_is_sent_after_a_restart() {
 #[tokio::test]
 async fn a_mail_that_is_sent_twice_is_the_same_mail() {
     let mail_server = MailServer::start().await;
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on_database(&direct.database, |values| {
+    let url = proxy.postgres_url(&direct_app.database);
+    let app = TestApp::on_database(&direct_app.database, |values| {
         mail_settings(&mail_server.url)(values);
         values.set("DATABASE_URL", url);
     })
     .await;
     mail_server.withhold_next_reply();
     app.request_reset("acme", &ada.email).await.expect("queued");
-    let first = mail_server.wait_for_mail(1).await;
+    let first_mail = mail_server.wait_for_mail(1).await;
     proxy.hold();
     drop(app);
     // Make the mail due now, so that the next server need not wait until the claim expires.
-    make_due(&mut direct.owner_connection().await).await;
+    make_due(&mut direct_app.owner_connection().await).await;
     let _restarted_app =
-        TestApp::on_database(&direct.database, mail_settings(&mail_server.url)).await;
-    let second = mail_server.wait_for_mail(2).await;
-    assert_eq!(message_id(&first.text), message_id(&second.text));
-    assert_eq!(first.link(), second.link());
+        TestApp::on_database(&direct_app.database, mail_settings(&mail_server.url)).await;
+    let second_mail = mail_server.wait_for_mail(2).await;
+    assert_eq!(message_id(&first_mail.text), message_id(&second_mail.text));
+    assert_eq!(first_mail.link(), second_mail.link());
     wait_until(20, || async {
-        mail_count(&mut direct.owner_connection().await, "true").await == 0
+        mail_count(&mut direct_app.owner_connection().await, "true").await == 0
     })
     .await;
 }
@@ -147,11 +147,11 @@ async fn a_mail_that_was_not_sent_in_time_is_dropped() {
     let app = TestApp::with(mail_settings(UNREACHABLE)).await;
     let acme = app.create_tenant("acme").await;
     acme.change_email(&acme.user_id, "new@acme.test").await.expect("changed");
-    until_tried(&app, "email_changed").await;
+    wait_until_tried(&app, "email_changed").await;
     let expire_mail = "update mail_outbox set expires_at = now(), due_at = now()";
     sqlx::query(expire_mail).execute(&mut app.owner_connection().await).await.expect("expired");
-    let expired = "tenantry_mails_total{outcome=\"expired\"}";
-    wait_until(20, || async { app.metric(expired).await == Some(1.0) }).await;
+    let expired_metric = "tenantry_mails_total{outcome=\"expired\"}";
+    wait_until(20, || async { app.metric(expired_metric).await == Some(1.0) }).await;
     wait_until(20, || async { mail_count(&mut app.owner_connection().await, "true").await == 0 })
         .await;
 }
@@ -162,7 +162,7 @@ async fn the_mails_of_a_deleted_tenant_are_dropped() {
     let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
     acme.change_email(&acme.user_id, "new@acme.test").await.expect("changed");
-    until_tried(&app, "email_changed").await;
+    wait_until_tried(&app, "email_changed").await;
     let delete = DeleteTenantRequest { tenant: "acme".into(), ..DeleteTenantRequest::default() };
     platform_admin.tenants().delete_tenant(delete).await.expect("deleted");
     wait_until(20, || async { mail_count(&mut app.owner_connection().await, "true").await == 0 })
@@ -181,9 +181,9 @@ async fn a_reset_request_that_meets_a_lock_timeout_is_retried() {
     let lock = "select from users where user_id = $1::uuid for update";
     sqlx::query(lock).bind(&ada.user_id).execute(&mut *transaction).await.expect("locked");
     app.request_reset("acme", &ada.email).await.expect("queued");
-    let is_retried = "kind = 'reset_request' and attempts > 1";
+    let retried_condition = "kind = 'reset_request' and attempts > 1";
     wait_until(40, || async {
-        mail_count(&mut app.owner_connection().await, is_retried).await == 1
+        mail_count(&mut app.owner_connection().await, retried_condition).await == 1
     })
     .await;
     transaction.rollback().await.expect("released");

@@ -17,12 +17,12 @@ fn item(user_id: &str, permission: &str, correlation_id: &str) -> BatchCheckItem
     }
 }
 
-fn batch(items: Vec<BatchCheckItem>) -> BatchCheckRequest {
+fn batch_request(items: Vec<BatchCheckItem>) -> BatchCheckRequest {
     BatchCheckRequest { items, ..BatchCheckRequest::default() }
 }
 
 async fn batch_check(client: &Client, items: Vec<BatchCheckItem>) -> Vec<BatchCheckResult> {
-    let reply = client.permissions().batch_check(batch(items)).await.expect("decisions");
+    let reply = client.permissions().batch_check(batch_request(items)).await.expect("decisions");
     let reply = reply.into_inner();
     assert!(!reply.decision_id.is_empty());
     reply.results
@@ -104,6 +104,7 @@ async fn a_malformed_item_does_not_affect_other_items() {
 async fn without_the_permission_only_items_about_the_caller_are_decided() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
+    // This user does not have the permission `permission:check`.
     let ada = acme.create_member("ada", &["doc:read"]).await;
 
     let items = vec![
@@ -136,7 +137,7 @@ async fn a_batch_has_at_most_a_thousand_items() {
         assert_eq!(result.allowed, index % 3 == 0);
     }
     for count in [0, 1001] {
-        let result = acme.permissions().batch_check(batch(items(count))).await;
+        let result = acme.permissions().batch_check(batch_request(items(count))).await;
         assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     }
 }

@@ -35,20 +35,20 @@ async fn an_inactive_token_is_denied_without_details() {
     let app = TestApp::shared();
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let ada = acme.create_member("ada", &["doc:read"]).await;
-    let signed_out = acme.create_member("gone", &["doc:read"]).await;
-    signed_out.auth().logout(LogoutRequest::default()).await.expect("signed out");
-    let disabled = acme.create_member("disabled", &["doc:read"]).await;
-    let request = DisableUserRequest { user_id: disabled.user_id.clone() };
+    let signed_out_user = acme.create_member("gone", &["doc:read"]).await;
+    signed_out_user.auth().logout(LogoutRequest::default()).await.expect("signed out");
+    let disabled_user = acme.create_member("disabled", &["doc:read"]).await;
+    let request = DisableUserRequest { user_id: disabled_user.user_id.clone() };
     acme.users().disable_user(request).await.expect("disabled");
-    let stranger = other.create_member("stranger", &["doc:read"]).await;
+    let user_of_other_tenant = other.create_member("stranger", &["doc:read"]).await;
     let valid = &ada.tokens.access_token;
     let forge = app.forge();
 
     for (case, token) in [
         ("expired", forge.expired(valid)),
-        ("session ended", signed_out.tokens.access_token),
-        ("user disabled", disabled.tokens.access_token),
-        ("another tenant's", stranger.tokens.access_token),
+        ("session ended", signed_out_user.tokens.access_token),
+        ("user disabled", disabled_user.tokens.access_token),
+        ("another tenant's", user_of_other_tenant.tokens.access_token),
         ("another user's session", forge.with_claims(valid, &json!({ "sub": acme.user_id }))),
         ("moved to another tenant", forge.with_claims(valid, &json!({ "org": other.tenant_id }))),
         ("a refresh token", ada.tokens.refresh_token.clone()),

@@ -123,6 +123,7 @@ async fn only_a_concrete_permission_can_be_checked() {
         "users:*",
         "*:read",
         "users:read\0",
+        // With a full-width colon.
         "users：read",
         " users:read",
         "users:read\n",
@@ -205,6 +206,7 @@ async fn similar_requests_get_separate_decisions() {
         ..check_request(user, permission)
     };
     let matching_scope = serde_json::json!({"x:y": "z", "n": 1});
+    // In the second round, the decisions may come from the cache.
     for round in 0..2 {
         assert!(a.decide(request(&ada, "a.b:c", matching_scope.clone())).await.allowed, "{round}");
         for (user, permission, scope) in [

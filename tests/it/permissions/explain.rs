@@ -82,9 +82,9 @@ async fn the_explanation_of_a_denial_has_the_nearest_misses() {
     // The assignment with the fewest mismatches is first. A matching key is not listed.
     assert_eq!(role_names(&explanation.out_of_scope), ["clerk", "clerk"]);
     let misses: Vec<_> = explanation.out_of_scope.iter().map(mismatch_rows).collect();
-    let first = json!([["p", "b", "c"]]);
-    let second = json!([["p", [1, "a"], "c"], ["q", true, null]]);
-    assert_eq!(misses, [first, second]);
+    let nearest_miss = json!([["p", "b", "c"]]);
+    let next_miss = json!([["p", [1, "a"], "c"], ["q", true, null]]);
+    assert_eq!(misses, [nearest_miss, next_miss]);
 
     assert_eq!(role_names(&explanation.expired), ["temp"]);
     assert_eq!(explanation.expired[0].permission, "*:pay");
@@ -100,6 +100,7 @@ async fn the_explanation_of_a_denial_has_the_nearest_misses() {
 /// The mismatches of an assignment as rows of key, assigned value and requested value.
 fn mismatch_rows(assignment: &ExplainedAssignment) -> Value {
     let to_json = |value: Option<&prost_types::Value>| {
+        // The conversion to JSON takes only whole objects, so the value is put into an object.
         let fields = value.map(|value| ("v".to_owned(), value.clone())).into_iter().collect();
         let object =
             tenantry::proto::json::object("v", &prost_types::Struct { fields }).expect("JSON");
@@ -138,24 +139,24 @@ async fn an_explanation_has_the_state_of_the_subject() {
     let app = TestApp::shared();
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let platform_admin = app.platform_admin().await;
-    let disabled = acme.create_member("ada", &["invoice:pay"]).await.user_id;
-    let request = DisableUserRequest { user_id: disabled.clone() };
+    let disabled_user = acme.create_member("ada", &["invoice:pay"]).await.user_id;
+    let request = DisableUserRequest { user_id: disabled_user.clone() };
     acme.users().disable_user(request).await.expect("disabled");
 
     let states = async |client: &Client| {
         let mut states = Vec::new();
-        for user in [&acme.user_id, &disabled, &other.user_id, &unknown_id()] {
+        for user in [&acme.user_id, &disabled_user, &other.user_id, &unknown_id()] {
             let (reason, explanation) = explain(client, user, json!(null)).await;
             states.push((reason, explanation.subject_state()));
         }
         states
     };
-    let unknown = (DecisionReason::NotGranted, SubjectState::Unknown);
+    let unknown_result = (DecisionReason::NotGranted, SubjectState::Unknown);
     let mut expected = [
         (DecisionReason::Granted, SubjectState::Active),
         (DecisionReason::SubjectDisabled, SubjectState::Disabled),
-        unknown,
-        unknown,
+        unknown_result,
+        unknown_result,
     ];
     assert_eq!(states(&acme).await, expected);
 

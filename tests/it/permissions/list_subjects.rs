@@ -139,6 +139,8 @@ async fn pages_have_no_gaps_or_duplicates_and_a_page_token_is_valid_only_for_its
     let mut expected = vec![acme.user_id.clone()];
     for n in 0..10 {
         let user = acme.create_user_without_password(&format!("u{n}@acme.test")).await;
+        // Each user gets one, two or three of the roles, so some subjects have the permission
+        // several times.
         for role in &roles[n % 3..] {
             acme.assign(&user, role).await;
         }
@@ -200,9 +202,9 @@ async fn a_page_that_reads_only_a_bounded_number_of_rows_loses_no_subject() {
         page_size: 5,
         ..list_request("doc:read", json!({ "p": "x", "k": 1 }))
     };
-    let first = page(&acme, request.clone()).await;
+    let first_page = page(&acme, request.clone()).await;
     // The first page may have the administrator, but no other subject.
-    assert!(first.subjects.len() < 2 && !first.next_page_token.is_empty());
+    assert!(first_page.subjects.len() < 2 && !first_page.next_page_token.is_empty());
     let (mut subjects, pages) = all_pages(&acme, request).await;
     subjects.retain(|subject| subject.user_id != acme.user_id);
     assert_eq!(

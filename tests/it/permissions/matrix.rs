@@ -56,7 +56,7 @@ async fn decisions(client: &Client, user: &str) -> Vec<bool> {
     reply.into_inner().results.into_iter().map(|result| result.allowed).collect()
 }
 
-/// F01.
+/// F01: the decisions of `BatchCheck` agree with an independent model.
 #[tokio::test]
 async fn batch_check_agrees_with_the_model_and_denies_users_of_another_tenant() {
     let app = TestApp::shared();

@@ -11,7 +11,7 @@ pub struct Model {
     pub suspended: bool,
     /// For each user id, whether the user is disabled.
     pub users: BTreeMap<String, bool>,
-    /// Name and permissions of each role, by id.
+    /// The name (`.0`) and the permissions (`.1`) of each role, by id.
     pub roles: BTreeMap<String, (String, Vec<String>)>,
     pub assignments: Vec<Assignment>,
 }

@@ -41,6 +41,7 @@ fn random_number(rng: &mut Rng) -> f64 {
         if number.abs() < 9_007_199_254_740_992.0 && number != 0.0 {
             return number;
         }
+        // Most random bits give a larger magnitude. The remainder makes these numbers usable too.
         let number = number % 1e9;
         if number.is_finite() && number != 0.0 {
             return number;
@@ -146,6 +147,7 @@ async fn numbers_of_2_to_the_53_or_more_and_non_finite_numbers_are_refused_in_ev
     ] {
         let assign_reply = acme.roles().assign_role(assign_request(&user, &role, number)).await;
         let status = assert_refused(assign_reply, Code::InvalidArgument, "INVALID_FIELDS");
+        // For a finite number, the message advises to send ids as strings.
         assert!(!number.is_finite() || status.message().contains("ids as strings"), "{status:?}");
         let unassign_request = tenantry::proto::v1::UnassignRoleRequest {
             user_id: user.clone(),

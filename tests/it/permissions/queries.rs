@@ -122,12 +122,12 @@ async fn concurrent_uncached_checks_of_one_subject_share_one_query() {
     let replica = start_replica_with_query_log().await;
     let mut checked_rounds = 0;
     for (user, expected) in replica.create_readers(20).await {
-        let before = replica.feed_lapses().await;
+        let lapses_before = replica.feed_lapses().await;
         let checks = (0..100).map(|_| replica.replica_client.user_may(&user, "doc:read"));
         assert_eq!(join_all(checks).await, [expected; 100]);
         let subject_queries = replica.subject_queries();
         // While the feed is behind, each check sends its own query. Such a round is skipped.
-        if before.is_some() && replica.feed_lapses().await == before {
+        if lapses_before.is_some() && replica.feed_lapses().await == lapses_before {
             assert_eq!(subject_queries, 1);
             checked_rounds += 1;
         }

@@ -21,7 +21,8 @@ impl Rng {
         values[self.below(values.len())].clone()
     }
 
-    /// A random permission. With `parts` = 3 the permission has no wildcard.
+    /// A random permission, made of the first `parts` texts of [`PARTS`]. With `parts` = 3 the
+    /// permission has no wildcard.
     pub fn permission(&mut self, parts: usize) -> String {
         loop {
             let text = format!("{}:{}", PARTS[self.below(parts)], PARTS[self.below(parts)]);

@@ -22,6 +22,7 @@ async fn each_assigned_key_must_be_in_the_request_with_an_equal_or_listed_value(
     let acme = app.create_tenant("acme").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 
+    // The assigned scope, the requested scope, and whether the assignment applies.
     let cases = [
         (json!({"p": "a"}), json!({"p": "a"}), true),
         (json!({"p": "a"}), json!({"p": "a", "q": 1}), true),

@@ -40,6 +40,7 @@ struct World {
     models: Vec<Model>,
     /// At most one signed-in user of each tenant.
     members: Vec<Option<Client>>,
+    /// Number of generated names of users and roles. Makes each name unique.
     name_count: usize,
 }
 
@@ -109,7 +110,7 @@ impl World {
     /// A random role of a tenant, except `org_admin`.
     fn random_role(&mut self, tenant: usize) -> String {
         let all_roles = &self.models[tenant].roles;
-        let other_roles = all_roles.iter().filter(|(_, role)| role.0 != "org_admin");
+        let other_roles = all_roles.iter().filter(|(_, (name, _))| name != "org_admin");
         let roles: Vec<_> = other_roles.map(|(id, _)| id.clone()).collect();
         self.rng.pick(&roles)
     }
@@ -152,8 +153,9 @@ impl World {
             1 => self.create_role(tenant, replica).await,
             2 | 3 => {
                 let (role_id, permissions) = (self.random_role(tenant), self.random_permissions());
-                let role = self.models[tenant].roles.get_mut(&role_id).expect("the role");
-                role.1.clone_from(&permissions);
+                let (_, role_permissions) =
+                    self.models[tenant].roles.get_mut(&role_id).expect("the role");
+                role_permissions.clone_from(&permissions);
                 let request =
                     UpdateRoleRequest { role_id, permissions, ..UpdateRoleRequest::default() };
                 client.roles().update_role(request).await.expect("changed");
@@ -240,6 +242,7 @@ impl World {
     }
 
     async fn delete_user(&mut self, tenant: usize, client: &Client) {
+        // Keep the administrator and one other user, so that `random_user` always finds a user.
         if self.models[tenant].users.len() < 3 {
             return;
         }
@@ -337,10 +340,10 @@ impl World {
         assert_eq!(permissions(&client, &user).await, model.permissions(&user), "{user}");
         if let Some(member) = &self.members[tenant] {
             let channel = &client.channel;
-            let who = who_am_i(&member.on(channel)).await;
+            let actual = who_am_i(&member.on(channel)).await;
             let expected =
                 model.is_active(&member.user_id).then(|| model.who_am_i(&member.user_id));
-            assert_eq!(who, expected, "{}", member.user_id);
+            assert_eq!(actual, expected, "{}", member.user_id);
         }
     }
 }

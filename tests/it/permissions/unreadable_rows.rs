@@ -62,7 +62,7 @@ async fn an_unreadable_assignment_does_not_apply_and_other_assignments_do() {
         let unreadable = acme.assign_with_scope(&ada.user_id, &spender, json!({"limit": 1})).await;
         let readable = acme.assign_with_scope(&bob.user_id, &spender, json!({"limit": 1})).await;
         assert!(acme.decide(check_request(&ada.user_id, "bill:pay", false)).await.allowed);
-        let before = app.metric(unreadable_rows).await.expect("a count");
+        let count_before = app.metric(unreadable_rows).await.expect("a count");
         make_unreadable(&app, &unreadable, scope).await;
 
         for explain in [false, true] {
@@ -118,7 +118,7 @@ async fn an_unreadable_assignment_does_not_apply_and_other_assignments_do() {
             assert_eq!(assignment.unreadable, assignment.id == unreadable, "{index}");
             assert_eq!(assignment.scope.is_some(), assignment.id == readable, "{index}");
         }
-        assert!(app.metric(unreadable_rows).await.expect("a count") > before);
+        assert!(app.metric(unreadable_rows).await.expect("a count") > count_before);
 
         let unassign_request = |user: &Client| UnassignRoleRequest {
             user_id: user.user_id.clone(),
@@ -172,7 +172,7 @@ async fn unreadable_or_too_deep_settings_do_not_fail_a_reply() {
         (nested_settings(60), true),
         (nested_settings(300), false),
     ] {
-        let before = app.metric(unreadable_rows).await.expect("a count");
+        let count_before = app.metric(unreadable_rows).await.expect("a count");
         let sql = "update tenants set settings = $1::text::jsonb where slug = 'acme'";
         let result =
             sqlx::query(sql).bind(&settings).execute(&mut app.owner_connection().await).await;
@@ -186,7 +186,7 @@ async fn unreadable_or_too_deep_settings_do_not_fail_a_reply() {
         let listed =
             platform_admin.tenants().list_tenants(request).await.expect("a page").into_inner();
         assert_eq!(listed.tenants.len(), 2, "acme and the platform");
-        assert!(app.metric(unreadable_rows).await.expect("a count") > before);
+        assert!(app.metric(unreadable_rows).await.expect("a count") > count_before);
         // A change of the name leaves the stored settings unchanged.
         let request =
             UpdateTenantRequest { name: Some("Renamed".into()), ..UpdateTenantRequest::default() };

@@ -8,11 +8,11 @@ use crate::harness::{Cluster, wait_until};
 /// Tables without rows of tenants.
 const TABLES_WITHOUT_TENANT: &[&str] = &["_sqlx_migrations", "change_marks", "epochs"];
 
-/// The condition of policies that open all rows, except on a standby.
+/// The condition of policies that give access to all rows, except on a standby.
 const ON_PRIMARY: &str = "( SELECT require_primary() AS require_primary)";
 
-/// A policy that opens the rows of all tenants to the cross-tenant functions. The fields have the
-/// texts of the catalog.
+/// A policy that gives the cross-tenant functions access to rows of all tenants. The fields have
+/// the texts of the catalog.
 #[derive(serde::Serialize)]
 struct CrossTenantPolicy {
     table: &'static str,
@@ -36,7 +36,7 @@ const fn write_policy(table: &'static str, policy: &'static str) -> CrossTenantP
     }
 }
 
-/// A policy that opens only rows that have ended.
+/// A policy that gives access only to rows that may be deleted, for example expired rows.
 const fn trim_policy(
     table: &'static str,
     policy: &'static str,
@@ -322,14 +322,15 @@ async fn every_table_is_closed_to_other_tenants() {
     let mut owner_connection = cluster.connect_owner(&database).await;
     assert_eq!(faults(&mut owner_connection).await, [""; 0]);
     insert_acme(&mut owner_connection).await;
-    let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connects");
+    let app = PgPool::connect(&cluster.app_url(&database)).await.expect("connected");
     for query in CROSS_TENANT_QUERIES {
         // A trim deletes nothing while an older transaction of another test is open.
         wait_until(20, || returns_one(query, &app)).await;
     }
 }
 
-/// E01.
+/// E01: when one policy is missing, [`faults`] reports it. Without a cross-tenant policy, also at
+/// least one of the queries fails.
 #[tokio::test]
 async fn each_missing_policy_is_noticed() {
     let cluster = Cluster::get();
@@ -355,7 +356,7 @@ async fn each_missing_policy_is_noticed() {
             .expect("dropped");
         assert!(!faults(&mut owner_connection).await.is_empty(), "{policy}");
         if CROSS_TENANT_POLICIES.iter().any(|known| known.policy == policy) {
-            let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connects");
+            let app = PgPool::connect(&cluster.app_url(&copy)).await.expect("connected");
             let mut working_queries = 0;
             for query in CROSS_TENANT_QUERIES {
                 working_queries += usize::from(returns_one(query, &app).await);

@@ -45,7 +45,7 @@ pub(super) fn released_checksums(dir: &Path) -> BTreeMap<String, String> {
 /// The differences between the migrations in a folder and the released migrations.
 fn differences(dir: &Path) -> Vec<String> {
     let released = released_checksums(dir);
-    let last = released.keys().map(|name| number(name)).max().expect("a released migration");
+    let last_number = released.keys().map(|name| number(name)).max().expect("a released migration");
     let mut differences = Vec::new();
     for (name, sum) in &released {
         let path = dir.join(name);
@@ -58,7 +58,7 @@ fn differences(dir: &Path) -> Vec<String> {
     for entry in fs::read_dir(dir).expect("a folder") {
         let name = entry.expect("an entry").file_name().into_string().expect("a name");
         let is_migration = Path::new(&name).extension().is_some_and(|ending| ending == "sql");
-        if is_migration && !released.contains_key(&name) && number(&name) <= last {
+        if is_migration && !released.contains_key(&name) && number(&name) <= last_number {
             differences.push(format!("{name} is not listed, and not newer than the last release"));
         }
     }

@@ -46,7 +46,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
         "audit_backlog",
         "audit_backlog_ages",
         "audit_trails",
-        // The one without arguments is for release 0.1.
+        // The function without arguments is kept for servers of release 0.1.
         "audited_tenants",
         "audited_tenants",
         "begin_epoch",
@@ -126,7 +126,7 @@ async fn the_roles_have_no_right_that_bypasses_row_security() {
     assert_eq!(count(&mut owner_connection, login_query.into()).await, 0);
 }
 
-/// E17.
+/// E17: the role of the service cannot search for tenants by a part of the slug.
 #[tokio::test]
 async fn find_tenant_needs_the_exact_slug_and_only_the_platform_tenant_lists_tenants() {
     let app = TestApp::spawn().await;
@@ -159,7 +159,7 @@ async fn find_tenant_needs_the_exact_slug_and_only_the_platform_tenant_lists_ten
     assert_eq!(count(&mut conn, list_query).await, 3, "a, b and the platform");
 }
 
-/// E10.
+/// E10: each function sets its `search_path`, so it uses only tables and functions of the schema.
 #[tokio::test]
 async fn temporary_objects_do_not_shadow_the_objects_of_the_schema() {
     let app = TestApp::spawn().await;
@@ -191,7 +191,7 @@ async fn temporary_objects_do_not_shadow_the_objects_of_the_schema() {
     }
 }
 
-/// E10.
+/// E10: the functions for lookups find no row of another tenant.
 #[tokio::test]
 async fn a_subject_is_looked_up_only_in_its_own_tenant() {
     let app = TestApp::spawn().await;

@@ -81,6 +81,7 @@ async fn insert_error(
     .fetch_one(owner_connection)
     .await
     .expect("columns");
+    // Without the privilege to insert any column, an insert would fail with 42501.
     let Some(columns) = columns else { return "42501".into() };
     let statement = format!(
         "insert into {table} ({columns}) select {columns} from jsonb_populate_record(null::{table}, $1)"

@@ -20,17 +20,18 @@ const READ_UNDER_LOCK: [(&str, &str); 3] = [
     ("0037_audit_lookup_indexes.sql", "audit_events"),
 ];
 
-/// The locks of a transaction that stop writes to a table.
+/// Query for the tables that the current transaction has locked against writes.
 const LOCKED_TABLES: &str = "
     select distinct c.relname::text
     from pg_locks l join pg_class c on c.oid = l.relation
     where l.pid = pg_backend_pid() and c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
-/// How often each table was read completely. Earlier transactions may be included.
+/// Query for how often each table was read completely. Earlier transactions may be included.
 const TABLE_SCANS: &str = "select relname::text, seq_scan from pg_stat_xact_user_tables";
 
-/// The number of the file that has the rows of each table. A table that is rewritten gets another.
+/// Query for the number of the file that has the rows of each table. A table that is rewritten gets
+/// another number.
 const TABLE_FILES: &str = "
     select relname::text, pg_relation_filenode(oid)::bigint from pg_class
     where relkind = 'r' and relnamespace = 'public'::regnamespace";
@@ -58,7 +59,7 @@ async fn locked_tables(connection: &mut PgConnection) -> BTreeSet<String> {
     names.into_iter().collect()
 }
 
-/// A number for each table.
+/// Runs a query that returns a number for each table.
 async fn numbers(connection: &mut PgConnection, query: &'static str) -> BTreeMap<String, i64> {
     let numbers: Vec<(String, i64)> =
         sqlx::query_as(query).fetch_all(connection).await.expect("numbers of the tables");
@@ -69,7 +70,7 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.expect(sql);
 }
 
-/// Applies one transaction of a migration, and returns what it does wrong.
+/// Applies one transaction of a migration, and returns the rules that it violates.
 async fn faults(connection: &mut PgConnection, name: &str, statements: &str) -> Vec<String> {
     execute(connection, "begin").await;
     let files_before = numbers(connection, TABLE_FILES).await;
@@ -123,7 +124,7 @@ async fn no_migration_locks_several_tables_or_one_for_long() {
     assert!(all_faults.is_empty(), "{all_faults:#?}");
 }
 
-/// The lint notices each kind of fault.
+/// [`faults`] reports each kind of fault.
 #[tokio::test]
 async fn each_kind_of_fault_is_noticed() {
     let cluster = Cluster::get();
@@ -144,9 +145,9 @@ async fn each_kind_of_fault_is_noticed() {
         let faults = faults(&mut connection, "x.sql", statements).await;
         assert!(faults.contains(&expected.to_owned()), "{statements}: {faults:?}");
     }
-    let sound = "create policy p3 on users using (true); create table t (id int); \
+    let allowed_statements = "create policy p3 on users using (true); create table t (id int); \
                  create index on t (id)";
-    assert_eq!(faults(&mut connection, "x.sql", sound).await, Vec::<String>::new());
+    assert_eq!(faults(&mut connection, "x.sql", allowed_statements).await, Vec::<String>::new());
 }
 
 fn file_name(path: &Path) -> &str {

@@ -1,4 +1,4 @@
-//! I09: the schema of a next release is applied while this release serves.
+//! I09: the schema of the next release is applied while this release serves calls.
 
 use sqlx::{AssertSqlSafe, PgConnection, error::DatabaseError};
 use tenantry::proto::v1::{

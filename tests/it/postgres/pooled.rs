@@ -50,7 +50,7 @@ async fn a_pooled_connection_keeps_no_tenant_from_the_previous_transaction() {
     assert_eq!(tenant_setting(&db).await, None);
 }
 
-/// E06.
+/// E06: after such a function, the connection has no tenant.
 #[tokio::test]
 async fn functions_that_set_the_tenant_reset_it() {
     let app = TestApp::spawn().await;

@@ -25,16 +25,16 @@ async fn pgbouncer_in_session_mode_works_and_keeps_the_timeouts() {
     let postgres = Postgres::connect(&url, 1).expect("a pool");
     for (setting, value) in [("statement_timeout", "10s"), ("lock_timeout", "5s")] {
         let query = sqlx::query_scalar("select current_setting($1)").bind(setting);
-        let found: String = query.fetch_one(postgres.pool()).await.expect("the setting");
-        assert_eq!(found, value, "{setting}");
+        let actual: String = query.fetch_one(postgres.pool()).await.expect("the setting");
+        assert_eq!(actual, value, "{setting}");
     }
     postgres.close().await;
 }
 
-/// N40: the service and `migrate` refuse a pooler that gives each transaction another session, and
-/// name the setting.
+/// N40: the service and `migrate` refuse a pooler that gives each transaction another session. The
+/// error names the setting to change.
 #[tokio::test]
-async fn pgbouncer_in_another_mode_is_refused_by_name() {
+async fn pgbouncer_in_another_pool_mode_is_refused() {
     let database = Cluster::get().new_database().await;
     for pool_mode in ["transaction", "statement"] {
         let pgbouncer = PgBouncer::start(pool_mode).await;

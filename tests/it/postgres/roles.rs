@@ -91,6 +91,7 @@ async fn a_second_deployment_does_not_change_the_password_of_the_first() {
     for part in ["tenantry_app", "databases tenantry use", "--replace-password"] {
         assert!(output.err.contains(part), "{output:?}");
     }
+    // The error must not contain the new password.
     assert!(!output.err.contains("another'"), "{output:?}");
     assert!(can_sign_in(&postgres, "tenantry", "first").await);
 

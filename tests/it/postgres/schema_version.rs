@@ -86,6 +86,7 @@ async fn a_server_works_with_a_newer_schema_until_the_schema_needs_a_newer_progr
     wait_until(10, || async { !app.is_serving().await }).await;
     let error = TestApp::start_error(&database, cluster.app_url(&database)).await;
     assert!(error.contains("9999") && error.contains("upgrade"), "{error}");
+    // This program knows migration 27.
     require_program(&database, 27).await;
     wait_until(10, || app.is_serving()).await;
 }

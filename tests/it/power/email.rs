@@ -28,7 +28,7 @@ async fn age_sessions(app: &TestApp, minutes: i32) {
         .expect("the sessions are older");
 }
 
-/// N11: the permission `user:update` makes no difference.
+/// N11: also the permission `user:update` does not allow this.
 #[tokio::test]
 async fn a_stolen_access_token_cannot_change_the_email() {
     let app = TestApp::spawn().await;

@@ -1,4 +1,4 @@
-//! A grant expires no later than the grant by which its giver holds the same right.
+//! A caller that holds a right until an expiry can give the right only until the same expiry.
 
 use prost_types::Timestamp;
 use tenantry::{
@@ -30,7 +30,7 @@ async fn assign(
 }
 
 /// Creates a user that has a role until `expiry`, and signs the user in.
-async fn holder_until(
+async fn create_holder_until(
     app: &TestApp,
     admin: &Client,
     name: &str,
@@ -42,13 +42,13 @@ async fn holder_until(
     app.create_session(&user, admin).await
 }
 
-/// N11: the next holder of the role has the same limit.
+/// N11: a user to whom the temporary administrator assigns the role has the same limit.
 #[tokio::test]
 async fn a_temporary_administrator_assigns_only_until_its_own_expiry() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let (role, expiry) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = holder_until(&app, &acme, "temporary", &role, expiry).await;
+    let temporary = create_holder_until(&app, &acme, "temporary", &role, expiry).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
 
     for later in [None, Some(expiry + Duration::seconds(1)), Some(expiry + Duration::days(400))] {
@@ -74,7 +74,8 @@ async fn each_permission_and_the_level_have_a_separate_expiry() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let lead = acme.create_role("lead", RoleLevel::Manager, &["role:assign", "doc:read"]).await;
-    let ada = holder_until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
+    let ada =
+        create_holder_until(&app, &acme, "ada", &lead, clock::now() + Duration::hours(1)).await;
     let docs = acme.create_role("docs", RoleLevel::Member, &["doc:*"]).await;
     acme.assign(&ada.user_id, &docs).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
@@ -102,7 +103,7 @@ async fn a_role_gets_only_permissions_that_its_editor_holds_without_expiry() {
     let acme = app.create_tenant("acme").await;
     let admin = acme.system_role("org_admin").await;
     let temporary =
-        holder_until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
+        create_holder_until(&app, &acme, "temp", &admin, clock::now() + Duration::hours(1)).await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:*", "log:read"]).await;
     let edit = |permissions: &[&str], level: Option<RoleLevel>| UpdateRoleRequest {
         role_id: role.clone(),
@@ -163,13 +164,15 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let (role, expiry) = (acme.system_role("org_admin").await, clock::now() + Duration::hours(1));
-    let temporary = holder_until(&app, &acme, "temp", &role, expiry).await;
-    let lasting = acme.create_user_without_password("lasting@acme.test").await;
-    acme.assign(&lasting, &role).await;
-    let brief = acme.create_user_without_password("brief@acme.test").await;
-    assign(&acme, &brief, &role, Some(expiry - Duration::minutes(1))).await.expect("assigned");
+    let temporary = create_holder_until(&app, &acme, "temp", &role, expiry).await;
+    let user_with_lasting_role = acme.create_user_without_password("lasting@acme.test").await;
+    acme.assign(&user_with_lasting_role, &role).await;
+    let user_with_brief_role = acme.create_user_without_password("brief@acme.test").await;
+    assign(&acme, &user_with_brief_role, &role, Some(expiry - Duration::minutes(1)))
+        .await
+        .expect("assigned");
 
-    for user_id in [&lasting, &brief] {
+    for user_id in [&user_with_lasting_role, &user_with_brief_role] {
         let request = DisableUserRequest { user_id: user_id.clone() };
         temporary
             .users()
@@ -177,11 +180,20 @@ async fn a_temporary_administrator_cannot_enable_a_user_with_longer_grants() {
             .await
             .expect("the caller holds the rights of both users now");
     }
-    let refusal =
-        temporary.users().enable_user(EnableUserRequest { user_id: lasting.clone() }).await;
+    let refusal = temporary
+        .users()
+        .enable_user(EnableUserRequest { user_id: user_with_lasting_role.clone() })
+        .await;
     assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
-    temporary.users().enable_user(EnableUserRequest { user_id: brief }).await.expect("enabled");
-    acme.users().enable_user(EnableUserRequest { user_id: lasting }).await.expect("enabled");
+    temporary
+        .users()
+        .enable_user(EnableUserRequest { user_id: user_with_brief_role })
+        .await
+        .expect("enabled");
+    acme.users()
+        .enable_user(EnableUserRequest { user_id: user_with_lasting_role })
+        .await
+        .expect("enabled");
 }
 
 /// N11: a role within a scope gives its holder no right outside of the scope.

@@ -27,7 +27,7 @@ fn expiry(response: Response<CreateApiKeyResponse>) -> i64 {
     response.into_inner().api_key.expect("a key").expire_time.expect("an expiry").seconds
 }
 
-/// N11: the permission `api_key:create` makes no difference.
+/// N11: also the permission `api_key:create` does not allow this.
 #[tokio::test]
 async fn a_service_account_cannot_create_a_key_for_itself() {
     let app = TestApp::shared();
@@ -50,9 +50,9 @@ async fn a_key_that_a_service_account_creates_expires_with_the_accounts_own_key(
     let maker = acme.create_service_account("maker", &["api_key:create"]).await;
     let other = acme.create_service_account("other", &[]).await;
     acme.assign(&other, &acme.role_id("maker").await).await;
-    let first = create(&acme, &maker, Some(2)).await.expect("a key").into_inner();
-    let first_expiry = first.api_key.expect("a key").expire_time.expect("an expiry").seconds;
-    let account_client = app.anonymous().exchange(&first.secret).await;
+    let first_key = create(&acme, &maker, Some(2)).await.expect("a key").into_inner();
+    let first_expiry = first_key.api_key.expect("a key").expire_time.expect("an expiry").seconds;
+    let account_client = app.anonymous().exchange(&first_key.secret).await;
 
     let refusal = create(&account_client, &other, Some(3)).await;
     assert_refused(refusal, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
@@ -66,7 +66,7 @@ async fn a_key_that_a_service_account_creates_expires_with_the_accounts_own_key(
     );
 }
 
-/// N11: this applies even to the key of an account without roles.
+/// N11: the limit applies even to the key of an account without roles.
 #[tokio::test]
 async fn a_key_expires_no_later_than_its_creators_rights() {
     let app = TestApp::shared();

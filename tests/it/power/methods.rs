@@ -1,6 +1,6 @@
-//! Every method whose policy has a `power` over others, from the descriptors. The test fails for a
-//! new method without a case here, and for a method that does not check the rule for power over
-//! others.
+//! Tests every method whose policy has a `power` over others. The methods come from the
+//! descriptors, so the test fails for a new method without a case in this file, and for a method
+//! that does not check the rule for power over others.
 
 use prost::Message;
 use serde_json::json;
@@ -137,18 +137,18 @@ impl Target {
     }
 }
 
-/// N11: this holds for every method with a `power`. A refused call changes nothing.
+/// N11: the test covers every method with a `power`. A refused call changes nothing.
 #[tokio::test]
 async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let methods = methods_with_power();
     assert!(methods.len() >= 15, "{}", methods.len());
-    let with_more_permissions =
+    let target_with_more_permissions =
         Target::new(&acme, "more", RoleLevel::Viewer, &["secret:read"]).await;
-    let with_more_permissions = with_more_permissions.with_session(&app, &acme).await;
-    let with_higher_level = Target::new(&acme, "above", RoleLevel::Manager, &[]).await;
-    let with_higher_level = with_higher_level.with_session(&app, &acme).await;
+    let target_with_more_permissions = target_with_more_permissions.with_session(&app, &acme).await;
+    let target_with_higher_level = Target::new(&acme, "above", RoleLevel::Manager, &[]).await;
+    let target_with_higher_level = target_with_higher_level.with_session(&app, &acme).await;
     for (number, method) in methods.iter().enumerate() {
         let name = method.path.rsplit('/').next().expect("a name");
         let weak_user = acme.create_user_without_password(&format!("weak{number}@acme.test")).await;
@@ -158,8 +158,8 @@ async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own(
         acme.assign(&weak_user, &role).await;
         let weak_client = app.create_session(&weak_user, &acme).await;
 
-        let before = app.rows_of(&acme.tenant_id).await;
-        for target in [&with_more_permissions, &with_higher_level] {
+        let rows_before = app.rows_of(&acme.tenant_id).await;
+        for target in [&target_with_more_permissions, &target_with_higher_level] {
             let reply = Method::call_path(&weak_client, &method.path, target.request(name)).await;
             let status = reply.expect_err(&method.path);
             assert_eq!(status.code(), Code::PermissionDenied, "{}: {status:?}", method.path);
@@ -167,7 +167,7 @@ async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own(
             let reasons = ["GRANT_NOT_HELD", "LEVEL_TOO_HIGH"];
             assert!(reasons.contains(&reason.as_str()), "{}: {reason}", method.path);
         }
-        assert_eq!(app.rows_of(&acme.tenant_id).await, before, "{}", method.path);
+        assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before, "{}", method.path);
     }
     for (number, method) in methods.iter().enumerate() {
         let name = method.path.rsplit('/').next().expect("a name");
@@ -185,7 +185,7 @@ async fn a_caller_has_power_only_over_subjects_with_no_more_rights_than_its_own(
     }
 }
 
-/// N11: this holds for every method that gives or uses rights. A refused call changes nothing.
+/// N11: the test covers every method that gives or uses rights. A refused call changes nothing.
 #[tokio::test]
 async fn rights_that_a_caller_gives_or_uses_must_end_with_its_own_rights() {
     let app = TestApp::shared();
@@ -202,11 +202,11 @@ async fn rights_that_a_caller_gives_or_uses_must_end_with_its_own_rights() {
         if name == "CreateRole" {
             continue;
         }
-        let before = app.rows_of(&acme.tenant_id).await;
+        let rows_before = app.rows_of(&acme.tenant_id).await;
         let reply = Method::call_path(&temporary, &method.path, target.request(name)).await;
         println!("{name}");
         let status = assert_refused(reply, Code::PermissionDenied, "GRANT_OUTLASTS_GIVER");
         assert!(status.message().contains("expires at"), "{}", status.message());
-        assert_eq!(app.rows_of(&acme.tenant_id).await, before, "{name}");
+        assert_eq!(app.rows_of(&acme.tenant_id).await, rows_before, "{name}");
     }
 }

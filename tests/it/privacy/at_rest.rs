@@ -168,12 +168,12 @@ async fn an_altered_row_is_detected_and_does_not_make_a_list_fail() {
     let [ada, bob, eve, joe] = &users[..] else { panic!("four users") };
     let old_profile =
         query_value(&app, format!("select profile::text from users where user_id = '{ada}'")).await;
-    let renamed = UpdateUserRequest {
+    let rename_request = UpdateUserRequest {
         user_id: ada.clone(),
         display_name: Some("Ada".into()),
         ..UpdateUserRequest::default()
     };
-    acme.users().update_user(renamed).await.expect("renamed");
+    acme.users().update_user(rename_request).await.expect("renamed");
     // Ada gets an older profile, and Bob another index. Eve gets the lookup hash of Joe.
     query_value(
         &app,
@@ -202,9 +202,9 @@ async fn an_altered_row_is_detected_and_does_not_make_a_list_fail() {
     let list = list.into_inner().users;
     assert_eq!(list.len(), 5, "four users and the administrator");
     for user in &list {
-        let altered = [ada, bob, eve].contains(&&user.id);
-        assert_eq!(user.unreadable, altered, "{user:?}");
-        assert_eq!(user.email.is_empty(), altered, "{user:?}");
+        let is_altered = [ada, bob, eve].contains(&&user.id);
+        assert_eq!(user.unreadable, is_altered, "{user:?}");
+        assert_eq!(user.email.is_empty(), is_altered, "{user:?}");
     }
     for user in [ada, bob, eve] {
         let reply = acme.users().get_user(GetUserRequest { user_id: user.clone() }).await;
@@ -264,8 +264,8 @@ async fn users_with_swapped_email_hashes_cannot_sign_in() {
 async fn lists_show_sessions_and_events_with_altered_sealed_values() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let other = app.anonymous().login("acme", &acme.email, PASSWORD).await;
-    let altered_session = &other.tokens.session_id;
+    let second_session = app.anonymous().login("acme", &acme.email, PASSWORD).await;
+    let altered_session = &second_session.tokens.session_id;
     let alter = format!(
         "with s as (update sessions set client = ''
              where session_id = '{altered_session}' returning 1),

@@ -11,7 +11,8 @@ use tonic::Code;
 
 use crate::harness::{Client, Cluster, TestApp, assert_refused, mask, redis};
 
-/// These texts appear nowhere else.
+// No other test uses these texts, so a file that contains one of them has it from this test.
+
 const EMAIL: &str = "Zebedee.Quux@canary-7f3a.test";
 const OTHER_EMAIL: &str = "yolanda.quux@canary-7f3a.test";
 const NAME: &str = "Zebedee Quux-Canary";
@@ -33,16 +34,16 @@ async fn use_service(app: &TestApp) -> Vec<String> {
         request_id: "once".into(),
     };
     let registered = visitor.auth().register(request.clone()).await.expect("registered");
-    let again = visitor.auth().register(request).await.expect("registered");
-    assert_eq!(registered.into_inner().user, again.into_inner().user, "the first response");
+    let repeated = visitor.auth().register(request).await.expect("registered");
+    assert_eq!(registered.into_inner().user, repeated.into_inner().user, "the first response");
     let login = LoginRequest {
         email: EMAIL.to_uppercase(),
         password: PASSWORD.into(),
         organization_slug: "canaries".into(),
         device_name: DEVICE.into(),
     };
-    let wrong = LoginRequest { password: NEW_PASSWORD.into(), ..login.clone() };
-    let result = visitor.auth().login(wrong).await;
+    let wrong_login = LoginRequest { password: NEW_PASSWORD.into(), ..login.clone() };
+    let result = visitor.auth().login(wrong_login).await;
     assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
     let tokens = visitor.auth().login(login).await.expect("signed in").into_inner();
     let user = visitor.with_token(&tokens.access_token);
@@ -63,16 +64,17 @@ async fn use_service(app: &TestApp) -> Vec<String> {
         Code::AlreadyExists,
         "EMAIL_TAKEN",
     );
-    let renamed = UpdateUserRequest {
+    let rename_request = UpdateUserRequest {
         user_id: other.user.expect("a user").id,
         display_name: Some(format!("{NAME} the Second")),
         update_mask: mask(&["display_name"]),
         ..UpdateUserRequest::default()
     };
-    user.users().update_user(renamed).await.expect("renamed");
+    user.users().update_user(rename_request).await.expect("renamed");
     let account = user.create_service_account("worker", &[]).await;
     let secret = user.create_api_key(&account).await.secret;
     visitor.exchange(&secret).await;
+    // The first 22 characters encode the id of the tenant (16 bytes), which is not secret.
     let random_part = secret.trim_start_matches("tenantry_")[22..].to_owned();
     let change = ChangePasswordRequest {
         current_password: PASSWORD.into(),
@@ -81,11 +83,12 @@ async fn use_service(app: &TestApp) -> Vec<String> {
     user.auth().change_password(change).await.expect("changed");
     let refresh =
         RefreshRequest { refresh_token: tokens.refresh_token.clone(), request_id: String::new() };
-    let next = visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
+    let refreshed_tokens =
+        visitor.auth().refresh(refresh.clone()).await.expect("refreshed").into_inner();
     assert_refused(visitor.auth().refresh(refresh).await, Code::Unauthenticated, "TOKEN_INVALID");
 
     let signature = |token: &str| token.rsplit('.').next().expect("a signature").to_owned();
-    let tokens = [&tokens.access_token, &tokens.refresh_token, &next.access_token];
+    let tokens = [&tokens.access_token, &tokens.refresh_token, &refreshed_tokens.access_token];
     let mut canaries: Vec<_> = tokens.map(|token| signature(token)).to_vec();
     canaries.extend([EMAIL, OTHER_EMAIL, NAME, DEVICE, AGENT, ADDRESS].map(str::to_owned));
     canaries.extend([secret, random_part]);
@@ -127,12 +130,13 @@ async fn postgres_files(app: &TestApp, wal_start: &str) -> Vec<PathBuf> {
     .await
     .expect("paths");
     let dir = PathBuf::from(dir);
-    let list = |dir: PathBuf| fs::read_dir(dir).expect("files").map(|file| file.expect("a file"));
-    let wal = list(dir.join("pg_wal")).filter(|file| {
+    let list_dir =
+        |dir: PathBuf| fs::read_dir(dir).expect("files").map(|file| file.expect("a file"));
+    let wal = list_dir(dir.join("pg_wal")).filter(|file| {
         let name = file.file_name().into_string().expect("a name");
         (from.as_str()..=to.as_str()).contains(&name.as_str())
     });
-    let mut files: Vec<_> = list(dir.join(base)).chain(wal).map(|file| file.path()).collect();
+    let mut files: Vec<_> = list_dir(dir.join(base)).chain(wal).map(|file| file.path()).collect();
     files.push(Cluster::get().postgres_log());
     files
 }

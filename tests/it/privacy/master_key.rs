@@ -40,13 +40,15 @@ async fn an_existing_key_is_not_replaced_and_only_the_owner_of_the_file_can_read
     let path_text = path.display().to_string();
     let settings = [("MASTER_KEY_PATH", path_text.as_str())];
     assert!(run(&["master-key", "generate"], &settings).await.ok);
-    let first = fs::read(&path).expect("a key");
+    let first_content = fs::read(&path).expect("a key");
     let second_run = run(&["master-key", "generate"], &settings).await;
     assert!(second_run.ok && second_run.out.contains("already"), "{second_run:?}");
-    assert_eq!(fs::read(&path).expect("a key"), first);
+    assert_eq!(fs::read(&path).expect("a key"), first_content);
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
     // The key follows an id of eight characters and a space.
-    assert!(!second_run.out.contains(std::str::from_utf8(&first[9..]).expect("text").trim()));
+    assert!(
+        !second_run.out.contains(std::str::from_utf8(&first_content[9..]).expect("text").trim())
+    );
     let output = run(&["master-key", "generate"], &[]).await;
     assert!(!output.ok && output.err.contains("MASTER_KEY_PATH must be set"), "{output:?}");
 }
@@ -106,6 +108,7 @@ async fn an_interrupted_rotation_is_completed_by_the_next_run() {
         for tenant in &tenants {
             assert_readable(&app, tenant).await;
         }
+        // The rotation ended before this statement, so every statement has had a fault.
         if !proxy.has_fired() {
             assert!(interrupted.ok && statement > 10, "{statement}: {interrupted:?}");
             break;
@@ -158,22 +161,22 @@ async fn concurrent_rotations_lose_no_key() {
 async fn without_the_right_master_key_nothing_starts() {
     let (app, dir, path) = spawn_with_key().await;
     app.create_tenant("acme").await;
-    let before = wrapping_keys(&app).await;
+    let keys_before = wrapping_keys(&app).await;
     let url = Cluster::get().app_url(&app.database);
     let id = key_ids(&path)[0].clone();
-    let other = dir.path().join("other.keys");
-    let other = other.display().to_string();
-    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other)]).await.ok);
+    let other_path = dir.path().join("other.keys");
+    let other_path = other_path.display().to_string();
+    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other_path)]).await.ok);
     // Another key with the same id.
-    let forged = dir.path().join("forged.keys").display().to_string();
-    let text = fs::read_to_string(&other).expect("a key");
+    let forged_path = dir.path().join("forged.keys").display().to_string();
+    let text = fs::read_to_string(&other_path).expect("a key");
     let (_, key) = text.split_once(' ').expect("a key");
-    fs::write(&forged, format!("{id} {key}")).expect("written");
+    fs::write(&forged_path, format!("{id} {key}")).expect("written");
 
     for (path, expected_error) in [
         ("off", format!("wrapped by {id}, which MASTER_KEY_PATH does not have")),
-        (&other, format!("wrapped by {id}, which MASTER_KEY_PATH does not have")),
-        (&forged, format!("the master key {id} does not open it")),
+        (&other_path, format!("wrapped by {id}, which MASTER_KEY_PATH does not have")),
+        (&forged_path, format!("the master key {id} does not open it")),
         ("/nowhere", "can't read /nowhere".into()),
     ] {
         for command in [&["seed"][..], &["master-key", "rewrap"]] {
@@ -183,7 +186,7 @@ async fn without_the_right_master_key_nothing_starts() {
         let error = serve_error(&app, Path::new(path)).await;
         assert!(error.contains(&expected_error), "{error}");
     }
-    assert_eq!(wrapping_keys(&app).await, before);
+    assert_eq!(wrapping_keys(&app).await, keys_before);
 }
 
 /// N37: a wrong file does not replace the master keys of a running server: new and old tenants can
@@ -192,24 +195,24 @@ async fn without_the_right_master_key_nothing_starts() {
 async fn wrong_master_keys_do_not_replace_the_keys_of_a_running_server() {
     let (app, dir, path) = spawn_with_key().await;
     let old_tenant = app.create_tenant("old").await;
-    let right = fs::read_to_string(&path).expect("a file");
-    let other = dir.path().join("other.keys").display().to_string();
-    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other)]).await.ok);
-    let wrong = fs::read_to_string(&other).expect("a file");
-    let (_, wrong_key) = wrong.split_once(' ').expect("a key");
-    let forged = format!("{} {wrong_key}", key_ids(&path)[0]);
+    let right_content = fs::read_to_string(&path).expect("a file");
+    let other_path = dir.path().join("other.keys").display().to_string();
+    assert!(run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &other_path)]).await.ok);
+    let wrong_content = fs::read_to_string(&other_path).expect("a file");
+    let (_, wrong_key) = wrong_content.split_once(' ').expect("a key");
+    let forged_content = format!("{} {wrong_key}", key_ids(&path)[0]);
     let metric =
         |outcome: &str| format!("tenantry_master_key_reloads_total{{outcome=\"{outcome}\"}}");
-    for (slug, wrong_file) in [("new", &wrong), ("newer", &forged)] {
+    for (slug, unusable_content) in [("new", &wrong_content), ("newer", &forged_content)] {
         let failures = app.metric(&metric("failed")).await.unwrap_or_default();
-        fs::write(&path, wrong_file).expect("written");
+        fs::write(&path, unusable_content).expect("written");
         wait_until(10, || async {
             app.metric(&metric("failed")).await.unwrap_or_default() > failures
         })
         .await;
         let new_tenant = app.create_tenant(slug).await;
         assert_readable(&app, &old_tenant).await;
-        fs::write(&path, &right).expect("written");
+        fs::write(&path, &right_content).expect("written");
         let restarted = TestApp::on_database(&app.database, |values| {
             values.set("MASTER_KEY_PATH", path.as_str());
         })
@@ -218,7 +221,7 @@ async fn wrong_master_keys_do_not_replace_the_keys_of_a_running_server() {
     }
     assert_eq!(app.metric(&metric("ok")).await, Some(0.0));
     // A file that has the right key and a further key is used.
-    fs::write(&path, format!("{wrong}{right}")).expect("written");
+    fs::write(&path, format!("{wrong_content}{right_content}")).expect("written");
     wait_until(10, || async { app.metric(&metric("ok")).await == Some(1.0) }).await;
     assert_readable(&app, &app.create_tenant("latest").await).await;
 }

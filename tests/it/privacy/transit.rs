@@ -82,15 +82,16 @@ async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     assert_readable(&app_with_both_keys, &acme).await;
 }
 
-/// R31: while the key service is unavailable, calls of tenants with cached data keys (`warm`)
-/// succeed, calls of other tenants (`cold`) get UNAVAILABLE, and no unreadable data is written.
+/// R31: while the key service is unavailable, calls of tenants with cached data keys (`cached_tenant`)
+/// succeed, calls of other tenants (`uncached_tenant`) get UNAVAILABLE, and no unreadable data is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(keys_in_service(&service)).await;
-    let (warm, cold) = (app.create_tenant("warm").await, app.create_tenant("cold").await);
+    let (cached_tenant, uncached_tenant) =
+        (app.create_tenant("warm").await, app.create_tenant("cold").await);
     let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
-    assert_readable(&new_app, &warm).await;
+    assert_readable(&new_app, &cached_tenant).await;
     service.stop();
 
     let get_user = |client: &crate::harness::Client| {
@@ -98,17 +99,17 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
         let mut users = client.on(&new_app.channel).users();
         async move { users.get_user(GetUserRequest { user_id }).await }
     };
-    get_user(&warm).await.expect("the data key is in memory");
-    assert_refused(get_user(&cold).await, Code::Unavailable, "STORE_UNAVAILABLE");
-    let before = app.row_counts().await;
+    get_user(&cached_tenant).await.expect("the data key is in memory");
+    assert_refused(get_user(&uncached_tenant).await, Code::Unavailable, "STORE_UNAVAILABLE");
+    let counts_before = app.row_counts().await;
     let request =
         tenantry::proto::v1::CreateUserRequest { email: "new@x.test".into(), ..Default::default() };
-    let result = cold.on(&new_app.channel).users().create_user(request).await;
+    let result = uncached_tenant.on(&new_app.channel).users().create_user(request).await;
     assert_refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert_eq!(app.row_counts().await, before);
+    assert_eq!(app.row_counts().await, counts_before);
 
     service.restart().await;
-    assert_readable(&new_app, &cold).await;
+    assert_readable(&new_app, &uncached_tenant).await;
 }
 
 /// N26: no transaction stays open while the key service hangs.
@@ -116,9 +117,10 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
 async fn no_transaction_waits_for_a_hanging_key_service() {
     let mut service = KeyService::start("ed25519").await;
     let app = TestApp::with(keys_in_service(&service)).await;
-    let (warm, cold) = (app.create_tenant("warm").await, app.create_tenant("cold").await);
+    let (cached_tenant, uncached_tenant) =
+        (app.create_tenant("warm").await, app.create_tenant("cold").await);
     let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
-    assert_readable(&new_app, &warm).await;
+    assert_readable(&new_app, &cached_tenant).await;
     service.stop();
     // A listener that accepts connections and never responds, at the address of the key service.
     let silent_listener = loop {
@@ -128,7 +130,7 @@ async fn no_transaction_waits_for_a_hanging_key_service() {
         tokio::task::yield_now().await;
     };
     let request = CreateUserRequest { email: "new@x.test".into(), ..CreateUserRequest::default() };
-    let mut users = cold.on(&new_app.channel).users();
+    let mut users = uncached_tenant.on(&new_app.channel).users();
     let mut owner_connection = app.owner_connection().await;
     let check_transactions = async {
         let connection = silent_listener.accept().await.expect("the server connects");
@@ -150,7 +152,7 @@ async fn no_transaction_waits_for_a_hanging_key_service() {
     let (reply, ()) = tokio::join!(users.create_user(request), check_transactions);
     assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
     service.restart().await;
-    assert_readable(&new_app, &cold).await;
+    assert_readable(&new_app, &uncached_tenant).await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn an_assignment_is_returned_as_requested() {
     assert!(assignment.create_time.is_some());
 }
 
-/// F04: a scope of the assignment makes no difference.
+/// F04: an assignment with a scope is refused like one without a scope.
 #[tokio::test]
 async fn a_caller_cannot_assign_unheld_rights_or_change_a_user_of_a_higher_level() {
     let app = TestApp::shared();

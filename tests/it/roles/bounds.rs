@@ -162,7 +162,7 @@ async fn the_scopes_of_a_subject_have_at_most_256_kib() {
         .expect("an assignment without a scope adds no bytes");
 }
 
-/// N21.
+/// N21: the size of a scope in an assignment is limited.
 #[tokio::test]
 async fn a_scope_has_at_most_8_kib_but_a_larger_old_scope_can_be_unassigned() {
     let app = TestApp::spawn().await;
@@ -238,9 +238,9 @@ async fn concurrent_calls_cannot_exceed_a_limit() {
         async move { roles.create_role(request).await }
     });
     let results = join_all(calls).await;
-    let created = results.iter().filter(|result| result.is_ok()).count();
+    let created_count = results.iter().filter(|result| result.is_ok()).count();
     let sql = "select count(*) from roles where tenant_id = $1";
-    assert_eq!((created > 0, app.count(sql, &acme.tenant_id).await), (true, 1000));
+    assert_eq!((created_count > 0, app.count(sql, &acme.tenant_id).await), (true, 1000));
     results
         .into_iter()
         .filter(Result::is_err)
@@ -325,7 +325,7 @@ async fn the_permissions_of_all_roles_of_a_tenant_have_at_most_1_mib() {
     acme.roles().update_role(request).await.expect("renamed");
 }
 
-/// N21.
+/// N21: the number of permissions of a tenant is limited.
 #[tokio::test]
 async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
     let app = TestApp::spawn().await;
@@ -356,7 +356,7 @@ async fn all_roles_of_a_tenant_have_at_most_50000_permissions() {
         .expect("the tenant then has exactly 50000 permissions");
 }
 
-/// N21.
+/// N21: the number of service accounts of a tenant is limited.
 #[tokio::test]
 async fn a_tenant_has_at_most_10000_service_accounts() {
     let app = TestApp::spawn().await;
@@ -383,7 +383,7 @@ async fn a_token_of_a_user_with_480_roles_works() {
     let anonymous = Client::anonymous(acme.channel.clone());
     // The first user gets role names of one to three characters, the second user gets role
     // names of the maximum length.
-    let sql = "with made as (
+    let sql = "with new_roles as (
                    insert into roles (tenant_id, role_id, name, level)
                    select $1::uuid, gen_random_uuid(), name, 1 from (
                        select case when $3 then to_hex(n) else rpad('r' || n, 100, 'x') end
@@ -392,7 +392,7 @@ async fn a_token_of_a_user_with_480_roles_works() {
                    returning tenant_id, role_id
                )
                insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
-               select tenant_id, gen_random_uuid(), $2::uuid, role_id from made";
+               select tenant_id, gen_random_uuid(), $2::uuid, role_id from new_roles";
     for (email, short_names) in [("ada@acme.test", true), ("bob@acme.test", false)] {
         let user = acme.create_user(email).await;
         sqlx::query(sql)

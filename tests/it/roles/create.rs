@@ -187,7 +187,8 @@ async fn similar_names_count_as_the_same_name() {
     created_role(create(&acme, viewer_role_request("dev")).await);
 }
 
-/// N16: such a role gets a new name only if no other name is similar.
+/// N16: a role with a similar name can be renamed, but only to a name that is similar to no other
+/// name.
 #[tokio::test]
 async fn older_roles_with_similar_names_remain_and_can_be_changed() {
     let app = TestApp::shared();
@@ -236,6 +237,7 @@ async fn malformed_roles_are_refused() {
         "*",
         "users:**",
         "users:read\0",
+        // With a full-width colon.
         "users：read",
         "users:read\n",
         &long_permission,

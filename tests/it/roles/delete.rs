@@ -11,7 +11,7 @@ async fn delete(client: &Client, id: &str) -> Result<Response<DeleteRoleResponse
     client.roles().delete_role(request).await
 }
 
-/// F21: an assignment within a scope is a use.
+/// F21: an assignment with a scope also means that the role is in use.
 #[tokio::test]
 async fn a_role_in_use_is_not_deleted() {
     let app = TestApp::shared();
@@ -41,7 +41,7 @@ async fn a_role_with_only_expired_assignments_can_be_deleted() {
     delete(&acme, &role).await.expect("deleted");
 }
 
-/// F21.
+/// F21: a new role with an old name has no assignments.
 #[tokio::test]
 async fn a_recreated_role_grants_nothing_to_the_old_holders() {
     let app = TestApp::shared();
@@ -75,7 +75,7 @@ async fn a_stale_etag_prevents_the_deletion() {
 
 /// F04: a role of a higher level and a system role are protected, even a system role of a low
 /// level.
-/// D02: a role of another tenant gets the same answer as an unknown role.
+/// D02: a role of another tenant gets the same response as an unknown role.
 #[tokio::test]
 async fn higher_roles_system_roles_and_roles_of_other_tenants_cannot_be_deleted() {
     let app = TestApp::shared();

@@ -62,7 +62,7 @@ async fn the_last_administrator_stays() {
     assert!(acme.user_may(&acme.user_id, "any:thing").await);
 }
 
-/// F07.
+/// F07: the last other administrator cannot be removed.
 #[tokio::test]
 async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     let app = TestApp::shared();
@@ -91,7 +91,7 @@ async fn disabled_temporary_scoped_or_powerless_administrators_do_not_count() {
     }
 }
 
-/// F07: after that, the successor is the last administrator.
+/// F07: after the removal, the successor is the last administrator.
 #[tokio::test]
 async fn an_administrator_with_a_successor_can_be_removed() {
     let app = TestApp::shared();
@@ -156,6 +156,7 @@ async fn race(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<
     let cipher = app.cipher(&founder.tenant_id).await;
     let mut owner_connection = app.owner_connection().await;
     for round in rounds {
+        // The rounds go through all nine pairs of removals.
         let (first_removal, second_removal) =
             (ALL_REMOVALS[round % 3], ALL_REMOVALS[round / 3 % 3]);
         let admin_ids =
@@ -225,6 +226,7 @@ async fn create_two_sole_administrators(
 fn sealed_profile(cipher: &Cipher, user: &str, email: &str) -> Vec<u8> {
     let id: uuid::Uuid = user.parse().expect("a UUID");
     let profile = serde_json::json!({ "email": email, "display_name": "" }).to_string();
+    // The profile is bound to the version of the row (1) and to both blind indexes.
     let row = bound_row_bytes(&id, &[&1_i64.to_be_bytes(), id.as_bytes(), id.as_bytes()]);
     cipher.seal(SealContext { table: "users", row: &row }, profile.as_bytes()).expect("sealed")
 }

@@ -1,4 +1,4 @@
-//! RoleService: lists
+//! RoleService.ListRoles and RoleService.ListRoleAssignments
 
 use serde_json::json;
 use tenantry::proto::v1::{
@@ -120,7 +120,7 @@ async fn unexpired_assignments_are_listed_by_user_role_and_role_name() {
         ..ListRoleAssignmentsRequest::default()
     };
     for (request, count) in [
-        // The three assignments above, and the one of the administrator.
+        // The three assignments above, and the assignment of the administrator.
         (list_request("", "", ""), 4),
         (list_request(&ada, "", ""), 2),
         (list_request("", &ops, ""), 2),

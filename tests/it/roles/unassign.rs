@@ -45,6 +45,7 @@ async fn an_unassignment_removes_the_assignment_with_the_given_scope_or_all() {
         assert_eq!(app.count(COUNT_ASSIGNMENTS, &ada).await, 1, "the scoped assignment stays");
         acme.assign(&ada, &role).await;
     }
+    // A request may contain either a scope or `all_scopes`, not both.
     for scope in [json!({}), json!({"p": 1})] {
         let request =
             UnassignRoleRequest { scope: struct_of(scope), ..unassign_request(&ada, &role, true) };
@@ -58,7 +59,7 @@ async fn an_unassignment_removes_the_assignment_with_the_given_scope_or_all() {
     assert_refused(result, Code::NotFound, "NOT_FOUND");
 }
 
-/// N03.
+/// N03: an unassignment finds the assignment with an equal scope.
 #[tokio::test]
 async fn a_scope_is_recognized_in_every_equal_form() {
     let app = TestApp::shared();

@@ -184,7 +184,7 @@ async fn an_update_is_validated_like_a_creation() {
     assert_refused(try_update(&acme, rename_request).await, Code::AlreadyExists, "ROLE_NAME_TAKEN");
 }
 
-/// D02.
+/// D02: the responses are equal, so they do not reveal whether the role exists.
 #[tokio::test]
 async fn another_tenants_role_looks_like_an_unknown_one() {
     let app = TestApp::shared();

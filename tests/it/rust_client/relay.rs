@@ -79,8 +79,8 @@ async fn relay_connection(mut client: TcpStream, destination: Destination) {
         Destination::ServerWithoutResponses(_) => {
             let ((mut from_client, _to_client), (mut from_server, mut to_server)) =
                 (client.split(), server.split());
-            let mut sink = sink();
-            let lost_responses = copy(&mut from_server, &mut sink);
+            let mut discarded = sink();
+            let lost_responses = copy(&mut from_server, &mut discarded);
             tokio::join!(copy(&mut from_client, &mut to_server), lost_responses).0.ok();
         }
         _ => copy_bidirectional(&mut client, &mut server).await.map(drop).unwrap_or_default(),

@@ -12,8 +12,8 @@ use tonic_types::StatusExt;
 
 use crate::harness::{Client, TestApp, assert_refused, wait_until, within_seconds};
 
-/// Whether the statement of a call waits for a lock in this test's database. The trim is a
-/// background worker.
+/// Whether the statement of a call waits for a lock in this test's database. The statements of the
+/// trim are left out, because the trim is a background worker.
 async fn a_statement_waits_for_a_lock(activity_connection: &Mutex<sqlx::PgConnection>) -> bool {
     let query = "select exists (select from pg_stat_activity
                    where datname = current_database() and usename = 'tenantry_app'

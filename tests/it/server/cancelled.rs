@@ -16,11 +16,11 @@ fn role_request(name: &str) -> CreateRoleRequest {
 
 /// Starts a server with one connection to Postgres, through a proxy that can hold messages.
 async fn start_server_with_one_connection() -> (TestApp, Proxy, Client) {
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on_database(&direct.database, |values| {
+    let url = proxy.postgres_url(&direct_app.database);
+    let app = TestApp::on_database(&direct_app.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("DATABASE_MAX_CONNECTIONS", "1");
     })
@@ -59,8 +59,8 @@ async fn a_cancelled_begin_does_not_lose_a_later_write() {
                 reply = call => panic!("{statement} was held: {reply:?}"),
                 () = proxy.wait_until_held() => {}
             }
-            // These calls use the same connection, so when the server has answered them, it has
-            // also received the cancellation.
+            // These calls use the same HTTP/2 connection as the cancelled call. So when the server
+            // has answered them, it has also received the cancellation.
             for _ in 0..2 {
                 acme.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
             }

@@ -33,7 +33,7 @@ async fn is_allowed(client: &Client, values: usize) -> bool {
     check(client, check_request(values)).await.expect("an answer").into_inner().allowed
 }
 
-/// N21: the size of a message does not change its answer.
+/// N21: the size of a message does not change the response.
 #[tokio::test]
 async fn a_large_message_is_answered_like_a_small_one() {
     let app = TestApp::spawn().await;

@@ -1,14 +1,16 @@
-//! Postgres answers the check, and refuses further connections.
+//! Postgres answers the readiness check of the server, but refuses further connections.
 
 use crate::harness::{PrivatePostgres, ServerProcess, TestApp, wait_until};
 
-/// Closes all connections of the service except those of the checks.
+/// Closes all connections of the service, except those that check the schema version or whether the
+/// server is a standby.
 const CLOSE_POOLS: &str = "select pg_terminate_backend(pid) from pg_stat_activity
     where usename = 'tenantry_app'
       and query not like '%schema_version%' and query not like '%pg_is_in_recovery%'";
 
 /// N51: while no connection for calls can be opened, the server is not ready, and the log has the
-/// reason that Postgres gives, once. Both end without a restart.
+/// reason that Postgres gives, once. When connections are possible again, the server becomes ready
+/// without a restart, and logs this once.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_connections_for_calls_the_server_is_not_ready() {
     let postgres = PrivatePostgres::start("no-connections").await;
@@ -27,15 +29,15 @@ async fn without_connections_for_calls_the_server_is_not_ready() {
     })
     .await;
     assert_eq!(app.metric("tenantry_postgres_up").await, Some(0.0));
-    let refused = "no further connection to Postgres can be opened";
-    wait_until(30, || async { !process.logged(refused).is_empty() }).await;
-    let events = process.logged(refused);
+    let refused_message = "no further connection to Postgres can be opened";
+    wait_until(30, || async { !process.logged(refused_message).is_empty() }).await;
+    let events = process.logged(refused_message);
     let cause = events[0]["cause"].as_str().expect("a cause");
     assert!(cause.contains("too many connections for role"), "{cause}");
 
     postgres.execute("postgres", "alter role tenantry_app connection limit -1").await;
     wait_until(20, || app.is_serving()).await;
-    let opened = "connections to Postgres can be opened again";
-    wait_until(20, || async { !process.logged(opened).is_empty() }).await;
-    assert_eq!(process.logged(refused).len(), 1);
+    let opened_message = "connections to Postgres can be opened again";
+    wait_until(20, || async { !process.logged(opened_message).is_empty() }).await;
+    assert_eq!(process.logged(refused_message).len(), 1);
 }

@@ -15,11 +15,11 @@ use crate::harness::{
 
 /// Starts a server that reaches Postgres through a proxy that can fail.
 async fn start_server_behind_proxy(request_timeout: &str) -> (TestApp, Proxy, Client) {
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on_database(&direct.database, |values| {
+    let url = proxy.postgres_url(&direct_app.database);
+    let app = TestApp::on_database(&direct_app.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("REQUEST_TIMEOUT", request_timeout);
     })
@@ -67,7 +67,7 @@ async fn calls_are_unavailable_until_postgres_is_back() {
     wait_until(10, || app.is_serving()).await;
 }
 
-/// I01: the server is not ready meanwhile, and recovers without a restart.
+/// I01: while Postgres hangs, the server is not ready. The server recovers without a restart.
 /// I03: a call ends at its deadline.
 /// N35: while the server is not ready, calls do not wait for their deadline.
 #[tokio::test]
@@ -168,10 +168,11 @@ async fn with_a_full_disk_writes_return_unavailable_and_change_no_row() {
 }
 
 /// N34: each worker logs an outage of Postgres once, and once that it works again. The workers try
-/// several times in a second.
+/// again several times in a second, but log only these two lines.
 #[tokio::test]
-async fn an_outage_of_postgres_has_two_lines_of_each_worker() {
-    const WORKERS: [[&str; 2]; 2] = [
+async fn each_worker_logs_the_start_and_the_end_of_an_outage_of_postgres() {
+    /// For each worker of the audit trail, its message at the start and at the end of an outage.
+    const AUDIT_WORKERS: [[&str; 2]; 2] = [
         [
             "audit events can't be added to the hash chain; the worker tries again",
             "audit events are added to the hash chain again",
@@ -195,22 +196,26 @@ async fn an_outage_of_postgres_has_two_lines_of_each_worker() {
     for outages in 1..=2 {
         proxy.cut();
         wait_until(20, || async {
-            let mut failing = WORKERS.map(|worker| counts(worker)[0] == outages).into_iter();
+            let mut failing = AUDIT_WORKERS.map(|worker| counts(worker)[0] == outages).into_iter();
             failing.all(|is_failing| is_failing) && counts(MAILS)[0] == 2 * outages
         })
         .await;
         proxy.pass();
         wait_until(20, || async {
-            let mut working = WORKERS.map(|worker| counts(worker)[1] == outages).into_iter();
+            let mut working = AUDIT_WORKERS.map(|worker| counts(worker)[1] == outages).into_iter();
             working.all(|is_working| is_working) && counts(MAILS)[1] == 2 * outages
         })
         .await;
-        for worker in WORKERS {
+        for worker in AUDIT_WORKERS {
             assert_eq!(counts(worker), [outages; 2], "{worker:?}");
         }
         assert_eq!(counts(MAILS), [2 * outages; 2]);
     }
-    let raw = "error returned from database";
+    // The log contains no raw error of Postgres.
+    let raw_error = "error returned from database";
     let log = server.stop().await;
-    assert!(!log.iter().any(|line| line.contains(raw) || line.contains("at line")), "{log:#?}");
+    assert!(
+        !log.iter().any(|line| line.contains(raw_error) || line.contains("at line")),
+        "{log:#?}"
+    );
 }

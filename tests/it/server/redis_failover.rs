@@ -1,5 +1,5 @@
 //! Redis Sentinel and Redis Cluster: all parts that use Redis work before and after a failover, and
-//! calls are answered meanwhile.
+//! calls are answered during the failover.
 
 use tenantry::proto::v1::{
     DeleteTenantRequest, LoginRequest, RoleLevel, WatchEventsRequest, WhoAmIRequest,
@@ -123,7 +123,8 @@ async fn assert_all_parts_use_redis(app: &TestApp, acme: &Client, redis: &RedisG
     wait_until(10, || async { redis.ask(&format!("GET {}", epoch_key(acme))).await != epoch })
         .await;
 
-    // Redis counts sign-ins and wrong passwords.
+    // Redis counts sign-ins and wrong passwords. The metric grows when the replica counts without
+    // Redis.
     wait_until(10, || async {
         let counted_alone = app.metric("tenantry_rate_counted_alone_total").await;
         app.anonymous().login(&acme.slug, &ada.email, PASSWORD).await;
@@ -182,10 +183,10 @@ async fn assert_calls_continue_until_redis_is_back(app: &TestApp, acme: &Client)
 
 /// Deletes a tenant, and waits until its keys are deleted too.
 async fn delete_tenant(app: &TestApp, acme: &Client, redis: &RedisGroup) {
-    let root = app.platform_admin().await;
+    let platform_admin = app.platform_admin().await;
     let request =
         DeleteTenantRequest { tenant: acme.slug.clone(), ..DeleteTenantRequest::default() };
-    root.tenants().delete_tenant(request).await.expect("deleted");
+    platform_admin.tenants().delete_tenant(request).await.expect("deleted");
     app.wait_until_purged().await;
     for key in [epoch_key(acme), format!("audit:{{{}}}", acme.tenant_id)] {
         assert!(!redis.ask(&format!("EXISTS {key}")).await.contains(":1"), "{key}");

@@ -117,7 +117,7 @@ async fn a_session_revoked_while_redis_was_unavailable_stays_revoked() {
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
 }
 
-/// N34: without Redis, right sign-ins are not limited, and wrong passwords are.
+/// N34: without Redis, sign-ins with the correct password are not limited, and wrong passwords are.
 #[tokio::test]
 async fn without_redis_only_wrong_passwords_are_limited() {
     let app = TestApp::with(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
@@ -176,12 +176,13 @@ async fn the_log_says_when_redis_is_full_and_when_it_accepts_writes_again() {
     let redis = PrivateRedis::start().await;
     let server = ServerProcess::start(&[("REDIS_URL", &redis.url())]).await;
     let client = Client::anonymous(server.channel.clone());
-    let sign_in = || async { client.try_login("acme", "ada@acme.test", PASSWORD).await.is_err() };
-    assert!(sign_in().await, "there is no such tenant");
+    let sign_in_fails =
+        || async { client.try_login("acme", "ada@acme.test", PASSWORD).await.is_err() };
+    assert!(sign_in_fails().await, "there is no such tenant");
     redis.ask("CONFIG SET maxmemory 1").await;
-    // Each sign-in counts, which is a write.
+    // Each sign-in is counted in Redis, which is a write.
     for _ in 0..3 {
-        sign_in().await;
+        sign_in_fails().await;
     }
     wait_until(20, || async { !server.logged(FULL).is_empty() }).await;
     redis.ask("CONFIG SET maxmemory 0").await;
@@ -189,7 +190,8 @@ async fn the_log_says_when_redis_is_full_and_when_it_accepts_writes_again() {
     assert_eq!((server.logged(FULL).len(), server.logged(BACK).len()), (1, 1));
 }
 
-/// N34: the warning has the cause: nobody listens, the password is wrong, or there is no answer.
+/// N34: the warning has the cause: no server listens at the address, the password is wrong, or
+/// Redis does not respond.
 #[tokio::test]
 async fn the_warning_has_the_cause_why_redis_is_unavailable() {
     let proxy = Proxy::redis().await;

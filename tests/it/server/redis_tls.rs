@@ -43,9 +43,9 @@ async fn a_certificate_of_another_authority_is_refused() {
     let tls = tls(&Authority::new(), "localhost");
     let redis = RedisGroup::sentinel_with_tls(&tls).await;
     let dir = tempfile::tempdir().expect("a folder");
-    let other = dir.path().join("other.pem");
-    std::fs::write(&other, Authority::new().pem()).expect("written");
-    let server = start(&redis, &other.display().to_string()).await;
+    let other_path = dir.path().join("other.pem");
+    std::fs::write(&other_path, Authority::new().pem()).expect("written");
+    let server = start(&redis, &other_path.display().to_string()).await;
     assert_certificate_is_refused(&server, "UnknownIssuer").await;
 }
 

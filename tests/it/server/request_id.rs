@@ -1,4 +1,5 @@
-//! The request id: a reply carries the request id whenever the log has a line about the call.
+//! The request id of a call in the header `x-request-id`. A reply has this header whenever the log
+//! has a line about the call.
 
 use tenantry::proto::v1::{CheckRequest, WhoAmIRequest};
 use tonic::metadata::MetadataMap;

@@ -56,7 +56,7 @@ impl CheckWithoutMessage {
             return Err(status);
         }
         let mut body = response.into_body();
-        let data = body.data().await.expect("data").expect("data");
+        let data = body.data().await.expect("a body").expect("readable data");
         Ok(CheckResponse::decode(&data[5..]).expect("a decision"))
     }
 }

@@ -14,13 +14,14 @@ const USE_UP_IDS: &str = "do $$ begin
     for i in 1..5000 loop perform pg_current_xact_id(); commit; end loop;
 end $$";
 
-/// Asks about `invoice:read` of a user, with each kind of consistency.
+/// Asks about `invoice:read` of a user, with each kind of consistency. The results are in the order
+/// MinimizeLatency, AtLeastAsFresh (with `token`), FullyConsistent.
 async fn check_with_each_consistency(
     client: &Client,
     user_id: &str,
     token: &str,
 ) -> Vec<Result<bool, tonic::Status>> {
-    let mut answers = Vec::new();
+    let mut results = Vec::new();
     for (consistency, token) in [
         (Consistency::MinimizeLatency, ""),
         (Consistency::AtLeastAsFresh, token),
@@ -34,9 +35,9 @@ async fn check_with_each_consistency(
             ..CheckRequest::default()
         };
         let reply = client.permissions().check(request).await;
-        answers.push(reply.map(|reply| reply.into_inner().allowed));
+        results.push(reply.map(|reply| reply.into_inner().allowed));
     }
-    answers
+    results
 }
 
 /// A server whose connections to Postgres pass through these proxies.
@@ -49,12 +50,15 @@ async fn start_server(name: &str, proxies: &[&Proxy]) -> TestApp {
     TestApp::on_database(name, |values| values.set("DATABASE_URL", url)).await
 }
 
-/// Asserts that a single statement on a standby reads no rows, as when a pooler has moved the
-/// connection to another server.
+/// Asserts that statements on a standby fail, and read no rows. A pooler could move a connection
+/// from the primary to a standby between two statements.
 async fn assert_no_rows_are_read(standby: &PrivatePostgres, acme: &Client, user_id: &str) {
     let mut connection = PgConnection::connect(&standby.app_url()).await.expect("a connection");
     let set_tenant = format!("set tenantry.tenant = '{}'", acme.tenant_id);
-    sqlx::raw_sql(AssertSqlSafe(set_tenant)).execute(&mut connection).await.expect("set");
+    sqlx::raw_sql(AssertSqlSafe(set_tenant))
+        .execute(&mut connection)
+        .await
+        .expect("the tenant is set");
     for query in [
         "select * from users".to_owned(),
         "select * from sessions".to_owned(),
@@ -86,9 +90,9 @@ async fn a_standby_decides_nothing() {
         let user = acme.create_user("ada@acme.test").await;
         let role = acme.create_role("reader", RoleLevel::Member, &["invoice:read"]).await;
         acme.assign(&user, &role).await;
-        let early =
+        let early_check =
             acme.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
-        let early_token = early.await.consistency_token;
+        let early_token = early_check.await.consistency_token;
         app.stop().await;
         (acme, user, role, early_token)
     };
@@ -116,15 +120,15 @@ async fn a_standby_decides_nothing() {
     // The address of the primary now leads to the standby.
     proxy.switch_to(standby.socket());
     wait_until(10, || async {
-        let answers = check_with_each_consistency(&acme, &user, &token).await;
-        assert!(!answers.iter().any(|answer| matches!(answer, Ok(true))), "{answers:?}");
+        let results = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(!results.iter().any(|result| matches!(result, Ok(true))), "{results:?}");
         !app.is_serving().await
     })
     .await;
     wait_until(10, || async {
-        let answers = check_with_each_consistency(&acme, &user, &token).await;
-        assert!(!answers.iter().any(|answer| matches!(answer, Ok(true))), "{answers:?}");
-        answers.iter().all(Result::is_err)
+        let results = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(!results.iter().any(|result| matches!(result, Ok(true))), "{results:?}");
+        results.iter().all(Result::is_err)
     })
     .await;
 
@@ -132,8 +136,8 @@ async fn a_standby_decides_nothing() {
     other_proxy.switch_to(primary.socket());
     wait_until(10, || app.is_serving()).await;
     wait_until(10, || async {
-        let answers = check_with_each_consistency(&acme, &user, &token).await;
-        answers.iter().all(|answer| matches!(answer, Ok(false)))
+        let results = check_with_each_consistency(&acme, &user, &token).await;
+        results.iter().all(|result| matches!(result, Ok(false)))
     })
     .await;
 
@@ -142,32 +146,34 @@ async fn a_standby_decides_nothing() {
     standby.promote().await;
     wait_until(10, || app.is_serving()).await;
     wait_until(10, || async {
-        let answers = check_with_each_consistency(&acme, &user, &token).await;
-        answers[0].is_ok() && answers[2].is_ok()
+        let results = check_with_each_consistency(&acme, &user, &token).await;
+        results[0].is_ok() && results[2].is_ok()
     })
     .await;
 
-    // N39: the new primary uses the transaction id of the lost change again. The token is refused.
+    // N39: the new primary uses the transaction id of the lost change again. So the token of the
+    // lost change is refused.
     let mut connection = PgConnection::connect(&standby.app_url()).await.expect("a connection");
     sqlx::raw_sql(USE_UP_IDS).execute(&mut connection).await.expect("used");
     wait_until(10, || async {
-        let answers = check_with_each_consistency(&acme, &user, &token).await;
-        assert!(answers[1].is_err(), "{answers:?}");
-        answers[1].as_ref().is_err_and(|status| reason(status) == "TOKEN_OF_LOST_DATA")
+        let results = check_with_each_consistency(&acme, &user, &token).await;
+        assert!(results[1].is_err(), "{results:?}");
+        results[1].as_ref().is_err_and(|status| reason(status) == "TOKEN_OF_LOST_DATA")
     })
     .await;
-    // A token from before the copy is accepted: the new primary has everything that it includes.
-    let answers = check_with_each_consistency(&acme, &user, &early_token).await;
-    assert!(matches!(answers[1], Ok(true)), "{answers:?}");
-    let later_token =
+    // A token from before the start of the standby is accepted: the new primary has all changes
+    // that the token includes.
+    let results = check_with_each_consistency(&acme, &user, &early_token).await;
+    assert!(matches!(results[1], Ok(true)), "{results:?}");
+    let later_check =
         acme.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
-    let later_token = later_token.await.consistency_token;
-    let answers = check_with_each_consistency(&acme, &user, &later_token).await;
-    assert!(matches!(answers[1], Ok(true)), "{answers:?}");
+    let later_token = later_check.await.consistency_token;
+    let results = check_with_each_consistency(&acme, &user, &later_token).await;
+    assert!(matches!(results[1], Ok(true)), "{results:?}");
 }
 
-/// N29: while Postgres is read-only, writes are unavailable and the server is not ready. Both end
-/// together with the read-only state.
+/// N29: while Postgres is read-only, writes are unavailable and the server is not ready. When
+/// Postgres accepts writes again, writes succeed and the server is ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_read_only_phase_writes_succeed_again() {
     let postgres = PrivatePostgres::start("read-only").await;
@@ -201,15 +207,19 @@ async fn the_error_of_a_failed_start_has_the_address_and_the_cause() {
     assert!(error.to_lowercase().contains("refused"), "{error}");
 }
 
-/// N28: a token with a transaction id that Postgres has not assigned is never answered, because the
-/// data would be older than the token. Another Postgres, which is ahead, stands for a primary whose
-/// last commits a failover lost.
+/// N28: a call with a token whose transaction id Postgres has not assigned yet gets no decision,
+/// because the decision would use data older than the token. Another Postgres, which is ahead,
+/// stands for a primary whose last commits a failover lost.
 #[tokio::test]
 async fn a_token_that_postgres_has_not_reached_is_not_answered() {
-    let ahead = TestApp::spawn().await;
-    sqlx::raw_sql(USE_UP_IDS).execute(&mut ahead.owner_connection().await).await.expect("used");
-    let other = ahead.create_tenant("acme").await;
-    let token = other.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
+    let server_ahead = TestApp::spawn().await;
+    sqlx::raw_sql(USE_UP_IDS)
+        .execute(&mut server_ahead.owner_connection().await)
+        .await
+        .expect("used");
+    let acme_ahead = server_ahead.create_tenant("acme").await;
+    let token =
+        acme_ahead.decide(CheckRequest { permission: "a:b".into(), ..CheckRequest::default() });
     let token = token.await.consistency_token;
 
     let postgres = PrivatePostgres::start("behind").await;

@@ -8,11 +8,11 @@ use crate::harness::{Fault, Proxy, TestApp, wait_until, within_seconds};
 /// J01: a shutdown completes accepted calls and refuses new calls.
 #[tokio::test]
 async fn a_shutdown_completes_a_call_in_progress_and_refuses_new_calls() {
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
-    let app = TestApp::on_database(&direct.database, |values| {
+    let url = proxy.postgres_url(&direct_app.database);
+    let app = TestApp::on_database(&direct_app.database, |values| {
         values.set("DATABASE_URL", url);
         values.set("SHUTDOWN_GRACE", "20s");
     })
@@ -43,7 +43,7 @@ async fn a_shutdown_completes_a_call_in_progress_and_refuses_new_calls() {
     reply.expect("the accepted call succeeds");
     let query = "select count(*) from roles where name = 'accepted'";
     let count: i64 = sqlx::query_scalar(query)
-        .fetch_one(&mut direct.owner_connection().await)
+        .fetch_one(&mut direct_app.owner_connection().await)
         .await
         .expect("a count");
     assert_eq!(count, 1);
@@ -69,12 +69,12 @@ async fn open_connections_do_not_delay_a_shutdown() {
 /// J02: a call that never gets a reply from Postgres does not delay a shutdown.
 #[tokio::test]
 async fn a_hanging_call_does_not_delay_a_shutdown() {
-    let direct = TestApp::spawn().await;
-    let acme = direct.create_tenant("acme").await;
+    let direct_app = TestApp::spawn().await;
+    let acme = direct_app.create_tenant("acme").await;
     let proxy = Proxy::postgres().await;
-    let url = proxy.postgres_url(&direct.database);
+    let url = proxy.postgres_url(&direct_app.database);
     let app =
-        TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+        TestApp::on_database(&direct_app.database, |values| values.set("DATABASE_URL", url)).await;
     let acme = acme.on(&app.channel);
     proxy.fault_when_sent("from roles", Fault::Hold);
     let mut roles = acme.roles();

@@ -13,8 +13,8 @@ use tonic::Code;
 use crate::harness::{Client, Cluster, TestApp, assert_refused, within_seconds};
 
 /// Value of a counter on the `/metrics` page.
-async fn counter_value(http: &str, name: &str) -> u64 {
-    let mut stream = TcpStream::connect(http).await.expect("HTTP is served");
+async fn counter_value(http_address: &str, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(http_address).await.expect("HTTP is served");
     let request = "GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut page = String::new();
@@ -32,7 +32,7 @@ async fn calls_continue_while_no_process_reads_the_log() {
         SETTINGS.iter().filter_map(|setting| Some((setting.name, values.get(setting.name)?)));
     // A free port for the server: the listener closes again.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let http = listener.local_addr().expect("an address").to_string();
+    let http_address = listener.local_addr().expect("an address").to_string();
     drop(listener);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command
@@ -40,7 +40,11 @@ async fn calls_continue_while_no_process_reads_the_log() {
         .env_clear()
         .envs(settings)
         // With these settings each call writes many log lines.
-        .envs([("LOG_FORMAT", "json"), ("LOG_LEVEL", "debug"), ("HTTP_ADDR", http.as_str())])
+        .envs([
+            ("LOG_FORMAT", "json"),
+            ("LOG_LEVEL", "debug"),
+            ("HTTP_ADDR", http_address.as_str()),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -63,7 +67,7 @@ async fn calls_continue_while_no_process_reads_the_log() {
     let client = Client::anonymous(channel.expect("a URL").connect_lazy());
     let dropped_lines = "tenantry_log_lines_dropped_total";
     within_seconds(60, async {
-        while counter_value(&http, dropped_lines).await == 0 {
+        while counter_value(&http_address, dropped_lines).await == 0 {
             for _ in 0..50 {
                 let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
                 assert_refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
@@ -74,7 +78,7 @@ async fn calls_continue_while_no_process_reads_the_log() {
 
     // The server must also be able to stop.
     let pid = process.id().expect("the process runs").to_string();
-    Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
+    Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
     let exit_status = within_seconds(30, process.wait()).await.expect("a status");
     assert!(exit_status.success(), "{exit_status}");
     drop(log);

@@ -111,7 +111,7 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
     let introspection = introspect(&acme).await;
     let api_key = key.api_key.clone().expect("a key");
     assert_eq!((introspection.sub, introspection.sid), (account, api_key.id));
-    assert_eq!(introspection.exp, api_key.expire_time.expect("an end").seconds);
+    assert_eq!(introspection.exp, api_key.expire_time.expect("an expiry").seconds);
     assert_eq!(
         (introspection.token_type.as_str(), introspection.sub_type.as_str()),
         ("api_key", "service_account")

@@ -70,11 +70,11 @@ async fn a_secret_of_a_tenant_that_does_not_exist_is_recorded_for_no_tenant() {
     let secret = format!("tenantry_{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
     let result = app.anonymous().auth().exchange_api_key(secret_request(&secret)).await;
     assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
-    let mut owner = app.owner_connection().await;
+    let mut owner_connection = app.owner_connection().await;
     let tenants: Vec<String> = sqlx::query_scalar(
         "select tenant_id::text from audit_events where kind = 'sign_in_failed'",
     )
-    .fetch_all(&mut owner)
+    .fetch_all(&mut owner_connection)
     .await
     .expect("events");
     assert_eq!(tenants, [TenantId::UNKNOWN.to_string()]);

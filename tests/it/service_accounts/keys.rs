@@ -51,6 +51,7 @@ async fn a_secret_is_returned_once_and_stored_as_a_hash() {
         - key.create_time.expect("a creation time").seconds;
     assert!((364..=365).contains(&(lifetime / (24 * 60 * 60))), "{lifetime}");
     let random_part = response.secret.strip_prefix("tenantry_").expect("the prefix");
+    // 52 bytes in Base64: the id of the tenant (16), random bytes (32) and a checksum (4).
     assert_eq!(random_part.len(), 70);
     for row in app.rows_of(&acme.tenant_id).await {
         assert!(!format!("{row:?}").contains(random_part), "{row:?}");

@@ -107,7 +107,7 @@ async fn a_slow_read_does_not_revive_a_session() {
         acme.sessions().revoke_session(request).await.expect("revoked");
         proxy.pass();
     };
-    // The call began before the session ended, so either answer is correct.
+    // The call began before the session ended, so success and refusal are both correct.
     let (_, ()) = tokio::join!(is_signed_in(&replica_client), revoke);
     // The replica gets the end of the session from the feed within a second.
     wait_until(1, || async { !is_signed_in(&replica_client).await }).await;
@@ -297,6 +297,8 @@ async fn no_cache_entry_revives_an_ended_session() {
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
     acme.cache_standing_of(&victim.user_id).await;
+    // A new replica uses Redis for sessions only after it has followed the change feed for some
+    // seconds.
     let wait = sqlx::query("select pg_sleep(5.2)");
     wait.execute(&mut app.owner_connection().await).await.expect("five seconds have passed");
 
@@ -390,7 +392,7 @@ async fn oversized_values_are_removed() {
 /// is behind, so that the entry seems to be young.
 #[tokio::test]
 async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
-    let (master, promoted) = (PrivateRedis::start().await, PrivateRedis::start().await);
+    let (master, new_master) = (PrivateRedis::start().await, PrivateRedis::start().await);
     let app = TestApp::with(|values| values.set("REDIS_URL", master.url())).await;
     let proxy = Proxy::to_redis(master.socket()).await;
     let url = proxy.redis_url();
@@ -398,7 +400,7 @@ async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
     let admin = acme.on(&replica.channel);
-    let scripts = || async {
+    let script_count = || async {
         let name = "db_client_operation_duration_seconds_count{db_system_name=\"redis\",\
                     db_operation_name=\"EVALSHA\",error_type=\"\"}";
         replica.metric(name).await.unwrap_or_default()
@@ -407,7 +409,7 @@ async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     wait_until(20, || async {
         admin.cache_standing_of(&ada.user_id).await;
         let session = app.anonymous().login("acme", &ada.email, PASSWORD).await;
-        is_signed_in(&session.on(&replica.channel)).await && scripts().await > 0.0
+        is_signed_in(&session.on(&replica.channel)).await && script_count().await > 0.0
     })
     .await;
     // The sign-in caches the session.
@@ -416,30 +418,31 @@ async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     for key in [&epoch_key, &session_key(&victim)] {
         let reply = master.ask(&format!("GET {key}")).await;
         let value = reply.lines().nth(1).expect("a value");
-        promoted.ask(&format!("SET {key} \"{value}\"")).await;
+        new_master.ask(&format!("SET {key} \"{value}\"")).await;
     }
     let ended_at = Instant::now();
     let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
     acme.sessions().revoke_session(request).await.expect("revoked");
     proxy.shift_clock(-2_000);
-    proxy.switch_to(promoted.socket());
+    proxy.switch_to(new_master.socket());
 
     let victim_on_replica = victim.on(&replica.channel);
-    let scripts_before = scripts().await;
-    let mut others = Vec::new();
+    let scripts_before = script_count().await;
+    let mut other_sessions = Vec::new();
     for _ in 0..2 {
-        others.push(app.anonymous().login("acme", &ada.email, PASSWORD).await);
+        other_sessions.push(app.anonymous().login("acme", &ada.email, PASSWORD).await);
     }
     while ended_at.elapsed() < Duration::from_secs(4) {
         // The server asks Redis about a session only if the standing of the subject is cached.
         admin.cache_standing_of(&ada.user_id).await;
         let is_late = ended_at.elapsed() > Duration::from_secs(1);
-        // The end of another session must not make the replica forget the first one.
-        if let Some(other) = others.pop_if(|_| is_late) {
+        // The end of another session must not make the replica forget that the first session has
+        // ended.
+        if let Some(other) = other_sessions.pop_if(|_| is_late) {
             other.auth().logout(LogoutRequest::default()).await.expect("signed out");
         }
         let is_live = is_signed_in(&victim_on_replica).await;
         assert!(!(is_late && is_live), "live after {:?}", ended_at.elapsed());
     }
-    assert!(scripts().await > scripts_before, "the replica did not ask Redis");
+    assert!(script_count().await > scripts_before, "the replica did not ask Redis");
 }

@@ -162,8 +162,8 @@ async fn the_end_of_a_session_applies_immediately_and_on_other_replicas_within_a
     }
 }
 
-/// H02: Redis is unavailable, so the message that a session ended is lost.
-/// H04: Redis hangs, so the message is late.
+/// H02: in half of the rounds Redis is unavailable, so the message that a session ended is lost.
+/// H04: in the other rounds Redis hangs, so the message is late.
 #[tokio::test]
 async fn without_redis_the_end_of_a_session_applies_within_a_second_on_other_replicas() {
     let proxy = Proxy::redis().await;

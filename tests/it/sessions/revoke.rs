@@ -19,7 +19,7 @@ fn revoke_request(session_id: &str) -> RevokeSessionRequest {
     RevokeSessionRequest { session_id: session_id.into() }
 }
 
-/// C21.
+/// C21: a user without any permission may list, read and end its own sessions.
 #[tokio::test]
 async fn a_user_may_end_its_own_sessions() {
     let app = TestApp::shared();

@@ -125,7 +125,7 @@ async fn revoking_all_sessions_counts_only_live_ones() {
     assert_eq!(app.audit_event_count(&acme.tenant_id, "sessions_revoked").await, 1);
 }
 
-/// N06.
+/// N06: an expired session stays expired, and a repeated revocation has no effect.
 #[tokio::test]
 async fn revoking_an_ended_session_changes_and_records_nothing() {
     let app = TestApp::shared();

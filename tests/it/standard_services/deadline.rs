@@ -9,7 +9,7 @@ use crate::harness::{TestApp, assert_refused};
 async fn a_call_that_exceeds_the_time_limit_gets_deadline_exceeded() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let impatient_app =
+    let short_timeout_app =
         TestApp::on_database(&app.database, |values| values.set("REQUEST_TIMEOUT", "300ms")).await;
     let mut owner_connection = app.owner_connection().await;
     let lock = sqlx::raw_sql("begin; lock table users in access exclusive mode");
@@ -21,7 +21,7 @@ async fn a_call_that_exceeds_the_time_limit_gets_deadline_exceeded() {
     ] {
         println!("{what}");
         let request = GetUserRequest { user_id: acme.user_id.clone() };
-        let reply = client.on(&impatient_app.channel).users().get_user(request).await;
+        let reply = client.on(&short_timeout_app.channel).users().get_user(request).await;
         assert_refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
     sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("the table is unlocked");

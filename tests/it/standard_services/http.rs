@@ -13,10 +13,10 @@ use crate::harness::{Proxy, TestApp, wait_until};
 #[tokio::test]
 async fn probes_distinguish_a_live_process_from_a_ready_one() {
     let proxy = Proxy::postgres().await;
-    let direct = TestApp::spawn().await;
-    let url = proxy.postgres_url(&direct.database);
+    let direct_app = TestApp::spawn().await;
+    let url = proxy.postgres_url(&direct_app.database);
     let app =
-        TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
+        TestApp::on_database(&direct_app.database, |values| values.set("DATABASE_URL", url)).await;
     wait_until(10, || async { app.get("/readyz").await == (200, "ok".into()) }).await;
 
     proxy.cut();
@@ -36,7 +36,7 @@ async fn metrics_have_the_openmetrics_format() {
     assert_eq!(app.get("/metrics/secret").await.0, 404);
 }
 
-/// N43: pages of any origin may read the keys.
+/// N43: browser clients of any origin may read the keys.
 #[tokio::test]
 async fn keys_are_published_at_the_well_known_paths() {
     let app = TestApp::with(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
@@ -73,26 +73,26 @@ async fn an_issuer_that_is_not_a_url_has_no_discovery_document() {
 
 #[tokio::test]
 async fn http_can_be_turned_off() {
-    let direct = TestApp::spawn().await;
-    let mut values = TestApp::values(&direct.database);
+    let direct_app = TestApp::spawn().await;
+    let mut values = TestApp::values(&direct_app.database);
     values.set("HTTP_ADDR", "off");
     let config = Config::check(&values).expect("settings");
-    assert!(Listeners::bind(&config.server).await.expect("ports").http.is_none());
+    assert!(Listeners::bind(&config.server).await.expect("the ports are free").http.is_none());
 }
 
 #[tokio::test]
 async fn a_port_in_use_is_an_error_only_for_a_configured_address() {
-    let direct = TestApp::spawn().await;
+    let direct_app = TestApp::spawn().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let mut values = TestApp::values(&direct.database);
+    let mut values = TestApp::values(&direct_app.database);
     values.set("HTTP_ADDR", listener.local_addr().expect("an address").to_string());
     let config = Config::check(&values).expect("settings");
     let error = Listeners::bind(&config.server).await.err().expect("the port is in use");
     assert!(error.to_string().contains("can't listen on"), "{error}");
 
-    // If this fails, another process uses the port.
+    // If this bind fails, another process already uses the port, which also suits the test.
     let _listener = TcpListener::bind(DEFAULT_HTTP_ADDR).await;
     values.set("HTTP_ADDR", DEFAULT_HTTP_ADDR.to_string());
     let config = Config::check(&values).expect("settings");
-    assert!(Listeners::bind(&config.server).await.expect("ports").http.is_none());
+    assert!(Listeners::bind(&config.server).await.expect("the ports are free").http.is_none());
 }

@@ -30,7 +30,7 @@ struct Use {
     path: Vec<String>,
     /// `*` for a glob import.
     name: String,
-    /// Whether the file only re-exports the name.
+    /// Whether the file only re-exports the name, and does not use the name itself.
     is_reexport: bool,
 }
 
@@ -134,11 +134,11 @@ impl Imports {
                 return self.defining_module(&module, &path, depth + 1);
             }
         }
-        for Use { path: used, .. } in file.uses.iter().filter(|used| used.name == "*") {
-            let resolved = self.absolute(module, &used[..used.len() - 1]);
-            if let Some((globbed, start)) = resolved {
+        for Use { path: glob_path, .. } in file.uses.iter().filter(|used| used.name == "*") {
+            let resolved = self.absolute(module, &glob_path[..glob_path.len() - 1]);
+            if let Some((glob_module, start)) = resolved {
                 let path = [start, path.to_vec()].concat();
-                return self.defining_module(&globbed, &path, depth + 1);
+                return self.defining_module(&glob_module, &path, depth + 1);
             }
         }
         Some(module.clone())
@@ -164,7 +164,7 @@ impl File {
         for captures in declaration.captures_iter(&code) {
             for (path, name) in expand(&captures[2]) {
                 let is_used = Regex::new(&format!(r"\b{name}\b"))
-                    .is_ok_and(|n| n.is_match(&code_without_uses));
+                    .is_ok_and(|pattern| pattern.is_match(&code_without_uses));
                 let is_reexport = captures.get(1).is_some() && !is_used;
                 uses.push(Use { path, name, is_reexport });
             }
@@ -212,6 +212,7 @@ fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     let prefix = segments(prefix);
     let inner = inner.rsplit_once('}').expect("a closing brace").0;
     let (mut parts, mut depth, mut start) = (Vec::new(), 0, 0);
+    // Split at the commas that are outside of inner braces.
     for (index, c) in inner.char_indices() {
         match c {
             '{' => depth += 1,
@@ -226,6 +227,7 @@ fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     parts.push(&inner[start..]);
     let parts = parts.into_iter().filter(|part| !part.trim().is_empty());
     let expanded = parts.flat_map(expand).map(|(path, name)| match path.as_slice() {
+        // `self` imports the prefix itself.
         [only] if only == "self" => {
             let name = if name == "self" { prefix[prefix.len() - 1].clone() } else { name };
             (prefix.clone(), name)

@@ -41,6 +41,7 @@ fn source_folder() -> PathBuf {
 fn import_cycles(src: &Path) -> Vec<String> {
     let imports = Imports::read(src);
     let mut remaining = imports.edges();
+    // Remove the files that import none of the remaining files, until no file can be removed.
     loop {
         let count_before = remaining.len();
         let files: BTreeSet<_> = remaining.keys().copied().collect();

@@ -37,13 +37,13 @@ fn the_requirements_page_lists_exactly_the_codes_in_comments() {
     assert!(codes.len() > 100, "{}", codes.len());
     let page = read("docs/requirements.md");
     let row = Regex::new(r"(?m)^\| ([A-Z][0-9]{2}) \| [A-Z].*\. \|$").expect("a pattern");
-    let mut listed = BTreeSet::new();
+    let mut listed_codes = BTreeSet::new();
     for found in row.captures_iter(&page) {
         let code = found[1].to_owned();
         assert!(codes.contains_key(&code), "{code} is on the page, but in no comment");
-        assert!(listed.insert(code), "{} is twice on the page", &found[1]);
+        assert!(listed_codes.insert(code), "{} is twice on the page", &found[1]);
     }
     for (code, file) in codes {
-        assert!(listed.contains(&code), "{code} in {file} is not on the page");
+        assert!(listed_codes.contains(&code), "{code} in {file} is not on the page");
     }
 }

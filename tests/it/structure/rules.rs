@@ -30,7 +30,7 @@ fn functions() -> BTreeMap<String, (String, String)> {
     collect_files(&root.join("migrations"), "sql", &mut paths);
     // A later migration may replace a function of an earlier one.
     paths.sort();
-    let mut found = BTreeMap::new();
+    let mut functions_by_name = BTreeMap::new();
     for path in paths {
         let path = Path::new(&path)
             .strip_prefix(root)
@@ -40,18 +40,20 @@ fn functions() -> BTreeMap<String, (String, String)> {
         let text = read(&path);
         let mut comment = String::new();
         for line in text.lines() {
-            let created = ["create function ", "create or replace function "];
+            let create_statements = ["create function ", "create or replace function "];
             if line.starts_with("-- ") {
                 comment.push_str(line);
-            } else if let Some(rest) = created.iter().find_map(|start| line.strip_prefix(start)) {
+            } else if let Some(rest) =
+                create_statements.iter().find_map(|start| line.strip_prefix(start))
+            {
                 let name = rest.split('(').next().expect("a name").to_owned();
-                found.insert(name, (path.clone(), std::mem::take(&mut comment)));
+                functions_by_name.insert(name, (path.clone(), std::mem::take(&mut comment)));
             } else if !line.starts_with("--") {
                 comment.clear();
             }
         }
     }
-    found
+    functions_by_name
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn every_rule_in_sql_and_lua_is_named_in_rust() {
         };
         assert!(exists, "{name} is not in {file}");
     }
-    // These are parts of other functions.
+    // These functions are called only by other SQL functions, so no Rust file names them.
     let parts = ["canonical_number", "scope_is_readable"];
     let mut scripts = Vec::new();
     collect_files(&source_folder(), "lua", &mut scripts);

@@ -86,7 +86,7 @@ async fn a_callers_trace_continues_through_every_store() {
     }
 }
 
-/// Transactions are traced too. A decision from memory is a span without child spans.
+/// Transactions are traced too. A decision from the cache is a span without child spans.
 #[tokio::test]
 async fn a_decision_from_memory_has_no_store_spans() {
     let (app, collector) = start_traced_app("0").await;
@@ -109,12 +109,12 @@ async fn a_decision_from_memory_has_no_store_spans() {
 #[tokio::test]
 async fn a_call_that_its_caller_does_not_sample_is_not_recorded() {
     let (app, collector) = start_traced_app("1").await;
-    let (unsampled, client) = with_new_trace(&app.anonymous(), false);
+    let (unsampled_trace, client) = with_new_trace(&app.anonymous(), false);
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
-    let (sampled, client) = with_new_trace(&app.anonymous(), true);
+    let (sampled_trace, client) = with_new_trace(&app.anonymous(), true);
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
-    collector.trace(&sampled).await;
-    assert!(collector.all().iter().all(|span| hex(&span.trace_id) != unsampled));
+    collector.trace(&sampled_trace).await;
+    assert!(collector.all().iter().all(|span| hex(&span.trace_id) != unsampled_trace));
 }
 
 /// K03: a call succeeds whatever trace headers it has, and an invalid header is ignored.
@@ -216,7 +216,8 @@ async fn a_hanging_collector_delays_no_call() {
     let memory_before = server.status("VmRSS");
     make_calls().await;
     // In KiB. An unbounded queue would grow by more than one KiB for each of the 10,000 spans. The
-    // bounded queue, and what the allocator keeps, took up to 6 MiB on a busy machine.
+    // bounded queue, and the free memory that the allocator keeps, took up to 6 MiB on a busy
+    // machine.
     let growth = server.status("VmRSS").saturating_sub(memory_before);
     assert!(growth < 8192, "{growth} KiB");
     let start = Instant::now();

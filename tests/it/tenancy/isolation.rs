@@ -20,7 +20,7 @@ async fn create_two_tenants(app: &TestApp) -> (Client, Ids, Client, Ids) {
     (a, a_ids, b, b_ids)
 }
 
-/// D02: answers do not reveal the ids of other tenants.
+/// D02: responses do not reveal the ids of other tenants.
 #[tokio::test]
 async fn ids_of_another_tenant_get_the_same_response_as_unknown_ids() {
     let app = TestApp::spawn().await;
@@ -37,9 +37,9 @@ async fn ids_of_another_tenant_get_the_same_response_as_unknown_ids() {
             ];
             for (ids, unknown_ids) in pairs {
                 let (message, unknown_message) = (method.sample(&ids), method.sample(&unknown_ids));
-                let answers =
+                let responses =
                     (method.answer(&b, &message).await, method.answer(&b, &unknown_message).await);
-                assert_eq!(answers.0, answers.1, "{} {field}", method.path());
+                assert_eq!(responses.0, responses.1, "{} {field}", method.path());
                 comparisons += 1;
             }
         }
@@ -48,7 +48,7 @@ async fn ids_of_another_tenant_get_the_same_response_as_unknown_ids() {
     assert_eq!(app.rows_of(&a.tenant_id).await, rows_before);
 }
 
-/// D02: answers do not reveal the slugs and tokens of other tenants.
+/// D02: responses do not reveal the slugs and tokens of other tenants.
 #[tokio::test]
 async fn the_slug_and_tokens_of_another_tenant_get_the_same_response_as_unknown_ones() {
     let app = TestApp::spawn().await;
@@ -103,7 +103,7 @@ async fn another_tenants_emails_are_not_found() {
     assert_ne!(id, a.user_id);
 }
 
-/// D08: it makes no difference whether the user, the role or both belong to another tenant.
+/// D08: the user, the role or both belong to another tenant.
 #[tokio::test]
 async fn a_role_cannot_be_assigned_or_unassigned_across_tenants() {
     let app = TestApp::spawn().await;

@@ -46,12 +46,12 @@ async fn interleaved_users_of_two_tenants_are_listed_separately() {
         let expected = query.fetch_all(owner_connection).await.expect("ids");
         assert_eq!(expected.len(), 1001, "1000 users and the administrator");
         for page_size in [90, 1000] {
-            let listed = list_users(client, page_size, "").await;
-            assert!(listed.iter().all(|(tenant, _)| *tenant == client.tenant_id));
-            assert!(listed.iter().map(|(_, id)| id).eq(&expected));
+            let listed_users = list_users(client, page_size, "").await;
+            assert!(listed_users.iter().all(|(tenant, _)| *tenant == client.tenant_id));
+            assert!(listed_users.iter().map(|(_, id)| id).eq(&expected));
         }
-        let listed = list_users(client, 7, "email = \"u10*\"").await;
-        assert_eq!(listed.len(), 12, "u10, u100 to u109, and u1000");
+        let listed_users = list_users(client, 7, "email = \"u10*\"").await;
+        assert_eq!(listed_users.len(), 12, "u10, u100 to u109, and u1000");
     }
 }
 
@@ -103,8 +103,8 @@ async fn a_wildcard_in_a_filter_matches_only_users_of_the_tenant() {
     let app = TestApp::shared();
     let (_, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     for filter in ["email = *", "email = \"admin*\"", "state = ACTIVE AND email = \"*\""] {
-        let listed = list_users(&b, 100, filter).await;
-        assert_eq!(listed, [(b.tenant_id.clone(), b.user_id.clone())], "{filter}");
+        let listed_users = list_users(&b, 100, filter).await;
+        assert_eq!(listed_users, [(b.tenant_id.clone(), b.user_id.clone())], "{filter}");
     }
     for filter in ["email = \"%\"", "email = \"_dmin@b.test\"", "email = \"' or ''='\""] {
         assert_eq!(list_users(&b, 100, filter).await, [], "{filter}");

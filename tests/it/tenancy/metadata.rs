@@ -99,8 +99,10 @@ async fn an_unknown_tenant_is_never_ignored() {
     let app = TestApp::spawn().await;
     let a = app.create_tenant("lost").await;
     let counts_before = app.row_counts().await;
-    let unknown = uuid::Uuid::now_v7().to_string();
-    for (key, value) in [("x-tenant-id", unknown.as_str()), ("x-organization-slug", "nowhere")] {
+    let unknown_tenant_id = uuid::Uuid::now_v7().to_string();
+    for (key, value) in
+        [("x-tenant-id", unknown_tenant_id.as_str()), ("x-organization-slug", "nowhere")]
+    {
         let client = app.anonymous().with(key, value);
         let register_request = RegisterRequest {
             email: "new@a.test".into(),
@@ -157,7 +159,7 @@ async fn an_unknown_tenant_is_never_ignored() {
 /// C17: a refresh token that is sent with the name of another tenant does not end the
 /// session of the token.
 #[tokio::test]
-async fn a_refresh_token_that_is_sent_for_another_tenant_stays_unspent() {
+async fn a_refresh_token_that_is_sent_for_another_tenant_is_not_used_up() {
     let app = TestApp::spawn().await;
     let (a, _) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let request = RefreshRequest {

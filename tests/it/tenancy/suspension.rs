@@ -135,7 +135,7 @@ async fn decisions_about_a_suspended_tenants_users_are_denials() {
     }
 }
 
-/// D14.
+/// D14: a registration is refused although the tenant allows self-registration.
 #[tokio::test]
 async fn no_user_can_register_in_a_suspended_tenant() {
     let app = TestApp::spawn().await;

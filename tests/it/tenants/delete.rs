@@ -27,8 +27,8 @@ async fn a_deletion_destroys_the_data_key_and_keeps_the_audit_trail() {
     assert_eq!(event.tenant_id.to_string(), acme.tenant_id);
     assert_eq!(event.target_id, Some(event.tenant_id));
     assert_eq!(event.actor_id.map(|id| id.to_string()), Some(platform_admin.user_id.clone()));
-    // The trail of the platform has the deletion too: it answers who deleted the tenant when the
-    // events of the tenant were deleted.
+    // The trail of the platform records the deletion too. It shows who deleted the tenant even
+    // after the events of the tenant are deleted.
     let event = &app.audit_events("tenant_deleted").await[1];
     assert_eq!(event.tenant_id.to_string(), platform_admin.tenant_id);
     assert_eq!(event.target_id.map(|id| id.to_string()), Some(acme.tenant_id.clone()));

@@ -24,22 +24,23 @@ const KEPT_TABLES: &[&str] = &["audit_events", "audit_chain", "changes"];
 /// are off, because they would take most of the time.
 const INSERT_USERS: &str = "
 set session_replication_role = replica;
-create temp table many as
+create temp table new_users as
     select tenant_id, role_id, gen_random_uuid() as user_id
     from roles, generate_series(1, $users)
     where tenant_id = '$tenant' and name = 'org_admin';
 insert into users (tenant_id, user_id, profile, email_index, email_lookup)
     select tenant_id, user_id, '', sha256(user_id::text::bytea), sha256(user_id::text::bytea)
-    from many;
-insert into subjects select tenant_id, user_id, 'user' from many;
-insert into credentials (tenant_id, user_id, password_hash) select tenant_id, user_id, 'x' from many;
+    from new_users;
+insert into subjects select tenant_id, user_id, 'user' from new_users;
+insert into credentials (tenant_id, user_id, password_hash)
+    select tenant_id, user_id, 'x' from new_users;
 insert into role_assignments (tenant_id, assignment_id, user_id, role_id)
-    select tenant_id, gen_random_uuid(), user_id, role_id from many;
+    select tenant_id, gen_random_uuid(), user_id, role_id from new_users;
 insert into sessions (tenant_id, session_id, user_id, client, amr, refresh_jti, refresh_issued_at,
         refresh_expires_at, refresh_kid, access_jti, access_expires_at, access_kid, expires_at)
     select tenant_id, gen_random_uuid(), user_id, '', '{}', '', now(), now(), '', '', now(), '',
-        now() from many;
-drop table many;
+        now() from new_users;
+drop table new_users;
 set session_replication_role = origin";
 
 async fn insert_users(owner_connection: &mut PgConnection, tenant: &str, users: u32) {
@@ -90,7 +91,8 @@ async fn wait_until_purged(app: &TestApp, tenant: &str) {
         rows.retain(|table, _| !KEPT_TABLES.contains(&table.as_str()));
         rows.is_empty()
     };
-    // Events that the purge did not wait for leave the queues of the audit trail.
+    // The purge does not wait for the events in the queues of the audit trail. The rows of these
+    // queues are deleted a little later.
     wait_until(60, is_empty).await;
 }
 
@@ -107,9 +109,10 @@ async fn assert_ends<M: std::fmt::Debug>(mut stream: Streaming<M>) {
 }
 
 /// N31: the deletion changes the same few rows whatever the size of the tenant, and has its whole
-/// effect at once. The rows of the tenant are deleted later, without a change in the feed for each.
+/// effect immediately. The rows of the tenant are deleted later, without an entry in the change
+/// feed for each row.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
+async fn a_tenant_with_many_users_is_deleted_immediately_and_purged_later() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
@@ -120,9 +123,9 @@ async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
     let on_second_replica = acme.on(&second_replica.channel);
     assert!(on_second_replica.user_may(&member.user_id, "doc:read").await);
     let watch_permissions = WatchPermissionsRequest::default();
-    let permissions =
+    let permission_stream =
         acme.permissions().watch_permissions(watch_permissions).await.expect("opens").into_inner();
-    let events =
+    let event_stream =
         acme.audit().watch_events(WatchEventsRequest::default()).await.expect("opens").into_inner();
 
     // While the test holds the lock of the purge, only the call itself changes rows.
@@ -158,11 +161,11 @@ async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
     };
     let result = acme.permissions().check(check()).await;
     assert_refused(result, Code::Unauthenticated, "TOKEN_INVALID");
-    let is_denied_there =
+    let is_denied_on_second_replica =
         || async { on_second_replica.permissions().check(check()).await.is_err() };
-    wait_until(2, is_denied_there).await;
-    assert_ends(permissions).await;
-    assert_ends(events).await;
+    wait_until(2, is_denied_on_second_replica).await;
+    assert_ends(permission_stream).await;
+    assert_ends(event_stream).await;
     let successor = app.create_tenant("acme").await;
     assert!(!successor.user_may(&member.user_id, "doc:read").await);
     wait_until(5, || async { app.metric("tenantry_purge_tenants_waiting").await == Some(1.0) })
@@ -173,7 +176,8 @@ async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
     purge_lock.rollback().await.expect("unlocked");
     wait_until_purged(&app, &acme.tenant_id).await;
     assert_eq!(app.count(feed_query, &acme.tenant_id).await, changes);
-    // Counters of failed sign-ins expire.
+    // The keys of sessions and audit streams are deleted. Counters of failed sign-ins are not
+    // deleted, because they expire.
     for pattern in ["session", "audit"] {
         let keys = redis(&format!("KEYS {pattern}*{}*", acme.tenant_id)).await;
         assert!(!keys.contains(&acme.tenant_id), "{keys}");
@@ -182,6 +186,7 @@ async fn a_tenant_with_many_users_is_deleted_at_once_and_purged_later() {
     for replica in [&app, &second_replica] {
         purged_rows += replica.metric("tenantry_purge_rows_total").await.expect("a number");
     }
+    // Each user has five rows, so this is a lower bound.
     assert!(purged_rows >= f64::from(4 * USERS), "{purged_rows}");
     wait_until(5, || async { app.metric("tenantry_purge_tenants_waiting").await == Some(0.0) })
         .await;
@@ -210,8 +215,8 @@ async fn an_interrupted_purge_is_continued() {
     role_lock.rollback().await.expect("unlocked");
     assert!(rows_of_tenant(&mut owner_connection, &acme.tenant_id).await.contains_key("tenants"));
 
-    let successor = TestApp::on_database(&database, |_| {}).await;
-    wait_until_purged(&successor, &acme.tenant_id).await;
+    let restarted_app = TestApp::on_database(&database, |_| {}).await;
+    wait_until_purged(&restarted_app, &acme.tenant_id).await;
 }
 
 /// A connection as the service, which works in this tenant.

@@ -20,7 +20,8 @@ async fn reactivate(client: &Client, tenant: &str) -> Result<Tenant, Status> {
     Ok(reply.into_inner().tenant.expect("the tenant"))
 }
 
-/// D14: this includes sign-ins and refreshes. Checks about its users are denials.
+/// D14: the denied calls include sign-ins and refreshes. Checks about users of the tenant are
+/// denials.
 #[tokio::test]
 async fn a_suspension_denies_all_calls_of_one_tenant() {
     let app = TestApp::spawn().await;
@@ -56,7 +57,7 @@ async fn a_suspension_denies_all_calls_of_one_tenant() {
     assert!(other.may("doc:read").await);
 }
 
-/// D14.
+/// D14: a suspension does not end the sessions of the tenant.
 #[tokio::test]
 async fn after_reactivation_a_tenants_sessions_work_again() {
     let app = TestApp::shared();

@@ -20,7 +20,7 @@ fn config_error(values: &Values) -> String {
 
 #[tokio::test]
 async fn plaintext_on_a_public_address_must_be_enabled() {
-    for (setting, sufficient) in [("GRPC_ADDR", "all"), ("HTTP_ADDR", "http")] {
+    for (setting, sufficient_plaintext) in [("GRPC_ADDR", "all"), ("HTTP_ADDR", "http")] {
         for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
             let mut values = default_values().await;
             values.set(setting, addr);
@@ -32,7 +32,7 @@ async fn plaintext_on_a_public_address_must_be_enabled() {
                 let is_valid = config_error(&values).is_empty();
                 assert_eq!(
                     is_valid,
-                    plaintext == sufficient || plaintext == "all",
+                    plaintext == sufficient_plaintext || plaintext == "all",
                     "{setting} {addr}"
                 );
             }
@@ -70,11 +70,11 @@ async fn incomplete_tls_settings_are_refused() {
 async fn the_server_does_not_start_with_mismatched_tls_files() {
     let authority = Authority::new();
     let other_certificate = authority.sign("localhost");
-    let expired = authority.sign_until(&["localhost"], Some(-time::Duration::HOUR));
+    let expired_certificate = authority.sign_until(&["localhost"], Some(-time::Duration::HOUR));
     for (name, content, expected) in [
         ("cert.pem", String::new(), "has no certificate"),
         // N37
-        ("cert.pem", expired.cert, "expired at"),
+        ("cert.pem", expired_certificate.cert, "expired at"),
         ("cert.pem", other_certificate.cert.clone(), "do not go together"),
         ("key.pem", other_certificate.cert.clone(), "has no private key"),
         ("key.pem", "secret".into(), "has no private key"),

@@ -34,7 +34,8 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // OpenSSL takes a certificate with the name of its authority for a self-signed one.
+        // Each authority has a different name, because OpenSSL takes a certificate with the name of
+        // its authority for a self-signed certificate.
         params.distinguished_name.push(DnType::CommonName, unique_text());
         let key = KeyPair::generate().expect("a key");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))

@@ -82,10 +82,10 @@ async fn the_gauge_has_the_expiry_of_the_certificate_in_use() {
     let app = TestApp::with(|values| files.set(values)).await;
     let metric = "tenantry_tls_certificate_not_after_seconds";
     let now = tenantry::clock::now().unix_timestamp();
-    let far = app.metric(metric).await.expect("a gauge");
+    let first_expiry = app.metric(metric).await.expect("a gauge");
     let days =
         |seconds: f64| (seconds - f64::from(i32::try_from(now).expect("before 2038"))) / 86400.0;
-    assert!(days(far) > 365.0, "{far}");
+    assert!(days(first_expiry) > 365.0, "{first_expiry}");
     files.write(&authority.sign_until(&["localhost"], Some(time::Duration::days(10))));
     wait_until(10, || async {
         (9.9..10.1).contains(&days(app.metric(metric).await.expect("a gauge")))

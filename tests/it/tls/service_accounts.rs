@@ -115,7 +115,7 @@ async fn a_certificate_with_several_names_signs_in_the_named_account() {
         let me = account_client.identity().await;
         assert_eq!(&me.service_account.expect("the account").id, account);
     }
-    let third = acme.create_service_account("third", &[]).await;
-    assert_refused(exchange(&third).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
+    let third_account = acme.create_service_account("third", &[]).await;
+    assert_refused(exchange(&third_account).await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     assert_refused(exchange("billing").await, Code::InvalidArgument, "INVALID_FIELDS");
 }

@@ -100,6 +100,7 @@ async fn a_changed_token_is_refused() {
     let other_digit = if last_digit == '0' { '1' } else { '0' };
     // A UUID has 36 characters.
     let similar_id = format!("{}{other_digit}", &acme.tenant_id[..35]);
+    // The new role name has the same length, so only the content of the claim changes.
     let raised_payload = payload.replace("org_admin", "platform_");
     assert_ne!(raised_payload, payload);
     for (what, payload) in [

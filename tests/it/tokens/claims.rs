@@ -17,12 +17,12 @@ async fn each_required_claim_must_be_present() {
     assert_eq!(names, ["aud", "exp", "iat", "iss", "jti", "nbf", "org", "roles", "sid", "sub"]);
 
     for name in names.iter().filter(|name| *name != "roles") {
-        let without = forge.with_claims(token, &json!({ name: null }));
-        assert_token_refused(&acme, &format!("without {name}"), &without).await;
+        let token_without_claim = forge.with_claims(token, &json!({ name: null }));
+        assert_token_refused(&acme, &format!("without {name}"), &token_without_claim).await;
     }
     // The claim `roles` is only informative.
-    let without = forge.with_claims(token, &json!({ "roles": null }));
-    assert_token_accepted(&acme, "without roles", &without).await;
+    let token_without_claim = forge.with_claims(token, &json!({ "roles": null }));
+    assert_token_accepted(&acme, "without roles", &token_without_claim).await;
 }
 
 /// A11: a claim of a wrong type is treated as missing.

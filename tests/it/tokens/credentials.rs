@@ -19,7 +19,7 @@ async fn who_am_i(client: &Client) -> Result<(), Status> {
     client.auth().who_am_i(WhoAmIRequest {}).await.map(drop)
 }
 
-/// A16: the order of the credentials makes no difference.
+/// A16: several credentials are refused in every order.
 #[tokio::test]
 async fn several_or_malformed_credentials_are_refused() {
     let app = TestApp::shared();
@@ -62,7 +62,7 @@ async fn several_or_malformed_credentials_are_refused() {
     }
 }
 
-/// A16.
+/// A16: a credential in binary metadata is treated as missing.
 #[tokio::test]
 async fn a_binary_credential_is_ignored() {
     let app = TestApp::shared();

@@ -18,8 +18,8 @@ async fn a_key_in_the_token_is_neither_used_nor_fetched() {
     let dir = tempfile::tempdir().expect("a folder");
     key_files::ensure(dir.path(), key_files::KeyAlgorithm::Rs256).expect("keys");
     let paths = key_files::paths(dir.path());
-    let private = std::fs::read(paths.access_private).expect("a key");
-    let attacker_key = EncodingKey::from_rsa_pem(&private).expect("a key");
+    let private_pem = std::fs::read(paths.access_private).expect("a key");
+    let attacker_key = EncodingKey::from_rsa_pem(&private_pem).expect("a key");
     let jwk = Jwk::from_encoding_key(&attacker_key, Algorithm::RS256).expect("a JWK");
     let jwk = serde_json::to_value(jwk).expect("JSON");
 
@@ -92,7 +92,7 @@ async fn a_kid_must_equal_the_servers_kid_exactly() {
     assert_token_refused(&acme, "no kid", &token).await;
 }
 
-/// A09.
+/// A09: the server refuses a token with an unknown `kid` without Postgres.
 #[tokio::test]
 async fn unknown_kids_cause_no_query() {
     let app = TestApp::spawn().await;

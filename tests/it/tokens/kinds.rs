@@ -73,14 +73,14 @@ async fn key_type_and_audience_each_distinguish_the_kinds() {
     let (access_header, access_claims) = Forge::read(&acme.tokens.access_token);
     let (refresh_header, refresh_claims) = Forge::read(&acme.tokens.refresh_token);
 
-    // Signed by the other key, with either kid.
+    // Access tokens that are signed by the refresh key, with the kid of each key.
     assert_token_refused(&acme, "key", &sign(&forge.refresh, &access_header, &access_claims)).await;
     let mut header = access_header.clone();
     header.kid.clone_from(&refresh_header.kid);
     assert_token_refused(&acme, "key and kid", &sign(&forge.refresh, &header, &access_claims))
         .await;
-    // First the matching key with the other type, then the matching key and type with the other
-    // audience.
+    // First the access key with the type of refresh tokens, then the access key and type with the
+    // audience of refresh tokens.
     header.clone_from(&access_header);
     header.typ.clone_from(&refresh_header.typ);
     assert_token_refused(&acme, "typ", &sign(&forge.access, &header, &access_claims)).await;

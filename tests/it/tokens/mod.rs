@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::harness::{Client, assert_refused};
 
-/// Asserts that a token is refused with the same answer as every invalid token.
+/// Asserts that a token is refused with the same response as every invalid token.
 async fn assert_token_refused(client: &Client, what: &str, token: &str) {
     let reply = client.with_token(token).auth().who_am_i(WhoAmIRequest {}).await;
     assert!(reply.is_err(), "{what} is accepted");

@@ -82,6 +82,7 @@ async fn a_new_key_version_is_published_before_it_signs() {
         client.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
     }
 
+    // Retire version 1, which signed the tokens of `acme`.
     service.retire_before("tenantry-access", 2);
     wait_until(10, || async { kids(&app).await.len() == 2 }).await;
     let reply = acme.auth().who_am_i(WhoAmIRequest {}).await;
@@ -89,7 +90,8 @@ async fn a_new_key_version_is_published_before_it_signs() {
     third_client.auth().who_am_i(WhoAmIRequest {}).await.expect("valid");
 }
 
-/// J04: new tokens are refused meanwhile, and a failed refresh marks no token as used.
+/// J04: while the key service is unavailable, no new tokens are issued, and a failed refresh does
+/// not use up its token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     let mut service = KeyService::start("ed25519").await;
@@ -111,6 +113,8 @@ async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     app.anonymous().auth().refresh(refresh_request(&acme)).await.expect("the token was not used");
 }
 
+/// The service token is the token with which the server calls the key service. The server reads it
+/// from a file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_service_token_replaces_a_revoked_one() {
     let service = KeyService::start("ed25519").await;

@@ -79,7 +79,7 @@ async fn the_first_sign_in_replaces_the_hash_with_argon2id() {
     }
 }
 
-/// B06.
+/// B06: only a proven password is hashed again.
 #[tokio::test]
 async fn a_failed_sign_in_does_not_replace_the_hash() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -116,7 +116,7 @@ async fn concurrent_first_sign_ins_all_succeed() {
     }
 }
 
-/// B06.
+/// B06: a sign-in also replaces an argon2id hash with outdated parameters.
 #[tokio::test]
 async fn weaker_argon2id_parameters_are_replaced_too() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -185,8 +185,8 @@ async fn a_hash_that_cannot_be_parsed_is_refused_at_import() {
 }
 
 /// N05: bcrypt reads only the first 72 bytes, so it cannot verify the end of a longer password.
-/// Such a password is accepted, as in the old system, but the bcrypt hash stays, even after the
-/// right password.
+/// Such a password is accepted, as in the old system, but the bcrypt hash stays, even after a
+/// sign-in with the correct password.
 #[tokio::test]
 async fn a_password_that_bcrypt_reads_only_in_part_does_not_replace_the_hash() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
@@ -227,6 +227,7 @@ async fn imported_passwords_that_differ_from_their_nfkc_form_are_accepted() {
     let app = TestApp::with_production_hash_cost(|_| {}).await;
     let acme = app.create_tenant("acme").await;
     for (number, (hashed_password, typed_password)) in [
+        // The password whose hash is imported, and the password that the user types.
         ("wait… what?", "wait… what?"),
         ("ﬁnesse of mine", "ﬁnesse of mine"),
         ("cafe\u{301} au lait", "cafe\u{301} au lait"),

@@ -176,7 +176,7 @@ async fn each_malformed_user_is_refused() {
     }
 }
 
-/// D02: this applies to a lookup by id and by email.
+/// D02: the test covers the lookup by id and by email.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();
@@ -231,7 +231,8 @@ async fn only_an_address_of_mail_servers_can_be_stored() {
         };
         let result = app.anonymous().auth().register(request).await;
         assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
-        // Such an email may be stored since an earlier version.
+        // An earlier version may have stored such an email. So a sign-in and a lookup accept the
+        // email, and find no user here.
         if email != "a@b." {
             let result = acme.try_login(&acme.slug, email, PASSWORD).await;
             assert_eq!(reason(&result.err().expect("refused")), "INVALID_CREDENTIALS");
@@ -252,8 +253,8 @@ async fn the_forms_of_an_international_email_are_one_email() {
         let result = try_create(&acme, create_request(email)).await;
         assert_refused(result, Code::AlreadyExists, "EMAIL_TAKEN");
         let request = LookupUserRequest { email: email.into() };
-        let found = acme.users().lookup_user(request).await.expect("found").into_inner().user;
-        assert_eq!(found.expect("the user").id, user.id);
+        let found_user = acme.users().lookup_user(request).await.expect("found").into_inner().user;
+        assert_eq!(found_user.expect("the user").id, user.id);
         acme.login(&acme.slug, email, PASSWORD).await;
     }
 }

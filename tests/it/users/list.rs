@@ -71,6 +71,8 @@ async fn a_filter_selects_users_by_state_email_and_name() {
         ("email = a*", vec!["Ada@x.test", "a_a@x.test", "admin@acme.test"]),
         ("email = a_a@x.test", vec!["a_a@x.test"]),
         ("email = a%", vec![]),
+        // The characters ％, ＿ and ＼ are full-width. Their normalised forms are special in SQL
+        // patterns.
         ("email = \"％\"", vec![]),
         ("email = \"a＿a@x.test\"", vec!["a_a@x.test"]),
         ("email = \"＼\"", vec![]),
@@ -118,7 +120,8 @@ async fn a_page_token_is_valid_only_for_its_own_list() {
     );
 }
 
-/// N10: a filter with an unknown form is refused, and the error marks the mistake.
+/// N10: case and accents make no difference in names. A malformed filter is refused, and the error
+/// marks the position of the mistake.
 #[tokio::test]
 async fn a_filter_ignores_case_and_accents_in_names() {
     let app = TestApp::shared();
@@ -247,7 +250,7 @@ async fn users_can_be_sorted_and_filtered_by_the_last_sign_in() {
     );
 }
 
-/// N10: a wrong password, or a password that changed meanwhile, is no sign-in.
+/// N10: a sign-in fails with a wrong password, or when the password changes during the sign-in.
 #[tokio::test]
 async fn a_failed_sign_in_does_not_change_the_time_of_the_last_sign_in() {
     let app = TestApp::spawn().await;

@@ -65,7 +65,7 @@ async fn disabling_a_user_ends_its_sessions() {
     assert_eq!(app.audit_events("user_disabled").await.len(), 1);
 }
 
-/// B08.
+/// B08: enabling a user restores no session.
 #[tokio::test]
 async fn an_enabled_user_signs_in_again_but_old_sessions_stay_ended() {
     let app = TestApp::shared();
@@ -122,7 +122,7 @@ async fn a_stale_etag_prevents_the_deletion() {
 }
 
 /// F04: the caller can neither disable, enable nor delete a user of a higher level.
-/// D02: a user of another tenant gets the same answer as an unknown user.
+/// D02: a user of another tenant gets the same response as an unknown user.
 #[tokio::test]
 async fn a_caller_cannot_change_a_user_of_a_higher_level_or_of_another_tenant() {
     let app = TestApp::shared();

@@ -127,7 +127,7 @@ async fn a_caller_with_only_a_token_changes_its_own_name_but_not_its_email() {
     assert_eq!(update_user(&acme, name_request(&ada.user_id, "Ada")).await.email, ada.email);
 }
 
-/// F04: this applies to the name and to the email.
+/// F04: the test covers the name and the email.
 #[tokio::test]
 async fn a_caller_cannot_change_a_user_of_a_higher_level() {
     let app = TestApp::shared();
@@ -175,7 +175,7 @@ async fn a_new_email_is_unique_and_not_verified() {
     assert!(!update_user(&acme, email_request(&ada, "ada@acme.test")).await.email_verified);
 }
 
-/// D02.
+/// D02: the responses are equal, so they do not reveal whether the user exists.
 #[tokio::test]
 async fn another_tenants_user_looks_like_an_unknown_one() {
     let app = TestApp::shared();

@@ -43,9 +43,9 @@ impl Setup {
         Self { app, admin, postgres, redis }
     }
 
-    /// Scrapes before and after calls, without a failed call to a store. On a busy machine, a store
-    /// may answer too late.
-    async fn quiet(&self) -> [Scrape; 2] {
+    /// Scrapes before and after calls. Repeats this until no call to a store fails, because on a
+    /// busy machine a store may answer too late.
+    async fn scrape_before_outage(&self) -> [Scrape; 2] {
         self.wait_for_metric("tenantry_redis_up", |up| up > 0.5).await;
         for _ in 0..20 {
             let [before, after] = self.scrape_calls(PASSWORD).await;
@@ -94,7 +94,7 @@ const POSTGRES_ALERTS: [&str; 4] =
 #[tokio::test]
 async fn alerts_fire_when_postgres_is_down() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     setup.postgres.cut();
     setup.wait_for_metric("tenantry_postgres_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_feed_lag_seconds", |lag| lag > 1.0).await;
@@ -105,7 +105,7 @@ async fn alerts_fire_when_postgres_is_down() {
 #[tokio::test]
 async fn alerts_fire_when_postgres_does_not_answer() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     setup.postgres.hold();
     setup.wait_for_metric("tenantry_postgres_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_feed_lag_seconds", |lag| lag > 1.0).await;
@@ -116,7 +116,7 @@ async fn alerts_fire_when_postgres_does_not_answer() {
 #[tokio::test]
 async fn alerts_fire_when_redis_is_down() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     setup.redis.cut();
     setup.wait_for_metric("tenantry_redis_up", |up| up < 0.5).await;
     setup.wait_for_metric("tenantry_audit_unsent_oldest_seconds", |age| age > 1.0).await;
@@ -127,7 +127,7 @@ async fn alerts_fire_when_redis_is_down() {
 #[tokio::test]
 async fn alerts_fire_when_redis_does_not_answer() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     setup.redis.hold();
     setup.wait_for_metric("tenantry_redis_up", |up| up < 0.5).await;
     setup.assert_alerts(quiet, &["TenantryRedisFails"]).await;
@@ -138,7 +138,7 @@ async fn alerts_fire_when_redis_does_not_answer() {
 async fn alerts_fire_when_redis_is_full() {
     let redis = PrivateRedis::start().await;
     let setup = Setup::with(|values| values.set("REDIS_URL", redis.url())).await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     redis.ask("CONFIG SET maxmemory 1").await;
     make_calls(&setup.admin, PASSWORD).await;
     setup.wait_for_metric("tenantry_audit_unsent_oldest_seconds", |age| age > 1.0).await;
@@ -149,7 +149,7 @@ async fn alerts_fire_when_redis_is_full() {
 #[tokio::test]
 async fn an_alert_fires_when_no_replica_is_left() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     Timeline { quiet, outage: None }.assert_alerts(&["TenantryDown"]).await;
 }
 
@@ -157,9 +157,9 @@ async fn an_alert_fires_when_no_replica_is_left() {
 #[tokio::test]
 async fn an_alert_fires_when_audit_events_are_not_sealed() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
-    let mut owner = setup.app.owner_connection().await;
-    let mut tx = owner.begin().await.expect("a transaction");
+    let quiet = setup.scrape_before_outage().await;
+    let mut owner_connection = setup.app.owner_connection().await;
+    let mut tx = owner_connection.begin().await.expect("a transaction");
     sqlx::raw_sql("lock table audit_chain in exclusive mode")
         .execute(&mut *tx)
         .await
@@ -173,7 +173,7 @@ async fn an_alert_fires_when_audit_events_are_not_sealed() {
 #[tokio::test]
 async fn an_alert_fires_when_no_sign_in_succeeds() {
     let setup = Setup::new().await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     let outage = Some(setup.scrape_calls("a wrong password").await);
     Timeline { quiet, outage }.assert_alerts(&["TenantryNoSignIn"]).await;
 }
@@ -182,7 +182,7 @@ async fn an_alert_fires_when_no_sign_in_succeeds() {
 #[tokio::test]
 async fn an_alert_fires_when_mails_wait() {
     let setup = Setup::with(mail_settings("smtp://127.0.0.1:1")).await;
-    let quiet = setup.quiet().await;
+    let quiet = setup.scrape_before_outage().await;
     setup.app.request_reset(&setup.admin.slug, &setup.admin.email).await.expect("accepted");
     setup.wait_for_metric("tenantry_mails_oldest_seconds", |age| age > 1.0).await;
     setup.assert_alerts(quiet, &["TenantryMailsWait"]).await;

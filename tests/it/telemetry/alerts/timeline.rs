@@ -13,8 +13,9 @@ use tokio::process::Command;
 
 use crate::harness::TestApp;
 
-/// Minutes before the outage and of the outage.
+/// Minutes before the outage.
 const QUIET_MINUTES: u32 = 20;
+/// Minutes of the outage.
 const OUTAGE_MINUTES: u32 = 40;
 
 /// The metrics of a server at one moment.
@@ -86,7 +87,7 @@ impl Timeline {
             if let Some([first, second]) = &self.outage {
                 let (value, growth) = first.trend(second, series);
                 let end_of_quiet = start + quiet_growth * f64::from(QUIET_MINUTES);
-                // Counters go on from where they were.
+                // Counters continue at their last value before the outage.
                 let start = if growth > 0.0 { value.max(end_of_quiet) } else { value };
                 samples.push(expanding(start, growth, OUTAGE_MINUTES));
             } else {
@@ -100,8 +101,8 @@ impl Timeline {
     /// Asserts that no alert fires before the outage, and that these alerts fire in it.
     pub async fn assert_alerts(&self, alerts: &[&str]) {
         let firing = |minute: u32, expression: String, samples: Value| json!({ "expr": expression, "eval_time": format!("{minute}m"), "exp_samples": samples });
-        let all = "count by (alertname) (ALERTS{alertstate=\"firing\"})".to_owned();
-        let mut expectations = vec![firing(QUIET_MINUTES, all, json!([]))];
+        let all_firing_alerts = "count by (alertname) (ALERTS{alertstate=\"firing\"})".to_owned();
+        let mut expectations = vec![firing(QUIET_MINUTES, all_firing_alerts, json!([]))];
         for alert in alerts {
             let expression = format!(
                 "count by (alertname) (ALERTS{{alertstate=\"firing\", alertname=\"{alert}\"}}) > bool 0"
@@ -144,7 +145,7 @@ fn expanding(start: f64, growth: f64, minutes: u32) -> String {
     format!("{start}+{growth}x{}", minutes - 1)
 }
 
-/// Prometheus adds the label `instance` to each series.
+/// Adds the label `instance` to a series, as Prometheus does.
 fn with_instance(series: &str) -> String {
     let instance = "instance=\"replica\"";
     match series.split_once('{') {
