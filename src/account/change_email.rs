@@ -120,7 +120,8 @@ impl Accounts {
             tenant_slug: tenants::store::get(tx, tenant).await?.slug,
             token: token.expose_secret().to_owned(),
         };
-        self.mail_queue()?.queue_address_proof(tx, tenant, Purpose::EmailChange, &proof).await?;
+        let purpose = Purpose::EmailChange;
+        self.mail_queue()?.queue_address_proof(tx, tenant, purpose, &proof, None).await?;
         let event = Event::new(EventKind::EmailChangeRequested).target(user.0);
         audit::record(tx, &caller.actor(), event).await
     }

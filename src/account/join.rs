@@ -94,7 +94,8 @@ impl Accounts {
             tenant_slug: tenant.slug.clone(),
             token: token.expose_secret().to_owned(),
         };
-        mail_queue.queue_address_proof(&mut tx, tenant_id, Purpose::Registration, &proof).await?;
+        let purpose = Purpose::Registration;
+        mail_queue.queue_address_proof(&mut tx, tenant_id, purpose, &proof, origin.ip).await?;
         let event = Event::new(EventKind::RegistrationRequested);
         let consistency_token =
             audit::record_with_token(&mut tx, &Actor::anonymous(origin), event).await?;

@@ -10,13 +10,15 @@
 //!   sending, and lets one replica at a time send.
 //! - Rule: `mark_published` (`migrations/0023_publish_audit_events.sql`) removes the events that
 //!   Redis accepted from the outbox.
+//! - Rule: `limit_stream.lua` (`src/audit/limit_stream.lua`) limits the lifetime and the memory of a
+//!   stream.
 //! - Rule: `has.lua` (`src/audit/has.lua`) decides whether the stream has an event already.
 
 use std::collections::HashSet;
 
 use fred::{
     error::{Error, ErrorKind},
-    interfaces::{KeysInterface, StreamsInterface},
+    interfaces::StreamsInterface,
     types::scripts::Script,
 };
 use uuid::Uuid;
@@ -42,6 +44,11 @@ const BATCH: u16 = 200;
 /// Lifetime of a stream after its last event, in seconds: 30 days. A stream whose tenant has no
 /// events expires.
 const STREAM_LIFETIME: i64 = 30 * 24 * 60 * 60;
+
+/// Maximum memory of a stream, in bytes for each entry of its length setting. An event with the
+/// largest detail takes more, so the stream of a tenant with many large events has fewer entries.
+/// Without this limit, one tenant could fill Redis with its own events.
+const BYTES_PER_ENTRY: u64 = 4 * 1024;
 
 /// The result of one pass through the outbox.
 #[derive(Default, Clone, Copy, Debug)]
@@ -71,6 +78,7 @@ pub struct Outbox {
     db: Db,
     redis: Redis,
     has_event: Script,
+    limit_stream: Script,
     stream_length: u32,
     blocked_streams: BlockedStreams,
     /// The tenant with which the next pass starts.
@@ -82,8 +90,9 @@ impl Outbox {
     /// and the events are only removed from the outbox.
     pub fn new(db: Db, redis: Redis, stream_length: u32) -> Self {
         let has_event = redis::script(include_str!("has.lua"));
+        let limit_stream = redis::script(include_str!("limit_stream.lua"));
         let (blocked_streams, first_tenant) = (BlockedStreams::default(), Uuid::nil());
-        Self { db, redis, has_event, stream_length, blocked_streams, first_tenant }
+        Self { db, redis, has_event, limit_stream, stream_length, blocked_streams, first_tenant }
     }
 
     /// Sends a batch of events from the outbox, and removes them from the outbox.
@@ -103,7 +112,7 @@ impl Outbox {
             return Ok(progress);
         }
         let tenants: Vec<_> = sent.iter().map(|event| event.tenant_id).collect();
-        self.renew_expiry(&tenants).await;
+        self.limit_streams(&tenants).await;
         let positions: Vec<_> = sent.iter().map(|event| event.position).collect();
         store::mark_published(&mut tx, &tenants, &positions).await?;
         tx.commit().await?;
@@ -161,20 +170,31 @@ impl Outbox {
         (sent, progress)
     }
 
-    /// Sets the expiry of the streams to which events were sent. If Redis fails, the next event of
-    /// the tenant sets it.
-    async fn renew_expiry(&self, tenants: &[Uuid]) {
+    /// Sets the expiry of the streams to which events were sent, and limits their memory. If Redis
+    /// fails, the next event of the tenant does both.
+    async fn limit_streams(&self, tenants: &[Uuid]) {
         if self.stream_length == 0 {
             return;
         }
+        let arguments = vec![
+            STREAM_LIFETIME.to_string(),
+            (u64::from(self.max_entries()) * BYTES_PER_ENTRY).to_string(),
+            BATCH.to_string(),
+        ];
         for tenant in tenants.iter().collect::<HashSet<_>>() {
-            let command = self.redis.client().expire(stream_key(*tenant), STREAM_LIFETIME, None);
-            let result: Result<(), _> = self.redis.run("EXPIRE", command).await;
+            let keys = vec![stream_key(*tenant)];
+            let result = self.redis.eval(&self.limit_stream, keys, arguments.clone()).await;
+            let result: Result<(), _> = result;
             if let Err(error) = result {
-                tracing::debug!(%error, %tenant, "the expiry of an audit stream was not set");
+                tracing::debug!(%error, %tenant, "an audit stream was not limited");
                 return;
             }
         }
+    }
+
+    /// Approximate maximum number of entries of a stream: the setting, but at least a batch.
+    fn max_entries(&self) -> u32 {
+        self.stream_length.max(BATCH.into())
     }
 
     async fn send(&self, event: &OutboxEvent) -> Result<(), SendError> {
@@ -182,7 +202,7 @@ impl Outbox {
             return Ok(());
         }
         let key = stream_key(event.tenant_id);
-        let max_length = ("MAXLEN", "~", i64::from(self.stream_length.max(BATCH.into())), None);
+        let max_length = ("MAXLEN", "~", i64::from(self.max_entries()), None);
         let id = format!("{}-0", event.position);
         let command = self.redis.client().xadd(&key, false, max_length, &id, event.fields());
         let result: Result<(), _> = self.redis.run("XADD", command).await;

@@ -23,18 +23,20 @@ pub(super) enum Kind {
     EmailChanged,
 }
 
-/// Maximum number of waiting rows of a kind, for one tenant and in total. Further rows are refused.
+/// Maximum number of waiting rows of a kind: of one tenant, from one network, and in total. A tenant
+/// or a network also has no more rows than can still be added. Further rows are refused.
 pub(super) struct Bounds {
     pub per_tenant: i64,
+    pub per_network: i64,
     pub total: i64,
 }
 
 /// Bounds of requests. These bounds are lower than the bounds of mails, because anybody can send
 /// requests.
-const MAX_REQUESTS: Bounds = Bounds { per_tenant: 125, total: 1_000 };
+const MAX_REQUESTS: Bounds = Bounds { per_tenant: 125, per_network: 125, total: 1_000 };
 
-/// Bounds of mails.
-const MAX_MAILS: Bounds = Bounds { per_tenant: 1_000, total: 10_000 };
+/// Bounds of mails. These rows have no network.
+const MAX_MAILS: Bounds = Bounds { per_tenant: 1_000, per_network: 1_000, total: 10_000 };
 
 impl Kind {
     pub(super) const fn as_str(self) -> &'static str {

@@ -204,7 +204,9 @@ impl RequestHandler {
             let cipher = tx.cipher(tenant)?;
             store::set_link(&mut tx, &link, &row.email).await?;
             let content = self.pages.mail(purpose, row.email, &slug, token.expose_secret());
-            if !outbox::queue(&mut tx, &cipher, mail_id, account.mail_kind(), &content).await? {
+            if !outbox::queue(&mut tx, &cipher, mail_id, account.mail_kind(), &content, None)
+                .await?
+            {
                 // An earlier run already queued this mail. Dropping `tx` rolls back, so the event
                 // is not recorded twice, and the link of the mail stays valid.
                 return Ok(());

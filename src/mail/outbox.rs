@@ -14,7 +14,8 @@ use crate::{
     db::{Db, TenantTx},
     error::Result,
     ids::{SubjectId, TenantId},
-    privacy::{Cipher, SealContext},
+    limits,
+    privacy::{Cipher, Index, SealContext},
 };
 
 /// A call of `RequestPasswordReset` or `RequestEmailVerification`. The account may or may not exist.
@@ -104,13 +105,16 @@ pub(super) async fn queue_request(
     request: &LinkRequest,
 ) -> Result<()> {
     let id = Uuid::now_v7();
-    let content = db.common_cipher()?.seal_json(seal_context(&id), request)?;
+    let cipher = db.common_cipher()?;
+    let content = cipher.seal_json(seal_context(&id), request)?;
+    let network = network_index(&cipher, request.ip);
     let mut tx = db.begin_without_cipher(charged_tenant).await?;
-    store::queue(&mut tx, id, kind, &content).await?;
+    store::queue(&mut tx, id, kind, &content, network).await?;
     tx.commit_without_waiting().await
 }
 
 /// Queues a row in the transaction of its tenant. Returns false when the row was queued before.
+/// `network` is the [`network_index`] of a client that requested the mail without a token.
 ///
 /// # Errors
 /// `OVERLOADED` when too many rows wait; UNAVAILABLE when Postgres or the data key is
@@ -121,7 +125,14 @@ pub(super) async fn queue(
     id: Uuid,
     kind: Kind,
     content: &impl Serialize,
+    network: Option<Index>,
 ) -> Result<bool> {
     let content = cipher.seal_json(seal_context(&id), content)?;
-    store::queue(tx, id, kind, &content).await
+    store::queue(tx, id, kind, &content, network).await
+}
+
+/// The keyed hash of a client's network, for the share of the network in the outbox.
+pub(super) fn network_index(common_cipher: &Cipher, ip: Option<IpAddr>) -> Option<Index> {
+    let network = limits::network(ip?).to_string();
+    Some(common_cipher.blind_index("network", network.as_bytes()))
 }

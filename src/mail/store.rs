@@ -1,6 +1,6 @@
 //! SQL for the outbox and for links.
 //!
-//! - Rule: `queue_mail` (`migrations/0026_mail_outbox.sql`) enforces the bounds of the outbox.
+//! - Rule: `queue_mail` (`migrations/0052_mail_networks.sql`) enforces the bounds of the outbox.
 //! - Rule: `claim_mails` (`migrations/0027_send_mails.sql`) decides which rows are due, and gives
 //!   each row to one replica at a time.
 //! - Rule: `retry_mail` (`migrations/0027_send_mails.sql`) accepts the time of the next attempt
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     ids::TenantId,
     pg::interval,
-    privacy::{SealContext, bound_row_bytes},
+    privacy::{Index, SealContext, bound_row_bytes},
     proto::v1::ErrorReason,
 };
 
@@ -41,24 +41,32 @@ pub(super) struct ClaimedRow {
 }
 
 /// Queues a row for the tenant of the transaction. Returns false when the row was queued
-/// before.
+/// before. `network` is a keyed hash of the network whose client requested the mail without a token.
 ///
 /// # Errors
 /// `OVERLOADED` when too many rows of the kind wait; UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn queue(tx: &mut TenantTx, id: Uuid, kind: Kind, content: &[u8]) -> Result<bool> {
+pub(super) async fn queue(
+    tx: &mut TenantTx,
+    id: Uuid,
+    kind: Kind,
+    content: &[u8],
+    network: Option<Index>,
+) -> Result<bool> {
     let bounds = kind.bounds();
     let queued = sqlx::query_scalar!(
         r#"
         select queue_mail(
-            p_mail => $1, p_kind => $2, p_content => $3, p_life => $4,
-            p_of_tenant => $5, p_total => $6
+            p_mail => $1, p_kind => $2, p_content => $3, p_life => $4, p_network => $5,
+            p_of_tenant => $6, p_of_network => $7, p_total => $8
         ) as "queued!"
         "#,
         id,
         kind.as_str(),
         content,
         interval(kind.lifetime())?,
+        network.as_ref().map(Index::as_slice),
         bounds.per_tenant,
+        bounds.per_network,
         bounds.total,
     )
     .fetch_one(tx.conn())

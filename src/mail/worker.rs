@@ -4,6 +4,7 @@
 
 use std::{
     mem,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -162,8 +163,8 @@ impl MailQueue {
     }
 
     /// Queues the mail with the token of a link, in the transaction that stores the link. The
-    /// purpose is `Registration` or `EmailChange`. Call [`MailQueue::send_queued`] after the
-    /// commit.
+    /// purpose is `Registration` or `EmailChange`. `visitor_ip` is the address of a client without a
+    /// token. Call [`MailQueue::send_queued`] after the commit.
     ///
     /// # Errors
     /// `OVERLOADED` when too many such mails wait; UNAVAILABLE when Postgres or the data key is
@@ -174,9 +175,11 @@ impl MailQueue {
         tenant: TenantId,
         purpose: Purpose,
         proof: &AddressProof,
+        visitor_ip: Option<IpAddr>,
     ) -> Result<()> {
         let cipher = tx.cipher(tenant)?;
-        outbox::queue(tx, &cipher, Uuid::now_v7(), purpose.proof_kind(), proof).await?;
+        let network = outbox::network_index(&*self.db.common_cipher()?, visitor_ip);
+        outbox::queue(tx, &cipher, Uuid::now_v7(), purpose.proof_kind(), proof, network).await?;
         Ok(())
     }
 
@@ -193,7 +196,7 @@ impl MailQueue {
         notice: &EmailChanged,
     ) -> Result<()> {
         let cipher = tx.cipher(tenant)?;
-        outbox::queue(tx, &cipher, Uuid::now_v7(), Kind::EmailChanged, notice).await?;
+        outbox::queue(tx, &cipher, Uuid::now_v7(), Kind::EmailChanged, notice, None).await?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The outbox, which sends audit events to Redis Streams: one stream for each tenant.
 
-use tenantry::proto::v1::RoleLevel;
+use prost_types::FieldMask;
+use tenantry::proto::v1::{RoleLevel, UpdateRoleRequest};
 
 use super::events_oldest_first;
 use crate::harness::{Client, Fault, Proxy, TestApp, redis, unknown_id, wait_until};
@@ -54,6 +55,36 @@ async fn a_stream_length_of_zero_turns_the_stream_off() {
     app.wait_until_audit_settled().await;
     assert!(entry_ids(&acme).await.is_empty());
     assert_eq!(events_oldest_first(&acme, "").await.len(), 3, "the events of a new tenant");
+}
+
+/// N21: the memory of a stream is limited, so that a tenant with many large events can't fill Redis.
+/// The newest events stay.
+#[tokio::test]
+async fn a_stream_with_large_events_has_fewer_entries() {
+    let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "1000")).await;
+    let acme = app.create_tenant("acme").await;
+    let role_id = acme.create_role("ops", RoleLevel::Member, &[]).await;
+    // Each event has the permissions before and after the update, about 10 KiB.
+    for n in 0..500 {
+        let permissions = (0..50).map(|m| format!("{n:0>90}.{m:0>90}:read")).collect();
+        let request = UpdateRoleRequest {
+            role_id: role_id.clone(),
+            permissions,
+            update_mask: Some(FieldMask { paths: vec!["permissions".into()] }),
+            ..UpdateRoleRequest::default()
+        };
+        acme.roles().update_role(request).await.expect("updated");
+    }
+    app.wait_until_audit_settled().await;
+    let usage = redis(&format!("MEMORY USAGE audit:{{{}}} SAMPLES 0", acme.tenant_id)).await;
+    let used_bytes = usage.lines().find_map(|line| line.strip_prefix(':')).expect(&usage);
+    let used_bytes: u64 = used_bytes.parse().expect("a number");
+    // The limit is 4 KiB for each entry of the setting.
+    let limit = 1000 * 4 * 1024;
+    assert!(used_bytes < limit + limit / 10, "{used_bytes} bytes");
+    let ids = entry_ids(&acme).await;
+    assert!((200..400).contains(&ids.len()), "{} entries", ids.len());
+    assert_eq!(ids.last(), first_entry_ids(504).last());
 }
 
 /// While Redis is unavailable or hangs, no write waits for Redis and no event is lost.

@@ -10,9 +10,12 @@ use tenantry::proto::v1::{
 };
 use tonic::{Code, Response, Status};
 
-use crate::harness::{
-    Client, Fault, MailServer, PASSWORD, Proxy, TestApp, assert_refused, mail_settings,
-    unique_text, unknown_id, wait_until, within_seconds,
+use crate::{
+    harness::{
+        Client, Fault, MailServer, PASSWORD, Proxy, TestApp, assert_refused, mail_settings,
+        unique_text, unknown_id, wait_until, within_seconds,
+    },
+    limits::{address, at, trusting_local_proxy},
 };
 
 const NEW_PASSWORD: &str = "quite another battery";
@@ -327,18 +330,26 @@ async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     wait_until(20, || async { count_mails() == 11 }).await;
 }
 
-/// N11: a full queue of requests blocks no notice of a changed email. The queue slot of a notice is
-/// reserved before the change.
+/// N11, N12: the queued requests of a tenant, or from a network, block no other tenants and networks,
+/// and no notice of a changed email. The queue slot of a notice is reserved before the change.
 #[tokio::test]
-async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
+async fn queued_requests_of_a_tenant_and_a_network_do_not_block_others() {
     // A mail server that accepts connections but never answers.
     let silent_server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("smtp://{}", silent_server.local_addr().expect("an address"));
     let app = TestApp::with(|values| {
         values.set("MAIL_URL", url);
         values.set("RATE_LIMIT_PASSWORD_RESET", "off");
+        trusting_local_proxy(values);
     })
     .await;
+    let request_from = async |network: &str, slug: &str| {
+        let request = RequestPasswordResetRequest {
+            email: "nobody@acme.test".into(),
+            organization_slug: slug.into(),
+        };
+        at(&app, network).auth().request_password_reset(request).await
+    };
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let mut members = Vec::new();
     for n in 0..8 {
@@ -347,17 +358,24 @@ async fn queued_requests_of_a_tenant_do_not_block_other_tenants() {
     for member in &members {
         request_reset(&app, "acme", &member.email).await;
     }
-    // More requests than the 125 that a tenant may have in the queue.
+    // More requests than the 125 that a tenant, or a network, may have in the queue.
+    let (network, other_network) = (address(), address());
     let mut refusal = None;
     for _ in 0..200 {
-        refusal = app.request_reset("acme", "nobody@acme.test").await.err();
+        refusal = request_from(&network, "acme").await.err();
         if refusal.is_some() {
             break;
         }
     }
     let refusal = refusal.map_or(Ok(Response::new(())), Err);
     assert_refused(refusal, Code::ResourceExhausted, "OVERLOADED");
-    request_reset(&app, "other", "nobody@other.test").await;
+    for (network, slug) in [(&network, "other"), (&other_network, "acme")] {
+        let result = request_from(network, slug).await;
+        assert_refused(result, Code::ResourceExhausted, "OVERLOADED");
+    }
+    request_from(&other_network, "other")
+        .await
+        .expect("neither the tenant nor the network is full");
     let email = format!("{}@acme.test", unique_text());
     acme.change_email(&members[0].user_id, &email).await.expect("changed");
     other

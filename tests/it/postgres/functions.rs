@@ -65,6 +65,7 @@ async fn only_the_cross_tenant_functions_run_with_more_rights_than_their_caller(
         "mark_tenant_deleted",
         "note_epoch",
         "queue_mail",
+        "queue_mail",
         "read_changes",
         "read_changes_since",
         "read_epochs",

@@ -41,6 +41,42 @@ async fn a_role_with_only_expired_assignments_can_be_deleted() {
     delete(&acme, &role).await.expect("deleted");
 }
 
+/// N21: a role may have any number of expired assignments. Their deletion changes no decision, so it
+/// writes nothing to the change feed, where a row for each of them took most of the time.
+#[tokio::test]
+async fn deleting_expired_assignments_writes_no_changes() {
+    let app = TestApp::spawn().await;
+    let acme = app.create_tenant("acme").await;
+    let ada = acme.create_user_without_password("ada@acme.test").await;
+    let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
+    let mut owner_connection = app.owner_connection().await;
+    let insert = "insert into role_assignments
+                      (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
+                  select tenant_id, gen_random_uuid(), $1::uuid, role_id,
+                         jsonb_build_object('n', n), sha256(n::text::bytea), now() - interval '1 h'
+                  from roles, generate_series(1, 2000) n where role_id = $2::uuid";
+    sqlx::query(insert)
+        .bind(&ada)
+        .bind(&role)
+        .execute(&mut owner_connection)
+        .await
+        .expect("inserted");
+    let count = "select count(*) from changes where kind = 'assignment' and subject_id = $1::uuid";
+    let count = sqlx::query_scalar::<_, i64>(count).bind(&ada);
+    let changes_before = count.fetch_one(&mut owner_connection).await.expect("a count");
+
+    delete(&acme, &role).await.expect("deleted");
+    let count = "select count(*) from changes where kind = 'assignment' and subject_id = $1::uuid";
+    let count = sqlx::query_scalar::<_, i64>(count).bind(&ada);
+    let changes_after = count.fetch_one(&mut owner_connection).await.expect("a count");
+    assert_eq!(changes_after, changes_before);
+    let count = sqlx::query_scalar::<_, i64>(
+        "select count(*) from role_assignments where role_id = $1::uuid",
+    );
+    let assignments = count.bind(&role).fetch_one(&mut owner_connection).await.expect("a count");
+    assert_eq!(assignments, 0);
+}
+
 /// F21: a new role with an old name has no assignments.
 #[tokio::test]
 async fn a_recreated_role_grants_nothing_to_the_old_holders() {

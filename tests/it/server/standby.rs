@@ -15,7 +15,7 @@ const USE_UP_IDS: &str = "do $$ begin
 end $$";
 
 /// Asks about `invoice:read` of a user, with each kind of consistency. The results are in the order
-/// MinimizeLatency, AtLeastAsFresh (with `token`), FullyConsistent.
+/// `MinimizeLatency`, `AtLeastAsFresh` (with `token`), `FullyConsistent`.
 async fn check_with_each_consistency(
     client: &Client,
     user_id: &str,
