@@ -2,6 +2,8 @@
 //!
 //! - Rule: `record_change` (`migrations/0029_purge_tenants.sql`) and its triggers decide which
 //!   changes are written to the feed.
+//! - Rule: `record_ended_sessions` (`migrations/0053_ended_sessions.sql`) decides the same for ended
+//!   sessions.
 //! - Rule: `changes_floor` (`migrations/0002_change_feed.sql`) decides which changes may be
 //!   deleted.
 
