@@ -10,8 +10,8 @@ use uuid::Uuid;
 /// Pause before the next attempt to send to a blocked stream.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// Maximum number of blocked streams that are remembered, to limit the memory. A blocked stream that
-/// is not remembered has no pause: each pass through the outbox tries again to send to it.
+/// Maximum number of blocked streams that are remembered, to limit the memory. A blocked stream
+/// that is not remembered has no pause: each pass through the outbox tries again to send to it.
 const MAX_STREAMS: usize = 1_000;
 
 /// The blocked streams by tenant, and the time at which each stream last rejected an event.

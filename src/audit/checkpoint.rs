@@ -61,9 +61,9 @@ impl Checkpoint {
         }
     }
 
-    /// Signs the checkpoint. Returns the row to store; `hash` is the hash of the checkpoint as bytes.
-    /// May call a key service, so this function must not run on a thread of the async runtime, nor
-    /// while a transaction is open.
+    /// Signs the checkpoint. Returns the row to store; `hash` is the hash of the checkpoint as
+    /// bytes. May call a key service, so this function must not run on a thread of the async
+    /// runtime, nor while a transaction is open.
     ///
     /// # Errors
     /// UNAVAILABLE when the key service does not sign.
@@ -88,8 +88,8 @@ impl Checkpoint {
     }
 }
 
-/// Verifies a stored checkpoint: its signature, and that it was signed for this tenant, position and
-/// hash. An error describes the fault.
+/// Verifies a stored checkpoint: its signature, and that it was signed for this tenant, position
+/// and hash. An error describes the fault.
 pub(super) fn verify(row: &CheckpointRow, keys: &StatementKeys) -> Result<Checkpoint, String> {
     let fault =
         |why: String| format!("the checkpoint at position {} is not valid: {why}", row.position);

@@ -62,8 +62,8 @@ impl<'a> Export<'a> {
         Self { db, tenant, page_size: PageSize::new(BATCH) }
     }
 
-    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None` when
-    /// no event of the trail was deleted.
+    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None`
+    /// when no event of the trail was deleted.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.

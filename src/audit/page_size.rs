@@ -1,5 +1,5 @@
-//! The number of rows that a command reads with one statement. Postgres cancels a statement after 10
-//! seconds. The command then reads smaller pages, so it also completes with a slow database.
+//! The number of rows that a command reads with one statement. Postgres cancels a statement after
+//! 10 seconds. The command then reads smaller pages, so it also completes with a slow database.
 
 use crate::{
     error::{Error, Result},
@@ -17,8 +17,8 @@ impl PageSize {
         Self(rows)
     }
 
-    /// Reads a page. While the read takes too long, repeats it with fewer rows, down to one row. The
-    /// next pages have the size that was read in time.
+    /// Reads a page. While the read takes too long, repeats it with fewer rows, down to one row.
+    /// The next pages have the size that was read in time.
     ///
     /// # Errors
     /// The error of the read.

@@ -183,8 +183,8 @@ pub async fn read_after(
     Ok(rows)
 }
 
-/// Like [`read_after`], but in its own transaction. For commands that read a whole chain in batches.
-/// Reads fewer events if the database is slow.
+/// Like [`read_after`], but in its own transaction. For commands that read a whole chain in
+/// batches. Reads fewer events if the database is slow.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

@@ -1,8 +1,8 @@
 //! Verifies the audit trail by recomputing each tenant's chain, when an operator runs
 //! `tenantry audit verify`. `chain.rs` decides which fields of an event the chain covers.
 //!
-//! Rule: `audited_tenants` (`migrations/0044_trim_audit_events.sql`) lists all tenants with a trail, and
-//! only for the platform tenant.
+//! Rule: `audited_tenants` (`migrations/0044_trim_audit_events.sql`) lists all tenants with a
+//! trail, and only for the platform tenant.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -147,8 +147,8 @@ struct SavedHash<'a> {
     head: Option<&'a Head>,
     /// Whether the walk has passed the position of the head with the same hash.
     was_found: bool,
-    /// Whether the position of the head is before the start of the walk, so that there is nothing to
-    /// compare.
+    /// Whether the position of the head is before the start of the walk, so that there is nothing
+    /// to compare.
     is_trimmed: bool,
 }
 

@@ -1,7 +1,7 @@
 //! `WatchEvents`: streams a tenant's events when they are sealed.
 //!
-//! A restore of the database to an earlier time, and a failover that loses commits, remove events at
-//! the end of a trail. Later events then get the positions of the removed events. So a stream
+//! A restore of the database to an earlier time, and a failover that loses commits, remove events
+//! at the end of a trail. Later events then get the positions of the removed events. So a stream
 //! continues after a position only if the event there still has the same hash.
 //!
 //! The first events of a trail are deleted when their retention is over. A stream never leaves out
@@ -47,8 +47,8 @@ struct Stream {
     position: i64,
     /// The hash of the event at `position`, as text; empty at position 0.
     hash: String,
-    /// The value of [`crate::pg::Postgres::generation`] when this stream last checked that the trail
-    /// contains the event at `position`.
+    /// The value of [`crate::pg::Postgres::generation`] when this stream last checked that the
+    /// trail contains the event at `position`.
     server_generation: u64,
     /// Messages that are not sent yet.
     pending: VecDeque<Message>,
@@ -111,8 +111,8 @@ impl Stream {
                 self.last_sent_at = Instant::now();
                 return Ok(message);
             }
-            // After a read with events, the next read follows immediately: a wait of zero only checks
-            // whether the server stops.
+            // After a read with events, the next read follows immediately: a wait of zero only
+            // checks whether the server stops.
             let timeout =
                 if bounded(self.read_events()).await? { Duration::ZERO } else { INTERVAL };
             if !self.chain_receiver.wait(timeout).await {

@@ -14,7 +14,8 @@ use crate::{concurrency::step::bounded, db::Db, redis::Redis, telemetry::Failure
 const SEAL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Pause before the next pass through the outbox after a failure of Redis. It is also the maximum
-/// pause after a pass that removed no events: this pause ends earlier when this replica seals events.
+/// pause after a pass that removed no events: this pause ends earlier when this replica seals
+/// events.
 const SEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which the counts of refusals are recorded.

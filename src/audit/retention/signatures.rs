@@ -39,8 +39,8 @@ pub async fn sign_stale(
         after = last.tenant_id;
         for row in rows {
             let (tenant, keys) = (TenantId(row.tenant_id), keys.clone());
-            // An error of the outer result is a failure to sign. An error of the inner result is the
-            // reason why the checkpoint is not valid.
+            // An error of the outer result is a failure to sign. An error of the inner result is
+            // the reason why the checkpoint is not valid.
             let result = checkpoint::on_blocking_thread(keyring, move |keyring| {
                 match checkpoint::verify(&row, &keys) {
                     Ok(checkpoint) => checkpoint.sign_again(keyring, &row.hash).map(Ok),

@@ -26,8 +26,8 @@ pub(super) struct Trail {
     pub(super) is_due: bool,
 }
 
-/// The next tenants with sealed events, at most `limit`, in order of their ids: the first is the one
-/// after `after`.
+/// The next tenants with sealed events, at most `limit`, in order of their ids: the first is the
+/// one after `after`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -109,8 +109,8 @@ pub(super) async fn trim(db: &Db, from: i64, checkpoint: &CheckpointRow) -> Resu
     Ok(deleted.fetch_one(db.executor()).await?)
 }
 
-/// The next checkpoints that the key `key_id` did not sign, at most `limit`, in order of the tenants'
-/// ids: the first belongs to a tenant after `after`.
+/// The next checkpoints that the key `key_id` did not sign, at most `limit`, in order of the
+/// tenants' ids: the first belongs to a tenant after `after`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

@@ -1,5 +1,5 @@
-//! One step of the retention of one trail: verifies the oldest events, signs a checkpoint after them
-//! and deletes them.
+//! One step of the retention of one trail: verifies the oldest events, signs a checkpoint after
+//! them and deletes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,8 +77,9 @@ enum Due {
     Refused(String),
 }
 
-/// Verifies the oldest events of a trail, and signs a checkpoint after the last event that is due. An
-/// event is due when its retention is over, Redis has accepted it, and all events before it are due.
+/// Verifies the oldest events of a trail, and signs a checkpoint after the last event that is due.
+/// An event is due when its retention is over, Redis has accepted it, and all events before it are
+/// due.
 fn sign_due(keyring: &Keyring, oldest: &OldestEvents) -> Result<Due> {
     if let Some(row) = &oldest.checkpoint
         && let Err(why) = checkpoint::verify(row, &keyring.statement_keys())
