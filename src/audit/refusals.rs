@@ -40,7 +40,7 @@ struct TenantLimit {
     tenant: TenantId,
     /// The name of the limit, such as `sign_in`.
     class: &'static str,
-    /// What the limit counts by, such as `network`.
+    /// To what the limit applies: `network`, `tenant` or `account`.
     by: &'static str,
 }
 
@@ -92,8 +92,8 @@ impl Refusals {
         task.await.ok();
     }
 
-    /// Counts a call refused by a rate limit. `class` is the name of the limit, and `by` is what
-    /// the limit counts by, such as `network`. Calls without a known tenant are not counted.
+    /// Counts a call refused by a rate limit. `class` is the name of the limit. `by` is
+    /// `network`, `tenant` or `account`: to what the limit applies. Calls without a known tenant are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
