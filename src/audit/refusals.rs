@@ -18,7 +18,7 @@ use crate::{
 
 /// Maximum number of refusals per subject, tenant and minute that are recorded as single
 /// events.
-const RECORDED_SINGLY: u64 = 20;
+const MAX_SINGLE_EVENTS: u64 = 20;
 
 /// Maximum number of pairs of tenant and rate limit that are counted between two flushes. It bounds
 /// the memory, because clients can send the ids of any number of tenants, even of tenants that do
@@ -93,7 +93,8 @@ impl Refusals {
     }
 
     /// Counts a call refused by a rate limit. `class` is the name of the limit. `by` is
-    /// `network`, `tenant` or `account`: to what the limit applies. Calls without a known tenant are not counted.
+    /// `network`, `tenant` or `account`: to what the limit applies. Calls without a known tenant
+    /// are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
@@ -178,7 +179,7 @@ impl Refusals {
     fn count_refusal(&self, refusal: &Refusal) -> bool {
         let mut by_subject = lock(&self.by_subject);
         let counts = by_subject.entry((refusal.tenant, refusal.subject)).or_default();
-        if counts.single < RECORDED_SINGLY {
+        if counts.single < MAX_SINGLE_EVENTS {
             counts.single += 1;
             return true;
         }

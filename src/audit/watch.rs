@@ -26,7 +26,7 @@ use crate::{
 
 /// Interval at which a stream polls for events that another replica sealed, and checks that the
 /// gate still admits the caller of the stream.
-const INTERVAL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time after which a stream without a new event sends a message without an event.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ struct Stream {
     /// Messages that are not sent yet.
     pending: VecDeque<Message>,
     last_sent_at: Instant,
+    /// Released when the stream ends.
     _permit: StreamPermit,
 }
 
@@ -114,7 +115,7 @@ impl Stream {
             // After a read with events, the next read follows immediately: a wait of zero only
             // checks whether the server stops.
             let timeout =
-                if bounded(self.read_events()).await? { Duration::ZERO } else { INTERVAL };
+                if bounded(self.read_events()).await? { Duration::ZERO } else { POLL_INTERVAL };
             if !self.chain_receiver.wait(timeout).await {
                 return Err(watch_interrupted());
             }

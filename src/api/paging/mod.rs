@@ -45,6 +45,7 @@ pub const LARGE_ROWS_PER_READ: usize = 100;
 /// store and pass them to [`Page::add_rows`]. Then call [`Page::finish`].
 pub struct Page<M> {
     tokens: Arc<OpaqueTokens>,
+    /// The bytes to which the token of the next page is bound.
     binding: Vec<u8>,
     max_items: usize,
     started_at: Instant,

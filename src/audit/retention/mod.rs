@@ -32,7 +32,7 @@ use crate::{
     tokens::Keyring,
 };
 
-/// Pause before the next attempt while another replica deletes.
+/// Pause before a step is repeated because another replica deletes events.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of tenants that one statement examines.
@@ -76,7 +76,8 @@ impl Trails {
     /// deletes events, calls `on_deleted` with their number.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass continues.
+    /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass deletes the
+    /// remaining events.
     pub async fn pass(&self, on_deleted: impl Fn(i64)) -> Result<()> {
         let mut pass = Pass::default();
         let keys = Arc::new(self.keyring.statement_keys());

@@ -44,7 +44,8 @@ pub(super) async fn step(
     let oldest = bounded(store::oldest_events(db, tenant, retention, BATCH)).await?;
     let old_checkpoint = oldest.checkpoint.clone();
     let batch_size = oldest.events.len();
-    // Verifying a batch and signing take several milliseconds.
+    // Verifying a batch and signing take several milliseconds, too long for a thread of the async
+    // runtime.
     let due =
         checkpoint::on_blocking_thread(keyring, move |keyring| sign_due(keyring, &oldest)).await?;
     let (checkpoint, due_count) = match due {
@@ -68,12 +69,10 @@ pub(super) async fn step(
 /// The events of a batch that may be deleted.
 enum Due {
     /// The number of these events, and the signed checkpoint after the last of them.
-    Events {
-        checkpoint: CheckpointRow,
-        count: usize,
-    },
+    Events { checkpoint: CheckpointRow, count: usize },
+    /// No event of the batch may be deleted yet.
     Nothing,
-    /// The trail or its checkpoint is not valid.
+    /// The trail or its checkpoint is not valid, for this reason.
     Refused(String),
 }
 

@@ -35,7 +35,7 @@ pub async fn candidate(
     tenant: TenantId,
     normalized_email: &str,
 ) -> Result<Option<Candidate>> {
-    // A tenant that does not exist has no cipher. The common cipher takes its place.
+    // A tenant that does not exist has no cipher. Then the common cipher is used.
     let cipher = match db.cipher_in_share(charged_tenant, tenant).await? {
         Some(cipher) => cipher,
         None => db.common_cipher()?,
