@@ -45,6 +45,8 @@ pub async fn verify(
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
+    // For a user without a password, `QueueSlot::verify` takes the same time and reports a
+    // mismatch.
     let comparison = slot.verify(caller.own_tenant(), password, stored_hash.as_deref()).await?;
     match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),

@@ -33,8 +33,8 @@ impl Mistake {
     /// mistake, and a caret.
     pub(super) fn message(&self, filter: &str) -> String {
         let (before, after) = filter.split_at(self.offset);
-        let is_start_cut = before.chars().count() > MAX_BEFORE;
         let skipped = before.chars().count().saturating_sub(MAX_BEFORE);
+        let is_start_cut = skipped > 0;
         let ellipsis = |is_cut: bool| is_cut.then_some('…');
         let start: String =
             ellipsis(is_start_cut).into_iter().chain(before.chars().skip(skipped)).collect();
@@ -84,11 +84,13 @@ struct Parser<'a> {
     position: usize,
 }
 
-/// A parsed value: the text without a final `*`, the byte offset of this `*` in the filter, and the
-/// byte offset at which the value starts.
+/// A parsed value.
 struct Value {
+    /// The text without quotes, escapes and a final `*`.
     text: String,
+    /// The byte offset of the final `*` in the filter; `None` when the value has no `*`.
     star: Option<usize>,
+    /// The byte offset at which the value starts in the filter.
     start: usize,
 }
 
@@ -186,9 +188,11 @@ impl<'a> Parser<'a> {
     fn parse_quoted(&mut self) -> Result<Value> {
         let opening_quote = self.position;
         let mut value = Value { text: String::new(), star: None, start: opening_quote };
+        // The first character is the opening quote.
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((offset, c)) = chars.next() {
             let position = opening_quote + offset;
+            // Only the closing quote may follow a `*`.
             if let Some(star) = value.star.filter(|_| c != '"') {
                 return fail(star, STAR_NOT_LAST);
             }
