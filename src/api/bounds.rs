@@ -26,9 +26,9 @@ pub const SCOPE_BYTES_OF_SUBJECT: Bound = Bound {
 pub const ROLES_OF_TENANT: Bound =
     Bound { name: "roles_of_tenant", max: 1_000, meaning: "roles of the tenant" };
 
-/// The maximum number of permissions of all roles of one tenant. A subject's permissions all come
-/// from these roles. So this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound responses that list
-/// a subject's permissions.
+/// The maximum total number of permissions of all roles of one tenant. A subject gets permissions
+/// only from these roles. So this limit and [`PERMISSION_BYTES_OF_ROLES`] also bound the responses
+/// that list a subject's permissions.
 pub const PERMISSIONS_OF_ROLES: Bound = Bound {
     name: "permissions_of_roles",
     max: 50_000,
@@ -49,8 +49,8 @@ pub const SERVICE_ACCOUNTS_OF_TENANT: Bound = Bound {
     meaning: "service accounts of the tenant",
 };
 
-/// The number of expired assignments of one subject that are kept to explain denials. The most
-/// recently expired assignments are kept.
+/// The number of expired assignments that are kept for each subject, to explain why a permission is
+/// denied. The most recently expired assignments are kept.
 pub const EXPIRED_ASSIGNMENTS_KEPT: i64 = 100;
 
 impl Bound {

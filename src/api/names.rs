@@ -13,8 +13,8 @@ pub fn normalized_role_name(name: &str) -> String {
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }
 
-/// Whether a name looks like the name of a system role. The characters that separate words are
-/// ignored.
+/// Whether a name looks like the name of a system role. Case and the characters that separate words
+/// are ignored.
 #[must_use]
 pub fn is_built_in_role(name: &str) -> bool {
     let letters = role_words(name).collect::<String>().to_ascii_lowercase();
@@ -34,8 +34,8 @@ pub fn normalized_account_name(name: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a character is a joiner or a variation selector. Names may contain these characters,
-/// which only change how the neighbouring characters are displayed.
+/// Whether a character is a zero-width joiner or non-joiner, or a variation selector. Names may
+/// contain these characters. They only change how the characters next to them are displayed.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }

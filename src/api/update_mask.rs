@@ -34,8 +34,9 @@ impl<'a> Mask<'a> {
     /// Returns `INVALID_ARGUMENT` when the mask contains another field.
     pub fn read(mask: Option<&'a FieldMask>, fields: &[&str]) -> Result<Self> {
         let paths = mask.map(|mask| mask.paths.as_slice()).filter(|paths| !paths.is_empty());
-        // `*` is refused too. It means that the update replaces the whole resource (AIP-134). So a
-        // client that does not know a new field would clear the field.
+        // `*` is refused too. It means that the update replaces the whole resource (AIP-134). An
+        // old client does not know fields that were added later, so its update would clear these
+        // fields.
         if !paths.unwrap_or_default().iter().all(|path| fields.contains(&path.as_str())) {
             let text = format!("must name only these fields: {}", fields.join(", "));
             return Err(Error::field("update_mask", text));

@@ -15,8 +15,8 @@ use crate::{concurrency::step::bounded, db::Db};
 /// Interval between two measurements.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The ages of the oldest waiting events, in seconds; 0 when none waits. All replicas have the same
-/// values.
+/// The age of the oldest event in each backlog, in seconds; 0 when the backlog is empty. The values
+/// are read from Postgres, so all replicas have the same values.
 #[derive(Default, Clone)]
 pub(super) struct BacklogGauges {
     unsealed: Gauge<f64, AtomicU64>,

@@ -47,7 +47,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk that starts at a checkpoint, or at the begin of the chain.
+    /// A walk that starts at a checkpoint, or at the start of the chain.
     #[must_use]
     pub fn after(checkpoint: Option<&CheckpointRow>) -> Self {
         match checkpoint {
@@ -59,7 +59,7 @@ impl Walk {
     /// Verifies the next event of the chain.
     ///
     /// # Errors
-    /// The description of the fault: the event is not the next one, or was changed.
+    /// The description of the fault: the event does not have the next position, or was changed.
     pub fn verify_next(&mut self, event: &EventRow) -> Result<(), String> {
         let next = self.position + 1;
         if event.position != next {
@@ -142,7 +142,7 @@ mod tests {
         for (index, alter) in alterations.into_iter().enumerate() {
             let mut event = event();
             alter(&mut event);
-            assert_ne!(hash(&event, 1, &[]), original, "{index}");
+            assert_ne!(hash(&event, 1, &[]), original, "alteration {index}");
         }
         assert_ne!(hash(&event(), 2, &[]), original, "the position");
         assert_ne!(hash(&event(), 1, &original), original, "the previous hash");

@@ -1,8 +1,9 @@
-//! Signed checkpoints: what remains of the oldest events of a trail that were deleted when their
-//! retention was over. The chain continues after the checkpoint, with its hash.
+//! Signed checkpoints. The oldest events of a trail are deleted when their retention is over. A
+//! checkpoint remains: the position and the hash of the last deleted event. The hash of the next
+//! event covers this hash, so the chain can still be verified.
 //!
-//! The signature prevents that an administrator of the database deletes events and stores a
-//! checkpoint for them. docs/audit.md describes the format.
+//! An administrator of the database can delete events, but can't sign a checkpoint for them.
+//! docs/audit.md describes the format.
 
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint after an event that is about to be deleted.
+    /// The checkpoint after an event that is about to be deleted. `position`, `hash` and
+    /// `event_time` belong to this event.
     pub(super) fn after(
         keyring: &Keyring,
         tenant: Uuid,
@@ -59,8 +61,9 @@ impl Checkpoint {
         }
     }
 
-    /// Signs the checkpoint, and returns it as it is stored. May call a key service, so this
-    /// function must not run on a thread of the async runtime, nor while a transaction is open.
+    /// Signs the checkpoint. Returns the row to store; `hash` is the hash of the checkpoint as
+    /// bytes. May call a key service, so this function must not run on a thread of the async
+    /// runtime, nor while a transaction is open.
     ///
     /// # Errors
     /// UNAVAILABLE when the key service does not sign.
@@ -85,27 +88,27 @@ impl Checkpoint {
     }
 }
 
-/// Verifies a stored checkpoint: its signature, and that it was signed for this tenant, position and
-/// hash. An error describes the fault.
+/// Verifies a stored checkpoint: its signature, and that it was signed for this tenant, position
+/// and hash. An error describes the fault.
 pub(super) fn verify(row: &CheckpointRow, keys: &StatementKeys) -> Result<Checkpoint, String> {
     let fault =
         |why: String| format!("the checkpoint at position {} is not valid: {why}", row.position);
     let checkpoint: Checkpoint =
         keys.verify(TYP, &row.statement).map_err(|error| fault(error.to_string()))?;
-    let is_of_row = checkpoint.tenant_id == row.tenant_id
+    let matches_row = checkpoint.tenant_id == row.tenant_id
         && checkpoint.position == row.position
         && checkpoint.hash == chain::text(&row.hash);
-    if is_of_row {
+    if matches_row {
         Ok(checkpoint)
     } else {
         Err(fault("it was signed for another tenant, position or hash".into()))
     }
 }
 
-/// Runs work that signs on a thread that it may block.
+/// Runs `work` on a thread that it may block: to sign, `work` may call a key service.
 ///
 /// # Errors
-/// The error of the work.
+/// The error of `work`.
 pub(super) async fn on_blocking_thread<T: Send + 'static>(
     keyring: &Arc<Keyring>,
     work: impl FnOnce(&Keyring) -> Result<T> + Send + 'static,

@@ -15,7 +15,7 @@ const LIST_BYTES: usize = 10 * 1024;
 /// The part of [`DETAIL_BYTES`] that is reserved for the key [`OMITTED`].
 const OMITTED_BYTES: usize = 512;
 
-/// The key in the detail whose value lists the values that did not fit.
+/// The key in the detail under which the values that did not fit are listed.
 const OMITTED: &str = "omitted";
 
 /// The caller in an event. For a call without a token, the ids are `None`.
@@ -92,23 +92,24 @@ impl Event {
         }
     }
 
-    /// Adds a list to the detail, unless the list is empty. Items that do not fit are left out, and
-    /// their number is added to `omitted`.
+    /// Adds a list to the detail, unless the list is empty. The first item that does not fit, and
+    /// all items after it, are left out. Their number is added to `omitted`.
     #[must_use]
     pub fn list<V: Into<Value>>(self, key: &str, items: impl IntoIterator<Item = V>) -> Self {
         let limit = (DETAIL_BYTES - self.bytes).saturating_sub(entry_size(key)).min(LIST_BYTES);
-        let (mut listed_items, mut bytes, mut omitted) = (Vec::new(), 2, 0_u64);
+        // The brackets of an empty list have 2 bytes. Each item is counted with its comma.
+        let (mut listed_items, mut bytes, mut omitted_items) = (Vec::new(), 2, 0_u64);
         for item in items {
             let item = item.into();
             bytes += size(&item) + 1;
             if bytes > limit {
-                omitted += 1;
+                omitted_items += 1;
             } else {
                 listed_items.push(item);
             }
         }
         let event = if listed_items.is_empty() { self } else { self.detail(key, listed_items) };
-        if omitted == 0 { event } else { event.omit(key, &json!({ "items": omitted })) }
+        if omitted_items == 0 { event } else { event.omit(key, &json!({ "items": omitted_items })) }
     }
 
     /// Adds a change of a value as `from` and `to`, if the values differ.
@@ -124,6 +125,7 @@ impl Event {
         self.detail
     }
 
+    /// Adds to `omitted` how much of the value of `key` was left out.
     fn omit(mut self, key: &str, amount: &Value) -> Self {
         let omitted = self.detail.entry(OMITTED).or_insert_with(|| Value::Object(Map::new()));
         if let Some(omitted) = omitted.as_object_mut() {
@@ -147,21 +149,21 @@ fn entry_size(key: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn bytes(event: &Event) -> usize {
+    fn detail_size(event: &Event) -> usize {
         size(&Value::Object(event.detail.clone()))
     }
 
     /// N09: the size of a detail is bounded. The key `omitted` lists the values that do not fit.
     #[test]
     fn values_that_exceed_the_size_of_a_detail_are_listed_as_omitted() {
-        // With quotes and a comma, such an item has 1003 bytes of JSON.
-        let long = |n: usize| format!("{n:0>1000}");
+        // A text of 1000 digits. With quotes and a comma, the item has 1003 bytes of JSON.
+        let long_item = |n: usize| format!("{n:0>1000}");
         let event = Event::new(EventKind::RoleUpdated)
-            .list("added", (0..50).map(long))
-            .list("removed", (0..50).map(long))
+            .list("added", (0..50).map(long_item))
+            .list("removed", (0..50).map(long_item))
             .detail("scope", "x".repeat(5000))
             .detail("name", "ops");
-        assert!(bytes(&event) <= DETAIL_BYTES, "{}", bytes(&event));
+        assert!(detail_size(&event) <= DETAIL_BYTES, "{}", detail_size(&event));
         // Ten items fit into the 10 KiB of a list, then five items into the rest of the 16 KiB.
         assert_eq!(event.detail["added"].as_array().map(Vec::len), Some(10));
         assert_eq!(event.detail["removed"].as_array().map(Vec::len), Some(5));

@@ -14,11 +14,13 @@ use crate::{clock, db::Db, error::Result, ids::TenantId};
 /// Maximum number of events that one statement reads.
 const BATCH: i64 = 500;
 
-/// A sealed event with all values that its hash covers. So a reader can verify the exported chain.
+/// A sealed event with all values that its hash covers, so that a reader of the export can verify
+/// the chain.
 #[derive(Serialize)]
 pub struct ExportedEvent {
     tenant_id: Uuid,
-    /// The position in the tenant's chain. The cursor of the next export.
+    /// The position in the tenant's chain. The next export can continue after the last position of
+    /// this export.
     pub position: i64,
     event_id: Uuid,
     kind: String,
@@ -27,7 +29,7 @@ pub struct ExportedEvent {
     target_id: Option<Uuid>,
     session_id: Option<Uuid>,
     request_id: String,
-    /// The stored address, which is encrypted, in base64url.
+    /// The client's address in base64url. The address is encrypted, as it is stored.
     ip: Option<String>,
     detail: Value,
     create_time: String,
@@ -60,8 +62,8 @@ impl<'a> Export<'a> {
         Self { db, tenant, page_size: PageSize::new(BATCH) }
     }
 
-    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None` when
-    /// no event of the trail was deleted.
+    /// Reads the checkpoint of the trail and the first events after it. The checkpoint is `None`
+    /// when no event of the trail was deleted.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
@@ -69,7 +71,8 @@ impl<'a> Export<'a> {
         let mut checkpoint = store::read_checkpoint(self.db, self.tenant).await?;
         loop {
             let events = self.read_after(Walk::after(checkpoint.as_ref()).position).await?;
-            // A server may have deleted events after the checkpoint was read.
+            // A server may have deleted events after the checkpoint was read. Then the events do
+            // not start directly after this checkpoint, so everything is read again.
             let current = store::read_checkpoint(self.db, self.tenant).await?;
             if current == checkpoint {
                 return Ok((checkpoint.map(ExportedCheckpoint::from), events));
@@ -78,8 +81,8 @@ impl<'a> Export<'a> {
         }
     }
 
-    /// Reads the next events after a position, in the order of the chain. Empty at the end of the
-    /// chain.
+    /// Reads the next events after a position, in the order of the chain. Returns no events at the
+    /// end of the chain.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.

@@ -1,4 +1,4 @@
-//! `ListEvents`.
+//! The operation `ListEvents`.
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
@@ -19,6 +19,7 @@ use crate::{
     proto::v1::{AuditEvent, ListEventsRequest},
 };
 
+/// The fields that the filter of a request may contain.
 const FIELDS: &[Field] = &[
     Field { name: "kind", kind: Kind::Word },
     Field { name: "actor_id", kind: Kind::Id },

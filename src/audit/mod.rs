@@ -52,7 +52,7 @@ use crate::{
 };
 
 /// The placeholder tenant whose share of the connections the workers of the trail use. So neither
-/// the calls of a tenant nor calls without a tenant can use all connections of the workers.
+/// the calls of a tenant nor calls without a tenant can take the connections that the workers need.
 const WORKER_SHARE: TenantId = TenantId(Uuid::from_u128(1));
 
 /// Records an event in the tenant that the transaction works in.
@@ -83,7 +83,8 @@ pub async fn record_with_token(tx: &mut TenantTx, actor: &Actor, event: Event) -
 /// Ends a transaction: records the event, unless it is `None`, and commits. Returns the consistency
 /// token of the transaction's changes.
 ///
-/// A transaction that ended sessions uses `SessionCache::finish` instead.
+/// A transaction that ended sessions uses `SessionCache::finish` instead, which also removes the
+/// sessions from the cache.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable. The transaction may or may not be committed then.

@@ -1,5 +1,5 @@
-//! The number of rows that a command reads with one statement. Postgres cancels a statement after 10
-//! seconds; a slow database then gets smaller pages, so the command is not ended.
+//! The number of rows that a command reads with one statement. Postgres cancels a statement after
+//! 10 seconds. The command then reads smaller pages, so it also completes with a slow database.
 
 use crate::{
     error::{Error, Result},
@@ -17,8 +17,8 @@ impl PageSize {
         Self(rows)
     }
 
-    /// Reads a page. Repeats the read with fewer rows while it takes too long, down to one row. The
-    /// next pages have the size that did not take too long.
+    /// Reads a page. While the read takes too long, repeats it with fewer rows, down to one row.
+    /// The next pages have the size that was read in time.
     ///
     /// # Errors
     /// The error of the read.
@@ -45,8 +45,9 @@ fn took_too_long(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Reads pages from a database that manages only so many rows in time.
-    async fn read(page_size: &mut PageSize, rows_in_time: i64) -> Result<i64> {
+    /// Reads a page from a database that reads at most `rows_in_time` rows before the timeout.
+    /// Returns the number of rows in the page.
+    async fn read_page(page_size: &mut PageSize, rows_in_time: i64) -> Result<i64> {
         let read = |rows| async move {
             if rows <= rows_in_time {
                 Ok(rows)
@@ -60,10 +61,12 @@ mod tests {
     #[tokio::test]
     async fn pages_become_smaller_until_they_are_read_in_time() {
         let mut page_size = PageSize::new(500);
+        // A smaller size is kept: at the third read, 500 rows would be read in time.
         for (rows_in_time, expected) in [(1000, 500), (499, 50), (500, 50), (1, 1)] {
-            assert_eq!(read(&mut page_size, rows_in_time).await.ok(), Some(expected));
+            assert_eq!(read_page(&mut page_size, rows_in_time).await.ok(), Some(expected));
         }
-        let error = read(&mut page_size, 0).await.err().map(|error| error.reason());
+        // Not even one row is read in time.
+        let error = read_page(&mut page_size, 0).await.err().map(|error| error.reason());
         assert_eq!(error, Some(ErrorReason::DeadlineExceeded));
     }
 }

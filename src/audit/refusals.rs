@@ -18,10 +18,11 @@ use crate::{
 
 /// Maximum number of refusals per subject, tenant and minute that are recorded as single
 /// events.
-const RECORDED_SINGLY: u64 = 20;
+const MAX_SINGLE_EVENTS: u64 = 20;
 
-/// Maximum number of pairs of tenant and rate limit that are counted between two flushes. Clients
-/// can name any number of tenants, even tenants that do not exist. The metrics count all refusals.
+/// Maximum number of pairs of tenant and rate limit that are counted between two flushes. It bounds
+/// the memory, because clients can send the ids of any number of tenants, even of tenants that do
+/// not exist. The metrics count all refusals.
 const MAX_LIMITS: usize = 10_000;
 
 /// Records refused calls.
@@ -37,11 +38,13 @@ pub struct Refusals {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct TenantLimit {
     tenant: TenantId,
+    /// The name of the limit, such as `sign_in`.
     class: &'static str,
-    /// What the limit counts by, such as `network`.
+    /// To what the limit applies: `network`, `tenant` or `account`.
     by: &'static str,
 }
 
+/// The refusals of one subject in one tenant since the last flush.
 #[derive(Default)]
 struct RefusalCounts {
     /// Number of refusals recorded as single events.
@@ -69,9 +72,9 @@ impl Refusals {
     }
 
     /// Records a refusal, even if the client cancels the call. If Postgres is unavailable, the call
-    /// is still refused, and the log contains the id of the request that has no event.
+    /// is still refused, and the log contains the correlation id of the call that has no event.
     pub async fn record(&self, refusal: Refusal) {
-        if !self.count_as_single(&refusal) {
+        if !self.count_refusal(&refusal) {
             return;
         }
         let db = self.db.clone();
@@ -89,17 +92,18 @@ impl Refusals {
         task.await.ok();
     }
 
-    /// Counts a call refused by a rate limit. `class` is the name of the limit, and `by` is what
-    /// the limit counts by, such as `network`. Calls without a known tenant are not counted.
+    /// Counts a call refused by a rate limit. `class` is the name of the limit. `by` is
+    /// `network`, `tenant` or `account`: to what the limit applies. Calls without a known tenant
+    /// are not counted.
     pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
         }
-        self.add_limited(TenantLimit { tenant, class, by }, 1);
+        self.add_limited_calls(TenantLimit { tenant, class, by }, 1);
     }
 
     /// Adds to the count of a limit, unless [`MAX_LIMITS`] other limits are counted already.
-    fn add_limited(&self, limit: TenantLimit, count: u64) {
+    fn add_limited_calls(&self, limit: TenantLimit, count: u64) {
         let mut by_limit = lock(&self.by_limit);
         if by_limit.len() < MAX_LIMITS || by_limit.contains_key(&limit) {
             *by_limit.entry(limit).or_default() += count;
@@ -112,27 +116,28 @@ impl Refusals {
     /// UNAVAILABLE when Postgres is unavailable. The next flush records the counts that were not
     /// recorded.
     pub async fn flush(&self) -> Result<()> {
-        self.flush_refusals().await.and(self.flush_limited().await)
+        // Both flushes run, even if the first one fails.
+        self.flush_refusals().await.and(self.flush_limited_calls().await)
     }
 
-    async fn flush_limited(&self) -> Result<()> {
+    async fn flush_limited_calls(&self) -> Result<()> {
         let by_limit = std::mem::take(&mut *lock(&self.by_limit));
         let mut result = Ok(());
         for (limit, count) in by_limit {
-            // After a failure, the further counts wait for the next flush.
+            // After a failure, this count and the further counts wait for the next flush.
             if result.is_ok() {
-                result = bounded(self.record_limited(limit, count)).await;
+                result = bounded(self.record_limited_calls(limit, count)).await;
             }
             if result.is_err() {
-                self.add_limited(limit, count);
+                self.add_limited_calls(limit, count);
             }
         }
         result
     }
 
-    async fn record_limited(&self, limit: TenantLimit, count: u64) -> Result<()> {
+    async fn record_limited_calls(&self, limit: TenantLimit, count: u64) -> Result<()> {
         let TenantLimit { tenant, class, by } = limit;
-        // Without a cipher, the tenant does not exist and has no audit trail.
+        // A tenant without a cipher does not exist, so it has no audit trail.
         if self.db.cipher(tenant).await?.is_none() {
             return Ok(());
         }
@@ -152,6 +157,7 @@ impl Refusals {
         let by_subject = std::mem::take(&mut *lock(&self.by_subject));
         let mut result = Ok(());
         for (key, RefusalCounts { counted, actor, .. }) in by_subject {
+            // Without an actor, all refusals were recorded as single events.
             let Some(actor) = actor else { continue };
             let (tenant, subject) = key;
             let event =
@@ -170,10 +176,10 @@ impl Refusals {
     }
 
     /// Counts a refusal. Returns whether the refusal must be recorded as a single event.
-    fn count_as_single(&self, refusal: &Refusal) -> bool {
+    fn count_refusal(&self, refusal: &Refusal) -> bool {
         let mut by_subject = lock(&self.by_subject);
         let counts = by_subject.entry((refusal.tenant, refusal.subject)).or_default();
-        if counts.single < RECORDED_SINGLY {
+        if counts.single < MAX_SINGLE_EVENTS {
             counts.single += 1;
             return true;
         }

@@ -1,5 +1,5 @@
-//! Seals events: adds each event to its tenant's hash chain, with a position and a hash. One
-//! replica at a time holds the lock for this. If that replica stops, another replica seals the
+//! Seals events: adds each event to its tenant's hash chain, with a position and a hash. A lock in
+//! Postgres lets one replica at a time seal. If that replica stops, another replica seals the
 //! remaining events.
 //!
 //! - Rule: `audit_backlog` (`migrations/0022_seal_audit_events.sql`) decides whether there are
@@ -58,18 +58,18 @@ pub async fn seal(db: &Db) -> Result<usize> {
 }
 
 impl ChainPositions {
-    /// Gives each event the next position of its tenant. The `position` and `hash` of each row are
-    /// the values of the last event that was sealed in the tenant before.
+    /// Assigns to each event the next position in the chain of its tenant. In `events`, `position`
+    /// and `hash` are not those of the event itself, but those of the tenant's last sealed event.
     fn assign(events: &[EventRow]) -> Self {
         let mut chain_positions = Self::default();
         let mut last_by_tenant: HashMap<Uuid, (i64, Vec<u8>)> = HashMap::new();
         for event in events {
-            let last = last_by_tenant
+            let (last_position, last_hash) = last_by_tenant
                 .entry(event.tenant_id)
                 .or_insert_with(|| (event.position, event.hash.clone()));
-            let position = last.0 + 1;
-            let hash = chain::hash(event, position, &last.1);
-            *last = (position, hash.clone());
+            let position = *last_position + 1;
+            let hash = chain::hash(event, position, last_hash);
+            (*last_position, *last_hash) = (position, hash.clone());
             chain_positions.tenants.push(event.tenant_id);
             chain_positions.events.push(event.event_id);
             chain_positions.positions.push(position);

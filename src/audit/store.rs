@@ -86,7 +86,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Filters of a list of events. `None` means no filter.
+/// The conditions on the events of a list. `None` means no condition.
 #[derive(Debug)]
 pub struct EventFilter {
     /// The kind, as a LIKE pattern.
@@ -95,7 +95,7 @@ pub struct EventFilter {
     pub actor: Option<Uuid>,
     /// The id of the target.
     pub target: Option<Uuid>,
-    /// The session of the actor.
+    /// The id of the actor's session.
     pub session: Option<Uuid>,
     pub request_id: Option<String>,
     /// The start of the time range, inclusive.
@@ -183,8 +183,8 @@ pub async fn read_after(
     Ok(rows)
 }
 
-/// Like [`read_after`], in its own transaction: one step of a command that reads a whole chain. Reads
-/// fewer events if the database is slow.
+/// Like [`read_after`], but in its own transaction. For commands that read a whole chain in
+/// batches. Reads fewer events if the database is slow.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -203,7 +203,8 @@ pub(super) async fn read_batch_after(
     page_size.read(read).await
 }
 
-/// The hash of the event at a position in a tenant's chain; `None` when the chain is shorter.
+/// The hash of the event at a position in a tenant's chain; `None` when the chain does not contain
+/// this position.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -241,7 +242,7 @@ pub async fn last_position(tx: &mut TenantTx, tenant: TenantId) -> Result<i64> {
     Ok(last)
 }
 
-/// The checkpoint of a trail, as it is stored: the last event that was deleted.
+/// The checkpoint of a trail, as it is stored: the position and hash of the last deleted event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckpointRow {
     pub tenant_id: Uuid,
@@ -272,7 +273,7 @@ pub(super) async fn checkpoint(
     Ok(checkpoint.fetch_optional(tx.conn()).await?)
 }
 
-/// Like [`checkpoint`], in its own transaction.
+/// Like [`checkpoint`], but in its own transaction.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -280,8 +281,8 @@ pub(super) async fn read_checkpoint(db: &Db, tenant: TenantId) -> Result<Option<
     bounded(async { checkpoint(&mut db.begin_without_cipher(tenant).await?, tenant).await }).await
 }
 
-/// The next tenants that have or had an audit trail, in the order of their ids, at most `limit`,
-/// from the first after `after`. Includes deleted tenants. The transaction must work in the
+/// The next tenants that have or had an audit trail, at most `limit`, in order of their ids: the
+/// first is the one after `after`. Includes deleted tenants. The transaction must work in the
 /// platform tenant.
 ///
 /// # Errors
@@ -298,19 +299,19 @@ pub(super) async fn audited_tenants(
     Ok(tenants.into_iter().map(TenantId).collect())
 }
 
-/// A page of a tenant's events, and those of them that are not in the chain.
+/// The numbers of events that are not in the chain, in one page of a tenant's events.
 #[derive(Debug)]
 pub(super) struct UnsealedCounts {
-    /// The last event of the page; `None` when the page is empty.
+    /// The id of the last event of the page; `None` when the page is empty.
     pub(super) last: Option<Uuid>,
-    /// Events in the queue of the sealer.
+    /// Number of events in the queue of the sealer.
     pub(super) waiting: i64,
-    /// Events that are neither in the chain nor in the queue.
+    /// Number of events that are neither in the chain nor in the queue.
     pub(super) lost: i64,
 }
 
-/// Counts the events that are not in the chain among the next `limit` events after `after`, in the
-/// order of their ids.
+/// Reads the next `limit` events after the id `after`, in the order of their ids, and counts those
+/// that are not in the chain.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

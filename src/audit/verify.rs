@@ -1,8 +1,8 @@
 //! Verifies the audit trail by recomputing each tenant's chain, when an operator runs
 //! `tenantry audit verify`. `chain.rs` decides which fields of an event the chain covers.
 //!
-//! Rule: `audited_tenants` (`migrations/0044_trim_audit_events.sql`) lists all tenants with a trail, and
-//! only for the platform tenant.
+//! Rule: `audited_tenants` (`migrations/0044_trim_audit_events.sql`) lists all tenants with a
+//! trail, and only for the platform tenant.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,11 +23,11 @@ const BATCH: i64 = 1000;
 /// Maximum number of events that one statement compares with the chain.
 const UNSEALED_BATCH: i64 = 10_000;
 
-/// Number of tenants that one statement lists.
-const TENANTS: i64 = 1_000;
+/// Maximum number of tenants that one statement lists.
+const TENANT_BATCH: i64 = 1_000;
 
-/// The last position of a chain and its hash. An operator can keep a copy outside of the database,
-/// and compare the chain with the copy later.
+/// The last position of a chain, and the hash at this position. An operator can save a copy outside
+/// of the database. A later run compares the chain with this saved head.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Head {
     pub tenant_id: Uuid,
@@ -42,17 +42,18 @@ pub struct VerifiedTrail {
     /// The end of the valid part of the chain.
     #[serde(flatten)]
     pub head: Head,
-    /// The position of the checkpoint: the last event whose retention was over. `None` when no
-    /// event was deleted.
+    /// The position of the checkpoint, which is the position of the last deleted event. `None` when
+    /// no event was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<i64>,
-    /// The faults. Only the first fault in the chain is listed, because the events after it can't
-    /// be verified.
+    /// The faults. Of the faults in the chain, only the first is listed, because the events after
+    /// it can't be verified.
     pub faults: Vec<String>,
     /// The number of events that wait to be sealed. They are no fault, but they are not verified.
     #[serde(default)]
     pub unsealed: i64,
-    /// Whether the event of the kept head was deleted, so its hash could not be compared.
+    /// Whether the event at the position of the saved head was deleted because its retention was
+    /// over, so that its hash could not be compared.
     #[serde(skip)]
     pub kept_head_is_trimmed: bool,
 }
@@ -68,7 +69,7 @@ pub async fn tenants(db: &Db, platform: TenantId) -> Result<Vec<TenantId>> {
         let after = tenants.last().copied().unwrap_or(TenantId(Uuid::nil()));
         let page = bounded(async {
             let mut tx = db.begin_without_cipher(platform).await?;
-            store::audited_tenants(&mut tx, after, TENANTS).await
+            store::audited_tenants(&mut tx, after, TENANT_BATCH).await
         });
         let page = page.await?;
         if page.is_empty() {
@@ -92,14 +93,15 @@ pub async fn verify(
     loop {
         let checkpoint = store::read_checkpoint(db, tenant).await?;
         let trail = verify_after(db, keys, tenant, checkpoint.as_ref(), saved_head).await?;
-        // A server may have deleted events while the chain was read.
+        // The faults may have another cause: a server deleted events and moved the checkpoint while
+        // the chain was read. Then the trail is verified again.
         if trail.faults.is_empty() || store::read_checkpoint(db, tenant).await? == checkpoint {
             return Ok(trail);
         }
     }
 }
 
-/// Verifies the trail after a checkpoint that was read before.
+/// Verifies `checkpoint`, which was read before, and the trail after it.
 async fn verify_after(
     db: &Db,
     keys: &StatementKeys,
@@ -108,7 +110,7 @@ async fn verify_after(
     saved_head: Option<&Head>,
 ) -> Result<VerifiedTrail> {
     let checkpoint_fault = checkpoint.and_then(|row| checkpoint::verify(row, keys).err());
-    // Nothing after a checkpoint that is not valid can be verified.
+    // After a checkpoint that is not valid, nothing can be verified: the loop below does not run.
     let mut walk = Walk::after(checkpoint.filter(|_| checkpoint_fault.is_none()));
     let mut faults: Vec<_> = checkpoint_fault.into_iter().collect();
     let mut saved_hash = SavedHash::new(saved_head, &walk);
@@ -132,7 +134,7 @@ async fn verify_after(
         faults.push(missing_event(walk.position + 1));
     }
     let (unsealed, lost_count) = count_unsealed(db, tenant).await?;
-    faults.extend(lost_events(lost_count));
+    faults.extend(lost_events_fault(lost_count));
     faults.extend(saved_hash.fault());
     let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
     let (checkpoint, kept_head_is_trimmed) =
@@ -143,8 +145,10 @@ async fn verify_after(
 /// Compares the chain with the head of an earlier run.
 struct SavedHash<'a> {
     head: Option<&'a Head>,
+    /// Whether the walk has passed the position of the head with the same hash.
     was_found: bool,
-    /// Whether the head is before the begin of the walk, so there is nothing to compare.
+    /// Whether the position of the head is before the start of the walk, so that there is nothing
+    /// to compare.
     is_trimmed: bool,
 }
 
@@ -169,8 +173,8 @@ impl<'a> SavedHash<'a> {
     }
 }
 
-/// The numbers of a tenant's events that wait for a place in the chain, and of those that neither
-/// have nor wait for one.
+/// Counts a tenant's events that are not in the chain. Returns the number of events in the queue of
+/// the sealer, and the number of events that are neither in the chain nor in the queue.
 async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
     let (mut waiting, mut lost_count, mut after) = (0, 0, Uuid::nil());
     let mut page_size = PageSize::new(UNSEALED_BATCH);
@@ -191,7 +195,7 @@ async fn count_unsealed(db: &Db, tenant: TenantId) -> Result<(i64, i64)> {
 
 /// Describes the fault that events are neither in the chain nor in the queue of the sealer; `None`
 /// when there are no such events.
-fn lost_events(count: i64) -> Option<String> {
+fn lost_events_fault(count: i64) -> Option<String> {
     let text = || format!("{count} events have no place in the chain and do not wait for one");
     (count > 0).then(text)
 }

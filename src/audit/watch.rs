@@ -1,11 +1,12 @@
 //! `WatchEvents`: streams a tenant's events when they are sealed.
 //!
-//! A restore of the database to an earlier time, and a failover that loses commits, remove events at
-//! the end of a trail. Later events then get the positions of the removed ones. So a stream
-//! continues only after an event that is still in the trail: its hash tells.
+//! A restore of the database to an earlier time, and a failover that loses commits, remove events
+//! at the end of a trail. Later events then get the positions of the removed events. So a stream
+//! continues after a position only if the event there still has the same hash.
 //!
 //! The first events of a trail are deleted when their retention is over. A stream never leaves out
-//! deleted events silently: it starts no earlier than at the checkpoint, or ends with an error.
+//! deleted events silently. If events after the position of the request were deleted, the stream
+//! ends with an error. Position 0 is an exception: the stream starts at the checkpoint.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -25,7 +26,7 @@ use crate::{
 
 /// Interval at which a stream polls for events that another replica sealed, and checks that the
 /// gate still admits the caller of the stream.
-const INTERVAL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time after which a stream without a new event sends a message without an event.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -46,15 +47,18 @@ struct Stream {
     position: i64,
     /// The hash of the event at `position`, as text; empty at position 0.
     hash: String,
-    /// [`crate::pg::Postgres::generation`] when the event at `position` was last in the trail.
+    /// The value of [`crate::pg::Postgres::generation`] when this stream last checked that the
+    /// trail contains the event at `position`.
     server_generation: u64,
+    /// Messages that are not sent yet.
     pending: VecDeque<Message>,
     last_sent_at: Instant,
+    /// Released when the stream ends.
     _permit: StreamPermit,
 }
 
-/// Opens a stream for a caller: with the events after the position of the request, with all events
-/// that the trail still has (position 0), or with new events only.
+/// Opens a stream for a caller. The stream has the events after the position of the request, all
+/// events that the trail still has (position 0), or only new events (no position).
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when the trail does not have the event at the position of the request;
@@ -91,6 +95,7 @@ pub async fn open(
         last_sent_at: Instant::now(),
         _permit: permit,
     };
+    // The first message tells the client the position at which the stream starts.
     stream.pending.push_back(Message { event: None, position, hash });
     let messages = stream::try_unfold(stream, |mut stream| async move {
         let message = stream.next().await?;
@@ -107,8 +112,10 @@ impl Stream {
                 self.last_sent_at = Instant::now();
                 return Ok(message);
             }
+            // After a read with events, the next read follows immediately: a wait of zero only
+            // checks whether the server stops.
             let timeout =
-                if bounded(self.read_events()).await? { Duration::ZERO } else { INTERVAL };
+                if bounded(self.read_events()).await? { Duration::ZERO } else { POLL_INTERVAL };
             if !self.chain_receiver.wait(timeout).await {
                 return Err(watch_interrupted());
             }
@@ -135,7 +142,8 @@ impl Stream {
         let rows = store::read_after(&mut tx, self.tenant, self.position, BATCH).await?;
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
         if first.position > self.position + 1 {
-            // Events that this stream has not sent were deleted: this is an error then.
+            // There is a gap. If events that this stream has not sent were deleted, this call
+            // returns the error.
             find_start(&mut tx, self.tenant, self.position).await?;
         }
         (self.position, self.hash) = (last.position, chain::text(&last.hash));
@@ -149,8 +157,9 @@ impl Stream {
     }
 }
 
-/// The position after which a stream starts, and its hash as text. Position 0 is the begin of the
-/// trail: the position of the checkpoint, or 0 with an empty hash when no event was deleted.
+/// Checks that a stream can continue after `position`. Returns the position after which it starts,
+/// and the hash there as text. Position 0 means the start of the trail: the result is the position
+/// of the checkpoint, or 0 with an empty hash when no event was deleted.
 async fn find_start(tx: &mut TenantTx, tenant: TenantId, position: i64) -> Result<(i64, String)> {
     if let Some(hash) = store::hash_at(tx, tenant, position).await? {
         return Ok((position, chain::text(&hash)));

@@ -8,12 +8,14 @@ use tokio::{sync::watch, time};
 use super::{Refusals, backlog::BacklogGauges, sealer, stream::Outbox};
 use crate::{concurrency::step::bounded, db::Db, redis::Redis, telemetry::FailureLog};
 
-/// Pause between two runs of the sealer. Together with the poll interval of `WatchEvents`, it is
-/// less than one second, so a client gets an event within about one second.
-const INTERVAL: Duration = Duration::from_millis(300);
+/// Pause of the sealer after a run that sealed less than a full batch. This pause and the poll
+/// interval of `WatchEvents` together are less than one second, so a client gets an event within
+/// about one second.
+const SEAL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Pause before the next pass through the outbox after a failure of Redis, and the maximum pause
-/// while this replica seals no events.
+/// Pause before the next pass through the outbox after a failure of Redis. It is also the maximum
+/// pause after a pass that removed no events: this pause ends earlier when this replica seals
+/// events.
 const SEND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval at which the counts of refusals are recorded.
@@ -39,6 +41,7 @@ impl ChainSignal {
         self.0.send_replace(true);
     }
 
+    /// Signals that this replica sealed events.
     fn notify(&self) {
         self.0.send_modify(|_| {});
     }
@@ -46,10 +49,11 @@ impl ChainSignal {
 
 impl ChainReceiver {
     /// Waits until this replica seals events, at most for `timeout`. Returns false when the server
-    /// stops.
+    /// stops, otherwise true, also after the timeout.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
         let changed = time::timeout(timeout, self.0.changed()).await;
-        !matches!(changed, Ok(Err(_))) && !*self.0.borrow()
+        let sender_was_dropped = matches!(changed, Ok(Err(_)));
+        !sender_was_dropped && !*self.0.borrow()
     }
 }
 
@@ -111,7 +115,7 @@ async fn seal(db: Db, chain_signal: Arc<ChainSignal>, sealed: Counter) {
             chain_signal.notify();
         }
         if count < sealer::BATCH {
-            time::sleep(INTERVAL).await;
+            time::sleep(SEAL_INTERVAL).await;
         }
     }
 }

@@ -24,8 +24,8 @@ pub struct Attempt<'a> {
     pub failed: EventKind,
 }
 
-/// Verifies the password. Returns the stored hash that the password matched. The verification
-/// counts as a guess at the account. A wrong password is recorded in the audit trail.
+/// Verifies the password. Returns the stored hash that the password matched. The account's limit
+/// of wrong passwords applies ([`Limits::guess`]). A wrong password is recorded in the audit trail.
 ///
 /// # Errors
 /// UNAUTHENTICATED when the password is wrong; `RATE_LIMITED` after too many wrong passwords.
@@ -45,6 +45,8 @@ pub async fn verify(
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
     let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
+    // For a user without a password, `QueueSlot::verify` takes the same time and reports a
+    // mismatch.
     let comparison = slot.verify(caller.own_tenant(), password, stored_hash.as_deref()).await?;
     match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),
@@ -52,7 +54,7 @@ async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<
     }
 }
 
-/// Records a wrong password in the audit trail. Returns the refusal.
+/// Records a wrong password in the audit trail. Returns the error for the client.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

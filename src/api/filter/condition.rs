@@ -16,8 +16,8 @@ pub struct Field {
 /// The type of a field.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// Text that people write. A condition compares the whole text, the beginning or a part of the
-    /// text, and ignores case and accents.
+    /// Text that people write. A condition compares the whole text, its beginning or a part of it,
+    /// and ignores case and accents.
     Text,
     /// A lower-case word such as a slug. A condition compares the word like `Text`, but ignores
     /// only case, not accents.
@@ -35,13 +35,19 @@ pub enum Kind {
     Enum(&'static str, fn(&str) -> Option<i32>),
 }
 
+/// One condition of a filter, on one field.
 pub(super) struct Condition {
     pub field: &'static str,
     pub predicate: Predicate,
 }
 
+/// The test that a condition applies to the value of its field.
 pub(super) enum Predicate {
-    Text { pattern: Pattern, raw_text: String },
+    /// `raw_text` is the value as the client wrote it. `pattern` has the normalized value.
+    Text {
+        pattern: Pattern,
+        raw_text: String,
+    },
     Word(Pattern),
     Exact(String),
     Id(Uuid),

@@ -40,8 +40,9 @@ impl Filter {
         self.0.iter().any(|condition| matches!(condition.predicate, Predicate::Text { .. }))
     }
 
-    /// Removes a condition that compares a text field with a whole value. Returns the value as the
-    /// client wrote it, so that a database index can find the value.
+    /// Removes the first condition that compares the whole text of a [`Kind::Text`] field. Returns
+    /// the value as the client wrote it, so that the store can find this value with a database
+    /// index. Without such a condition, returns `None`.
     pub fn take_whole_text(&mut self, field: &str) -> Option<String> {
         let is_whole_text = |condition: &Condition| {
             condition.field == field
@@ -108,6 +109,7 @@ impl Filter {
         let mut intersection = TimeRange::default();
         for condition in self.0.iter().filter(|condition| condition.field == field) {
             if let Predicate::Time(range) = &condition.predicate {
+                // `None` is less than every time, so the later lower bound is used.
                 intersection.from = intersection.from.max(range.from);
                 intersection.before = match (intersection.before, range.before) {
                     (Some(first), Some(second)) => Some(first.min(second)),
@@ -118,6 +120,7 @@ impl Filter {
         intersection
     }
 
+    /// Returns the first value that `value_of` returns for the predicates on a field.
     fn find<T>(&self, field: &str, value_of: impl Fn(&Predicate) -> Option<T>) -> Option<T> {
         let mut conditions = self.0.iter().filter(|condition| condition.field == field);
         conditions.find_map(|condition| value_of(&condition.predicate))
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_on_other_kinds_of_fields_return_their_values() {
+    fn a_filter_returns_the_values_of_its_conditions_by_field() {
         let id = Uuid::from_u128(7);
         let filter = parse(&format!(
             "state = ACTIVE AND id={id} AND verified = true AND slug=Ac_me* AND request_id = R-1"
@@ -198,7 +201,9 @@ mod tests {
             parse("state = USER_STATE_DISABLED").enum_value("state"),
             Some(UserState::Disabled)
         );
+        // Without a condition on the field, there is no value.
         assert_eq!((filter.id("x"), parse("").like("slug")), (None, None));
+        // The second condition compares only the beginning of the text, so it stays in the filter.
         let mut filter = parse("name = Ada AND name = ada*");
         assert_eq!(filter.take_whole_text("name").as_deref(), Some("Ada"));
         assert_eq!(filter.take_whole_text("name"), None);
@@ -232,7 +237,7 @@ mod tests {
     /// N10: an error message shows the mistake in the filter.
     #[test]
     fn an_error_message_marks_the_mistake_with_a_caret() {
-        for (filter, caret, text) in [
+        for (filter, caret_column, description) in [
             ("email = a", 0, "there is no such field"),
             ("= a", 0, "a field is missing"),
             ("name", 4, "name allows only these operators: `=` `:`"),
@@ -253,7 +258,7 @@ mod tests {
             ),
             ("name:\"\"", 5, "with `:` the value must not be empty"),
             ("request_id = a*", 14, "request_id allows no *"),
-            (r#"name = "a\n""#, 9, "only"),
+            (r#"name = "a\n""#, 9, r#"only " \ and * may follow a \"#),
             ("name = \"a", 7, "the closing double quote is missing"),
             ("name = \"a\\", 7, "the closing double quote is missing"),
             ("name = a\"b", 8, "put the text into double quotes"),
@@ -272,8 +277,8 @@ mod tests {
         ] {
             let message = error_message(filter);
             let lines: Vec<_> = message.lines().collect();
-            assert!(lines[0].starts_with(text), "{filter}: {message}");
-            assert_eq!((lines[1], lines[2]), (filter, &*format!("{}^", " ".repeat(caret))));
+            assert!(lines[0].starts_with(description), "{filter}: {message}");
+            assert_eq!((lines[1], lines[2]), (filter, &*format!("{}^", " ".repeat(caret_column))));
             assert_eq!(lines.len(), 3);
         }
     }
@@ -285,6 +290,7 @@ mod tests {
         let lines: Vec<_> = message.lines().collect();
         assert_eq!(lines.len(), 3, "{message}");
         assert!(lines[1].starts_with("…é") && lines[1].ends_with("y…"), "{message}");
+        // The caret at the end of the third line is below the `*` of the second line.
         assert_eq!(lines[1].chars().nth(lines[2].len() - 1), Some('*'));
     }
 }

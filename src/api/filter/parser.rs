@@ -18,23 +18,23 @@ const MAX_AFTER: usize = 40;
 
 /// A mistake in a filter: the byte offset in the filter, and a description.
 pub(super) struct Mistake {
-    at: usize,
+    offset: usize,
     text: String,
 }
 
 type Result<T> = std::result::Result<T, Mistake>;
 
-fn fail<T>(at: usize, text: impl Into<String>) -> Result<T> {
-    Err(Mistake { at, text: text.into() })
+fn fail<T>(offset: usize, text: impl Into<String>) -> Result<T> {
+    Err(Mistake { offset, text: text.into() })
 }
 
 impl Mistake {
     /// The error message, in three lines: the description, the part of the filter around the
     /// mistake, and a caret.
     pub(super) fn message(&self, filter: &str) -> String {
-        let (before, after) = filter.split_at(self.at);
-        let is_start_cut = before.chars().count() > MAX_BEFORE;
+        let (before, after) = filter.split_at(self.offset);
         let skipped = before.chars().count().saturating_sub(MAX_BEFORE);
+        let is_start_cut = skipped > 0;
         let ellipsis = |is_cut: bool| is_cut.then_some('…');
         let start: String =
             ellipsis(is_start_cut).into_iter().chain(before.chars().skip(skipped)).collect();
@@ -46,7 +46,8 @@ impl Mistake {
     }
 }
 
-/// Replaces a control character with a space, so that each character takes one column.
+/// Replaces a control character, such as a line break, with a space. So the filter stays one line,
+/// in which each character has one column.
 fn printable(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
@@ -60,11 +61,12 @@ pub(super) fn parse_conditions(text: &str, fields: &[Field]) -> Result<Vec<Condi
         return Ok(conditions);
     }
     loop {
-        let at = parser.position;
+        let condition_start = parser.position;
         let condition = parser.parse_condition(fields)?;
         let may_repeat = matches!(condition.predicate, Predicate::Text { .. } | Predicate::Time(_));
         if !may_repeat && conditions.iter().any(|other| other.field == condition.field) {
-            return fail(at, format!("{} may be named only once", condition.field));
+            let text = format!("{} may be named only once", condition.field);
+            return fail(condition_start, text);
         }
         conditions.push(condition);
         parser.skip_space();
@@ -82,15 +84,18 @@ struct Parser<'a> {
     position: usize,
 }
 
-/// A parsed value: the text without a final `*`, the byte offset of this `*` in the filter, and the
-/// byte offset at which the value starts.
+/// A parsed value.
 struct Value {
+    /// The text without quotes, escapes and a final `*`.
     text: String,
+    /// The byte offset of the final `*` in the filter; `None` when the value has no `*`.
     star: Option<usize>,
+    /// The byte offset at which the value starts in the filter.
     start: usize,
 }
 
 impl<'a> Parser<'a> {
+    /// The text that is not parsed yet.
     fn rest(&self) -> &'a str {
         &self.text[self.position..]
     }
@@ -100,8 +105,7 @@ impl<'a> Parser<'a> {
     }
 
     fn parse_and(&mut self) -> Result<()> {
-        let after = self.rest().strip_prefix("AND");
-        match after {
+        match self.rest().strip_prefix("AND") {
             Some(after) if after.is_empty() || after.starts_with(char::is_whitespace) => {
                 self.position += "AND".len();
                 self.skip_space();
@@ -114,13 +118,13 @@ impl<'a> Parser<'a> {
     fn parse_condition(&mut self, fields: &[Field]) -> Result<Condition> {
         let field = self.parse_field(fields)?;
         self.skip_space();
-        let at = self.position;
+        let operator_start = self.position;
         let allowed = allowed_operators(field.kind);
         let operator = self.parse_operator().filter(|operator| allowed.contains(operator));
         let Some(operator) = operator else {
             let list = allowed.join("` `");
             let text = format!("{} allows only these operators: `{list}`", field.name);
-            return fail(at, text);
+            return fail(operator_start, text);
         };
         self.skip_space();
         let value = self.parse_value()?;
@@ -184,21 +188,23 @@ impl<'a> Parser<'a> {
     fn parse_quoted(&mut self) -> Result<Value> {
         let opening_quote = self.position;
         let mut value = Value { text: String::new(), star: None, start: opening_quote };
+        // The first character is the opening quote.
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((offset, c)) = chars.next() {
-            let at = opening_quote + offset;
+            let position = opening_quote + offset;
+            // Only the closing quote may follow a `*`.
             if let Some(star) = value.star.filter(|_| c != '"') {
                 return fail(star, STAR_NOT_LAST);
             }
             match c {
                 '"' => {
-                    self.position = at + 1;
+                    self.position = position + 1;
                     return Ok(value);
                 }
-                '*' => value.star = Some(at),
+                '*' => value.star = Some(position),
                 '\\' => match chars.next() {
                     Some((_, escaped @ ('"' | '\\' | '*'))) => value.text.push(escaped),
-                    Some(_) => return fail(at, r#"only " \ and * may follow a \"#),
+                    Some(_) => return fail(position, r#"only " \ and * may follow a \"#),
                     None => break,
                 },
                 c => value.text.push(c),
@@ -245,6 +251,7 @@ fn build_predicate(field: &Field, operator: &str, value: Value) -> Result<Predic
             let number = number_of(&name).filter(|number| *number != 0);
             number.map(Predicate::Enum).ok_or("has no such value")
         }
+        // `Text` and `Word` do not occur here: the code above returned for them.
         Kind::Exact | Kind::Text | Kind::Word => Ok(Predicate::Exact(text)),
     };
     predicate.or_else(|problem| fail(start, format!("{name} {problem}")))
@@ -265,13 +272,16 @@ fn build_pattern(operator: &str, value: Value) -> Result<Pattern> {
     }
 }
 
-/// The times that satisfy the comparison. The bounds are whole microseconds, the resolution of
-/// Postgres.
+/// The stored times that satisfy the comparison. Stored times are whole microseconds, the
+/// resolution of Postgres, so the bounds are whole microseconds too. `None` when the text is not a
+/// valid time.
 fn time_range(operator: &str, text: &str) -> Option<TimeRange> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    let floor = at.replace_nanosecond(at.microsecond() * 1000).ok()?;
+    let given_time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let floor = given_time.replace_nanosecond(given_time.microsecond() * 1000).ok()?;
+    // The first whole microsecond after the given time.
     let next = floor.checked_add(Duration::MICROSECOND)?;
-    let ceiling = if floor == at { at } else { next };
+    // The first whole microsecond that is not before the given time.
+    let ceiling = if floor == given_time { given_time } else { next };
     Some(match operator {
         "<" => TimeRange { before: Some(ceiling), ..TimeRange::default() },
         "<=" => TimeRange { before: Some(next), ..TimeRange::default() },

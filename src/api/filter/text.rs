@@ -54,8 +54,8 @@ pub(super) fn fold(text: &str) -> String {
     text.nfkd().filter(|c| !is_accent(*c)).flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// Whether the combining class of a character is the class of accents or vowel points. Marks that
-/// make a different letter, such as the voicing mark of kana, are not accents.
+/// Whether a character is an accent or a vowel point, by its canonical combining class in Unicode.
+/// Marks that make a different letter, such as the voicing mark of kana, are not accents.
 fn is_accent(c: char) -> bool {
     matches!(canonical_combining_class(c), 1 | 10..=36 | 200..=240)
 }
@@ -79,6 +79,7 @@ mod tests {
         ] {
             assert_eq!(fold(left), fold(right));
         }
+        // Different letters, and marks that make a different letter.
         for (left, right) in [("か", "が"), ("a", "b"), ("क", "कि"), ("ที", "ท")] {
             assert_ne!(fold(left), fold(right));
         }

@@ -1,11 +1,11 @@
 //! Idempotent retries (AIP-155): a caller that repeats a request with the same `request_id` gets
 //! the first response again.
 //!
-//! A record expires after 24 hours. A retry of `Refresh` has a rule of its own:
-//! `rotate_session` (`migrations/0019_rotate_session.sql`).
+//! A record expires after 24 hours. `Refresh` does not use these records. Its retries have their
+//! own rule: `rotate_session` (`migrations/0019_rotate_session.sql`).
 //!
-//! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record with the object
-//!   that the request created, and with the caller of the request (triggers).
+//! - Rule: `forget_requests` (`migrations/0006_idempotency.sql`) deletes a record when the object
+//!   that the request created is deleted, or when the caller of the request is deleted (triggers).
 //! - Rule: `forget_request_of_key` (`migrations/0006_idempotency.sql`) deletes the record of a
 //!   revoked API key (trigger).
 
@@ -29,7 +29,8 @@ use crate::{
     proto::v1::ErrorReason,
 };
 
-/// The name of the table, for which each response is sealed.
+/// The name of the table. A response is sealed for its row of this table, so that a copy in another
+/// row can't be decrypted.
 const TABLE: &str = "idempotency_records";
 
 /// The SHA-256 of a whole request, including the request's secrets. Keep this hash in memory only;
@@ -41,8 +42,8 @@ pub fn fingerprint(request: &impl Message) -> Vec<u8> {
 }
 
 /// Runs `work` in the transaction, stores the response and commits. `work` returns the id of the
-/// created resource, and the response. A repeated request does not run `work` and gets the first
-/// response again.
+/// created resource, and the response. For a repeated request, does not run `work`, and returns the
+/// first response again.
 ///
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when the request id was used for a different request, and the errors

@@ -20,9 +20,9 @@ pub(super) struct Record {
 
 /// Locks the key until the transaction ends. Other transactions wait here for the same key.
 ///
-/// The lock has two numbers, and the locks of the service's workers have one. Both kinds never
-/// conflict. Otherwise a client could choose a request id whose lock is that of a worker, and stop
-/// the worker.
+/// This advisory lock is identified by two numbers, and the locks of the service's workers by one
+/// number. In Postgres, locks of these two kinds never conflict. Otherwise a client could choose a
+/// request id with the same number as the lock of a worker, and so stop the worker.
 pub(super) async fn lock(tx: &mut TenantTx, key: &Key<'_>) -> Result<()> {
     let name = format!("{} {} {}", key.actor_or_nil(), key.method, key.request_id);
     sqlx::query!(

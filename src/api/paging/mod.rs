@@ -45,10 +45,12 @@ pub const LARGE_ROWS_PER_READ: usize = 100;
 /// store and pass them to [`Page::add_rows`]. Then call [`Page::finish`].
 pub struct Page<M> {
     tokens: Arc<OpaqueTokens>,
+    /// The bytes to which the token of the next page is bound.
     binding: Vec<u8>,
     max_items: usize,
     started_at: Instant,
-    /// The position of the last row that this page or the previous page examined.
+    /// The position of the last row that this page or the previous page examined. The next read
+    /// continues after this row.
     after: Option<Position>,
     items: Vec<M>,
     /// The encoded size of the response with the items so far, in bytes.
@@ -75,8 +77,8 @@ pub struct Read {
 }
 
 impl Read {
-    /// Wraps the rows of this read. If there are fewer rows than `limit`, they are the last rows of
-    /// the list.
+    /// Converts the rows that this read returned to a batch. If there are fewer rows than `limit`,
+    /// they are the last rows of the list.
     #[must_use]
     pub fn batch<T>(&self, rows: Vec<T>) -> RowBatch<T> {
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < self.limit);
@@ -103,13 +105,14 @@ impl<M: Message> Page<M> {
     /// has one row more than the page may have items. This row shows whether another page follows.
     #[must_use]
     pub fn next_read(&self, max_rows: usize) -> Option<Read> {
-        let is_exhausted = self.rows_read >= MAX_ROWS
+        let has_reached_limit = self.rows_read >= MAX_ROWS
             || self.rows_read > 0 && self.started_at.elapsed() >= MAX_TIME;
-        if self.end.is_some() || is_exhausted {
+        if self.end.is_some() || has_reached_limit {
             return None;
         }
         let limit = match self.rows_read {
             0 => max_rows.min(self.max_items + 1),
+            // The page has all its items. One more row shows whether another page follows.
             _ if self.items.len() == self.max_items => 1,
             _ => max_rows,
         };
@@ -245,16 +248,17 @@ mod tests {
     #[tokio::test]
     async fn the_pages_together_have_each_item_exactly_once() {
         for (size, count, bytes, min_pages) in [
-            // 50 items, which is the default page size.
+            // 50 of the roles 1 to 99 have an odd number: one page of the default size.
             (0, 99, 1, 1),
             (0, 101, 1, 2),
             (1, 5, 1, 3),
             (1000, 1000, 1, 1),
-            // 1000 items, which is the maximum page size.
+            // 1000 of the roles 1 to 2000 have an odd number: one page of the maximum size.
             (i32::MAX, 2000, 1, 1),
-            // A response of 3 MiB holds two items of 1 MiB: three leave no space for the token.
+            // Five items of 1 MiB: a response of 3 MiB has two of them, because three items leave
+            // no space for the token.
             (1000, 10, 1 << 20, 3),
-            // Two items of 2.5 MiB.
+            // Two items of 2.5 MiB: each item needs its own page.
             (0, 3, 5 << 19, 2),
         ] {
             let (ids, page_count) = read_all(size, count, bytes).await;

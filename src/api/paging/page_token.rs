@@ -19,7 +19,7 @@ use crate::{
 pub struct PageCaller {
     /// The caller's own tenant.
     pub own_tenant: TenantId,
-    /// The caller's user id.
+    /// The caller's user or service account.
     pub user: SubjectId,
     /// The tenant that the request works in.
     pub tenant: TenantId,
@@ -33,7 +33,7 @@ impl Pages {
     /// The label from which the key of page tokens is derived.
     pub const LABEL: &str = "tenantry page token";
 
-    /// Creates a value that encrypts page tokens with the key of `tokens`.
+    /// Page tokens are encrypted with the key of `tokens`.
     #[must_use]
     pub fn new(tokens: Arc<OpaqueTokens>) -> Self {
         Self(tokens)
@@ -106,7 +106,8 @@ impl Pages {
     }
 }
 
-/// The bytes of the request for which a page token is valid.
+/// The bytes to which a page token is bound: the type of the request, the caller, the tenant, and
+/// the request without `page_size` and `page_token`.
 fn binding<R: ListRequest>(caller: PageCaller, request: &R) -> Vec<u8> {
     let mut binding = [R::REQUEST_TYPE.as_bytes(), &[0]].concat();
     for id in [caller.own_tenant.0, caller.user.0, caller.tenant.0] {

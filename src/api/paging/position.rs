@@ -67,7 +67,8 @@ mod tests {
             let position = Position { id, at };
             assert_eq!(Position::decode(&position.encode()), Some(position));
         }
-        for invalid in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 16 + 9]] {
+        // A position has 16 bytes, or 24 bytes with a time.
+        for invalid in [&[][..], &[0; 15], &[0; 17], &[0; 25], &[0xff; 25]] {
             assert_eq!(Position::decode(invalid), None, "{invalid:?}");
         }
         let out_of_range = [&[0; 16][..], &i64::MAX.to_be_bytes()].concat();

@@ -23,10 +23,11 @@ impl Metrics {
     }
 
     /// Records a complete pass: the age of the oldest event in seconds, and the number of refused
-    /// trails. Returns whether no trail is refused any more.
+    /// trails. Returns true when this pass refused no trail, but the previous pass refused some.
     pub(super) fn record(&self, oldest_age: f64, refused_trails: u64) -> bool {
         self.oldest_age.set(oldest_age);
         let refused = i64::try_from(refused_trails).unwrap_or(i64::MAX);
-        self.refused_trails.set(refused) > 0 && refused == 0
+        let previously_refused = self.refused_trails.set(refused);
+        previously_refused > 0 && refused == 0
     }
 }

@@ -2,9 +2,9 @@
 //! chain, and signs the checkpoints that remain. The trim (`crate::trim`) runs a pass every 10
 //! minutes.
 //!
-//! Before events are deleted, the checkpoint before them and their hashes are verified. So a trail
-//! that was altered stays as it is, for `tenantry audit verify`. Signatures are made while no
-//! transaction is open, because a key service may hang.
+//! Before events are deleted, the checkpoint before them and their hashes are verified. So nothing
+//! is deleted from a trail that was altered, and `tenantry audit verify` can still show the fault.
+//! Signatures are made while no transaction is open, because a key service may not answer.
 
 mod metrics;
 mod signatures;
@@ -32,11 +32,11 @@ use crate::{
     tokens::Keyring,
 };
 
-/// Pause before the next attempt while another replica deletes.
+/// Pause before a step is repeated because another replica deletes events.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of tenants that one statement examines.
-const TENANTS: i64 = 1_000;
+const TENANT_BATCH: i64 = 1_000;
 
 /// Maximum number of refused trails that one pass logs.
 const MAX_LOGGED: u64 = 20;
@@ -50,10 +50,11 @@ pub struct Trails {
     metrics: Metrics,
 }
 
-/// What one pass found.
+/// The results of one pass.
 #[derive(Default)]
 struct Pass {
-    /// Trails from which nothing is deleted, because they or their checkpoints are not valid.
+    /// Number of trails from which nothing is deleted, because the trail or its checkpoint is not
+    /// valid.
     refused: u64,
     /// Age of the oldest sealed event of all trails before the pass, in seconds.
     oldest_age: f64,
@@ -70,18 +71,19 @@ impl Trails {
         Self { db: db.clone(), keyring: keyring.clone(), retention, metrics }
     }
 
-    /// Makes a pass through all trails: signs checkpoints again whose key is no longer the current
-    /// one, and deletes the events whose retention is over. Calls `deleted` with the number of
-    /// events after each transaction.
+    /// Makes a pass through all trails: signs the checkpoints again that were not signed with the
+    /// current key, and deletes the events whose retention is over. After each transaction that
+    /// deletes events, calls `on_deleted` with their number.
     ///
     /// # Errors
-    /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass continues.
-    pub async fn pass(&self, deleted: impl Fn(i64)) -> Result<()> {
+    /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass deletes the
+    /// remaining events.
+    pub async fn pass(&self, on_deleted: impl Fn(i64)) -> Result<()> {
         let mut pass = Pass::default();
         let keys = Arc::new(self.keyring.statement_keys());
         sign_stale(&self.db, &self.keyring, &keys, |tenant, why| pass.refuse(tenant, why)).await?;
         if let Some(retention) = self.retention {
-            self.trim_all(retention, &mut pass, deleted).await?;
+            self.trim_all(retention, &mut pass, on_deleted).await?;
         }
         if self.metrics.record(pass.oldest_age, pass.refused) {
             tracing::info!("all audit trails can be trimmed again");
@@ -89,50 +91,52 @@ impl Trails {
         Ok(())
     }
 
-    /// Deletes the events of all trails whose retention is over.
+    /// Deletes the events whose retention is over, in all trails.
     async fn trim_all(
         &self,
         retention: Duration,
         pass: &mut Pass,
-        deleted: impl Fn(i64),
+        on_deleted: impl Fn(i64),
     ) -> Result<()> {
         let (mut after, mut result) = (TenantId(Uuid::nil()), Ok(()));
         loop {
             let started_at = Instant::now();
-            let trails = bounded(store::trails(&self.db, retention, after, TENANTS)).await?;
+            let trails = bounded(store::trails(&self.db, retention, after, TENANT_BATCH)).await?;
             let Some(last) = trails.last() else { return result };
             after = last.tenant;
+            // Pauses as long as the read took, so that calls get at least half of the time of
+            // Postgres.
             time::sleep(started_at.elapsed()).await;
             for trail in trails {
                 pass.oldest_age = pass.oldest_age.max(trail.age.unwrap_or_default());
                 if !trail.is_due {
                     continue;
                 }
-                match self.trim(trail.tenant, retention, pass, &deleted).await {
-                    // The calls of this tenant use all connections that it may use. The next pass
-                    // tries again.
+                match self.trim(trail.tenant, retention, pass, &on_deleted).await {
+                    // The calls of this tenant use all connections that the tenant may use. The
+                    // pass continues with the other trails, and returns the error at the end.
                     Err(error) if error.reason() == ErrorReason::Overloaded => result = Err(error),
-                    trimmed => trimmed?,
+                    other_result => other_result?,
                 }
             }
         }
     }
 
-    /// Deletes the events of one trail whose retention is over. After each transaction, pauses as
-    /// long as it took, so that calls get at least half of the time of Postgres.
+    /// Deletes the events of one trail whose retention is over. After each step, pauses as long as
+    /// the step took, so that calls get at least half of the time of Postgres.
     async fn trim(
         &self,
         tenant: TenantId,
         retention: Duration,
         pass: &mut Pass,
-        deleted: impl Fn(i64),
+        on_deleted: impl Fn(i64),
     ) -> Result<()> {
         loop {
             let started_at = Instant::now();
             let step = step(&self.db, &self.keyring, tenant, retention).await;
-            match step.or_else(refuse_defect)? {
+            match step.or_else(refuse_trail_on_internal_error)? {
                 Step::Deleted { events, is_last } => {
-                    deleted(events);
+                    on_deleted(events);
                     if is_last {
                         return Ok(());
                     }
@@ -149,8 +153,9 @@ impl Trails {
     }
 }
 
-/// A trail in which Postgres refuses to delete must not delay the other trails.
-fn refuse_defect(error: Error) -> Result<Step> {
+/// Converts INTERNAL, with which Postgres refuses to delete events of a trail, to a refused trail.
+/// So the pass continues with the other trails. Other errors end the pass.
+fn refuse_trail_on_internal_error(error: Error) -> Result<Step> {
     match error.reason() {
         ErrorReason::Internal => Ok(Step::Refused(error.to_string())),
         _ => Err(error),
@@ -158,7 +163,7 @@ fn refuse_defect(error: Error) -> Result<Step> {
 }
 
 impl Pass {
-    /// Counts a trail from which nothing is deleted, and logs the first ones.
+    /// Counts a trail from which nothing is deleted. Logs at most [`MAX_LOGGED`] such trails.
     fn refuse(&mut self, tenant: TenantId, why: &str) {
         self.refused += 1;
         if self.refused <= MAX_LOGGED {

@@ -1,5 +1,5 @@
-//! Signs checkpoints again: a key leaves the published keys some time after it has signed for the last
-//! time, and nobody could verify its signatures then.
+//! Signs checkpoints again with the current key. After a rotation, the previous key stays published
+//! only for a limited time. After this time, nobody could verify the signatures of that key.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use crate::{
 /// Maximum number of checkpoints that one statement reads.
 const CHECKPOINTS: i64 = 100;
 
-/// Signs the checkpoints again that another key than the current one signed, if `keys` verify them.
-/// Calls `refused` with the tenant of each checkpoint that is not valid, and the reason. Returns the
-/// number of signed checkpoints. After each page, pauses as long as it took.
+/// Signs all checkpoints again that were not signed with the current key, if `keys` verify them.
+/// Calls `on_invalid` with the tenant of each checkpoint that is not valid, and the reason. Returns
+/// the number of signed checkpoints. After each page, pauses as long as the page took.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres or the key service is unavailable.
@@ -28,17 +28,19 @@ pub async fn sign_stale(
     db: &Db,
     keyring: &Arc<Keyring>,
     keys: &Arc<StatementKeys>,
-    mut refused: impl FnMut(TenantId, &str),
+    mut on_invalid: impl FnMut(TenantId, &str),
 ) -> Result<u64> {
-    let (mut signed, mut after) = (0, Uuid::nil());
+    let (mut signed_count, mut after) = (0, Uuid::nil());
     loop {
         let started_at = Instant::now();
         let current_key = keyring.kid(TokenKind::Access);
         let rows = bounded(store::stale_checkpoints(db, &current_key, after, CHECKPOINTS)).await?;
-        let Some(last) = rows.last() else { return Ok(signed) };
+        let Some(last) = rows.last() else { return Ok(signed_count) };
         after = last.tenant_id;
         for row in rows {
             let (tenant, keys) = (TenantId(row.tenant_id), keys.clone());
+            // An error of the outer result is a failure to sign. An error of the inner result is
+            // the reason why the checkpoint is not valid.
             let result = checkpoint::on_blocking_thread(keyring, move |keyring| {
                 match checkpoint::verify(&row, &keys) {
                     Ok(checkpoint) => checkpoint.sign_again(keyring, &row.hash).map(Ok),
@@ -48,9 +50,9 @@ pub async fn sign_stale(
             match result.await? {
                 Ok(row) => {
                     bounded(store::replace_signature(db, &row)).await?;
-                    signed += 1;
+                    signed_count += 1;
                 }
-                Err(why) => refused(tenant, &why),
+                Err(why) => on_invalid(tenant, &why),
             }
         }
         time::sleep(started_at.elapsed()).await;

@@ -26,7 +26,8 @@ pub(super) struct Trail {
     pub(super) is_due: bool,
 }
 
-/// The next tenants with sealed events, at most `limit`, from the first after `after`.
+/// The next tenants with sealed events, at most `limit`, in order of their ids: the first is the
+/// one after `after`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -49,12 +50,12 @@ pub(super) async fn trails(
     Ok(trails.fetch_all(db.executor()).await?)
 }
 
-/// The oldest events of a trail, and what decides how many of them are due.
+/// The oldest events of a trail, and the two bounds that decide how many of them may be deleted.
 pub(super) struct OldestEvents {
     pub(super) checkpoint: Option<CheckpointRow>,
-    /// Events up to this time are due.
+    /// The retention of events up to this time is over.
     pub(super) due_until: OffsetDateTime,
-    /// The first position that waits to be sent to Redis; `None` when none waits.
+    /// The position of the first event that is not sent to Redis yet; `None` when all are sent.
     pub(super) first_unsent: Option<i64>,
     /// In the order of the chain.
     pub(super) events: Vec<EventRow>,
@@ -88,8 +89,9 @@ pub(super) async fn oldest_events(
     Ok(OldestEvents { checkpoint, due_until, first_unsent, events })
 }
 
-/// Deletes a trail's events after the position `from` up to a new checkpoint. Returns their number;
-/// `None` when another replica is deleting, or has deleted events of this trail.
+/// Deletes the events of a trail after the position `from`, up to the position of `checkpoint`, and
+/// stores this checkpoint. Returns the number of deleted events; `None` when another replica is
+/// deleting, or has deleted events of this trail.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; INTERNAL when an event is missing, is not sent, or is
@@ -107,8 +109,8 @@ pub(super) async fn trim(db: &Db, from: i64, checkpoint: &CheckpointRow) -> Resu
     Ok(deleted.fetch_one(db.executor()).await?)
 }
 
-/// The next checkpoints that another key than `key_id` signed, at most `limit`, from the first
-/// tenant after `after`.
+/// The next checkpoints that the key `key_id` did not sign, at most `limit`, in order of the
+/// tenants' ids: the first belongs to a tenant after `after`.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -132,7 +134,7 @@ pub(super) async fn stale_checkpoints(
     Ok(checkpoints.fetch_all(db.executor()).await?)
 }
 
-/// Replaces the signature of a checkpoint, unless the checkpoint has moved.
+/// Replaces the signature of a checkpoint, unless a newer checkpoint of the trail is stored.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.

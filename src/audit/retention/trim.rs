@@ -1,5 +1,5 @@
-//! One step of the retention of one trail: verifies the oldest events, signs a checkpoint after them
-//! and deletes them.
+//! One step of the retention of one trail: verifies the oldest events, signs a checkpoint after
+//! them and deletes them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{concurrency::step::bounded, db::Db, error::Result, ids::TenantId, tokens::Keyring};
 
-/// Maximum number of events that one transaction deletes. Together they have at most 8 MiB of
-/// details.
+/// Maximum number of events that one transaction deletes. Together their details have at most 8 MiB
+/// (16 KiB each).
 const BATCH: i64 = 500;
 
 /// The result of one step.
@@ -25,7 +25,7 @@ pub(super) enum Step {
     Deleted { events: i64, is_last: bool },
     /// No event of the trail may be deleted yet.
     NothingDue,
-    /// Another replica is deleting.
+    /// Another replica is deleting, or has moved the checkpoint. The step must be repeated.
     Retry,
     /// The trail or its checkpoint is not valid, for this reason. Nothing was deleted.
     Refused(String),
@@ -44,39 +44,41 @@ pub(super) async fn step(
     let oldest = bounded(store::oldest_events(db, tenant, retention, BATCH)).await?;
     let old_checkpoint = oldest.checkpoint.clone();
     let batch_size = oldest.events.len();
-    // Verifying a batch and signing take several milliseconds.
-    let signed =
+    // Verifying a batch and signing take several milliseconds, too long for a thread of the async
+    // runtime.
+    let due =
         checkpoint::on_blocking_thread(keyring, move |keyring| sign_due(keyring, &oldest)).await?;
-    let (checkpoint, due) = match signed {
+    let (checkpoint, due_count) = match due {
         Due::Events { checkpoint, count } => (checkpoint, count),
         Due::Nothing => return Ok(Step::NothingDue),
         Due::Refused(why) => {
-            // The trail and its checkpoint do not match either if another replica moved the
-            // checkpoint while they were read.
+            // The trail may be valid: if another replica moved the checkpoint while this step read
+            // the checkpoint and the events, they do not match.
             let has_moved = read_checkpoint(db, tenant).await? != old_checkpoint;
             return Ok(if has_moved { Step::Retry } else { Step::Refused(why) });
         }
     };
     let from = old_checkpoint.map_or(0, |checkpoint| checkpoint.position);
     let deleted = bounded(store::trim(db, from, &checkpoint)).await?;
-    let is_last = due < batch_size || i64::try_from(batch_size).is_ok_and(|size| size < BATCH);
+    // An event of the batch is not due, or the trail has no event after the batch.
+    let is_last =
+        due_count < batch_size || i64::try_from(batch_size).is_ok_and(|size| size < BATCH);
     Ok(deleted.map_or(Step::Retry, |events| Step::Deleted { events, is_last }))
 }
 
-/// The events of a batch that are due.
+/// The events of a batch that may be deleted.
 enum Due {
-    /// Their number, and the signed checkpoint after them.
-    Events {
-        checkpoint: CheckpointRow,
-        count: usize,
-    },
+    /// The number of these events, and the signed checkpoint after the last of them.
+    Events { checkpoint: CheckpointRow, count: usize },
+    /// No event of the batch may be deleted yet.
     Nothing,
-    /// The trail or its checkpoint is not valid.
+    /// The trail or its checkpoint is not valid, for this reason.
     Refused(String),
 }
 
-/// Verifies the oldest events of a trail, and signs the checkpoint after those that are due: a part
-/// of the chain from its start whose retention is over, and that Redis accepted.
+/// Verifies the oldest events of a trail, and signs a checkpoint after the last event that is due.
+/// An event is due when its retention is over, Redis has accepted it, and all events before it are
+/// due.
 fn sign_due(keyring: &Keyring, oldest: &OldestEvents) -> Result<Due> {
     if let Some(row) = &oldest.checkpoint
         && let Err(why) = checkpoint::verify(row, &keyring.statement_keys())

@@ -14,7 +14,7 @@ pub struct ClientNames(Arc<[String]>);
 
 impl ClientNames {
     /// The DNS names and URIs among the subject alternative names of a verified certificate.
-    /// DNS names are in lower case.
+    /// DNS names are in lower case. A certificate that can't be parsed has no names.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let names = EndEntityCert::try_from(certificate).ok().map(|certificate| {
@@ -30,8 +30,8 @@ impl ClientNames {
     }
 }
 
-/// Normalises a name for comparison with certificates: a URI stays unchanged, a DNS name is
-/// converted to lower case. `None` when the name is neither a URI nor a DNS name.
+/// Normalises a name for comparison with the names in certificates: a URI stays unchanged, a DNS
+/// name is converted to lower case. Returns `None` when the name is neither a URI nor a DNS name.
 #[must_use]
 pub fn certificate_name(name: &str) -> Option<String> {
     if name.contains("://") {

@@ -15,12 +15,12 @@ use crate::{error::Result, ids::TenantId, secrets::secret};
 const PREFIX: &str = "tenantry_";
 
 /// Length of the tenant's id, in bytes.
-const ID_LENGTH: usize = 16;
+const TENANT_ID_LENGTH: usize = 16;
 
 /// Length of the checksum, in bytes.
 const CHECKSUM_LENGTH: usize = 4;
 
-/// A secret, as the database stores it.
+/// A secret in the form that the database stores: the hash instead of the random bits.
 #[derive(Debug)]
 pub struct Secret {
     /// The tenant of the key's account.
@@ -54,13 +54,14 @@ impl Secret {
     pub fn read(text: &str) -> Option<Self> {
         let encoded = text.strip_prefix(PREFIX)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok().map(Zeroizing::new)?;
-        let (content, sum) = bytes.split_at_checked(ID_LENGTH + secret::LENGTH)?;
-        let (tenant, random) = content.split_at_checked(ID_LENGTH)?;
+        let (content, sum) = bytes.split_at_checked(TENANT_ID_LENGTH + secret::LENGTH)?;
+        let (tenant, random) = content.split_at_checked(TENANT_ID_LENGTH)?;
         let tenant = TenantId(Uuid::from_slice(tenant).ok()?);
         (sum == checksum(content)).then(|| Self { tenant, hash: secret::hash(random) })
     }
 }
 
+/// The first bytes of the SHA-256 of the tenant's id and the random bits.
 fn checksum(content: &[u8]) -> Vec<u8> {
     let mut sum = secret::hash(content);
     sum.truncate(CHECKSUM_LENGTH);

@@ -1,4 +1,4 @@
-//! SQL for API keys. If several keys match the names of a certificate, no key is used.
+//! SQL for API keys.
 
 use time::OffsetDateTime;
 
@@ -29,9 +29,9 @@ pub struct KeyRow {
     pub expires_at: OffsetDateTime,
     /// Time of the last use, with a precision of a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// Time of the revocation. A value that equals `expires_at` does not mean a revocation:
-    /// [`delete_ended`] sets this value for an expired key, so that a new key can have the same
-    /// certificate name.
+    /// Time of the revocation. A value that equals `expires_at` does not mean that the key was
+    /// revoked: [`delete_ended`] sets this value for an expired certificate key, so that a new key
+    /// can have the same certificate name.
     pub revoked_at: Option<OffsetDateTime>,
     /// Whether the key has expired, by Postgres's clock.
     pub expired: bool,
@@ -134,8 +134,8 @@ pub async fn replace_secret(
     Ok(())
 }
 
-/// Counts the account's valid keys of the same kind as `new`. The transaction must have locked the
-/// row of the account.
+/// Counts the account's valid keys of the same kind as `new`: secret, public key or certificate
+/// name. The transaction must have locked the row of the account.
 pub async fn count_valid_of_kind(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -159,8 +159,8 @@ pub async fn count_valid_of_kind(
     Ok(count)
 }
 
-/// Removes old keys before a new key is inserted. Deletes the account's keys that expired or were
-/// revoked more than 90 days ago. Marks all expired certificate keys of the tenant as revoked, so
+/// Prepares the insertion of a key. Deletes the account's keys that expired or were revoked more
+/// than 90 days ago. Marks all expired certificate keys of the tenant as revoked, so
 /// that new keys can have the same certificate names.
 pub async fn delete_ended(tx: &mut TenantTx, tenant: TenantId, account: SubjectId) -> Result<()> {
     sqlx::query!(
@@ -214,8 +214,9 @@ pub async fn list(
         )
         .fetch_all(tx.conn())
         .await?;
-        let convert = |row: KeyRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
-        page.add_rows(read.batch(rows), |row| Position::by_id(row.key_id.0), convert).await?;
+        // `None` excludes a key whose name does not match.
+        let to_item = |row: KeyRow| Ok(filter.matches_text(|_| &row.name).then(|| row.into()));
+        page.add_rows(read.batch(rows), |row| Position::by_id(row.key_id.0), to_item).await?;
     }
     Ok(())
 }
@@ -262,14 +263,14 @@ pub async fn owner(
     Ok(account)
 }
 
-/// Revokes a valid key. The tokens that were issued for the key become invalid. `None` when the key
-/// has expired or was revoked before; then nothing changes.
+/// Revokes a valid key. The tokens that were issued for the key become invalid. Returns `None`, and
+/// changes nothing, when the key has expired or was revoked before.
 pub async fn revoke(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: ApiKeyId,
 ) -> Result<Option<EndedSessions>> {
-    let done = sqlx::query!(
+    let result = sqlx::query!(
         r#"
         update api_keys set revoked_at = clock_timestamp()
         where tenant_id = $1 and key_id = $2
@@ -280,15 +281,15 @@ pub async fn revoke(
     )
     .execute(tx.conn())
     .await?;
-    Ok((done.rows_affected() == 1).then(|| EndedSessions::in_tenant(tenant)))
+    Ok((result.rows_affected() == 1).then(|| EndedSessions::in_tenant(tenant)))
 }
 
-/// Revokes all valid keys of a tenant. Returns their number.
+/// Revokes all valid keys of a tenant. Returns the number of revoked keys.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
 pub async fn revoke_all(tx: &mut TenantTx, tenant: TenantId) -> Result<(u64, EndedSessions)> {
-    let done = sqlx::query!(
+    let result = sqlx::query!(
         r#"
         update api_keys set revoked_at = clock_timestamp()
         where tenant_id = $1 and revoked_at is null and expires_at > clock_timestamp()
@@ -297,10 +298,10 @@ pub async fn revoke_all(tx: &mut TenantTx, tenant: TenantId) -> Result<(u64, End
     )
     .execute(tx.conn())
     .await?;
-    Ok((done.rows_affected(), EndedSessions::in_tenant(tenant)))
+    Ok((result.rows_affected(), EndedSessions::in_tenant(tenant)))
 }
 
-/// A valid key, with the fields that the exchange for a token needs.
+/// A valid key, with the fields that are needed to exchange the key for an access token.
 #[derive(Debug)]
 pub struct LiveKey {
     pub key_id: ApiKeyId,
@@ -353,7 +354,7 @@ pub async fn by_id(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result
 }
 
 /// Finds the valid key with one of a certificate's names. If `account` is set, only the keys of
-/// this account are searched. `None` when several keys match, because the choice would be
+/// this account are searched. Returns `None` when several keys match, because the choice would be
 /// ambiguous.
 pub async fn by_certificate(
     tx: &mut TenantTx,
@@ -378,7 +379,9 @@ pub async fn by_certificate(
     )
     .fetch_all(tx.conn())
     .await?;
-    Ok(keys.pop().filter(|_| keys.is_empty()))
+    // With two rows, several keys match.
+    let last_key = keys.pop();
+    Ok(last_key.filter(|_| keys.is_empty()))
 }
 
 /// Records the use of a key, at most once per minute, so that frequent use does not cause frequent
@@ -399,8 +402,8 @@ pub async fn record_use(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> R
 }
 
 /// Marks an assertion as used. Returns false when the assertion was used before. `expires_at` is
-/// the expiry of the assertion with the clock leeway, in seconds since 1970. One minute after the
-/// expiry, a later call for the same key deletes the mark.
+/// the expiry of the assertion plus the clock leeway, in seconds since 1970. The mark is kept for
+/// one more minute. After this time, the next call for the same key deletes the mark.
 pub async fn mark_used(
     tx: &mut TenantTx,
     tenant: TenantId,
@@ -415,7 +418,7 @@ pub async fn mark_used(
     )
     .execute(tx.conn())
     .await?;
-    let done = sqlx::query!(
+    let result = sqlx::query!(
         r#"
         insert into spent_assertions (tenant_id, key_id, jti_hash, expires_at)
         values ($1, $2, $3, to_timestamp($4::bigint) + interval '1 minute')
@@ -428,5 +431,5 @@ pub async fn mark_used(
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(result.rows_affected() == 1)
 }

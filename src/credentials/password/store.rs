@@ -2,8 +2,8 @@
 //!
 //! - Rule: `sign_in_candidate` (`migrations/0017_sign_in_candidate.sql`) decides whether the user
 //!   and the tenant of an email may sign in.
-//! - Rule: `end_mail_links` (`migrations/0008_passwords.sql`) ends the reset token when the
-//!   password, the email or the state changes (triggers).
+//! - Rule: `end_mail_links` (`migrations/0008_passwords.sql`) deletes the mailed links of a user
+//!   when the password, the email or the state changes (triggers).
 
 use crate::{
     db::{Db, TenantTx},
@@ -13,7 +13,7 @@ use crate::{
     users::store::UserByEmail,
 };
 
-/// A user whose password a sign-in compares.
+/// The user whose password hash a sign-in compares with the given password.
 pub struct Candidate {
     pub user: SubjectId,
     /// Whether the user and the tenant are both active.
@@ -22,9 +22,10 @@ pub struct Candidate {
     pub password_hash: Option<String>,
 }
 
-/// Finds the tenant's user with this normalised email, in one round trip. The work is the same for
-/// a tenant without such a user and for a tenant that does not exist. The connection comes from the
-/// share of `charged_tenant`, which is `tenant` when the call named the tenant.
+/// Finds the tenant's user with this normalised email, in one round trip. The same statement also
+/// runs when the tenant has no such user, and when the tenant does not exist. So the response time
+/// does not show which case applies. The connection comes from the share of `charged_tenant`, which
+/// is `tenant` when the call named the tenant.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres or the master key is unavailable.
@@ -34,6 +35,7 @@ pub async fn candidate(
     tenant: TenantId,
     normalized_email: &str,
 ) -> Result<Option<Candidate>> {
+    // A tenant that does not exist has no cipher. Then the common cipher is used.
     let cipher = match db.cipher_in_share(charged_tenant, tenant).await? {
         Some(cipher) => cipher,
         None => db.common_cipher()?,
@@ -50,7 +52,7 @@ pub async fn candidate(
     )
     .fetch_optional(db.executor_in_share(charged_tenant).await?)
     .await?;
-    // Reject a row whose email index was copied from another user.
+    // Rejects a row whose email index was copied from another user in the database.
     let row = row.filter(|row| {
         let found_user = UserByEmail {
             user: row.user_id,
@@ -111,7 +113,7 @@ pub async fn replace(
     verified_hash: &str,
     new_hash: &str,
 ) -> Result<bool> {
-    let done = sqlx::query!(
+    let result = sqlx::query!(
         r#"
         update credentials set password_hash = $4, updated_at = now()
         where tenant_id = $1 and user_id = $2 and password_hash = $3
@@ -123,5 +125,5 @@ pub async fn replace(
     )
     .execute(tx.conn())
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(result.rows_affected() == 1)
 }
