@@ -15,8 +15,9 @@ use crate::{
 };
 
 impl Accounts {
-    /// Parses the token of a link with one of these purposes, and counts the call. Returns the link,
-    /// which may not be valid, and the tenant whose limits the call counts against.
+    /// Parses the token of a link with one of these purposes, and counts the call. Returns the link
+    /// and the tenant whose limits the call counts against. The link is not looked up, so it may be
+    /// invalid.
     ///
     /// # Errors
     /// `TOKEN_INVALID` when the token is malformed, has another purpose, or belongs to another tenant

@@ -40,6 +40,7 @@ impl Accounts {
         }
         let charged_tenant = named_tenant::charged_tenant(&self.limits, &named, origin.ip);
         self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
+        // A request for an unknown tenant is queued too, so that its response is the same.
         let tenant = named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id);
         let request = LinkRequest::new(RequestedTenants::One(tenant), message.email, origin);
         mail_queue.queue_request(Purpose::EmailVerification, charged_tenant, &request).await

@@ -105,8 +105,8 @@ impl Passwords {
     }
 }
 
-/// Reads the maximum memory of all hashes, in bytes. The value 0 means a part of the memory limit, or
-/// no maximum if the system reports no limit.
+/// Reads the maximum memory of all hashes, in bytes. The value 0 means a part of the memory limit,
+/// or no maximum if the system reports no limit.
 fn read_hashing_memory(reader: &mut Reader<'_>, memory_kib: u32) -> u64 {
     const NAME: &str = "HASHING_MEMORY_BYTES";
     let bytes = reader.read(NAME, |text| {
