@@ -1,7 +1,7 @@
 //! The only file that reads the system clock, and conversions of points in time.
 //!
 //! The times in tokens come from this clock. SQL compares times with the clock of Postgres
-//! (`now()` or `clock_timestamp()`), except in `audit/verify.rs`.
+//! (`now()` or `clock_timestamp()`).
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
