@@ -107,6 +107,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
+    // The heads that an earlier run printed: the trails must still contain them.
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),

@@ -86,7 +86,8 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
 /// Wraps by the current master key all data keys that other master keys wrap, and records how many.
 async fn rewrap_all(db: &Db) -> anyhow::Result<()> {
     let current = rewrap::current(db.master_keys()?).await?;
-    let by_other_keys = data_key_counts(db).await?.into_iter().filter(|(by, _)| *by != current);
+    let by_other_keys =
+        data_key_counts(db).await?.into_iter().filter(|(wrapped_by, _)| *wrapped_by != current);
     let total = by_other_keys.map(|(_, count)| count.unsigned_abs()).sum();
     let bar = progress::bar(total, "data keys wrapped");
     let report = |progress: &rewrap::Progress| bar.set_position(progress.rewrapped);

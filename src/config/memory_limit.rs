@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The memory that this process may use, in bytes; `None` when the system does not
-/// report it.
+/// The memory that this process may use, in bytes; `None` when it is unknown.
 pub(super) fn read() -> Option<u64> {
     read_below(Path::new("/"))
 }
@@ -15,13 +14,13 @@ pub(super) fn read() -> Option<u64> {
 /// Like [`read`], with the files below another root folder.
 fn read_below(root: &Path) -> Option<u64> {
     let cgroups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let limits = cgroups.lines().filter_map(limit_file).flat_map(|(mount, path, file)| {
+    let limits = cgroups.lines().filter_map(limit_file).flat_map(|(mount, path, file_name)| {
         let mount = root.join(mount);
         // The limits of the parent cgroups apply too. In a container, the path may be that of the
         // host, which does not exist in the container. Then the mount itself, the last of the
         // ancestors, is the cgroup of the container.
         let folders = path.ancestors().map(|folder| mount.join(folder)).collect::<Vec<PathBuf>>();
-        folders.into_iter().filter_map(move |folder| read_number(&folder.join(file)))
+        folders.into_iter().filter_map(move |folder| read_number(&folder.join(file_name)))
     });
     limits.chain(machine_memory(root)).min()
 }
@@ -46,6 +45,7 @@ fn read_number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
+/// The total memory of the machine, in bytes.
 fn machine_memory(root: &Path) -> Option<u64> {
     let info = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

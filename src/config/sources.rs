@@ -64,8 +64,8 @@ impl FileContent {
 
 /// The setting whose name is the most similar to this name, if it is similar enough for a hint.
 fn nearest_setting(name: &str) -> Option<&'static str> {
-    let by_distance = SETTINGS.iter().map(|s| (strsim::damerau_levenshtein(name, s.name), s.name));
-    let (distance, nearest) = by_distance.min()?;
+    let distances = SETTINGS.iter().map(|s| (strsim::damerau_levenshtein(name, s.name), s.name));
+    let (distance, nearest) = distances.min()?;
     (distance <= nearest.len() / 3).then_some(nearest)
 }
 

@@ -101,16 +101,16 @@ impl LostEvents {
         let Some(first) = events.first() else { return Ok(()) };
         let tenant = TenantId(first.tenant_id);
         let ids: Vec<_> = events.iter().map(|event| event.event_id).collect();
-        let known = bounded(async {
+        let stored_ids = bounded(async {
             let mut tx = db.begin_without_cipher(tenant).await?;
             store::known_events(&mut tx, tenant, &ids).await
         });
-        let known = known.await?;
+        let stored_ids = stored_ids.await?;
         // The events up to the checkpoint were deleted because their retention was over. An event
         // without a position (0) is not in this range.
-        let trimmed = 1..=Export::new(db, tenant).checkpoint_position().await?;
+        let deleted_positions = 1..=Export::new(db, tenant).checkpoint_position().await?;
         let is_lost = |event: &ExportedEvent| {
-            !known.contains(&event.event_id) && !trimmed.contains(&event.position)
+            !stored_ids.contains(&event.event_id) && !deleted_positions.contains(&event.position)
         };
         for event in events.into_iter().filter(is_lost) {
             self.count += 1;
