@@ -75,6 +75,7 @@ impl Accounts {
         if let Some(response) = idempotency::find_response(&mut tx, key).await? {
             return Ok(Some(response));
         }
+        // An invalid link is refused here before it locks a user.
         if mail::find_link(&mut tx, link).await?.is_none() {
             return Ok(None);
         }

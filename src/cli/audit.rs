@@ -241,7 +241,8 @@ async fn check_not_deleted_after(export: &Export<'_>, position: i64) -> anyhow::
     Ok(())
 }
 
-/// Writes each value as a line of JSON.
+/// Writes each value as a line of JSON. Unlike `out!`, this fails when the output can't be written,
+/// so that no incomplete export looks complete.
 fn write_lines(values: &[impl Serialize]) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for value in values {

@@ -169,6 +169,7 @@ pub async fn reset_password(
     let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await?;
+    // Commands do not use the session cache in Redis. Its entries expire within a second.
     ended_sessions.expire_in_cache();
     let credentials = credentials(slug, email, &password);
     Ok(PasswordResetDone { credentials, ended_sessions: count, was_enabled: was_disabled })

@@ -111,6 +111,7 @@ async fn end_sessions(
     let (batch, ended_sessions) =
         sessions::store::revoke_batch(&mut tx, tenant, after, BATCH, "restored").await?;
     tx.commit().await?;
+    // Commands do not use the session cache in Redis. Its entries expire within a second.
     ended_sessions.expire_in_cache();
     Ok((batch.live.unsigned_abs(), batch.last))
 }
