@@ -1,4 +1,5 @@
-//! `Register`: creates a user with a new tenant. The registration in an existing tenant is in `join.rs`.
+//! `Register`: creates a user with a new tenant. The registration in an existing tenant is in
+//! `join.rs`.
 
 use secrecy::SecretString;
 

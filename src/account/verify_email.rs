@@ -33,9 +33,10 @@ impl Accounts {
     /// Uses a link that proves an address.
     ///
     /// # Errors
-    /// `TOKEN_INVALID` when the link is not valid; `EMAIL_TAKEN` when another user of the tenant has
-    /// the address. For a registration: `INVALID_CREDENTIALS` when the password is not the one of the
-    /// registration, and `REGISTRATION_CLOSED` when the tenant has closed registration.
+    /// `TOKEN_INVALID` when the link is not valid; `EMAIL_TAKEN` when another user of the tenant
+    /// has the address. For a registration: `INVALID_CREDENTIALS` when the password is not the
+    /// one of the registration, and `REGISTRATION_CLOSED` when the tenant has closed
+    /// registration.
     pub async fn verify_email(
         &self,
         named: &NamedTenant,
@@ -119,10 +120,10 @@ impl Accounts {
         mail_queue.queue_email_changed(tx, old_row.tenant_id, &notice).await
     }
 
-    /// Creates the user of a registration; `None` if the link is not valid. The password proves that the
-    /// bearer of the link has made the registration. Otherwise a stranger could register the email of
-    /// another person, wait until this person follows the link, and then sign in with the password that
-    /// the stranger has chosen.
+    /// Creates the user of a registration; `None` if the link is not valid. The password proves
+    /// that the bearer of the link has made the registration. Otherwise a stranger could register
+    /// the email of another person, wait until this person follows the link, and then sign in
+    /// with the password that the stranger has chosen.
     async fn complete_registration(
         &self,
         link: &Link,

@@ -85,8 +85,8 @@ pub(super) fn command() -> Command {
 
 /// The argument `--jwks`. `help_end` continues the sentence "they verify".
 fn jwks_arg(help_end: &str) -> Arg {
-    let help_start = "File with public keys, as the server publishes them at /.well-known/jwks.json: \
-                they verify";
+    let help_start = "File with public keys, as the server publishes them at \
+                      /.well-known/jwks.json: they verify";
     Arg::new("jwks")
         .long("jwks")
         .value_name("FILE")

@@ -19,8 +19,8 @@ const TABLE: &str = "registrations";
 /// Stores a registration and its link.
 ///
 /// # Errors
-/// `OVERLOADED` when too many registrations of the tenant wait; UNAVAILABLE when Postgres or the data
-/// key is unavailable.
+/// `OVERLOADED` when too many registrations of the tenant wait; UNAVAILABLE when Postgres or the
+/// data key is unavailable.
 pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) -> Result<()> {
     let waiting_count = sqlx::query_scalar!(
         r#"
@@ -56,7 +56,8 @@ pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) ->
     Ok(())
 }
 
-/// Finds the registration of a link; `None` when the link is not valid, or the tenant is not active.
+/// Finds the registration of a link; `None` when the link is not valid, or the tenant is not
+/// active.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
@@ -77,8 +78,8 @@ pub async fn find(tx: &mut TenantTx, link: &Link) -> Result<Option<Registration>
     content.map(|content| open(tx, link, &content)).transpose()
 }
 
-/// Deletes the registration of a link and returns it; `None` when the link is not valid. Of concurrent
-/// calls, only one gets the registration.
+/// Deletes the registration of a link and returns it; `None` when the link is not valid. Of
+/// concurrent calls, only one gets the registration.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
