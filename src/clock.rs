@@ -1,7 +1,7 @@
 //! The only file that reads the system clock, and conversions of points in time.
 //!
-//! The times in tokens come from this clock. SQL compares times with `now()`, the clock of
-//! Postgres, except in `audit/verify.rs`.
+//! The times in tokens come from this clock. SQL compares times with the clock of Postgres
+//! (`now()` or `clock_timestamp()`).
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -35,8 +35,8 @@ pub fn timestamp_from_seconds(seconds: i64) -> prost_types::Timestamp {
 }
 
 /// Converts a protobuf timestamp to a point in time, without the fraction of a second; `None` when
-/// the result is not in the future. The permission cache compares whole seconds. Without a
-/// fraction, Postgres decides the same.
+/// the result is not in the future. The permission cache compares whole seconds, and Postgres
+/// compares fractions. So without the fraction, both decide the same.
 #[must_use]
 pub fn in_the_future(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {
     from_timestamp(at).and_then(|at| at.replace_nanosecond(0).ok()).filter(|at| *at > now())

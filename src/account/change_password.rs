@@ -24,7 +24,8 @@ use crate::{
 const FAILURE_EVENT: EventKind = EventKind::PasswordChangeFailed;
 
 impl Accounts {
-    /// Changes the password of the caller. Returns the consistency token.
+    /// Changes the password of the caller. Returns the consistency token. The change continues even
+    /// if the client cancels the call.
     pub async fn change_password(
         &self,
         sign_in: &Arc<SignInAttempt>,
@@ -47,7 +48,8 @@ impl Accounts {
         let (tenant, user) = (caller.own_tenant(), caller.user());
         let owner = WorkOwner::new(tenant, caller.origin().ip);
         let password = &PresentedPassword::new(&message.current_password);
-        sign_in.reserve(owner, password, 1)?;
+        let account_count = 1;
+        sign_in.reserve(owner, password, account_count)?;
         let mut slot = self.hasher.take_slot(owner)?;
         let mut tx = self.db.begin(tenant).await?;
         let row = users::store::get(&mut tx, tenant, user).await?;
@@ -92,6 +94,8 @@ impl Accounts {
                 "the access token is not in force",
             ));
         }
+        // If another call has changed the password since it was verified, the verified password is
+        // wrong now, so the refusal is that of a wrong password.
         if !password::replace(&mut tx, tenant, user, verified_hash, new_hash).await? {
             drop(tx);
             return Err(current_password::recorded_refusal(&self.db, caller, FAILURE_EVENT).await?);

@@ -15,12 +15,13 @@ use crate::{
 };
 
 impl Accounts {
-    /// Parses the token of a link with one of these purposes, and counts the call. Returns the link,
-    /// which may not be valid, and the tenant whose limits the call counts against.
+    /// Parses the token of a link with one of these purposes, and counts the call. Returns the link
+    /// and the tenant whose limits the call counts against. The link is not looked up, so it may be
+    /// invalid.
     ///
     /// # Errors
-    /// `TOKEN_INVALID` when the token is malformed, has another purpose, or belongs to another tenant
-    /// than the metadata names; `RATE_LIMITED` above the tenant's rate.
+    /// `TOKEN_INVALID` when the token is malformed, has another purpose, or belongs to another
+    /// tenant than the metadata names; `RATE_LIMITED` above the tenant's rate.
     pub(super) async fn admit_link(
         &self,
         purposes: &[Purpose],
@@ -56,8 +57,8 @@ impl Accounts {
         Ok(token_invalid())
     }
 
-    /// Records an event in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if that
-    /// tenant does not exist.
+    /// Records an event in the audit trail of the link's tenant, or of [`TenantId::UNKNOWN`] if
+    /// that tenant does not exist.
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.

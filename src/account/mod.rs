@@ -1,5 +1,5 @@
-//! Operations on one's own account: registration, change and reset of the password, proof and change
-//! of the email.
+//! Operations on one's own account: registration, change and reset of the password, proof and
+//! change of the email.
 
 mod change_email;
 mod change_password;

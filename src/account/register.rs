@@ -1,4 +1,5 @@
-//! `Register`: creates a user with a new tenant. The registration in an existing tenant is in `join.rs`.
+//! `Register`: creates a user with a new tenant. The registration in an existing tenant is in
+//! `join.rs`.
 
 use secrecy::SecretString;
 
@@ -26,6 +27,8 @@ use crate::{
 };
 
 impl Accounts {
+    /// Registers a user: with a new tenant if the request has an `organization_name`, otherwise in
+    /// an existing tenant.
     pub async fn register(
         &self,
         named: &NamedTenant,
@@ -114,6 +117,7 @@ impl Accounts {
         idempotency::find_response(&mut tx, &idempotency_key(tenant.id, message)).await
     }
 
+    /// Finds the existing tenant that the metadata or the request names.
     async fn tenant_to_join(
         &self,
         named: &NamedTenant,
@@ -132,7 +136,7 @@ impl Accounts {
         }
     }
 
-    /// Adds a user with a role, records the event and commits.
+    /// Adds a user with a role, records the event, stores the response for retries and commits.
     pub(super) async fn add_user(
         &self,
         mut tx: TenantTx,
@@ -171,13 +175,13 @@ pub(super) struct NewUser<'a> {
     pub email: &'a str,
     pub display_name: &'a str,
     pub password_hash: &'a str,
-    /// Whether the user has proved the email.
+    /// Whether the user has proved that the email is their own.
     pub email_verified: bool,
     pub role: RoleId,
 }
 
-/// Inserts a user with a password and a role, and records the event. Returns the user, its tenant and
-/// the consistency token.
+/// Inserts a user with a password and a role, and records the event. Returns the rows of the user
+/// and of the tenant, and the consistency token.
 ///
 /// # Errors
 /// `EMAIL_TAKEN` when the tenant has a user with the email.

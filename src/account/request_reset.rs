@@ -39,6 +39,7 @@ impl Accounts {
             RequestedTenants::ByEmail { only_verified_emails }
         } else {
             self.limits.count_for_tenant(RateClass::PasswordReset, charged_tenant).await?;
+            // A request for an unknown tenant is queued too, so that its response is the same.
             RequestedTenants::One(named.known().map_or(TenantId::UNKNOWN, |tenant| tenant.id))
         };
         let request = LinkRequest::new(requested_tenants, message.email, origin);

@@ -53,7 +53,7 @@ impl Accounts {
 
     /// Sets the password; `None` if the link is no longer valid. Concurrent calls with the same
     /// link wait for the row lock of the user. The first call changes the password, which
-    /// invalidates the link for the others.
+    /// makes the link invalid for the other calls.
     async fn replace_password(
         &self,
         link: &Link,
@@ -70,13 +70,14 @@ impl Accounts {
             return Ok(None);
         }
         password::set(&mut tx, tenant, user, hash).await?;
-        let except = None;
+        let except_session = None;
         let (count, ended_sessions) =
-            sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
+            sessions::store::revoke_all(&mut tx, tenant, user, except_session, "password_reset")
+                .await?;
         let event = Event::new(EventKind::PasswordReset).target(user.0);
         let mut event = event.detail("sessions_revoked", count);
-        // A link is valid only while the user has the address that the link was mailed to. So the user of the link has received mail at this address, and the
-        // address is verified.
+        // A link is valid only while the user has the address that the link was mailed to. The
+        // bearer of the link has received a mail at this address, so the address is verified.
         if !row.email_verified {
             row.email_verified = true;
             users::store::update(&mut tx, &row).await?;

@@ -1,5 +1,6 @@
-//! `VerifyEmail`: uses the link of a mail, which proves that its bearer reads mails to the address.
-//! The link verifies the email of a user, changes it, or completes a registration.
+//! `VerifyEmail`: uses the link of a mail. The link proves that its bearer can read the mails to
+//! the address. So the call verifies the email of a user, changes this email, or completes a
+//! registration.
 
 use super::{
     Accounts,
@@ -24,7 +25,7 @@ use crate::{
     users::{self, store::UserRow},
 };
 
-/// The purposes whose links prove an address, and do nothing else.
+/// The purposes of the links that prove an address. This method refuses links for a password reset.
 const PURPOSES: &[Purpose] =
     &[Purpose::EmailVerification, Purpose::EmailChange, Purpose::Registration];
 
@@ -32,9 +33,10 @@ impl Accounts {
     /// Uses a link that proves an address.
     ///
     /// # Errors
-    /// `TOKEN_INVALID` when the link is not valid; `EMAIL_TAKEN` when another user of the tenant has
-    /// the address. For a registration: `INVALID_CREDENTIALS` when the password is not the one of the
-    /// registration, and `REGISTRATION_CLOSED` when the tenant has closed registration.
+    /// `TOKEN_INVALID` when the link is not valid; `EMAIL_TAKEN` when another user of the tenant
+    /// has the address. For a registration: `INVALID_CREDENTIALS` when the password is not the
+    /// one of the registration, and `REGISTRATION_CLOSED` when the tenant has closed
+    /// registration.
     pub async fn verify_email(
         &self,
         named: &NamedTenant,
@@ -58,7 +60,7 @@ impl Accounts {
         match result {
             Ok(Some(response)) => Ok(response),
             Ok(None) => Err(self.recorded_link_refusal(&link, origin).await?),
-            Err(error) => Err(self.recorded_error(&link, origin, error).await?),
+            Err(error) => Err(self.record_and_return_error(&link, origin, error).await?),
         }
     }
 
@@ -74,6 +76,7 @@ impl Accounts {
         if let Some(response) = idempotency::find_response(&mut tx, key).await? {
             return Ok(Some(response));
         }
+        // An invalid link is refused here before it locks a user.
         if mail::find_link(&mut tx, link).await?.is_none() {
             return Ok(None);
         }
@@ -83,44 +86,44 @@ impl Accounts {
         };
         // A concurrent call may have used the link while this call waited for the lock.
         let Some(valid_link) = mail::find_link(&mut tx, link).await? else { return Ok(None) };
-        let before = row.clone();
+        let old_row = row.clone();
         row.email_verified = true;
         if let Some(new_email) = valid_link.new_email {
             row.email = new_email;
         }
         let row = users::store::update(&mut tx, &row).await?;
         mail::end_link(&mut tx, link).await?;
-        let is_other_address = email::normalized(&before.email) != email::normalized(&row.email);
+        let is_other_address = email::normalized(&old_row.email) != email::normalized(&row.email);
         if is_other_address {
-            self.queue_notice(&mut tx, &before).await?;
+            self.queue_notice(&mut tx, &old_row).await?;
         }
-        let event = proof_event(&before, &row);
+        let event = proof_event(&old_row, &row);
         let consistency_token =
             audit::record_with_token(&mut tx, &Actor::anonymous(origin), event).await?;
         let response = VerifyEmailResponse { consistency_token, ..VerifyEmailResponse::default() };
         idempotency::store_response(&mut tx, key, link.user.0, &response).await?;
         tx.commit().await?;
-        if let (Some(mail_queue), true) = (&self.mail_queue, is_other_address) {
+        if is_other_address && let Some(mail_queue) = &self.mail_queue {
             mail_queue.send_queued();
         }
         Ok(Some(response))
     }
 
-    /// Queues a mail to the old address, if the server sends mail.
-    async fn queue_notice(&self, tx: &mut TenantTx, before: &UserRow) -> Result<()> {
+    /// Queues a mail to the old address that reports the change, if the server sends mail.
+    async fn queue_notice(&self, tx: &mut TenantTx, old_row: &UserRow) -> Result<()> {
         let Some(mail_queue) = &self.mail_queue else { return Ok(()) };
         let notice = EmailChanged {
-            user: before.user_id,
-            old_email: before.email.clone(),
-            was_verified: before.email_verified,
+            user: old_row.user_id,
+            old_email: old_row.email.clone(),
+            was_verified: old_row.email_verified,
         };
-        mail_queue.queue_email_changed(tx, before.tenant_id, &notice).await
+        mail_queue.queue_email_changed(tx, old_row.tenant_id, &notice).await
     }
 
-    /// Creates the user of a registration; `None` if the link is not valid. The password proves that the
-    /// bearer of the link has made the registration. Otherwise a stranger could register the email of
-    /// another person, wait until this person follows the link, and then sign in with the password that
-    /// the stranger has chosen.
+    /// Creates the user of a registration; `None` if the link is not valid. The password proves
+    /// that the bearer of the link has made the registration. Otherwise a stranger could register
+    /// the email of another person, wait until this person follows the link, and then sign in
+    /// with the password that the stranger has chosen.
     async fn complete_registration(
         &self,
         link: &Link,
@@ -142,8 +145,9 @@ impl Accounts {
         // No connection is held while a password is hashed.
         drop(tx);
         let mut slot = self.hasher.take_slot(WorkOwner::new(link.tenant, origin.ip))?;
-        let (password, stored) = (PresentedPassword::new(password), &registration.password_hash);
-        let comparison = slot.verify(link.tenant, &password, Some(stored.as_str())).await?;
+        let password = PresentedPassword::new(password);
+        let stored_hash = registration.password_hash.as_str();
+        let comparison = slot.verify(link.tenant, &password, Some(stored_hash)).await?;
         drop(slot);
         if comparison == Comparison::Mismatch {
             return Err(invalid_credentials());
@@ -151,6 +155,8 @@ impl Accounts {
         self.create_registered_user(link, origin, key).await
     }
 
+    /// Creates the user and deletes the registration in one transaction; `None` if the link is no
+    /// longer valid.
     async fn create_registered_user(
         &self,
         link: &Link,
@@ -189,9 +195,14 @@ impl Accounts {
         Ok(Some(response))
     }
 
-    /// Records the refusal of a valid link, whose transaction was rolled back, so that the link stays
-    /// valid. Returns the error.
-    async fn recorded_error(&self, link: &Link, origin: &Origin, error: Error) -> Result<Error> {
+    /// Records the error in the audit trail if it is a refusal of a valid link, and returns the
+    /// error. The transaction of the refused call was rolled back, so the link stays valid.
+    async fn record_and_return_error(
+        &self,
+        link: &Link,
+        origin: &Origin,
+        error: Error,
+    ) -> Result<Error> {
         let is_refusal = matches!(
             error.reason(),
             ErrorReason::EmailTaken
@@ -207,14 +218,15 @@ impl Accounts {
     }
 }
 
-/// The audit event of a proved address. A change has the same kind as other changes of a user.
-fn proof_event(before: &UserRow, after: &UserRow) -> Event {
-    if before.email == after.email {
-        return Event::new(EventKind::EmailVerified).target(after.user_id.0);
+/// The audit event of a proved address. The event of a changed email has the same kind as the
+/// events of other changes of a user.
+fn proof_event(old_row: &UserRow, new_row: &UserRow) -> Event {
+    if old_row.email == new_row.email {
+        return Event::new(EventKind::EmailVerified).target(new_row.user_id.0);
     }
     Event::new(EventKind::UserUpdated)
-        .target(after.user_id.0)
+        .target(new_row.user_id.0)
         .list("fields", ["email"])
-        .change("email_verified", before.email_verified, after.email_verified)
+        .change("email_verified", old_row.email_verified, new_row.email_verified)
         .detail("by", "mailed_token")
 }

@@ -38,9 +38,9 @@ impl ServerKeys {
     pub fn load(config: &Config) -> anyhow::Result<Self> {
         let (keyring, data_keys) = load_on_thread(config)?;
         let server = &config.server;
-        let tls = |paths| Tls::load(paths, server.web_origins.is_some());
+        let load_tls = |paths| Tls::load(paths, server.web_origins.is_some());
         Ok(Self {
-            tls: server.tls.clone().map(tls).transpose()?,
+            tls: server.tls.clone().map(load_tls).transpose()?,
             sealer: Arc::new(Sealer::new(&keyring)?),
             counter_names: Arc::new(CounterNames::new(&keyring)?),
             page_tokens: Arc::new(OpaqueTokens::new(&keyring, Pages::LABEL)?),
@@ -50,8 +50,8 @@ impl ServerKeys {
         })
     }
 
-    /// Starts to reload the keys when their files change. The reloading of the signing keys ends
-    /// when the returned value is dropped.
+    /// Starts background workers that reload the keys when their files change. The reloading of the
+    /// signing keys stops when the returned value is dropped.
     pub fn start_reloading(&self, registry: &mut Registry) -> Arc<KeyringReload> {
         let key_reload = KeyringReload::new(
             self.keyring.clone(),

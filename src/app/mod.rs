@@ -44,7 +44,7 @@ pub struct Parts {
     pub server: Server,
     pub authorizer: Authorizer,
     pub registry: Registry,
-    /// Counts and times calls.
+    /// Counts calls and measures their duration.
     pub calls: Calls,
     /// `None` when no traces are collected.
     pub traces: Option<Arc<Traces>>,

@@ -45,7 +45,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Creates the parts, and starts the background workers: for the change feed, the audit trail,
-    /// ended rows, deleted tenants, and mails.
+    /// the deletion of expired rows and of deleted tenants, the check of the clocks, and mails.
     ///
     /// # Errors
     /// Fails when the folder for mails can't be created.
@@ -86,14 +86,16 @@ impl Shared {
         let chain_signal =
             audit::start_workers(db, redis, stream_length, refusals.clone(), registry);
         watch_clock(db, registry);
-        let names = keys.counter_names.clone();
-        let limits = Limits::new(&config.rates, names, redis.clone(), refusals.clone(), registry);
-        let start = |mail| MailQueue::start(db.clone(), limits.clone(), mail, registry);
-        let mail_queue = config.mail.as_ref().map(start).transpose()?;
-        let worst_case = hasher.worst_case();
+        let counter_names = keys.counter_names.clone();
+        let limits =
+            Limits::new(&config.rates, counter_names, redis.clone(), refusals.clone(), registry);
+        let start_mail_queue = |mail| MailQueue::start(db.clone(), limits.clone(), mail, registry);
+        let mail_queue = config.mail.as_ref().map(start_mail_queue).transpose()?;
+        let worst_comparison = hasher.worst_case();
         let max_requests = config.server.max_requests;
         let failure_time = config.sign_in_failure_time;
-        let failure_timing = FailureTiming::new(failure_time, worst_case, max_requests, registry);
+        let failure_timing =
+            FailureTiming::new(failure_time, worst_comparison, max_requests, registry);
         let session_cache = SessionCache::new(redis.clone(), keys.entry_keys.clone());
         let engine = Engine::new(db.clone(), standing_cache, feed.clone());
         let authenticator = Authenticator {

@@ -59,9 +59,8 @@ impl Stores {
         }
     }
 
-    /// Waits until Redis is connected, at most for [`REDIS_START_TIMEOUT`]. Without Redis, this
-    /// replica would apply the rate limits to its first calls alone, without the calls of other
-    /// replicas.
+    /// Waits until Redis is connected, at most for [`REDIS_START_TIMEOUT`]. Until then, the
+    /// rate limits count only the calls of this replica, not those of the other replicas.
     pub async fn wait_for_redis(&self) {
         let connected = self.redis.client().wait_for_connect();
         if !matches!(time::timeout(REDIS_START_TIMEOUT, connected).await, Ok(Ok(()))) {

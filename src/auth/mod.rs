@@ -9,6 +9,6 @@ use crate::{account::Accounts, sign_in::SignIns};
 pub struct Auth {
     /// Signs subjects in and out, and refreshes and introspects their tokens.
     pub sign_ins: SignIns,
-    /// Registers users, and changes and resets their passwords.
+    /// Registers users, changes and resets their passwords, and verifies and changes their emails.
     pub accounts: Accounts,
 }

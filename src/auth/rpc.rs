@@ -44,8 +44,9 @@ impl AuthService for Auth {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
         let sign_in = self.sign_ins.failure_timing.begin(visitor.began());
-        let pair = self.sign_ins.login(&sign_in, visitor.tenant(), visitor.origin(), message).await;
-        Ok(Response::new(sign_in.delay_failure(pair).await?.into()))
+        let result =
+            self.sign_ins.login(&sign_in, visitor.tenant(), visitor.origin(), message).await;
+        Ok(Response::new(sign_in.delay_failure(result).await?.into()))
     }
 
     async fn refresh(

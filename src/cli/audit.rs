@@ -46,7 +46,7 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("File with the output of an earlier run: the trails must contain its hashes"),
         )
-        .arg(jwks("checkpoints. Without it, the configured keys are used"));
+        .arg(jwks_arg("checkpoints. Without it, the configured keys are used"));
     let export = Command::new("export")
         .about(
             "Export the audit trail. Prints a line of JSON for the checkpoint of a trail, and for \
@@ -73,7 +73,7 @@ pub(super) fn command() -> Command {
             "Sign the checkpoints of audit trails again with the current key, after their key was \
              removed. Servers do this by themselves as long as they have the public key",
         )
-        .arg(jwks("the checkpoints").required(true));
+        .arg(jwks_arg("the checkpoints").required(true));
     Command::new("audit")
         .about("Verify or export the audit trail, or sign its checkpoints again")
         .subcommand_required(true)
@@ -83,14 +83,15 @@ pub(super) fn command() -> Command {
         .subcommand(Values::arguments(sign))
 }
 
-fn jwks(verify_what: &str) -> Arg {
-    let text = "File with public keys, as the server publishes them at /.well-known/jwks.json: they \
-                verify";
+/// The argument `--jwks`. `help_end` continues the sentence "they verify".
+fn jwks_arg(help_end: &str) -> Arg {
+    let help_start = "File with public keys, as the server publishes them at \
+                      /.well-known/jwks.json: they verify";
     Arg::new("jwks")
         .long("jwks")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help(format!("{text} {verify_what}"))
+        .help(format!("{help_start} {help_end}"))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -106,11 +107,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
+    // The heads that an earlier run printed: the trails must still contain them.
     let kept_heads = match matches.get_one::<PathBuf>("kept") {
         Some(path) => read_heads(path)?,
         None => HashMap::new(),
     };
-    let tenants = tenants(db, matches, &kept_heads).await?;
+    let tenants = selected_tenants(db, matches, &kept_heads).await?;
     let (mut faulty_trails, mut unsealed_events, mut trimmed_heads) = (0, 0, 0);
     let mut keys = None;
     let bar = progress::bar(tenants.len() as u64, "trails verified");
@@ -119,7 +121,8 @@ async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Resul
         let no_keys = StatementKeys::default();
         let mut trail =
             verify::verify(db, keys.as_ref().unwrap_or(&no_keys), *tenant, kept_head).await?;
-        // The keys are read only if a trail has a checkpoint.
+        // Only checkpoints need keys, so the keys are read at the first trail with a checkpoint.
+        // That trail is then verified again, with the keys.
         if keys.is_none() && trail.checkpoint.is_some() {
             let keys = keys.insert(statement_keys(values, matches).await?);
             trail = verify::verify(db, keys, *tenant, kept_head).await?;
@@ -149,24 +152,27 @@ async fn verify(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Resul
     Ok(())
 }
 
-/// Signs the checkpoints again that the keys of the file verify.
+/// Signs again each checkpoint that another key than the current one signed, if the keys of
+/// `--jwks` verify the checkpoint.
 async fn sign(db: &Db, values: &Values, matches: &ArgMatches) -> anyhow::Result<()> {
     let keys = Arc::new(statement_keys(values, matches).await?);
     let source = config::signing_keys(values)?.context("no signing keys are configured")?;
-    // The client of a key service blocks its thread. The issuer of a checkpoint is kept.
+    // The client of a key service blocks its thread, so it must not run on a thread of the runtime.
+    // The issuer can be empty here, because a checkpoint that is signed again keeps its issuer.
     let load = move || Keyring::load(&source, "", "");
     let keyring = Arc::new(tokio::task::spawn_blocking(load).await??);
-    let mut refused = 0;
-    let signed = audit::sign_stale(db, &keyring, &keys, |tenant, why| {
-        refused += 1;
+    let mut invalid_count = 0;
+    let signing = audit::sign_stale(db, &keyring, &keys, |tenant, why| {
+        invalid_count += 1;
         telemetry::write_last_line(format!("{tenant}: {why}"));
     });
-    out!("{} checkpoints were signed", signed.await?);
-    ensure!(refused == 0, "{refused} checkpoints are not valid");
+    out!("{} checkpoints were signed", signing.await?);
+    ensure!(invalid_count == 0, "{invalid_count} checkpoints are not valid");
     Ok(())
 }
 
-/// The public keys that verify checkpoints: of the file of the command, or the configured ones.
+/// Reads the public keys that verify checkpoints: from the file of `--jwks`, or without this
+/// argument the configured keys.
 async fn statement_keys(values: &Values, matches: &ArgMatches) -> anyhow::Result<StatementKeys> {
     if let Some(path) = matches.get_one::<PathBuf>("jwks") {
         let file = path.display();
@@ -177,26 +183,26 @@ async fn statement_keys(values: &Values, matches: &ArgMatches) -> anyhow::Result
         "a trail has a checkpoint, and no public keys are configured that verify it: add --jwks with \
          a copy of /.well-known/jwks.json",
     )?;
-    // The client of a key service blocks its thread.
+    // The client of a key service blocks its thread, so it must not run on a thread of the runtime.
     let load = move || anyhow::Ok(Keyring::load(&source, "", "")?.statement_keys());
     let keys = tokio::task::spawn_blocking(load).await?;
     keys.context("the signing keys can't be read (JWT_…_KEY_PATH): correct the path, or add --jwks")
 }
 
 async fn export(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
-    let after = *matches.get_one::<i64>("after").context("--after has a default")?;
+    let after = *matches.get_one::<i64>("after").context("no value of --after")?;
     ensure!(
         after == 0 || matches.contains_id("tenant"),
         "--after needs --tenant: each tenant has its own positions"
     );
-    for tenant in tenants(db, matches, &HashMap::new()).await? {
+    for tenant in selected_tenants(db, matches, &HashMap::new()).await? {
         let mut export = Export::new(db, tenant);
         let (position, events) = if after == 0 {
             let (checkpoint, events) = export.read_start().await?;
             write_lines(checkpoint.as_slice())?;
             (checkpoint.map_or(0, |checkpoint| checkpoint.position), events)
         } else {
-            check_is_kept(&export, after).await?;
+            check_not_deleted_after(&export, after).await?;
             (after, export.read_after(after).await?)
         };
         export_events(&mut export, position, events).await?;
@@ -213,7 +219,8 @@ async fn export_events(
 ) -> anyhow::Result<()> {
     while let (Some(first), Some(last)) = (events.first(), events.last()) {
         if first.position > position + 1 {
-            check_is_kept(export, position).await?;
+            // Positions are missing, perhaps because events were deleted since the last page.
+            check_not_deleted_after(export, position).await?;
         }
         position = last.position;
         write_lines(&events)?;
@@ -222,8 +229,8 @@ async fn export_events(
     Ok(())
 }
 
-/// Fails when events after a position were deleted, so that an export never leaves them out silently.
-async fn check_is_kept(export: &Export<'_>, position: i64) -> anyhow::Result<()> {
+/// Fails when events after `position` were deleted. So an export never leaves out events silently.
+async fn check_not_deleted_after(export: &Export<'_>, position: i64) -> anyhow::Result<()> {
     let checkpoint = export.checkpoint_position().await?;
     ensure!(
         position >= checkpoint,
@@ -234,7 +241,8 @@ async fn check_is_kept(export: &Export<'_>, position: i64) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Writes each value as a line of JSON.
+/// Writes each value as a line of JSON. Unlike `out!`, this fails when the output can't be written,
+/// so that no incomplete export looks complete.
 fn write_lines(values: &[impl Serialize]) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for value in values {
@@ -244,8 +252,8 @@ fn write_lines(values: &[impl Serialize]) -> anyhow::Result<()> {
     io::stdout().write_all(&lines).context("can't write to standard output")
 }
 
-/// The tenant of the command, or all tenants.
-async fn tenants(
+/// The tenant of `--tenant`, or without this argument all tenants.
+async fn selected_tenants(
     db: &Db,
     matches: &ArgMatches,
     kept_heads: &HashMap<uuid::Uuid, Head>,
@@ -283,7 +291,8 @@ async fn all_tenants(
     Ok(tenants)
 }
 
-/// Reads the heads in the output of an earlier run.
+/// Reads the heads from the output of an earlier run. A head is the position and the hash of the
+/// last event of a trail.
 fn read_heads(path: &PathBuf) -> anyhow::Result<HashMap<uuid::Uuid, Head>> {
     let file = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("can't read {file}"))?;

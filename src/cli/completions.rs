@@ -16,7 +16,7 @@ pub(super) fn command() -> Command {
 /// Prints the completion script for a shell.
 pub(super) fn run(mut program: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     let shell = *matches.get_one::<Shell>("shell").context("no shell")?;
-    // `generate` panics if a write fails, so it writes to memory.
+    // `generate` panics if a write fails, so the script is first written to memory.
     let mut script = Vec::new();
     generate(shell, &mut program, "tenantry", &mut script);
     output::write(&script);

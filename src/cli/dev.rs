@@ -83,7 +83,8 @@ async fn set_up_and_serve(
     set_signing_keys(values, dir)?;
     set_master_key(values, dir)?;
     set_mail_folder(values, dir)?;
-    // In development, nobody verifies email addresses.
+    // In development, nobody verifies email addresses, so a sign-in without a tenant also looks up
+    // addresses that are not verified.
     values.set_default("TENANTLESS_SIGN_IN", "any");
     let config = Config::check(values)?;
     let listeners = Listeners::bind(&config.server).await?;
@@ -91,14 +92,17 @@ async fn set_up_and_serve(
 
     let mut connection = pg::connect_owner(&owner_url).await?;
     pg::migrate(&mut connection).await?;
-    pg::set_app_password(&mut connection, &config.database.url, false).await?;
+    let replaces_shared = false;
+    pg::set_app_password(&mut connection, &config.database.url, replaces_shared).await?;
     connection.close().await?;
-    let credentials = dir.join("credentials.json");
-    let demo = provision(values, &owner_url, &config.database.url, &credentials).await?;
+    let credentials_file = dir.join("credentials.json");
+    let demo_credentials =
+        create_tenants(values, &owner_url, &config.database.url, &credentials_file).await?;
 
     let transport = if config.server.tls.is_some() { "" } else { "-plaintext " };
     let app = App::build(config)?;
-    out.write_all(greeting(&addr.to_string(), transport, &credentials, &demo).as_bytes())?;
+    let text = greeting(&addr.to_string(), transport, &credentials_file, &demo_credentials);
+    out.write_all(text.as_bytes())?;
     server::serve(app, listeners, stop).await
 }
 
@@ -122,9 +126,10 @@ async fn set_store_urls(
         let password = app_password(dir)?;
         let mut url = url::Url::parse(&database_url)
             .map_err(|_| anyhow::anyhow!("DATABASE_URL can't be read"))?;
-        let is_set = url.set_username("tenantry_app").is_ok()
+        let has_credentials = url.set_username("tenantry_app").is_ok()
             && url.set_password(Some(password.expose_secret())).is_ok();
-        if !is_set {
+        // Only a URL without a host can't have a user and a password.
+        if !has_credentials {
             bail!("DATABASE_URL has no host");
         }
         values.set("DATABASE_URL", url.as_str());
@@ -216,26 +221,26 @@ fn set_mail_folder(values: &mut Values, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Creates the platform and demo tenants, and writes the credentials of their administrators to
-/// `file`. Returns the credentials of the demo administrator. If a tenant exists but the file does
-/// not, the tenant's administrator gets a new password. This happens when the file was deleted, or
-/// when an earlier start was interrupted.
-async fn provision(
+/// `credentials_file`. Returns the credentials of the demo administrator. If a tenant exists but
+/// the file does not, the tenant's administrator gets a new password. This happens when the file
+/// was deleted, or when an earlier start was interrupted.
+async fn create_tenants(
     values: &Values,
     owner_url: &SecretString,
     app_url: &SecretString,
-    file: &Path,
+    credentials_file: &Path,
 ) -> anyhow::Result<Value> {
-    if let Some(demo) = read_demo_credentials(file) {
-        return Ok(demo);
+    if let Some(demo_credentials) = read_demo_credentials(credentials_file) {
+        return Ok(demo_credentials);
     }
     let hasher = bootstrap::hasher(values)?;
     let (owner_db, app_db) = (open(values, owner_url).await?, open(values, app_url).await?);
     let platform = provision::platform(&owner_db, &hasher, PLATFORM_EMAIL).await?;
     let policy = config::Passwords::check(values)?.policy;
     let reset = async |slug, email| {
-        let reset = PasswordReset { slug, email, password: None, enable: true };
-        let done = provision::reset_password(&app_db, &hasher, policy, reset).await?;
-        anyhow::Ok(done.credentials)
+        let request = PasswordReset { slug, email, password: None, enable: true };
+        let result = provision::reset_password(&app_db, &hasher, policy, request).await?;
+        anyhow::Ok(result.credentials)
     };
     let platform = match platform {
         Some(credentials) => credentials,
@@ -249,7 +254,7 @@ async fn provision(
     owner_db.close().await;
     app_db.close().await;
     let content = json!({ "platform_admin": platform, "demo_admin": demo });
-    write_private(file, &format!("{content:#}\n"))?;
+    write_private(credentials_file, &format!("{content:#}\n"))?;
     Ok(content["demo_admin"].clone())
 }
 
@@ -266,15 +271,22 @@ fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
         .with_context(|| format!("can't write {}", path.display()))
 }
 
-fn greeting(addr: &str, transport: &str, credentials: &Path, demo: &Value) -> String {
-    let credentials = credentials.display();
+/// The text that `tenantry dev` prints when it serves. `transport` is the option of `grpcurl` for
+/// plaintext, or empty.
+fn greeting(
+    addr: &str,
+    transport: &str,
+    credentials_file: &Path,
+    demo_credentials: &Value,
+) -> String {
+    let credentials_file = credentials_file.display();
     let login = json!({
-        "email": demo["email"],
-        "password": demo["password"],
-        "organization_slug": demo["tenant"],
+        "email": demo_credentials["email"],
+        "password": demo_credentials["password"],
+        "organization_slug": demo_credentials["tenant"],
     });
     format!(
-        "credentials are in {credentials}\n\
+        "credentials are in {credentials_file}\n\
          sign in to the demo tenant with:\n\
          \n  \
          grpcurl {transport}-d '{login}' {addr} tenantry.v1.AuthService/Login\n\

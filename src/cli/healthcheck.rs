@@ -54,6 +54,7 @@ async fn check_over_http(values: &Values) -> anyhow::Result<()> {
     let stream = TcpStream::connect(addr);
     let stream = stream.await.with_context(|| format!("nothing answers on {addr}"))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // The request is sent only while this future runs.
     tokio::spawn(connection);
     let request =
         Request::get("/readyz").header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;

@@ -128,13 +128,14 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         }
         "rotate" => rotate(dir, matches)?,
         "retire" => pem::retire(dir, lifetimes(matches)?)?,
+        // `list`: all four commands end with the list of the keys.
         _ => {}
     }
     list(dir)
 }
 
 fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
-    // Fails if the server could not load the keys.
+    // If the server could not load the present keys, this fails before a key is changed.
     Keyring::load(&pem::source(dir), "", "")?;
     let algorithm = matches.get_one("algorithm").copied();
     if matches.get_flag("compromised") {

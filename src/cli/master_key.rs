@@ -47,6 +47,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     match name {
         "rotate" => rotate(&db, &values).await?,
         "rewrap" => rewrap_all(&db).await?,
+        // `list`: all three commands end with the list of the master keys.
         _ => {}
     }
     list(&db).await
@@ -65,13 +66,14 @@ fn generate(values: &Values) -> anyhow::Result<()> {
 /// finishes that rotation instead.
 async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     let source = config::master_keys(values)?;
-    if let Some((_, name)) = source.service {
-        bail!("rotate {name} in the key service, then run: tenantry master-key rewrap");
+    if let Some((_connection, key_name)) = source.service {
+        bail!("rotate {key_name} in the key service, then run: tenantry master-key rewrap");
     }
     let path = key_file(values)?;
-    let masters = db.master_keys()?;
-    let current = rewrap::current(masters).await?;
-    let is_last_finished = data_key_counts(db).await?.keys().all(|by| *by == current);
+    let current = rewrap::current(db.master_keys()?).await?;
+    // The last rotation is finished when the current master key wraps all data keys.
+    let is_last_finished =
+        data_key_counts(db).await?.keys().all(|wrapped_by| *wrapped_by == current);
     if is_last_finished {
         let id = privacy::add_key(&path)?;
         out!("the new master key is {id}");
@@ -81,9 +83,11 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     rewrap_all(db).await
 }
 
+/// Wraps by the current master key all data keys that other master keys wrap, and records how many.
 async fn rewrap_all(db: &Db) -> anyhow::Result<()> {
     let current = rewrap::current(db.master_keys()?).await?;
-    let by_other_keys = data_key_counts(db).await?.into_iter().filter(|(by, _)| *by != current);
+    let by_other_keys =
+        data_key_counts(db).await?.into_iter().filter(|(wrapped_by, _)| *wrapped_by != current);
     let total = by_other_keys.map(|(_, count)| count.unsigned_abs()).sum();
     let bar = progress::bar(total, "data keys wrapped");
     let report = |progress: &rewrap::Progress| bar.set_position(progress.rewrapped);

@@ -36,8 +36,8 @@ pub(super) fn replaces_password(matches: &ArgMatches) -> bool {
     matches.get_flag(REPLACE_PASSWORD)
 }
 
-/// Applies the migrations and sets the password of the service's role; with `only_status`, prints
-/// the migrations and changes nothing.
+/// Applies the migrations. If `DATABASE_URL` has a password for the role of the service, sets this
+/// password. With `only_status`, prints the migrations and changes nothing.
 pub(super) async fn run(
     values: Values,
     only_status: bool,

@@ -102,7 +102,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let values = Values::gather(matches);
     if name == "serve" {
-        // Its check of all settings also reports the mistakes in the sources.
+        // `serve` checks all settings. This check includes `Values::check_sources`.
         return block_on(serve::run(values));
     }
     let values = values.check_sources()?;
@@ -125,7 +125,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     }
 }
 
-/// Ends a short command with an error if a store stops to answer without an error.
+/// Stops a short command with an error after [`COMMAND_TIMEOUT`], because a store may stop to
+/// respond without an error.
 async fn within_timeout(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::time::timeout(COMMAND_TIMEOUT, command)
         .await

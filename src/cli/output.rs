@@ -1,17 +1,19 @@
-//! The output of the commands. A command continues if the reader of its output is gone, as in
-//! `tenantry policies | head -3`: what the command changes must not depend on its reader.
+//! The output of the commands. A command continues if the program that reads its output has
+//! stopped, as in `tenantry policies | head -3`. So the changes of a command do not depend on the
+//! reader.
 
 use std::io::{self, Write};
 
 use crate::telemetry;
 
-/// Prints a line to standard output, like `println!`, which panics if the reader is gone.
+/// Prints a line to standard output. Unlike `println!`, it does not panic if the reader has
+/// stopped.
 macro_rules! out {
     ($($text:tt)*) => { $crate::cli::output::write(format!("{}\n", format_args!($($text)*)).as_bytes()) };
 }
 
-/// Writes to standard output. If that fails for another reason than a missing reader, says so on
-/// standard error.
+/// Writes to standard output. Reports a failure on standard error, except when the reader has
+/// stopped.
 pub(super) fn write(text: &[u8]) {
     if let Err(error) = io::stdout().write_all(text)
         && error.kind() != io::ErrorKind::BrokenPipe

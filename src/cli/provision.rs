@@ -1,5 +1,6 @@
-//! Creates the tenants that exist before anybody can sign in: the platform tenant with its
-//! first administrator, and the demo tenant.
+//! Creates the tenants that exist before anybody can sign in: the platform tenant with its first
+//! administrator, and the demo tenant. Also sets passwords for operators, and records the events of
+//! commands.
 
 use anyhow::{Context, ensure};
 use aws_lc_rs::rand;
@@ -26,8 +27,8 @@ pub const PLATFORM: &str = "platform";
 /// The slug of the demo tenant.
 pub const DEMO: &str = "demo";
 
-/// Permissions of the administrator of the demo tenant. `*:*` includes the other permissions. They
-/// are examples of permissions that a client can check.
+/// Permissions of the administrator of the demo tenant. `*:*` includes the other two permissions.
+/// These two are examples of permissions that a client can check.
 const DEMO_PERMISSIONS: &[&str] = &["*:*", "agent:manage", "workflow:execute"];
 
 /// The credentials of an administrator.
@@ -108,7 +109,7 @@ pub struct PasswordReset<'a> {
     pub email: &'a str,
     /// The new password; `None` to generate one.
     pub password: Option<SecretString>,
-    /// Whether a disabled user is enabled.
+    /// Whether to enable the user if the user is disabled.
     pub enable: bool,
 }
 
@@ -117,15 +118,15 @@ pub struct PasswordResetDone {
     pub credentials: Credentials,
     /// Number of the user's sessions that ended.
     pub ended_sessions: u64,
-    /// Whether the user was disabled before.
+    /// Whether the user was disabled before, and is enabled now.
     pub was_enabled: bool,
 }
 
 /// Sets a new password for a user, and ends the user's sessions.
 ///
 /// # Errors
-/// Fails when the tenant or the user does not exist, when the user is disabled and is not to be
-/// enabled, when a rule for passwords refuses the password, or when Postgres is unavailable.
+/// Fails when the tenant or the user does not exist, when the user is disabled and `enable`
+/// is false, when a rule for passwords refuses the password, or when Postgres is unavailable.
 pub async fn reset_password(
     db: &Db,
     hasher: &Hasher,
@@ -152,24 +153,26 @@ pub async fn reset_password(
     };
     let mut tx = db.begin(tenant).await?;
     let row = users::store::lock(&mut tx, tenant, user).await?;
-    let was_enabled = row.state == UserState::Disabled;
-    ensure!(enable || !was_enabled, "the user is disabled: add --enable to enable the user");
-    if was_enabled {
+    let was_disabled = row.state == UserState::Disabled;
+    ensure!(enable || !was_disabled, "the user is disabled: add --enable to enable the user");
+    if was_disabled {
         users::store::enable(&mut tx, row).await?;
         let event = Event::new(EventKind::UserEnabled).target(user.0).detail("by", "command");
         audit::record(&mut tx, &operator(), event).await?;
     }
     password::set(&mut tx, tenant, user, &hash).await?;
-    let except = None;
+    let except_session = None;
     let (count, ended_sessions) =
-        sessions::store::revoke_all(&mut tx, tenant, user, except, "password_reset").await?;
+        sessions::store::revoke_all(&mut tx, tenant, user, except_session, "password_reset")
+            .await?;
     let event = Event::new(EventKind::PasswordReset).target(user.0);
     let event = event.detail("by", "command").detail("sessions_revoked", count);
     audit::record(&mut tx, &operator(), event).await?;
     tx.commit().await?;
+    // Commands do not use the session cache in Redis. Its entries expire within a second.
     ended_sessions.expire_in_cache();
     let credentials = credentials(slug, email, &password);
-    Ok(PasswordResetDone { credentials, ended_sessions: count, was_enabled })
+    Ok(PasswordResetDone { credentials, ended_sessions: count, was_enabled: was_disabled })
 }
 
 /// Records in the platform tenant's audit trail that data keys were wrapped by another master

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::config::{Passwords, Values, postgres_url};
 
-/// Maximum length of a password on standard input, in bytes. The field rules of the API allow
-/// fewer.
+/// Maximum length of a password on standard input, in bytes. The rules for passwords allow only
+/// shorter passwords.
 const MAX_INPUT: u64 = 4096;
 
 pub(super) fn command() -> Command {
@@ -44,8 +44,8 @@ pub(super) fn command() -> Command {
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let values = Values::gather(matches).check_sources()?;
     let text = |name| matches.get_one::<String>(name).context("an argument is missing");
-    let is_read = matches.get_flag("password-stdin");
-    let password = is_read.then(read_password).transpose()?;
+    let is_password_given = matches.get_flag("password-stdin");
+    let password = is_password_given.then(read_password).transpose()?;
     let reset = PasswordReset {
         slug: text("tenant")?,
         email: text("email")?,
@@ -57,7 +57,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let done = provision::reset_password(&db, &bootstrap::hasher(&values)?, policy, reset).await?;
     out!("tenant   {}", done.credentials.tenant);
     out!("email    {}", done.credentials.email);
-    if !is_read {
+    if !is_password_given {
         out!("password {}", done.credentials.password);
     }
     out!("{} sessions ended", done.ended_sessions);

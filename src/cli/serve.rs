@@ -34,6 +34,7 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
+            // By convention, 130 is the exit code of a program that SIGINT ended.
             std::process::exit(130);
         });
     })

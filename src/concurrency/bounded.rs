@@ -93,11 +93,13 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         self.take(&mut self.lock(), owner, count)
     }
 
+    /// Checks that the owner could take `count` permits now. The caller has locked `counts`.
     fn check_locked(&self, counts: &Counts<K>, owner: K, count: usize) -> Result<(), TooMany> {
         if counts.total + count > self.total_limit {
             return Err(TooMany::Total);
         }
         let owner_count = counts.by_owner.get(&owner).copied().unwrap_or_default();
+        // The number of free permits limits the owner only if the owner has a limit of its own.
         let free = self.total_limit - counts.total;
         let owner_limit = if self.limit_per_owner < self.total_limit {
             self.limit_per_owner.min(free)
@@ -107,6 +109,7 @@ impl<K: Eq + Hash + Copy> BoundedPermits<K> {
         if owner_count + count > owner_limit { Err(TooMany::PerOwner) } else { Ok(()) }
     }
 
+    /// Takes the permits without a check of the limits.
     fn take(self: &Arc<Self>, counts: &mut Counts<K>, owner: K, count: usize) -> BoundedPermit<K> {
         *counts.by_owner.entry(owner).or_default() += count;
         counts.total += count;
@@ -137,6 +140,7 @@ mod tests {
 
     #[test]
     fn a_dropped_permit_can_be_taken_again() {
+        // 4 permits in total, at most 2 for each owner.
         let pool = BoundedPermits::new(4, 2);
         let first = pool.acquire('a').ok();
         let second = pool.acquire('a').ok();
@@ -158,6 +162,7 @@ mod tests {
 
     #[test]
     fn a_few_owners_never_take_all_permits() {
+        // 20 permits in total, at most 10 for each owner.
         let pool = BoundedPermits::new(20, 10);
         let mut permits = Vec::new();
         loop {

@@ -108,12 +108,14 @@ impl State {
             tenant_state.permits -= 1;
         }
         let mut grants = Vec::new();
+        // Each waiting tenant has one turn.
         for _ in 0..self.waiting_tenants.len() {
             if self.free == 0 {
                 break;
             }
             let Some(next_tenant) = self.waiting_tenants.pop_front() else { break };
             let Some(next_state) = self.tenants.get_mut(&next_tenant) else { continue };
+            // The channel of a cancelled call is closed.
             next_state.waiting_calls.retain(|sender| !sender.is_closed());
             if next_state.permits < self.free
                 && let Some(sender) = next_state.waiting_calls.pop_front()

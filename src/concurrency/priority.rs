@@ -1,8 +1,9 @@
 //! Priorities of threads: short calls come first.
 //!
 //! The scheduler gives a thread of niceness 10 about a tenth of the CPU time of a thread of
-//! niceness 0, and a thread of niceness 19 about a seventh of that tenth (`sched(7)`). So sign-ins
-//! of all tenants come before one tenant's lists and changes, and decisions come before both.
+//! niceness 0, and a thread of niceness 19 about a seventh of that tenth (`sched(7)`). So
+//! decisions, which run at niceness 0, come before the hashing of sign-ins. Sign-ins of all tenants
+//! come before one tenant's lists and changes.
 
 /// The niceness of threads that hash passwords.
 pub const HASHING: i32 = 10;

@@ -21,8 +21,8 @@ pub struct Mail {
     /// The URL of the page that resets a password, which contains [`TOKEN_PLACEHOLDER`]; `None`
     /// when mails contain only the token.
     pub reset_page: Option<String>,
-    /// The URL of the page that calls `VerifyEmail`, which contains [`TOKEN_PLACEHOLDER`]; `None` when
-    /// mails contain only the token.
+    /// The URL of the page that calls `VerifyEmail`, which contains [`TOKEN_PLACEHOLDER`]; `None`
+    /// when mails contain only the token.
     pub verification_page: Option<String>,
 }
 

@@ -96,7 +96,7 @@ pub struct Config {
     /// Approximate number of entries in each tenant's Redis stream of audit events; 0 turns the
     /// streams off.
     pub audit_stream_length: u32,
-    /// Time for which ended rows are kept.
+    /// How long expired and revoked rows, and audit events, are kept.
     pub retention: Retention,
 }
 
@@ -181,7 +181,7 @@ pub fn postgres_url(values: &Values, name: &str) -> anyhow::Result<SecretString>
     Ok(url)
 }
 
-/// Reads the failure time: from 1 ms to 10 s, and at most the request timeout.
+/// Reads [`Config::sign_in_failure_time`]: from 1 ms to 10 s, and at most the request timeout.
 fn failure_time(reader: &mut Reader<'_>, request_timeout: Duration) -> Duration {
     const MIN: Duration = Duration::from_millis(1);
     let max = request_timeout.min(Duration::from_secs(10));
@@ -205,6 +205,7 @@ mod tests {
             values.set(setting.name, setting.default.unwrap_or("x"));
         }
         values.set("REDIS_URL", "redis://localhost");
+        // The files must be readable, and `/dev/null` is.
         for setting in SETTINGS.iter().filter(|setting| setting.name.ends_with("_KEY_PATH")) {
             values.set(setting.name, setting.default.unwrap_or("/dev/null"));
         }

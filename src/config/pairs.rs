@@ -13,7 +13,8 @@ pub(super) fn check(tokens: &Tokens, server: &Server, reader: &mut Reader<'_>) {
     let refresh = ("JWT_REFRESH_EXPIRES_IN", lifetimes.refresh);
     let session = ("SESSION_EXPIRES_IN", lifetimes.session);
     check_order(reader, access, refresh);
-    // The default of the first setting may be above the second setting: then the second applies.
+    // If a default lifetime is longer than that of the session, this is no error, because the
+    // lifetime of the session applies then.
     for lifetime in [access, refresh] {
         if reader.is_explicit(lifetime.0) {
             check_order(reader, lifetime, session);
@@ -21,8 +22,9 @@ pub(super) fn check(tokens: &Tokens, server: &Server, reader: &mut Reader<'_>) {
     }
     let connections = server.connections;
     let (name, total_name) = ("MAX_CONNECTIONS_PER_ADDRESS", "MAX_CONNECTIONS");
-    if reader.is_explicit(name) && (1..connections.per_address).contains(&connections.total) {
-        let total = connections.total;
+    let total = connections.total;
+    // A total of 0 is the default of the type: MAX_CONNECTIONS is invalid alone.
+    if reader.is_explicit(name) && total > 0 && total < connections.per_address {
         reader.add_error(name, &format!("must be at most {total_name}, which is {total}"));
     }
     check_addresses(server, reader);
@@ -34,13 +36,21 @@ pub(super) fn check(tokens: &Tokens, server: &Server, reader: &mut Reader<'_>) {
     }
 }
 
-fn check_order(reader: &mut Reader<'_>, lower: (&str, Duration), upper: (&str, Duration)) {
-    if lower.1 > upper.1 && !upper.1.is_zero() {
-        let max = humantime::format_duration(upper.1);
-        reader.add_error(lower.0, &format!("must be at most {}, which is {max}", upper.0));
+/// Adds an error if the first setting is above the second setting. Each setting is a name and a
+/// value.
+fn check_order(
+    reader: &mut Reader<'_>,
+    (name, value): (&str, Duration),
+    (max_name, max_value): (&str, Duration),
+) {
+    // A maximum of zero is the default of the type: the second setting is invalid alone.
+    if value > max_value && !max_value.is_zero() {
+        let max = humantime::format_duration(max_value);
+        reader.add_error(name, &format!("must be at most {max_name}, which is {max}"));
     }
 }
 
+/// Adds an error if gRPC and HTTP would listen on the same address and port.
 fn check_addresses(server: &Server, reader: &mut Reader<'_>) {
     let overlap = |a: SocketAddr, b: SocketAddr| {
         let is_same_address =

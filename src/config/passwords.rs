@@ -8,7 +8,7 @@ use super::{
 };
 use crate::passwords::PasswordPolicy;
 
-/// The part of the memory of the process that hashing uses by default, as a divisor.
+/// By default, hashing may use the memory limit of the process divided by this number.
 const MEMORY_DIVISOR: u64 = 2;
 
 /// Rules for passwords, and parameters of their hashing.
@@ -76,7 +76,8 @@ impl Passwords {
         hashes_at_once(self.hashing_memory, self.memory_kib)
     }
 
-    /// Logs how many passwords are hashed at the same time, and why not more.
+    /// Logs how many passwords are hashed at the same time, and the limits that this number depends
+    /// on.
     pub fn log_hashing(&self) {
         let (threads, at_once) = (self.threads, self.hashes_at_once());
         let mib = |bytes: u64| bytes >> 20;
@@ -104,6 +105,8 @@ impl Passwords {
     }
 }
 
+/// Reads the maximum memory of all hashes, in bytes. The value 0 means a part of the memory limit,
+/// or no maximum if the system reports no limit.
 fn read_hashing_memory(reader: &mut Reader<'_>, memory_kib: u32) -> u64 {
     const NAME: &str = "HASHING_MEMORY_BYTES";
     let bytes = reader.read(NAME, |text| {
@@ -120,6 +123,7 @@ fn read_hashing_memory(reader: &mut Reader<'_>, memory_kib: u32) -> u64 {
     bytes
 }
 
+/// The number of hashes that fit into `hashing_memory` (in bytes), but at least one.
 fn hashes_at_once(hashing_memory: u64, memory_kib: u32) -> usize {
     let hashes = hashing_memory / (u64::from(memory_kib).max(1) * 1024);
     usize::try_from(hashes).unwrap_or(usize::MAX).max(1)
@@ -129,6 +133,7 @@ fn hashes_at_once(hashing_memory: u64, memory_kib: u32) -> usize {
 mod tests {
     use super::{super::SETTINGS, *};
 
+    /// Reads the default settings with these changes.
     fn read(changes: &[(&'static str, &'static str)]) -> anyhow::Result<Passwords> {
         let mut values = Values::default();
         for setting in SETTINGS {
@@ -145,6 +150,7 @@ mod tests {
     /// N41: without a number of threads, there are no more threads than the memory allows.
     #[test]
     fn the_number_of_threads_depends_on_the_memory() {
+        // 19456 KiB (the default ARGON2_MEMORY_KIB) in bytes.
         let one_hash = ("HASHING_MEMORY_BYTES", "19922944");
         let passwords = read(&[one_hash]).expect("valid");
         assert_eq!((passwords.threads, passwords.hashes_at_once()), (1, 1));
@@ -153,6 +159,7 @@ mod tests {
         let passwords = read(&[("HASHING_MEMORY_BYTES", "1000000000000")]).expect("valid");
         assert_eq!(passwords.threads, core_count());
 
+        // One byte less than one hash needs.
         let error = read(&[("HASHING_MEMORY_BYTES", "19922943")]).expect_err("too small");
         assert!(error.to_string().contains("at least the memory of one hash"), "{error}");
     }

@@ -1,18 +1,19 @@
-//! Settings of the time for which ended rows are kept.
+//! Settings of retention: how long expired and revoked rows, and audit events, are kept.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::values::{DAY, Reader};
 
-/// The shortest and the longest retention. The shortest covers the differences of clocks.
+/// The shortest and the longest retention. The shortest is longer than the difference between the
+/// clocks of two machines.
 const ALLOWED: RangeInclusive<Duration> = DAY..=Duration::from_hours(24 * 3660);
 
-/// The shortest and the longest retention of audit events. `0043_audit_checkpoints.sql` has the
-/// shortest one too: the database refuses to delete younger events.
+/// The shortest and the longest retention of audit events. `0043_audit_checkpoints.sql` contains
+/// the shortest one too, and the database refuses to delete younger events.
 const AUDIT_ALLOWED: RangeInclusive<Duration> =
     Duration::from_hours(24 * 30)..=Duration::from_hours(24 * 3660);
 
-/// Time from the end of a row to its deletion.
+/// Time from the expiry or the revocation of a row to its deletion.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// For sessions that have expired or were revoked.
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn audit_events_are_kept_for_30_days_at_least() {
+    fn the_audit_retention_is_at_least_30_days() {
         assert_eq!(parse_audit("forever"), Ok(None));
         assert_eq!(parse_audit("30d"), Ok(Some(30 * DAY)));
         for text in ["29d", "off", "0", "", "3661d"] {

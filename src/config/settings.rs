@@ -277,7 +277,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "SIGN_IN_FAILURE_TIME",
         Some("1s"),
-        "Time from the start of a failed sign-in to its response, or a multiple; 1ms to 10s",
+        "Time from the start of a failed sign-in to its response, or a multiple of this time when \
+         many sign-ins are in progress; 1ms to 10s",
     ),
     setting(
         "TENANT_REGISTRATION",
@@ -287,7 +288,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "TENANTLESS_SIGN_IN",
         Some("verified"),
-        "Emails that a sign-in without a tenant looks up: verified|any|off; dev: any",
+        "Emails that a sign-in without a tenant looks up: verified|any|off; `dev`: any",
     ),
     setting(
         "MEMORY_SUBJECT_BYTES",

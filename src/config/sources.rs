@@ -5,8 +5,9 @@ use super::settings::SETTINGS;
 /// The environment variable with the path of the file.
 pub(super) const FILE_VARIABLE: &str = "TENANTRY_CONFIG";
 
-/// Minimum length of a setting's name, for which a variable that differs in two characters is a
-/// misspelt setting. Variables of other programs may differ from a shorter name in two characters.
+/// Minimum length of the name of a setting in which two wrong characters are a spelling mistake. In
+/// a shorter name, only one wrong character is a mistake, because the variables of other programs
+/// may differ from it in two characters.
 const LONG_NAME: usize = 14;
 
 /// The settings in a file, by the name of the setting, and the mistakes in the file.
@@ -34,8 +35,8 @@ impl FileContent {
             Ok(table) => table,
             // The message of the parser would show the line, which may contain a secret.
             Err(error) => {
-                let end = error.span().map_or(0, |span| span.start);
-                let line = text.get(..end).unwrap_or_default().matches('\n').count() + 1;
+                let error_start = error.span().map_or(0, |span| span.start);
+                let line = text.get(..error_start).unwrap_or_default().matches('\n').count() + 1;
                 self.mistakes.push(format!("{path} is not valid TOML: line {line}"));
                 return;
             }
@@ -63,8 +64,8 @@ impl FileContent {
 
 /// The setting whose name is the most similar to this name, if it is similar enough for a hint.
 fn nearest_setting(name: &str) -> Option<&'static str> {
-    let by_distance = SETTINGS.iter().map(|s| (strsim::damerau_levenshtein(name, s.name), s.name));
-    let (distance, nearest) = by_distance.min()?;
+    let distances = SETTINGS.iter().map(|s| (strsim::damerau_levenshtein(name, s.name), s.name));
+    let (distance, nearest) = distances.min()?;
     (distance <= nearest.len() / 3).then_some(nearest)
 }
 
@@ -86,8 +87,9 @@ pub(super) fn misspelt_variables(
     mistakes
 }
 
-/// Whether a variable is very near to the name of a setting. The first letters are equal, because
-/// nobody misspells them, and other programs use names such as `EMAIL_FROM`.
+/// Whether a variable is very near to the name of a setting. The first letters must be equal,
+/// because people rarely misspell the first letter, and other programs use names such as
+/// `EMAIL_FROM`.
 fn is_misspelt(variable: &str, name: &str) -> bool {
     let max_distance = if name.len() >= LONG_NAME { 2 } else { 1 };
     variable.as_bytes().first() == name.as_bytes().first()
@@ -98,11 +100,12 @@ fn is_misspelt(variable: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// N36: only a variable that is very near to a setting that is not set is a mistake.
+    /// N36: a variable is reported only if it is very near to a setting, and this setting is not
+    /// set.
     #[test]
     fn variables_of_other_programs_are_no_mistakes() {
-        let mistakes = |variable: &str, set: &'static str| {
-            misspelt_variables([variable.to_owned()].into_iter(), |name| name == set)
+        let mistakes = |variable: &str, set_name: &'static str| {
+            misspelt_variables([variable.to_owned()].into_iter(), |name| name == set_name)
         };
         for (variable, name) in [
             ("TENANT_REGISTRATON", "TENANT_REGISTRATION"),

@@ -49,7 +49,8 @@ impl Tokens {
     }
 }
 
-/// Parses and checks only the settings of signing keys; `None` when no signing key is configured.
+/// Parses and checks only the settings of signing keys; `None` when neither key
+/// files nor a key service are configured.
 ///
 /// # Errors
 /// Fails with one message that lists every invalid setting.

@@ -3,6 +3,8 @@
 use super::Reader;
 use crate::telemetry::Settings;
 
+/// Reads the settings of the trace collector; `None` when traces are off or the endpoint is
+/// invalid.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let endpoint: Option<String> =
         reader.read("OTEL_EXPORTER_OTLP_ENDPOINT", |text| match url::Url::parse(text) {

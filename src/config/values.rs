@@ -140,8 +140,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Parses a setting. The error of `parse` describes a valid value. The reported error also has
-    /// the invalid value, unless the value may be secret. For an invalid setting,
-    /// returns the default of the type. This default is never used, because [`Reader::finish`] then
+    /// the invalid value, unless the value may be secret. For an invalid setting, returns the
+    /// default of the type. The program never uses this default, because [`Reader::finish`] then
     /// fails.
     pub(super) fn read<T: Default>(
         &mut self,
@@ -172,6 +172,7 @@ impl<'a> Reader<'a> {
     /// Checks that the file of a path setting can be read, unless the setting is `off` or not set.
     pub(super) fn check_file(&mut self, name: &str) {
         let Some(path) = self.values.get(name).filter(|path| *path != "off") else { return };
+        // The content may be secret, so it is erased from memory.
         if let Err(error) = std::fs::read(path).map(Zeroizing::new) {
             self.errors.push(format!("{name} must be a readable file: can't read {path}: {error}"));
         }
@@ -182,7 +183,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a URL with one of these schemes. `check` checks the URL with the library that uses it.
-    /// The error must not repeat the URL, which may contain a password.
+    /// Its error must not repeat the URL, which may contain a password.
     pub(super) fn url(
         &mut self,
         name: &str,
@@ -240,17 +241,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Checks the scheme of a URL. The libraries of the stores accept unknown schemes.
+/// Checks the scheme of a URL, because the client libraries of Postgres and Redis accept unknown
+/// schemes.
 fn check_scheme(url: &str, schemes: &[&str]) -> Result<(), String> {
     let has_scheme = |scheme: &&str| url.split_once("://").is_some_and(|(used, _)| used == *scheme);
     if schemes.iter().any(has_scheme) {
         return Ok(());
     }
-    let usual = schemes.iter().take(2).map(|scheme| format!("{scheme}://")).collect::<Vec<_>>();
-    Err(format!("must be a URL that begins with {}", usual.join(" or ")))
+    let examples = schemes.iter().take(2).map(|scheme| format!("{scheme}://")).collect::<Vec<_>>();
+    Err(format!("must be a URL that begins with {}", examples.join(" or ")))
 }
 
-/// The end of an error: the invalid value, unless it may contain a secret or an address of a mail.
+/// The end of an error message: shows the invalid value. Empty if the value is long, or may contain
+/// a secret or an email address.
 fn shown_value(name: &str, text: &str) -> String {
     const MAX_LENGTH: usize = 100;
     let is_secret = SETTINGS.iter().any(|setting| setting.name == name && setting.secret)
@@ -260,7 +263,7 @@ fn shown_value(name: &str, text: &str) -> String {
     if is_secret { String::new() } else { format!("; it is {text:?}") }
 }
 
-/// The number of threads; 0 means the number of cores.
+/// Converts the value of a setting to a number of threads. The value 0 means one thread per core.
 pub(super) fn thread_count(number: u32) -> usize {
     match number {
         0 => core_count(),

@@ -38,8 +38,11 @@ impl EnvoyAuthorization {
     /// Decides on a request. Returns the caller of the request when the request is allowed.
     async fn decide(&self, request: CheckedRequest<'_>, mut origin: Origin) -> Result<Caller> {
         let CheckedRequest { headers, client_of_envoy, requirement } = request;
-        let client_behind_gateway =
-            |envoy| self.authorizer.proxies.client_behind_gateway(envoy, client_of_envoy, &headers);
+        // `origin.ip` is the address of Envoy. If Envoy is a trusted proxy, the address of its
+        // client replaces it.
+        let client_behind_gateway = |envoy_ip| {
+            self.authorizer.proxies.client_behind_gateway(envoy_ip, client_of_envoy, &headers)
+        };
         origin.ip = origin.ip.map(client_behind_gateway);
         let caller = Box::pin(self.authorizer.identify_for_proxy(&headers, origin)).await?;
         let Requirement::Permission { permission, scope } = requirement else { return Ok(caller) };

@@ -1,5 +1,6 @@
 //! The messages of Envoy that this service reads and writes, generated from `third_party/envoy`.
-//! Their full definition has some thousand messages, which would take half a minute to compile.
+//! That folder contains only the fields that the server uses. The full definition has some thousand
+//! messages, which would take half a minute to compile.
 
 #[expect(clippy::all, clippy::pedantic, clippy::allow_attributes, reason = "generated")]
 mod generated {

@@ -21,11 +21,11 @@ const SCOPE_PREFIX: &str = "scope.";
 /// The prefix of the keys of the scope whose values are JSON: a number, a boolean or a text.
 const SCOPE_JSON_PREFIX: &str = "scope_json.";
 
-/// The lowest positive number that a JSON number can't represent exactly with all its neighbours:
-/// 2^53. As for the scope of a Check, such numbers are refused.
+/// 2^53. From this number on, a JSON number (a double) can't represent each whole number exactly.
+/// So numbers of this size are refused, as in the scope of a `Check` call.
 const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Maximum number of characters of an extension's name in a message.
+/// Maximum number of characters of an extension's name that an error message shows.
 const MAX_SHOWN_CHARACTERS: usize = 100;
 
 /// The headers that are read: the token, the tenant and the client's address.
@@ -141,13 +141,14 @@ fn read_scope(extensions: &HashMap<String, String>) -> Result<Scope, ReadError> 
     Ok(scope)
 }
 
-/// The start of an extension's name, for messages. Any client can send a name of any length.
+/// The start of an extension's name, for error messages. Any client can call this service, with a
+/// name of any length.
 fn shortened(extension: &str) -> String {
     let start: String = extension.chars().take(MAX_SHOWN_CHARACTERS).collect();
     format!("{start:?}")
 }
 
-/// Whether a scope can be compared with this value.
+/// Whether a scope may have this value: only values that can be compared exactly.
 fn is_comparable(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.as_f64().is_some_and(|number| number.abs() < FIRST_INEXACT),
@@ -156,20 +157,21 @@ fn is_comparable(value: &Value) -> bool {
     }
 }
 
+/// Reads the address that is connected to Envoy.
 fn read_source(attributes: &AttributeContext) -> Option<IpAddr> {
     let Address::SocketAddress(socket) =
         attributes.source.as_ref()?.address.as_ref()?.address.as_ref()?;
     socket.address.parse().ok()
 }
 
-/// Reads the headers in [`READ_HEADERS`]. A repeated header stays repeated if Envoy sends raw
-/// headers; otherwise Envoy joins the values.
+/// Reads the headers in [`READ_HEADERS`]. Envoy sends either raw headers, in which a
+/// repeated header stays repeated, or headers whose repeated values it has joined.
 fn read_headers(http: &HttpRequest) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     let raw_headers = http.header_map.iter().flat_map(|map| &map.headers);
     let raw_headers = raw_headers.map(|header| {
-        let is_raw = !header.raw_value.is_empty();
-        let value = if is_raw { &header.raw_value } else { header.value.as_bytes() };
+        let has_raw_value = !header.raw_value.is_empty();
+        let value = if has_raw_value { &header.raw_value } else { header.value.as_bytes() };
         (&header.key, value)
     });
     let joined_headers = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
@@ -216,7 +218,7 @@ mod tests {
 
     /// N43: numbers and booleans have their JSON types, and a value of another type is an error.
     #[test]
-    fn the_values_of_a_scope_have_types() {
+    fn a_scope_keeps_the_json_types_of_its_values() {
         let read = |pairs: &[(&str, &str)]| read_scope(&extensions(pairs)).ok();
         let scope = read(&[
             ("scope.text", "7"),

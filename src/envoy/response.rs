@@ -63,7 +63,8 @@ fn challenge(code: Code) -> Option<&'static str> {
 fn http_code(code: Code) -> i32 {
     match code {
         Code::Unauthenticated => 401,
-        // The client must not learn whether a tenant does not exist or is another tenant.
+        // The client must not learn whether a tenant exists. So an unknown tenant (NOT_FOUND) gets
+        // the same code as a tenant of other subjects (PERMISSION_DENIED).
         Code::PermissionDenied | Code::NotFound => 403,
         Code::InvalidArgument | Code::OutOfRange => 400,
         Code::ResourceExhausted => 429,

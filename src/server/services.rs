@@ -56,12 +56,12 @@ pub(super) const NAMES: &[&str] = &[
 
 /// Maximum size of a message to the health and reflection services, in bytes. These services
 /// require no token, so anyone can make the server buffer messages of this size.
-const PROBE: usize = 4 * 1024;
+const MAX_PROBE_BYTES: usize = 4 * 1024;
 
 /// All services.
 pub(super) struct Services {
-    /// Clients call `PermissionService` for each of their own requests, so its calls skip the
-    /// router.
+    /// Clients call `PermissionService` for each request that they serve themselves. So calls of
+    /// this service skip the router, which saves time.
     permissions: PermissionServiceServer<Permissions>,
     other_services: Routes,
 }
@@ -78,20 +78,21 @@ impl Services {
         max_message_bytes: usize,
         serves_reflection: bool,
     ) -> anyhow::Result<Self> {
-        let (reflection, reflection_alpha) = reflection(serves_reflection)?;
+        let (reflection_v1, reflection_v1alpha) = reflection_services(serves_reflection)?;
         let mut other_services = Routes::builder();
-        other_services.add_service(health.max_decoding_message_size(PROBE).accept_compressed(Gzip));
+        other_services
+            .add_service(health.max_decoding_message_size(MAX_PROBE_BYTES).accept_compressed(Gzip));
         if let Some(envoy) = envoy {
             let server = AuthorizationServer::new(envoy);
             other_services.add_service(server.max_decoding_message_size(max_message_bytes));
         }
-        if let Some(reflection) = reflection {
+        if let Some(reflection) = reflection_v1 {
             let reflection = reflection.accept_compressed(Gzip).send_compressed(Gzip);
-            other_services.add_service(reflection.max_decoding_message_size(PROBE));
+            other_services.add_service(reflection.max_decoding_message_size(MAX_PROBE_BYTES));
         }
-        if let Some(reflection) = reflection_alpha {
+        if let Some(reflection) = reflection_v1alpha {
             let reflection = reflection.accept_compressed(Gzip).send_compressed(Gzip);
-            other_services.add_service(reflection.max_decoding_message_size(PROBE));
+            other_services.add_service(reflection.max_decoding_message_size(MAX_PROBE_BYTES));
         }
         other_services
             .add_service(
@@ -138,8 +139,8 @@ impl Service<Request<Body>> for &Services {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = request.uri().path().trim_start_matches('/').split('/').next();
-        if service == Some(PermissionServiceServer::<Permissions>::NAME) {
+        let service_name = request.uri().path().trim_start_matches('/').split('/').next();
+        if service_name == Some(PermissionServiceServer::<Permissions>::NAME) {
             self.permissions.clone().call(request)
         } else {
             Box::pin(self.other_services.clone().call(request))
@@ -148,7 +149,7 @@ impl Service<Request<Body>> for &Services {
 }
 
 /// Server reflection: v1, and v1alpha for older clients. `None` when reflection is not served.
-fn reflection(
+fn reflection_services(
     serves_reflection: bool,
 ) -> anyhow::Result<(Option<V1<impl ServerReflection>>, Option<V1Alpha<impl AlphaReflection>>)> {
     let builder = || {
@@ -158,6 +159,6 @@ fn reflection(
             // Lets clients decode the error details.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let (v1, alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-    Ok((serves_reflection.then_some(v1), serves_reflection.then_some(alpha)))
+    let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+    Ok((serves_reflection.then_some(v1), serves_reflection.then_some(v1alpha)))
 }

@@ -1,7 +1,8 @@
 //! Registrations in existing tenants that wait for the proof of their email.
 //!
-//! There is no user before the proof, so a registration takes the email from nobody, and several
-//! registrations with one email may wait. The first one that is completed gets the email.
+//! The user is created only after the proof. So a waiting registration does not reserve its email,
+//! and several registrations with the same email may wait. The first registration that is completed
+//! gets the email.
 
 mod store;
 
@@ -9,7 +10,7 @@ pub use store::{add, find, take};
 
 use serde::{Deserialize, Serialize};
 
-/// The data of a registration that waits.
+/// The data of a registration that waits for the proof.
 #[derive(Serialize, Deserialize)]
 pub struct Registration {
     pub email: String,

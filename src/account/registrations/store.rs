@@ -1,4 +1,4 @@
-//! SQL for registrations that wait.
+//! SQL for registrations that wait for the proof of their email.
 
 use super::Registration;
 use crate::{
@@ -13,16 +13,16 @@ use crate::{
 /// Maximum number of registrations of one tenant that wait. Further registrations are refused.
 const MAX_REGISTRATIONS: i64 = 10_000;
 
-/// The name of the table, for which the content of each row is sealed.
+/// The name of the table. The ciphertext of each row is bound to this name.
 const TABLE: &str = "registrations";
 
 /// Stores a registration and its link.
 ///
 /// # Errors
-/// `OVERLOADED` when too many registrations of the tenant wait; UNAVAILABLE when Postgres or the data
-/// key is unavailable.
+/// `OVERLOADED` when too many registrations of the tenant wait; UNAVAILABLE when Postgres or the
+/// data key is unavailable.
 pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) -> Result<()> {
-    let waiting = sqlx::query_scalar!(
+    let waiting_count = sqlx::query_scalar!(
         r#"
         select count(*) as "count!" from (
             select from registrations where tenant_id = $1 and expires_at > now() limit $2
@@ -33,7 +33,7 @@ pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) ->
     )
     .fetch_one(tx.conn())
     .await?;
-    if waiting >= MAX_REGISTRATIONS {
+    if waiting_count >= MAX_REGISTRATIONS {
         let text = "too many registrations wait for the proof of their email; try again later";
         return Err(Error::refused(ErrorReason::Overloaded, text));
     }
@@ -56,7 +56,8 @@ pub async fn add(tx: &mut TenantTx, link: &Link, registration: &Registration) ->
     Ok(())
 }
 
-/// Finds the registration of a link; `None` when the link is not valid, or the tenant is not active.
+/// Finds the registration of a link; `None` when the link is not valid, or the tenant is not
+/// active.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
@@ -77,8 +78,8 @@ pub async fn find(tx: &mut TenantTx, link: &Link) -> Result<Option<Registration>
     content.map(|content| open(tx, link, &content)).transpose()
 }
 
-/// Deletes the registration of a link and returns it; `None` when the link is not valid. Of concurrent
-/// calls, only one gets the registration.
+/// Deletes the registration of a link and returns it; `None` when the link is not valid. Of
+/// concurrent calls, only one gets the registration.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable; `DATA_UNREADABLE` when the row was altered.
@@ -104,7 +105,8 @@ fn open(tx: &TenantTx, link: &Link, content: &[u8]) -> Result<Registration> {
     tx.cipher(link.tenant)?.open_json(SealContext { table: TABLE, row: &row }, content)
 }
 
-/// The `row` bytes of the [`SealContext`]: the content opens only with the same token.
+/// The `row` bytes of the [`SealContext`]. They contain the hash of the token, so only the same
+/// token opens the content.
 fn row_bytes(link: &Link) -> Vec<u8> {
     bound_row_bytes(&link.user.0, &[&link.hash])
 }

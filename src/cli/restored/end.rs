@@ -1,4 +1,4 @@
-//! Ends what a restored database would make valid again.
+//! Ends the sessions and the API keys that are valid again in a restored database.
 
 use time::OffsetDateTime;
 
@@ -17,9 +17,10 @@ use crate::{
 /// Maximum number of sessions that one transaction ends.
 const BATCH: i64 = 2_000;
 
-/// What ended.
+/// The result of [`all`].
 #[derive(Default)]
 pub(super) struct Ended {
+    /// Number of tenants.
     pub(super) tenants: u64,
     /// Number of live sessions that ended.
     pub(super) sessions: u64,
@@ -29,8 +30,9 @@ pub(super) struct Ended {
     pub(super) newest_event: Option<OffsetDateTime>,
 }
 
-/// Ends all sessions, and all API keys unless they are kept. Records one event in each tenant; the
-/// event of the platform is the last one. An interrupted run can be repeated.
+/// Ends all sessions, and all API keys unless `keep_api_keys` is set. Records one event in each
+/// tenant. The event of the platform tenant comes last, because it contains the number of tenants.
+/// An interrupted run can be repeated.
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
@@ -43,19 +45,21 @@ pub(super) async fn all(db: &Db, keep_api_keys: bool) -> anyhow::Result<Ended> {
     while let Some(tenant) = tenants.next().await? {
         ended.tenants += 1;
         if Some(tenant) != platform {
-            in_tenant(db, tenant, keep_api_keys, None, &mut ended).await?;
+            end_in_tenant(db, tenant, keep_api_keys, None, &mut ended).await?;
         }
         spinner
             .set_message(format!("{} sessions of {} tenants ended", ended.sessions, ended.tenants));
     }
     if let Some(platform) = platform {
-        in_tenant(db, platform, keep_api_keys, Some(ended.tenants), &mut ended).await?;
+        end_in_tenant(db, platform, keep_api_keys, Some(ended.tenants), &mut ended).await?;
     }
     spinner.finish_and_clear();
     Ok(ended)
 }
 
-async fn in_tenant(
+/// Ends the sessions and the API keys of one tenant, records the event, and adds the counts to
+/// `ended`. Only the event of the platform tenant has a `tenant_count`.
+async fn end_in_tenant(
     db: &Db,
     tenant: TenantId,
     keep_api_keys: bool,
@@ -64,9 +68,9 @@ async fn in_tenant(
 ) -> Result<()> {
     let (mut after, mut sessions) = (None, 0);
     loop {
-        let (live, last) = bounded(end_sessions(db, tenant, after)).await?;
-        sessions += live;
-        after = last;
+        let (ended_count, last_session) = bounded(end_sessions(db, tenant, after)).await?;
+        sessions += ended_count;
+        after = last_session;
         if after.is_none() {
             break;
         }
@@ -95,7 +99,9 @@ async fn in_tenant(
     Ok(())
 }
 
-/// Ends a batch of sessions. Returns the number of live sessions that ended, and the last session.
+/// Ends the next batch of sessions, in the order of their ids, from the first one after `after`.
+/// Returns the number of live sessions that ended, and the last session of the batch; `None` when
+/// no session was left.
 async fn end_sessions(
     db: &Db,
     tenant: TenantId,
@@ -105,6 +111,7 @@ async fn end_sessions(
     let (batch, ended_sessions) =
         sessions::store::revoke_batch(&mut tx, tenant, after, BATCH, "restored").await?;
     tx.commit().await?;
+    // Commands do not use the session cache in Redis. Its entries expire within a second.
     ended_sessions.expire_in_cache();
     Ok((batch.live.unsigned_abs(), batch.last))
 }

@@ -1,4 +1,4 @@
-//! Checks that the configured key files open what the restored database holds.
+//! Checks that the configured keys and peppers are the ones that the restored database needs.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,22 @@ use crate::{
     tokens::Keyring,
 };
 
-/// What the configured keys don't open: one sentence for each missing key.
+/// Returns one sentence for each master key and each pepper that the data of the database needs and
+/// that is not configured. Also checks that the signing keys can be read.
 ///
 /// # Errors
 /// When Postgres is unavailable, or when a file can't be read.
 pub(super) async fn missing(db: &Db, values: &Values) -> anyhow::Result<Vec<String>> {
-    let mut missing = missing_master_keys(db, values).await?;
-    missing.extend(missing_peppers(db, values).await?);
+    let mut sentences = missing_master_keys(db, values).await?;
+    sentences.extend(missing_peppers(db, values).await?);
     if let Some(source) = config::signing_keys(values)? {
-        // The client of a key service blocks its thread.
+        // The client of a key service blocks its thread, so it must not run on a thread of the
+        // runtime.
         let load = move || Keyring::load(&source, "", "");
         let keyring = tokio::task::spawn_blocking(load).await?;
         keyring.context("the signing keys can't be read (JWT_…_KEY_PATH)")?;
     }
-    Ok(missing)
+    Ok(sentences)
 }
 
 async fn missing_master_keys(db: &Db, values: &Values) -> anyhow::Result<Vec<String>> {
@@ -62,10 +64,12 @@ async fn missing_peppers(db: &Db, values: &Values) -> anyhow::Result<Vec<String>
     let file = path.as_ref().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
     let mut sentences = Vec::new();
     for (id, count) in uses {
-        let missing = passwords::missing_peppers(path.as_deref(), &[id]);
-        for missing in missing.context("the peppers can't be read (PASSWORD_PEPPER_PATH)")? {
+        let missing_ids = passwords::missing_peppers(path.as_deref(), &[id])
+            .context("the peppers can't be read (PASSWORD_PEPPER_PATH)")?;
+        for missing_id in missing_ids {
             sentences.push(format!(
-                "PASSWORD_PEPPER_PATH ({file}) lacks the pepper {missing}, which {count} passwords need"
+                "PASSWORD_PEPPER_PATH ({file}) lacks the pepper {missing_id}, which {count} \
+                 passwords need"
             ));
         }
     }

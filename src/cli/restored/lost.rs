@@ -1,5 +1,6 @@
-//! The acts that the restored database lacks: finds the events of an export of the audit trail that
-//! took something, and that must be done again.
+//! Finds the acts that the restore undid: the events that are in an export of the audit trail but
+//! not in the restored database. Some acts took away a right, an account or a credential. These
+//! acts must be done again.
 
 use std::{
     fs::File,
@@ -53,7 +54,7 @@ fn read_position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::E
 #[derive(Default)]
 pub(super) struct LostEvents {
     pub(super) count: u64,
-    /// The events that took something, each with what to do.
+    /// The events of acts that must be done again, each with a text that says what to do.
     pub(super) taken: Vec<(ExportedEvent, &'static str)>,
 }
 
@@ -72,10 +73,12 @@ pub(super) async fn find(db: &Db, path: &Path, keep_api_keys: bool) -> anyhow::R
         }
         let not_an_event = || format!("line {} of {name} is not an exported event", index + 1);
         let value: Value = serde_json::from_str(&line).with_context(not_an_event)?;
+        // The line of a trail's checkpoint is not an event.
         if value.get("checkpoint").is_some() {
             continue;
         }
         let event: ExportedEvent = serde_json::from_value(value).with_context(not_an_event)?;
+        // A batch contains events of only one tenant.
         let is_full = batch.len() >= BATCH;
         if is_full || batch.last().is_some_and(|last| last.tenant_id != event.tenant_id) {
             lost.add(db, std::mem::take(&mut batch), keep_api_keys).await?;
@@ -87,8 +90,8 @@ pub(super) async fn find(db: &Db, path: &Path, keep_api_keys: bool) -> anyhow::R
 }
 
 impl LostEvents {
-    /// Adds those of the events of one tenant that its trail lacks, and that were not deleted because
-    /// their retention was over.
+    /// Adds the events that the restored trail of their tenant lacks, except events that the trail
+    /// lacks only because their retention was over. All `events` are of one tenant.
     async fn add(
         &mut self,
         db: &Db,
@@ -98,29 +101,31 @@ impl LostEvents {
         let Some(first) = events.first() else { return Ok(()) };
         let tenant = TenantId(first.tenant_id);
         let ids: Vec<_> = events.iter().map(|event| event.event_id).collect();
-        let known = bounded(async {
+        let stored_ids = bounded(async {
             let mut tx = db.begin_without_cipher(tenant).await?;
             store::known_events(&mut tx, tenant, &ids).await
         });
-        let known = known.await?;
-        let trimmed = 1..=Export::new(db, tenant).checkpoint_position().await?;
+        let stored_ids = stored_ids.await?;
+        // The events up to the checkpoint were deleted because their retention was over. An event
+        // without a position (0) is not in this range.
+        let deleted_positions = 1..=Export::new(db, tenant).checkpoint_position().await?;
         let is_lost = |event: &ExportedEvent| {
-            !known.contains(&event.event_id) && !trimmed.contains(&event.position)
+            !stored_ids.contains(&event.event_id) && !deleted_positions.contains(&event.position)
         };
         for event in events.into_iter().filter(is_lost) {
             self.count += 1;
             let kind = EventKind::ALL.iter().find(|kind| kind.as_str() == event.kind);
-            if let Some(act) = kind.and_then(|kind| what_to_do(*kind, &event.detail, keep_api_keys))
-            {
-                self.taken.push((event, act));
+            let instruction = kind.and_then(|kind| what_to_do(*kind, &event.detail, keep_api_keys));
+            if let Some(instruction) = instruction {
+                self.taken.push((event, instruction));
             }
         }
         Ok(())
     }
 }
 
-/// What an operator or the tenant must do again; `None` for an act that took nothing, or that ended
-/// only sessions.
+/// Says what an operator or the tenant must do again; `None` for an act that took nothing away, or
+/// that ended only sessions, because `tenantry restored` ends all sessions itself.
 fn what_to_do(kind: EventKind, detail: &Value, keep_api_keys: bool) -> Option<&'static str> {
     let has = |key: &str| detail.get(key).is_some();
     let fields = detail.get("fields").and_then(Value::as_array);
@@ -154,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// N39: only acts that took something are reported.
+    /// N39: only acts that took something away are reported.
     #[test]
     fn an_act_that_took_something_must_be_done_again() {
         let must = |kind, detail: Value| what_to_do(kind, &detail, false).is_some();
@@ -164,7 +169,7 @@ mod tests {
         assert!(must(EventKind::UserUpdated, json!({ "fields": ["display_name", "email"] })));
         assert!(!must(EventKind::UserUpdated, json!({ "fields": ["display_name"] })));
         assert!(!must(EventKind::RoleAssigned, json!({})));
-        // The command itself ends all keys, unless it is told to keep them.
+        // The command itself ends all API keys, unless `keep_api_keys` (the last argument) is set.
         assert!(!must(EventKind::ApiKeyRevoked, json!({})));
         assert!(what_to_do(EventKind::ApiKeyRevoked, &json!({}), true).is_some());
     }

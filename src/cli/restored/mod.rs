@@ -1,6 +1,7 @@
-//! The command `tenantry restored`, after the database was restored to an earlier time. A restore
-//! makes everything valid again that ended since then: sessions, refresh tokens, API keys, and the
-//! rights that were taken. This command ends what it can end, and prints the rest.
+//! The command `tenantry restored`, for use after the database was restored to an earlier time. A
+//! restore makes valid again what ended after that time: sessions, refresh tokens, API keys, and
+//! rights that were taken away. This command ends the sessions and the API keys. With
+//! `--audit-export`, it also prints the acts that must be done again.
 
 mod end;
 mod keys;
@@ -81,7 +82,8 @@ async fn warn_of_replicas(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails when keys are missing, unless this is accepted.
+/// Fails when keys are missing, unless `accept` is set. `missing` has a sentence for each missing
+/// key.
 fn require_keys(missing: &[String], accept: bool) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
@@ -110,8 +112,8 @@ fn print_ended(ended: &Ended, keep_api_keys: bool) {
     }
 }
 
-/// Prints the acts that took something, one in a line: time, tenant, kind, target, what to do, and
-/// the details of the event.
+/// Prints the acts that must be done again, one in each line: time, tenant, kind, target, what to
+/// do, and the details of the event.
 fn print_lost(lost: Option<&LostEvents>) {
     let Some(lost) = lost else {
         out!("to list what was taken since the backup, add --audit-export");
@@ -119,9 +121,9 @@ fn print_lost(lost: Option<&LostEvents>) {
     };
     let taken = lost.taken.len();
     out!("{} events of the export are lost; {taken} of them took something:", lost.count);
-    for (event, act) in &lost.taken {
+    for (event, instruction) in &lost.taken {
         let (time, tenant, kind) = (&event.create_time, event.tenant_id, &event.kind);
         let target = event.target_id.as_deref().unwrap_or("-");
-        out!("{time}  {tenant}  {kind}  {target}  {act}  {}", event.detail);
+        out!("{time}  {tenant}  {kind}  {target}  {instruction}  {}", event.detail);
     }
 }

@@ -14,21 +14,22 @@ use crate::{
     ids::TenantId,
 };
 
-/// Begins an epoch that keeps no earlier token, and empties the change feed, whose transaction ids
-/// are of the past. Deletes everything that waits or that a repeated request would return: mails,
-/// links of mails, registrations that wait for a mail, and stored responses.
+/// Begins an epoch of the database, in which no earlier consistency token is valid. Empties the
+/// change feed, because its transaction ids belong to the earlier epoch. Deletes the mails and
+/// registrations that wait, the links of mails, and the stored responses to repeated requests.
 pub(super) async fn begin_epoch(db: &Db) -> Result<()> {
     let mut tx = bounded(db.postgres().begin(TenantId::UNKNOWN)).await?;
     let truncate = sqlx::query!(
         "truncate changes, change_marks, mail_outbox, mail_links, registrations, idempotency_records"
     );
     bounded(async { Ok(truncate.execute(tx.conn()).await?) }).await?;
+    // '0': no token of an earlier epoch stays valid.
     let begin = sqlx::query!("select begin_epoch('0')");
     bounded(async { Ok(begin.execute(tx.conn()).await?) }).await?;
     bounded(tx.commit()).await
 }
 
-/// At most `limit` tenants in the order of their ids, from the first after `after`.
+/// Returns at most `limit` tenants with an id after `after`, in the order of their ids.
 pub(super) async fn tenants(db: &Db, after: Option<TenantId>, limit: i64) -> Result<Vec<TenantId>> {
     let tenants = sqlx::query_scalar!(
         r#"select t as "t!" from list_all_tenants($1, $2) t"#,
@@ -50,8 +51,9 @@ pub(super) async fn connections_of_service(db: &Db) -> Result<i64> {
     bounded(async { Ok(count.fetch_one(db.executor()).await?) }).await
 }
 
-/// The id of a pepper, as in stored hashes, and the number of a tenant's hashes that need it.
+/// How many password hashes of a tenant need one pepper.
 pub(super) struct PepperUse {
+    /// The id of the pepper, as in stored hashes.
     pub(super) id: String,
     pub(super) count: i64,
 }
@@ -83,7 +85,7 @@ pub(super) async fn newest_event(
     Ok(newest.fetch_one(tx.conn()).await?)
 }
 
-/// Those of the events that the tenant's trail has.
+/// Returns those of `events` that are in the trail of the tenant.
 pub(super) async fn known_events(
     tx: &mut TenantTx,
     tenant: TenantId,

@@ -12,6 +12,7 @@ const PAGE: i64 = 1_000;
 pub(super) struct Tenants<'a> {
     db: &'a Db,
     page: vec::IntoIter<TenantId>,
+    /// The last tenant that [`Tenants::next`] returned.
     last: Option<TenantId>,
 }
 
