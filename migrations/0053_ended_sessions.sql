@@ -19,7 +19,10 @@ begin
     return null;
 end $$;
 
+-- First, because it takes the strongest lock. A call that has read a session and then updates it
+-- would wait for the lock of the new trigger, while the migration waits for the call.
+drop trigger if exists sessions_change on sessions;
+
 create or replace trigger sessions_ended_change after update on sessions
     referencing old table as earlier_rows new table as changed_rows
     for each statement execute function record_ended_sessions();
-drop trigger if exists sessions_change on sessions;
