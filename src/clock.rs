@@ -38,7 +38,7 @@ pub fn timestamp_from_seconds(seconds: i64) -> prost_types::Timestamp {
 /// the result is not in the future. The permission cache compares whole seconds, and Postgres
 /// compares fractions. So without the fraction, both decide the same.
 #[must_use]
-pub fn in_the_future(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {
+pub fn future_time_from_timestamp(at: &prost_types::Timestamp) -> Option<OffsetDateTime> {
     from_timestamp(at).and_then(|at| at.replace_nanosecond(0).ok()).filter(|at| *at > now())
 }
 

@@ -36,7 +36,7 @@ use tokio::time;
 use crate::telemetry::Operations;
 use full::Refusals;
 use monitor::LastError;
-use silent::UNRESPONSIVE;
+use silent::UNRESPONSIVE_TIMEOUT;
 pub use silent::replace_connection;
 
 /// Runs commands, and records their names in metrics and traces. The arguments are not recorded.
@@ -217,7 +217,7 @@ pub async fn check_subscription(client: &SubscriberClient) -> Result<(), Error> 
     let slot = redis_keyslot(client.id().as_bytes());
     let options = Options {
         cluster_hash: client.is_clustered().then_some(ClusterHash::Custom(slot)),
-        timeout: Some(UNRESPONSIVE),
+        timeout: Some(UNRESPONSIVE_TIMEOUT),
         ..Options::default()
     };
     client.with_options(&options).ping(None).await
@@ -255,7 +255,7 @@ fn builder(url: &SecretString) -> anyhow::Result<Builder> {
             c.connection_timeout = Duration::from_secs(2);
             c.internal_command_timeout = Duration::from_secs(2);
             c.max_command_attempts = attempts;
-            c.unresponsive.max_timeout = Some(UNRESPONSIVE);
+            c.unresponsive.max_timeout = Some(UNRESPONSIVE_TIMEOUT);
             // A server returns this error when it was the master and is a replica now. Then the
             // client must find the new master.
             c.reconnect_errors = vec![ReconnectError::ReadOnly];

@@ -225,7 +225,7 @@ impl Op {
         matches!(&self.outcome, Outcome::Refused { reason, .. } if reason == expected)
     }
 
-    pub fn needs(&mut self, condition: Condition, freshness: Freshness) {
+    pub fn add_evidence(&mut self, condition: Condition, freshness: Freshness) {
         self.evidence.push(Evidence { condition, freshness });
     }
 }

@@ -93,7 +93,7 @@ impl Model {
         let mut writes: HashMap<Fact, Vec<Write>> = HashMap::new();
         let sessions = sessions_by_user(ops);
         for op in ops {
-            let lost_by = losses.gone_at(op.id);
+            let lost_by = losses.lost_by(op.id);
             // A lost write is not certain, because it does not rule out the opposite value.
             let effect = match lost_by {
                 Some(_) if op.is_ok() => Some((op.end, false)),
@@ -112,7 +112,7 @@ impl Model {
         }
         let tokens = ops
             .iter()
-            .filter(|op| op.is_ok() && !op.effects.is_empty() && losses.gone_at(op.id).is_none())
+            .filter(|op| op.is_ok() && !op.effects.is_empty() && losses.lost_by(op.id).is_none())
             .map(|op| {
                 let facts = facts_set_by(op, &sessions).into_iter().map(|(fact, _)| fact).collect();
                 (op.id, TokenOrigin { start: op.start, end: op.end, facts })

@@ -70,7 +70,7 @@ impl Proxy {
         self.addr
     }
 
-    pub fn set(&self, flow: Flow) {
+    pub fn set_flow(&self, flow: Flow) {
         self.flow.send_replace(flow);
     }
 }

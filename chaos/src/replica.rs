@@ -273,7 +273,7 @@ impl Replica {
     }
 
     /// Reads the log, or leaves it unread, so that the pipe becomes full.
-    pub fn read_log(&self, reads: bool) {
+    pub fn set_log_reading(&self, reads: bool) {
         self.reads_log.send_replace(reads);
     }
 }

@@ -70,7 +70,8 @@ pub async fn run(options: &Options) -> anyhow::Result<bool> {
     let mut client = Client::new(world.clone(), rng.fork(), Kind::Writer)?;
     let end = world.history.now() + options.run.duration;
     let faults =
-        nemesis::torment(&cluster, &mut client, &options.nemeses, options.overlap, end).await?;
+        nemesis::inject_faults(&cluster, &mut client, &options.nemeses, options.overlap, end)
+            .await?;
     sleep(end.saturating_sub(world.history.now())).await;
     world.end();
     workers.join_all().await;

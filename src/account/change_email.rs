@@ -71,8 +71,8 @@ impl Accounts {
             caller,
             normalized_email: &email::normalized(&row.email),
             password,
-            kept: stored_hash,
-            failed: FAILURE_EVENT,
+            stored_hash,
+            failure_event: FAILURE_EVENT,
         };
         let verified_hash =
             current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
@@ -86,7 +86,7 @@ impl Accounts {
         }
         if password::get(&mut tx, tenant, user).await? != Some(verified_hash) {
             drop(tx);
-            return Err(current_password::recorded_refusal(&self.db, caller, FAILURE_EVENT).await?);
+            return Err(current_password::record_refusal(&self.db, caller, FAILURE_EVENT).await?);
         }
         let key = Key {
             tenant,

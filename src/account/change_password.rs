@@ -66,8 +66,8 @@ impl Accounts {
             caller,
             normalized_email: &normalized_email,
             password,
-            kept: stored_hash,
-            failed: FAILURE_EVENT,
+            stored_hash,
+            failure_event: FAILURE_EVENT,
         };
         let verified_hash =
             current_password::verify(&self.db, &self.limits, &mut slot, attempt).await?;
@@ -98,7 +98,7 @@ impl Accounts {
         // wrong now, so the refusal is that of a wrong password.
         if !password::replace(&mut tx, tenant, user, verified_hash, new_hash).await? {
             drop(tx);
-            return Err(current_password::recorded_refusal(&self.db, caller, FAILURE_EVENT).await?);
+            return Err(current_password::record_refusal(&self.db, caller, FAILURE_EVENT).await?);
         }
         let current_session = Some(caller.session());
         let (count, ended_sessions) =

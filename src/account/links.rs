@@ -44,11 +44,7 @@ impl Accounts {
     ///
     /// # Errors
     /// UNAVAILABLE when Postgres is unavailable.
-    pub(super) async fn recorded_link_refusal(
-        &self,
-        link: &Link,
-        origin: &Origin,
-    ) -> Result<Error> {
+    pub(super) async fn record_link_refusal(&self, link: &Link, origin: &Origin) -> Result<Error> {
         let kind = match link.purpose {
             Purpose::PasswordReset => EventKind::PasswordResetFailed,
             _ => EventKind::EmailVerificationFailed,

@@ -32,7 +32,7 @@ impl Accounts {
         let mut tx = self.db.begin_in_share(charged_tenant, link.tenant).await?;
         if mail::find_link(&mut tx, link).await?.is_none() {
             drop(tx);
-            return Err(self.recorded_link_refusal(link, origin).await?);
+            return Err(self.record_link_refusal(link, origin).await?);
         }
         let row = users::store::get(&mut tx, link.tenant, link.user).await?;
         let tenant_row = tenants::store::get(&mut tx, link.tenant).await?;
@@ -47,7 +47,7 @@ impl Accounts {
         let hash = self.hasher.take_slot(owner)?.hash(new_password).await?;
         match self.replace_password(link, origin, &hash).await? {
             Some(consistency_token) => Ok(consistency_token),
-            None => Err(self.recorded_link_refusal(link, origin).await?),
+            None => Err(self.record_link_refusal(link, origin).await?),
         }
     }
 

@@ -59,7 +59,7 @@ impl Accounts {
         };
         match result {
             Ok(Some(response)) => Ok(response),
-            Ok(None) => Err(self.recorded_link_refusal(&link, origin).await?),
+            Ok(None) => Err(self.record_link_refusal(&link, origin).await?),
             Err(error) => Err(self.record_and_return_error(&link, origin, error).await?),
         }
     }

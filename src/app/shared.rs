@@ -65,7 +65,7 @@ impl Shared {
             hasher: hasher.clone(),
             standing_cache: standing_cache.clone(),
         }));
-        let feed = Feed::follow(
+        let feed = Feed::start(
             stores.sources(),
             vec![
                 standing_cache.clone(),
@@ -76,7 +76,7 @@ impl Shared {
             keys.sealer.clone(),
             registry,
         );
-        db.follow(feed.clone());
+        db.set_feed(feed.clone());
         let retention = &config.retention;
         let trails = Trails::new(db, &keys.keyring, retention.audit, registry);
         trim::start(db, retention, trails, registry);

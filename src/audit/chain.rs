@@ -12,7 +12,7 @@ const FORMAT: &str = "tenantry-audit-2";
 
 /// Encodes a hash as text.
 #[must_use]
-pub fn text(hash: &[u8]) -> String {
+pub fn encode_hash(hash: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(hash)
 }
 
@@ -22,7 +22,7 @@ pub fn text(hash: &[u8]) -> String {
 pub fn hash(event: &EventRow, position: i64, previous_hash: &[u8]) -> Vec<u8> {
     let content = json!([
         FORMAT,
-        text(previous_hash),
+        encode_hash(previous_hash),
         position,
         event.tenant_id,
         event.event_id,
@@ -32,7 +32,7 @@ pub fn hash(event: &EventRow, position: i64, previous_hash: &[u8]) -> Vec<u8> {
         event.target_id,
         event.session_id,
         event.request_id,
-        event.ip.as_deref().map(text),
+        event.ip.as_deref().map(encode_hash),
         event.detail,
         created_at_micros(event),
     ]);
@@ -119,8 +119,11 @@ mod tests {
     #[test]
     fn a_hash_has_the_documented_format() {
         let first = hash(&event(), 1, &[]);
-        assert_eq!(text(&first), "nDXXNdEiYkm0-qVtW8ZoqKY2W2PE0W3JzlVeO97Y5io");
-        assert_eq!(text(&hash(&event(), 2, &first)), "mKTUImZE2aVpOBjWLkk82ZfhFh62C1TDsezCqLMcIcg");
+        assert_eq!(encode_hash(&first), "nDXXNdEiYkm0-qVtW8ZoqKY2W2PE0W3JzlVeO97Y5io");
+        assert_eq!(
+            encode_hash(&hash(&event(), 2, &first)),
+            "mKTUImZE2aVpOBjWLkk82ZfhFh62C1TDsezCqLMcIcg"
+        );
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Checkpoint {
             iat: now.unix_timestamp(),
             tenant_id: tenant,
             position,
-            hash: chain::text(hash),
+            hash: chain::encode_hash(hash),
             event_time: clock::rfc3339(event_time),
             trim_time: clock::rfc3339(now),
         }
@@ -97,7 +97,7 @@ pub(super) fn verify(row: &CheckpointRow, keys: &StatementKeys) -> Result<Checkp
         keys.verify(TYP, &row.statement).map_err(|error| fault(error.to_string()))?;
     let matches_row = checkpoint.tenant_id == row.tenant_id
         && checkpoint.position == row.position
-        && checkpoint.hash == chain::text(&row.hash);
+        && checkpoint.hash == chain::encode_hash(&row.hash);
     if matches_row {
         Ok(checkpoint)
     } else {

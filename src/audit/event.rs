@@ -85,7 +85,7 @@ impl Event {
 
     /// Adds a value to the detail; `None` adds nothing.
     #[must_use]
-    pub fn maybe(self, key: &str, value: Option<impl Into<Value>>) -> Self {
+    pub fn optional_detail(self, key: &str, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.detail(key, value),
             None => self,
@@ -177,7 +177,7 @@ mod tests {
     fn empty_lists_absent_values_and_equal_values_are_not_in_the_detail() {
         let event = Event::new(EventKind::RoleUpdated)
             .list("added", Vec::<String>::new())
-            .maybe("scope", None::<String>)
+            .optional_detail("scope", None::<String>)
             .change("name", "ops", "ops");
         assert!(event.detail.is_empty());
         let event = event.change("name", "ops", "dev");

@@ -104,7 +104,8 @@ impl<'a> Export<'a> {
 
 impl From<CheckpointRow> for ExportedCheckpoint {
     fn from(row: CheckpointRow) -> Self {
-        let (tenant_id, position, hash) = (row.tenant_id, row.position, chain::text(&row.hash));
+        let (tenant_id, position, hash) =
+            (row.tenant_id, row.position, chain::encode_hash(&row.hash));
         Self { tenant_id, position, hash, checkpoint: row.statement }
     }
 }
@@ -121,10 +122,10 @@ impl From<EventRow> for ExportedEvent {
             target_id: row.target_id,
             session_id: row.session_id,
             request_id: row.request_id,
-            ip: row.ip.as_deref().map(chain::text),
+            ip: row.ip.as_deref().map(chain::encode_hash),
             detail: row.detail,
             create_time: clock::rfc3339(row.created_at),
-            hash: chain::text(&row.hash),
+            hash: chain::encode_hash(&row.hash),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Refusals {
     /// Counts a call refused by a rate limit. `class` is the name of the limit. `by` is
     /// `network`, `tenant` or `account`: to what the limit applies. Calls without a known tenant
     /// are not counted.
-    pub fn limited(&self, tenant: TenantId, class: &'static str, by: &'static str) {
+    pub fn record_rate_limit(&self, tenant: TenantId, class: &'static str, by: &'static str) {
         if tenant == TenantId::UNKNOWN {
             return;
         }

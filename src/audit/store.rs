@@ -9,7 +9,7 @@ use super::{
     page_size::PageSize,
 };
 use crate::{
-    api::paging::Read,
+    api::paging::PageRead,
     concurrency::step::bounded,
     db::{Db, TenantTx},
     error::{Error, Result},
@@ -112,7 +112,7 @@ pub async fn list(
     tx: &mut TenantTx,
     tenant: TenantId,
     filter: &EventFilter,
-    read: &Read,
+    read: &PageRead,
 ) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_as!(
         EventRow,

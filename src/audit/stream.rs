@@ -266,7 +266,7 @@ impl OutboxEvent {
             ("request_id", Some(self.request_id.clone())),
             ("create_time", Some(clock::rfc3339(self.created_at))),
             ("detail", Some(self.detail.to_string())),
-            ("hash", Some(chain::text(&self.hash))),
+            ("hash", Some(chain::encode_hash(&self.hash))),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }

@@ -33,6 +33,6 @@ pub(super) fn event_to_proto(row: EventRow, cipher: &Cipher) -> Result<AuditEven
         detail: row.detail.as_object().map(json::to_struct),
         create_time: Some(clock::timestamp(row.created_at)),
         position: row.position,
-        hash: chain::text(&row.hash),
+        hash: chain::encode_hash(&row.hash),
     })
 }

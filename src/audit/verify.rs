@@ -136,7 +136,8 @@ async fn verify_after(
     let (unsealed, lost_count) = count_unsealed(db, tenant).await?;
     faults.extend(lost_events_fault(lost_count));
     faults.extend(saved_hash.fault());
-    let head = Head { tenant_id: tenant.0, position: walk.position, hash: chain::text(&walk.hash) };
+    let head =
+        Head { tenant_id: tenant.0, position: walk.position, hash: chain::encode_hash(&walk.hash) };
     let (checkpoint, kept_head_is_trimmed) =
         (checkpoint.map(|row| row.position), saved_hash.is_trimmed);
     Ok(VerifiedTrail { head, checkpoint, faults, unsealed, kept_head_is_trimmed })
@@ -162,7 +163,7 @@ impl<'a> SavedHash<'a> {
 
     fn compare(&mut self, walk: &Walk) {
         self.was_found |= self.head.is_some_and(|head| {
-            head.position == walk.position && head.hash == chain::text(&walk.hash)
+            head.position == walk.position && head.hash == chain::encode_hash(&walk.hash)
         });
     }
 

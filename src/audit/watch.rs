@@ -146,10 +146,10 @@ impl Stream {
             // returns the error.
             find_start(&mut tx, self.tenant, self.position).await?;
         }
-        (self.position, self.hash) = (last.position, chain::text(&last.hash));
+        (self.position, self.hash) = (last.position, chain::encode_hash(&last.hash));
         let cipher = tx.cipher(self.tenant)?;
         for row in rows {
-            let (position, hash) = (row.position, chain::text(&row.hash));
+            let (position, hash) = (row.position, chain::encode_hash(&row.hash));
             let event = Some(event_to_proto(row, &cipher)?);
             self.pending.push_back(Message { event, position, hash });
         }
@@ -162,11 +162,11 @@ impl Stream {
 /// of the checkpoint, or 0 with an empty hash when no event was deleted.
 async fn find_start(tx: &mut TenantTx, tenant: TenantId, position: i64) -> Result<(i64, String)> {
     if let Some(hash) = store::hash_at(tx, tenant, position).await? {
-        return Ok((position, chain::text(&hash)));
+        return Ok((position, chain::encode_hash(&hash)));
     }
     match store::checkpoint(tx, tenant).await? {
         Some(row) if position == 0 || position == row.position => {
-            Ok((row.position, chain::text(&row.hash)))
+            Ok((row.position, chain::encode_hash(&row.hash)))
         }
         Some(row) if position < row.position => {
             Err(Error::PositionTrimmed { oldest_position: row.position + 1 })

@@ -43,7 +43,7 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let visitor = gate::visitor(&request)?;
         let message = request.into_inner();
-        let sign_in = self.sign_ins.failure_timing.begin(visitor.began());
+        let sign_in = self.sign_ins.failure_timing.begin(visitor.start_time());
         let result =
             self.sign_ins.login(&sign_in, visitor.tenant(), visitor.origin(), message).await;
         Ok(Response::new(sign_in.delay_failure(result).await?.into()))

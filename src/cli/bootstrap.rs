@@ -36,7 +36,8 @@ pub(super) fn email(matches: &ArgMatches) -> String {
 /// Fails when the tenant exists.
 pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Result<()> {
     let owner_db = open(&values, &postgres_url(&values, "MIGRATE_DATABASE_URL")?).await?;
-    let credentials = provision::platform(&owner_db, &hasher(&values)?, &email).await?;
+    let credentials =
+        provision::create_platform_tenant(&owner_db, &hasher(&values)?, &email).await?;
     print(&credentials.context("the platform tenant is there already")?);
     Ok(())
 }
@@ -45,7 +46,7 @@ pub(super) async fn create_platform(values: Values, email: String) -> anyhow::Re
 /// when the tenant exists.
 pub(super) async fn create_demo(values: Values, email: String) -> anyhow::Result<()> {
     let db = open(&values, &postgres_url(&values, "DATABASE_URL")?).await?;
-    let credentials = provision::demo(&db, &hasher(&values)?, &email).await?;
+    let credentials = provision::create_demo_tenant(&db, &hasher(&values)?, &email).await?;
     print(&credentials.context("the demo tenant is there already")?);
     Ok(())
 }

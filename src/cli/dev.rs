@@ -235,7 +235,7 @@ async fn create_tenants(
     }
     let hasher = bootstrap::hasher(values)?;
     let (owner_db, app_db) = (open(values, owner_url).await?, open(values, app_url).await?);
-    let platform = provision::platform(&owner_db, &hasher, PLATFORM_EMAIL).await?;
+    let platform = provision::create_platform_tenant(&owner_db, &hasher, PLATFORM_EMAIL).await?;
     let policy = config::Passwords::check(values)?.policy;
     let reset = async |slug, email| {
         let request = PasswordReset { slug, email, password: None, enable: true };
@@ -247,7 +247,7 @@ async fn create_tenants(
         None => reset(provision::PLATFORM, PLATFORM_EMAIL).await?,
     };
     let email = bootstrap::DEMO_EMAIL;
-    let demo: Credentials = match provision::demo(&app_db, &hasher, email).await? {
+    let demo: Credentials = match provision::create_demo_tenant(&app_db, &hasher, email).await? {
         Some(credentials) => credentials,
         None => reset(provision::DEMO, email).await?,
     };

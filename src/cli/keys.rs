@@ -17,7 +17,7 @@ use crate::{
     config::SETTINGS,
     tokens::{
         Keyring, TokenKind,
-        pem::{self, KeyAlgorithm, Lifetimes},
+        pem::{self, KeyAlgorithm, TokenLifetimes},
     },
 };
 
@@ -154,9 +154,9 @@ fn rotate(dir: &Path, matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lifetimes(matches: &ArgMatches) -> anyhow::Result<Lifetimes> {
+fn lifetimes(matches: &ArgMatches) -> anyhow::Result<TokenLifetimes> {
     let lifetime = |name| matches.get_one::<Duration>(name).copied().context("no lifetime");
-    Ok(Lifetimes { access: lifetime(ACCESS_LIFETIME)?, refresh: lifetime(REFRESH_LIFETIME)? })
+    Ok(TokenLifetimes { access: lifetime(ACCESS_LIFETIME)?, refresh: lifetime(REFRESH_LIFETIME)? })
 }
 
 fn list(dir: &Path) -> anyhow::Result<()> {

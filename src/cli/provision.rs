@@ -46,7 +46,7 @@ pub struct Credentials {
 ///
 /// # Errors
 /// Fails when `owner_db` is not connected as the schema's owner, or when Postgres is unavailable.
-pub async fn platform(
+pub async fn create_platform_tenant(
     owner_db: &Db,
     hasher: &Hasher,
     email: &str,
@@ -78,7 +78,11 @@ pub async fn platform(
 ///
 /// # Errors
 /// Fails when Postgres is unavailable.
-pub async fn demo(db: &Db, hasher: &Hasher, email: &str) -> anyhow::Result<Option<Credentials>> {
+pub async fn create_demo_tenant(
+    db: &Db,
+    hasher: &Hasher,
+    email: &str,
+) -> anyhow::Result<Option<Credentials>> {
     if tenants::find(db, TenantId::UNKNOWN, DEMO).await?.is_some() {
         return Ok(None);
     }

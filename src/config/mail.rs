@@ -15,7 +15,7 @@ pub const TOKEN_PLACEHOLDER: &str = "{token}";
 #[derive(Clone, Debug)]
 pub struct Mail {
     /// The destination of all mails.
-    pub post: MailDestination,
+    pub destination: MailDestination,
     /// The sender's address.
     pub from: Mailbox,
     /// The URL of the page that resets a password, which contains [`TOKEN_PLACEHOLDER`]; `None`
@@ -48,7 +48,7 @@ impl Mail {
         });
         let reset_page = reader.read("PASSWORD_RESET_URL", parse_page);
         let verification_page = reader.read("EMAIL_VERIFICATION_URL", parse_page);
-        Some(Self { post: destination?, from: from?, reset_page, verification_page })
+        Some(Self { destination: destination?, from: from?, reset_page, verification_page })
     }
 }
 

@@ -50,7 +50,7 @@ impl Passwords {
         let memory_kib = reader.number("ARGON2_MEMORY_KIB", 19_456, 4 << 20);
         let hashing_memory = read_hashing_memory(reader, memory_kib);
         let threads = match reader.number("HASHING_THREADS", 0, 1024) {
-            0 => core_count().min(hashes_at_once(hashing_memory, memory_kib)),
+            0 => core_count().min(max_concurrent_hashes(hashing_memory, memory_kib)),
             threads => to_usize(threads),
         };
         Self {
@@ -72,14 +72,14 @@ impl Passwords {
     /// The number of hashes with the configured parameters that may be computed at the same time.
     /// Not zero.
     #[must_use]
-    pub fn hashes_at_once(&self) -> usize {
-        hashes_at_once(self.hashing_memory, self.memory_kib)
+    pub fn max_concurrent_hashes(&self) -> usize {
+        max_concurrent_hashes(self.hashing_memory, self.memory_kib)
     }
 
     /// Logs how many passwords are hashed at the same time, and the limits that this number depends
     /// on.
     pub fn log_hashing(&self) {
-        let (threads, at_once) = (self.threads, self.hashes_at_once());
+        let (threads, at_once) = (self.threads, self.max_concurrent_hashes());
         let mib = |bytes: u64| bytes >> 20;
         tracing::info!(
             threads,
@@ -124,7 +124,7 @@ fn read_hashing_memory(reader: &mut Reader<'_>, memory_kib: u32) -> u64 {
 }
 
 /// The number of hashes that fit into `hashing_memory` (in bytes), but at least one.
-fn hashes_at_once(hashing_memory: u64, memory_kib: u32) -> usize {
+fn max_concurrent_hashes(hashing_memory: u64, memory_kib: u32) -> usize {
     let hashes = hashing_memory / (u64::from(memory_kib).max(1) * 1024);
     usize::try_from(hashes).unwrap_or(usize::MAX).max(1)
 }
@@ -153,9 +153,9 @@ mod tests {
         // 19456 KiB (the default ARGON2_MEMORY_KIB) in bytes.
         let one_hash = ("HASHING_MEMORY_BYTES", "19922944");
         let passwords = read(&[one_hash]).expect("valid");
-        assert_eq!((passwords.threads, passwords.hashes_at_once()), (1, 1));
+        assert_eq!((passwords.threads, passwords.max_concurrent_hashes()), (1, 1));
         let passwords = read(&[one_hash, ("HASHING_THREADS", "3")]).expect("valid");
-        assert_eq!((passwords.threads, passwords.hashes_at_once()), (3, 1));
+        assert_eq!((passwords.threads, passwords.max_concurrent_hashes()), (3, 1));
         let passwords = read(&[("HASHING_MEMORY_BYTES", "1000000000000")]).expect("valid");
         assert_eq!(passwords.threads, core_count());
 

@@ -19,9 +19,9 @@ pub struct Attempt<'a> {
     /// The password in the request.
     pub password: &'a PresentedPassword,
     /// The stored hash; `None` for a user without a password.
-    pub kept: Option<String>,
+    pub stored_hash: Option<String>,
     /// The kind of the audit event that records a wrong password.
-    pub failed: EventKind,
+    pub failure_event: EventKind,
 }
 
 /// Verifies the password. Returns the stored hash that the password matched. The account's limit
@@ -44,13 +44,13 @@ pub async fn verify(
 }
 
 async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<String> {
-    let Attempt { caller, password, kept: stored_hash, failed: failure_event, .. } = attempt;
+    let Attempt { caller, password, stored_hash, failure_event, .. } = attempt;
     // For a user without a password, `QueueSlot::verify` takes the same time and reports a
     // mismatch.
     let comparison = slot.verify(caller.own_tenant(), password, stored_hash.as_deref()).await?;
     match stored_hash.filter(|_| comparison != Comparison::Mismatch) {
         Some(matching_hash) => Ok(matching_hash),
-        None => Err(recorded_refusal(db, caller, failure_event).await?),
+        None => Err(record_refusal(db, caller, failure_event).await?),
     }
 }
 
@@ -58,7 +58,7 @@ async fn compare(db: &Db, slot: &mut QueueSlot, attempt: Attempt<'_>) -> Result<
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub async fn recorded_refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
+pub async fn record_refusal(db: &Db, caller: &Caller, failure_event: EventKind) -> Result<Error> {
     let event = Event::new(failure_event).target(caller.user().0);
     audit::record_in_own_transaction(db, caller.own_tenant(), &caller.actor(), event).await?;
     Ok(invalid_credentials())

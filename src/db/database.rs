@@ -98,7 +98,7 @@ impl Db {
     /// # Errors
     /// INTERNAL when [`Db::load_common_data_key`] has not run.
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
-        self.data_keys()?.common()
+        self.data_keys()?.common_cipher()
     }
 
     /// The cipher for a tenant's personal data; `None` when the tenant does not exist.
@@ -217,7 +217,7 @@ impl Db {
 
     /// Sets the change feed that this process follows. From now on, each commit returns only after
     /// this process's caches have applied the changes of the transaction.
-    pub fn follow(&self, feed: Feed) {
+    pub fn set_feed(&self, feed: Feed) {
         self.feed.set(feed).ok();
     }
 

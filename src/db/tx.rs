@@ -111,7 +111,7 @@ impl TenantTx {
                 let text = "an encryption key is not available; try again";
                 Err(Error::refused(ErrorReason::StoreUnavailable, text))
             }
-            _ => self.data_keys()?.cached(tenant),
+            _ => self.data_keys()?.cached_cipher(tenant),
         }
     }
 
@@ -120,7 +120,7 @@ impl TenantTx {
     /// # Errors
     /// INTERNAL when [`super::Db::load_common_data_key`] has not run.
     pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
-        self.data_keys()?.common()
+        self.data_keys()?.common_cipher()
     }
 
     /// Stores the data key of a new tenant. This tenant must be selected.

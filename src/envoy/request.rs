@@ -98,9 +98,10 @@ fn read_requirement(extensions: &HashMap<String, String>) -> Result<Requirement<
     let invalid = |problem: &str| Err(invalid_route(problem));
     match (extensions.get(PERMISSION_KEY), extensions.get(ACCESS_KEY).map(String::as_str)) {
         (Some(name), None) => {
-            let permission = Permission::concrete("permission", name).map_err(|_| {
-                invalid_route("the route's permission is not of the form resource:action")
-            })?;
+            let permission =
+                Permission::parse_without_wildcards("permission", name).map_err(|_| {
+                    invalid_route("the route's permission is not of the form resource:action")
+                })?;
             Ok(Requirement::Permission { permission, scope: read_scope(extensions)? })
         }
         (None, Some("authenticated")) => Ok(Requirement::Authenticated),

@@ -49,7 +49,7 @@ impl Epochs {
 
     /// Whether the database still has the transactions that the revision includes; `None` when the
     /// epoch of the revision is unknown.
-    pub(super) fn keep(&self, revision: Revision) -> Option<bool> {
+    pub(super) fn have_transactions_of(&self, revision: Revision) -> Option<bool> {
         let epoch = self.0.iter().find(|epoch| epoch.epoch == revision.epoch)?;
         Some(epoch.kept_below.is_none_or(|kept_below| revision.position <= kept_below))
     }
@@ -60,7 +60,7 @@ impl Epochs {
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn note_server(postgres: &Postgres) -> Result<()> {
+pub(super) async fn record_server(postgres: &Postgres) -> Result<()> {
     sqlx::query!("select note_epoch()").execute(postgres.executor()).await?;
     Ok(())
 }
@@ -74,7 +74,8 @@ mod tests {
     fn a_token_is_kept_by_all_later_epochs_or_refused() {
         let epoch = |epoch, kept_below| Epoch { epoch, kept_below };
         let epochs = Epochs(vec![epoch(3, None), epoch(2, Some(50)), epoch(0, Some(0))]);
-        let keep = |epoch, position| epochs.keep(Revision { horizon: 1, position, epoch });
+        let keep =
+            |epoch, position| epochs.have_transactions_of(Revision { horizon: 1, position, epoch });
         assert_eq!((epochs.current(), keep(3, u64::MAX)), (3, Some(true)));
         assert_eq!((keep(2, 50), keep(2, 51)), (Some(true), Some(false)));
         assert_eq!((keep(0, 7), keep(9, 7)), (Some(false), None));

@@ -137,7 +137,7 @@ impl Follower {
             || self.last_read.as_ref().is_some_and(|last| last.server_start != first_row.server);
         let is_first = self.last_read.is_none();
         if is_other_server || is_first {
-            epochs::note_server(&self.postgres).await?;
+            epochs::record_server(&self.postgres).await?;
         }
         let has_new_epoch = state.progress.epoch() != first_row.epoch.cast_unsigned();
         if has_new_epoch || is_other_server || is_first {

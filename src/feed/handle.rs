@@ -46,13 +46,13 @@ pub struct Feed {
     channel: Arc<str>,
 }
 
-/// Proof that the caches are fresh enough for decisions. Only [`Feed::fresh`] creates this value.
+/// Proof that the caches are fresh enough for decisions. Only [`Feed::freshness_proof`] creates this value.
 #[derive(Clone, Copy, Debug)]
 pub struct FreshnessProof(());
 
 impl Feed {
     /// Starts to follow the feed, and passes each change to `listeners` until the pool is closed.
-    pub fn follow(
+    pub fn start(
         sources: Sources<'_>,
         listeners: Vec<Arc<dyn ChangeListener>>,
         sealer: Arc<Sealer>,
@@ -73,14 +73,14 @@ impl Feed {
     /// A proof that the caches are fresh enough for decisions now; `None` when they are not. Get
     /// the proof before you read a cache, and do not hold the proof across an await.
     #[must_use]
-    pub fn fresh(&self) -> Option<FreshnessProof> {
+    pub fn freshness_proof(&self) -> Option<FreshnessProof> {
         self.state.is_fresh().then_some(FreshnessProof(()))
     }
 
     /// Whether the caches are fresh enough for decisions now.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.fresh().is_some()
+        self.freshness_proof().is_some()
     }
 
     /// Whether the caches were not reset during the last `time`. Then the caches have applied every
@@ -115,8 +115,8 @@ impl Feed {
 
     /// Whether the database has the transactions of the revision, by the epochs at the last read of
     /// the feed; `None` when the epoch of the revision was unknown.
-    pub(super) fn last_read_keeps(&self, revision: Revision) -> Option<bool> {
-        self.state.progress.keeps(revision)
+    pub(super) fn last_read_has_transactions_of(&self, revision: Revision) -> Option<bool> {
+        self.state.progress.has_transactions_of(revision)
     }
 
     /// Whether the server of this generation had reached the revision at the last read of the feed.

@@ -92,8 +92,8 @@ impl Progress {
 
     /// Whether the database has the transactions of the revision, by the epochs at the last read;
     /// `None` when the epoch of the revision was unknown.
-    pub(super) fn keeps(&self, revision: Revision) -> Option<bool> {
-        self.epochs.load().keep(revision)
+    pub(super) fn has_transactions_of(&self, revision: Revision) -> Option<bool> {
+        self.epochs.load().have_transactions_of(revision)
     }
 
     /// Records the epochs. Must be called before [`Progress::record_read`].

@@ -40,14 +40,16 @@ impl Feed {
         charged_tenant: TenantId,
         revision: Revision,
     ) -> Result<Reached> {
-        match self.last_read_keeps(revision) {
+        match self.last_read_has_transactions_of(revision) {
             Some(false) => return Ok(Reached::Lost),
             Some(true) if self.last_read_has_reached(revision, db.postgres().generation()) => {
                 return Ok(Reached::Yes);
             }
             _ => {}
         }
-        if Epochs::read(db.executor_in_share(charged_tenant).await?).await?.keep(revision)
+        if Epochs::read(db.executor_in_share(charged_tenant).await?)
+            .await?
+            .have_transactions_of(revision)
             != Some(true)
         {
             return Ok(Reached::Lost);

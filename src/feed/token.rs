@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn sealer() -> Sealer {
-        let tokens = OpaqueTokens::with(LABEL, &[[1; 32]]).expect("the key is derived");
+        let tokens = OpaqueTokens::from_secrets(LABEL, &[[1; 32]]).expect("the key is derived");
         Sealer { tokens, key_generation: AtomicU64::new(0) }
     }
 

@@ -187,10 +187,10 @@ impl Authorizer {
         is_in_other_tenant: bool,
     ) -> Result<()> {
         let caller = self.identify(headers, origin).await?;
-        if is_in_other_tenant && !caller.may_act_across() {
+        if is_in_other_tenant && !caller.may_work_in_other_tenants() {
             return Err(tenant_mismatch());
         }
-        match self.policies.of(path) {
+        match self.policies.access_of(path) {
             Some(access @ Access::Permission { permissions, .. })
                 if access.reach(caller.user, &caller.standing).is_none() =>
             {
@@ -218,9 +218,9 @@ impl Authorizer {
         let bearer = metadata::bearer(headers)?;
         // To verify an API key that is not cached, Postgres is needed. So the rate limit counts
         // such a call.
-        if Secret::has_prefix(bearer) && !self.authenticator.remembers(bearer) {
+        if Secret::has_prefix(bearer) && !self.authenticator.is_cached(bearer) {
             // A malformed secret causes no query, so the rate limit does not count the call.
-            if Secret::read(bearer).is_none() {
+            if Secret::parse(bearer).is_none() {
                 return Err(metadata::token_invalid());
             }
             Box::pin(self.limits.count_for_network(RateClass::ApiKey, origin.ip)).await?;
@@ -250,8 +250,9 @@ impl Authorizer {
     /// Counts the call for the client's network and for the caller's tenant.
     async fn check_rate(&self, class: RateClass, caller: &Caller) -> Result<()> {
         let result = self.limits.count_for_network(class, caller.origin.ip).await;
-        result
-            .inspect_err(|_| self.refusals.limited(caller.own_tenant, class.name(), "network"))?;
+        result.inspect_err(|_| {
+            self.refusals.record_rate_limit(caller.own_tenant, class.name(), "network");
+        })?;
         self.limits.count_for_tenant(class, caller.own_tenant).await
     }
 
@@ -266,7 +267,7 @@ impl Authorizer {
         if is_own_tenant(caller, &tenant_key) {
             return Ok(());
         }
-        if !caller.may_act_across() {
+        if !caller.may_work_in_other_tenants() {
             return Err(tenant_mismatch());
         }
         let charged_tenant = || caller.own_tenant;

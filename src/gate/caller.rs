@@ -65,7 +65,7 @@ impl Visitor {
     /// The time when the call's message was complete, before any lookup. The response to a failed
     /// sign-in is sent at a fixed delay after this time.
     #[must_use]
-    pub fn began(&self) -> Instant {
+    pub fn start_time(&self) -> Instant {
         self.start
     }
 
@@ -148,8 +148,8 @@ impl Caller {
 
     /// Whether the caller is platform staff who may work in other tenants.
     #[must_use]
-    pub fn may_act_across(&self) -> bool {
-        may_act_across(&self.standing)
+    pub fn may_work_in_other_tenants(&self) -> bool {
+        may_work_in_other_tenants(&self.standing)
     }
 
     /// The address, the user agent and the correlation id of the call.
@@ -179,7 +179,7 @@ impl Caller {
 }
 
 /// Whether the subject with this standing is platform staff who may work in other tenants.
-pub(super) fn may_act_across(standing: &Standing) -> bool {
+pub(super) fn may_work_in_other_tenants(standing: &Standing) -> bool {
     standing.tenant.get().is_platform && standing.holds(ACT_ACROSS)
 }
 
@@ -196,7 +196,7 @@ pub enum Reach {
 impl Reach {
     /// Whether the caller may access the data of this user.
     #[must_use]
-    pub fn has(self, user: SubjectId) -> bool {
+    pub fn includes(self, user: SubjectId) -> bool {
         match self {
             Self::Tenant => true,
             Self::Own(caller_id) => caller_id == user,
@@ -206,7 +206,7 @@ impl Reach {
     /// The only user whose data the caller may access; `None` when the caller may access the data
     /// of all users.
     #[must_use]
-    pub fn limited_to(self) -> Option<SubjectId> {
+    pub fn required_user(self) -> Option<SubjectId> {
         match self {
             Self::Tenant => None,
             Self::Own(user) => Some(user),
@@ -249,7 +249,7 @@ impl SelfOrPermitted {
     /// yet. For a resource that the caller may not access, the handler must return the same error
     /// as for a resource that does not exist.
     #[must_use]
-    pub fn within(&self) -> (&Caller, Reach) {
+    pub fn caller_and_reach(&self) -> (&Caller, Reach) {
         (&self.caller, self.reach)
     }
 }

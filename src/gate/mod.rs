@@ -238,7 +238,7 @@ impl Gate {
         let code = status.as_ref().map_or(Code::Ok, Status::code);
         let (index, name) =
             method.map_or((usize::MAX, "_OTHER"), |method| (method.index, method.name()));
-        self.calls.ended((index, name), code, duration, trace.as_ref());
+        self.calls.record_call((index, name), code, duration, trace.as_ref());
         let is_logged = !is_frequent || code != Code::Ok;
         if is_logged {
             let (micros, trace_id) =
@@ -258,7 +258,7 @@ impl Gate {
             );
         }
         if let Some(trace) = trace {
-            telemetry::end(&trace, name, code, &correlation_id.to_string());
+            telemetry::end_span(&trace, name, code, &correlation_id.to_string());
         }
         if is_logged || matches!(correlation_id, CorrelationId::Sent(_)) {
             let value = correlation_id.header();

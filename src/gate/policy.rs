@@ -234,7 +234,7 @@ impl Policies {
 
     /// The callers that may call the method with this path; `None` when the method does not exist.
     #[must_use]
-    pub fn of(&self, path: &str) -> Option<&Access> {
+    pub fn access_of(&self, path: &str) -> Option<&Access> {
         let access = self.method(path).map(|method| &method.access);
         access.or_else(|| is_public_service(path).then_some(&Access::Public))
     }
@@ -417,8 +417,8 @@ mod tests {
     fn unknown_paths_have_no_policy() {
         let policies = Policies::load().expect("the built-in policies are valid");
         for path in ["", "/", "/tenantry.v1.UserService", "/tenantry.v1.UserService/Nothing"] {
-            assert_eq!(policies.of(path), None, "{path}");
+            assert_eq!(policies.access_of(path), None, "{path}");
         }
-        assert_eq!(policies.of("/grpc.health.v1.Health/Check"), Some(&Access::Public));
+        assert_eq!(policies.access_of("/grpc.health.v1.Health/Check"), Some(&Access::Public));
     }
 }

@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// Divisor for the share of one owner: a tenant, or a network for calls without a token. The
-/// waiting calls of one owner are at most 1/`SHARE_OF_OWNER` of the maximum number of calls in
+/// waiting calls of one owner are at most 1/`OWNER_SHARE_DIVISOR` of the maximum number of calls in
 /// progress.
-const SHARE_OF_OWNER: usize = 2;
+const OWNER_SHARE_DIVISOR: usize = 2;
 
 /// Divisor for the share of one subject. The waiting calls of one subject are at most
-/// 1/`SHARE_OF_SUBJECT` of the maximum number of calls in progress.
-const SHARE_OF_SUBJECT: usize = 8;
+/// 1/`SUBJECT_SHARE_DIVISOR` of the maximum number of calls in progress.
+const SUBJECT_SHARE_DIVISOR: usize = 8;
 
 /// Divisor for the share of one network. The late messages of one network are at most
-/// 1/`SHARE_OF_NETWORK` of the maximum number of calls in progress.
-const SHARE_OF_NETWORK: usize = 8;
+/// 1/`NETWORK_SHARE_DIVISOR` of the maximum number of calls in progress.
+const NETWORK_SHARE_DIVISOR: usize = 8;
 
 /// Time from the arrival of the headers until a missing message is late. When many calls begin at
 /// the same time, all headers may arrive before the messages, and the messages are still not late.
@@ -104,9 +104,9 @@ impl Progress {
         let max_share = |divisor: usize| (max / divisor).max(1);
         let progress = Self {
             calls: Semaphore::new(max.min(Semaphore::MAX_PERMITS)),
-            waiting_calls: BoundedPermits::new(max, max_share(SHARE_OF_OWNER)),
-            subject_calls: BoundedPermits::new(max, max_share(SHARE_OF_SUBJECT)),
-            late_messages: BoundedPermits::new(max, max_share(SHARE_OF_NETWORK)),
+            waiting_calls: BoundedPermits::new(max, max_share(OWNER_SHARE_DIVISOR)),
+            subject_calls: BoundedPermits::new(max, max_share(SUBJECT_SHARE_DIVISOR)),
+            late_messages: BoundedPermits::new(max, max_share(NETWORK_SHARE_DIVISOR)),
             refused_calls: Family::default(),
         };
         let help = "Calls refused because too many were in progress";

@@ -10,9 +10,9 @@ use crate::{
     limits,
 };
 
-/// Divisor for the share of one network. A network has at most 1/`SHARE_OF_NETWORK` of all streams,
+/// Divisor for the share of one network. A network has at most 1/`NETWORK_SHARE_DIVISOR` of all streams,
 /// so that the tenants of one network can't open all of them.
-const SHARE_OF_NETWORK: usize = 2;
+const NETWORK_SHARE_DIVISOR: usize = 2;
 
 /// The permits for open streams of one kind.
 pub struct StreamPermits {
@@ -32,7 +32,7 @@ impl StreamPermits {
     pub fn new(total: usize, of_tenant: usize) -> Self {
         Self {
             by_tenant: BoundedPermits::new(total, of_tenant),
-            by_network: BoundedPermits::new(total, total / SHARE_OF_NETWORK),
+            by_network: BoundedPermits::new(total, total / NETWORK_SHARE_DIVISOR),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Access, Caller, Reach,
-    caller::{ACT_ACROSS, may_act_across},
+    caller::{ACT_ACROSS, may_work_in_other_tenants},
     refusals::{permission_missing, tenant_mismatch},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     ids::{ApiKeyId, RoleId, SubjectId, TenantId},
     permissions::{Permission, PermissionSet, Standing},
     power::{
-        rule::{self, End, Rights},
+        rule::{self, Expiry, Rights},
         store,
     },
     proto::v1::ErrorReason,
@@ -58,8 +58,10 @@ impl<'a> From<&'a RoleRow> for RoleGrant<'a> {
 impl RoleGrant<'_> {
     /// The time until which an actor holds the role's level and all its permissions. Fails when the
     /// actor does not hold them now.
-    async fn held_until(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<End> {
-        actor.all(self.level.into(), self.permissions.iter().map(String::as_str), pace).await
+    async fn held_until(&self, actor: &Rights<'_>, pace: &mut Pace) -> Result<Expiry> {
+        actor
+            .expiry_of_all(self.level.into(), self.permissions.iter().map(String::as_str), pace)
+            .await
     }
 }
 
@@ -95,15 +97,15 @@ impl WriteCaller {
 
     /// Whether the caller is platform staff who may work in other tenants.
     #[must_use]
-    pub fn may_act_across(&self) -> bool {
-        self.caller.may_act_across()
+    pub fn may_work_in_other_tenants(&self) -> bool {
+        self.caller.may_work_in_other_tenants()
     }
 
     /// The only subject whose data the caller may access; `None` when the caller may access the
     /// data of all subjects of the tenant.
     #[must_use]
-    pub fn limited_to(&self) -> Option<SubjectId> {
-        self.reach.limited_to()
+    pub fn required_user(&self) -> Option<SubjectId> {
+        self.reach.required_user()
     }
 
     /// The subject that a request names, or the caller if the request names no subject.
@@ -113,7 +115,7 @@ impl WriteCaller {
     /// hold the permission.
     pub fn target(&self, requested: Option<SubjectId>) -> Result<SubjectId> {
         let target = requested.unwrap_or(self.caller.user);
-        if self.reach.has(target) {
+        if self.reach.includes(target) {
             return Ok(target);
         }
         Err(Error::refused(
@@ -125,7 +127,7 @@ impl WriteCaller {
     /// The caller, if the caller is the target. `None` if another subject is the target, or if the
     /// call works in another tenant.
     #[must_use]
-    pub fn itself(&self, target: SubjectId) -> Option<&Caller> {
+    pub fn caller_if_target(&self, target: SubjectId) -> Option<&Caller> {
         Some(&self.caller).filter(|caller| self.is_in_own_tenant() && caller.user == target)
     }
 
@@ -151,9 +153,9 @@ impl WriteCaller {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
         match target_standing {
             Some(target_standing) if self.is_in_own_tenant() => {
-                rule::covers(&self.rights(&actor).await?, &target_standing).await?;
+                rule::check_covers(&self.rights(&actor).await?, &target_standing).await?;
             }
-            Some(target_standing) => rule::outranks(&actor, &target_standing)?,
+            Some(target_standing) => rule::check_outranks(&actor, &target_standing)?,
             // The caller is the target.
             None => {}
         }
@@ -171,13 +173,13 @@ impl WriteCaller {
         tx: &mut TenantTx,
         target: SubjectId,
         role: RoleGrant<'_>,
-        end: End,
+        end: Expiry,
     ) -> Result<&Caller> {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
         let actor = self.rights(&actor).await?;
         let held_until = role.held_until(&actor, &mut Pace::new()).await?;
         if let Some(target_standing) = target_standing {
-            rule::covers(&actor, &target_standing).await?;
+            rule::check_covers(&actor, &target_standing).await?;
         }
         rule::check_end(end, held_until)?;
         Ok(&self.caller)
@@ -199,7 +201,7 @@ impl WriteCaller {
         let actor = self.read_actor(tx, tenant, None).await?;
         if let Some(role) = role {
             let held_until = role.held_until(&self.rights(&actor).await?, &mut Pace::new()).await?;
-            rule::check_end(End::Never, held_until)?;
+            rule::check_end(Expiry::Never, held_until)?;
         }
         Ok(&self.caller)
     }
@@ -213,7 +215,8 @@ impl WriteCaller {
     pub async fn authorize_use(&self, tx: &mut TenantTx, target: SubjectId) -> Result<&Caller> {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, target).await?;
         if let Some(target_standing) = target_standing {
-            rule::covers_while_target_holds(&self.rights(&actor).await?, &target_standing).await?;
+            rule::check_covers_while_target_holds(&self.rights(&actor).await?, &target_standing)
+                .await?;
         }
         Ok(&self.caller)
     }
@@ -231,7 +234,7 @@ impl WriteCaller {
         tx: &mut TenantTx,
         account: SubjectId,
         permission: &str,
-    ) -> Result<(&Caller, End)> {
+    ) -> Result<(&Caller, Expiry)> {
         let Standings { actor, target: target_standing } = self.lock_and_read(tx, account).await?;
         let Some(target_standing) = target_standing else {
             let text = "a service account can't create an API key for itself";
@@ -239,7 +242,7 @@ impl WriteCaller {
         };
         let actor = self.rights(&actor).await?;
         let covered_until = rule::covered_until(&actor, &target_standing).await?;
-        let mut latest_expiry = covered_until.min(actor.permission(permission)?);
+        let mut latest_expiry = covered_until.min(actor.expiry_of_permission(permission)?);
         if self.caller.subject_type == SubjectType::ServiceAccount {
             latest_expiry = latest_expiry.min(self.own_key_expiry(tx).await?);
         }
@@ -291,14 +294,14 @@ impl WriteCaller {
             grant.held_until(&actor, &mut pace).await?;
         }
         if after.level > before.level {
-            rule::check_end(End::Never, actor.level(after.level.into())?)?;
+            rule::check_end(Expiry::Never, actor.expiry_of_level(after.level.into())?)?;
         }
         let old_permissions = PermissionSet::compile(before.permissions.to_vec());
         for text in after.permissions {
             if !Permission::parse(text)
                 .is_some_and(|permission| old_permissions.covers(&permission))
             {
-                rule::check_end(End::Never, actor.permission(text)?)?;
+                rule::check_end(Expiry::Never, actor.expiry_of_permission(text)?)?;
             }
         }
         Ok(&self.caller)
@@ -321,7 +324,7 @@ impl WriteCaller {
         let tenant = self.caller.tenant;
         store::lock(tx, tenant, target).await?;
         let actor = self.read_actor(tx, tenant, Some(target)).await?;
-        let target_standing = match self.itself(target) {
+        let target_standing = match self.caller_if_target(target) {
             Some(_) => None,
             None => Some(store::standing(tx, tenant, target).await?),
         };
@@ -338,7 +341,7 @@ impl WriteCaller {
         target: Option<SubjectId>,
     ) -> Result<Standing> {
         let standing = self.readmit(tx, tenant, target).await?;
-        if tenant != self.caller.own_tenant && !may_act_across(&standing) {
+        if tenant != self.caller.own_tenant && !may_work_in_other_tenants(&standing) {
             return Err(tenant_mismatch());
         }
         Ok(standing)
@@ -356,7 +359,7 @@ impl WriteCaller {
         if tenant != own_tenant {
             tx.switch_tenant(own_tenant).await?;
         }
-        let (standing, is_live) = store::caller(tx, own_tenant, user, session).await?;
+        let (standing, is_live) = store::caller_standing(tx, own_tenant, user, session).await?;
         if tenant != own_tenant {
             tx.switch_tenant(tenant).await?;
         }
@@ -364,7 +367,7 @@ impl WriteCaller {
             let text = "the access token is not in force";
             return Err(Error::refused(ErrorReason::TokenInvalid, text));
         }
-        if !self.is_in_own_tenant() && !may_act_across(&standing) {
+        if !self.is_in_own_tenant() && !may_work_in_other_tenants(&standing) {
             return Err(tenant_mismatch());
         }
         let is_allowed = match (self.access.reach(user, &standing), target) {
@@ -376,10 +379,10 @@ impl WriteCaller {
     }
 
     /// Reads the expiry of the API key with which the caller signed in.
-    async fn own_key_expiry(&self, tx: &mut TenantTx) -> Result<End> {
+    async fn own_key_expiry(&self, tx: &mut TenantTx) -> Result<Expiry> {
         let (tenant, own_tenant) = (self.caller.tenant, self.caller.own_tenant);
         tx.switch_tenant(own_tenant).await?;
-        let expiry = store::key_ends(tx, own_tenant, ApiKeyId(self.caller.session.0)).await?;
+        let expiry = store::api_key_expiry(tx, own_tenant, ApiKeyId(self.caller.session.0)).await?;
         tx.switch_tenant(tenant).await?;
         Ok(expiry)
     }

@@ -141,7 +141,9 @@ impl Limits {
         // Bounds the wait in case Redis returns a wrong value.
         let wait = wait.min(MAX_WAIT);
         let result = self.check_wait(wait, "guess", "account");
-        result.inspect_err(|_| self.0.refusals.limited(audited_tenant, "guess", "account"))?;
+        result.inspect_err(|_| {
+            self.0.refusals.record_rate_limit(audited_tenant, "guess", "account");
+        })?;
         Ok(Guess { limits: self.clone(), counter, _in_flight: in_flight })
     }
 }

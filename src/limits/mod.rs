@@ -15,7 +15,7 @@
 //! limits then apply to each replica.
 //!
 //! When a limit of a tenant refuses a call, the refusal is counted for the tenant's audit trail
-//! ([`Refusals::limited`]).
+//! ([`Refusals::record_rate_limit`]).
 
 mod guesses;
 mod local;
@@ -171,7 +171,9 @@ impl Limits {
         name: &str,
     ) -> Result<()> {
         let result = self.count_call(limit, name).await;
-        result.inspect_err(|_| self.0.refusals.limited(tenant, limit.class.name(), limit.by))
+        result.inspect_err(|_| {
+            self.0.refusals.record_rate_limit(tenant, limit.class.name(), limit.by);
+        })
     }
 
     /// Counts a call or a mail under the name of a counter.

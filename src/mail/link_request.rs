@@ -118,7 +118,7 @@ impl RequestHandler {
     ) -> Result<()> {
         let RequestedAccount { tenant, normalized_email, .. } = account;
         let candidate =
-            password::candidate(&self.db, charged_tenant, tenant, normalized_email).await?;
+            password::find_candidate(&self.db, charged_tenant, tenant, normalized_email).await?;
         let user = candidate.as_ref().map(|candidate| candidate.user);
         let mut event = account.event();
         if let Some(user) = user {

@@ -77,7 +77,7 @@ impl Mailer {
     /// # Errors
     /// When `MAIL_URL` is invalid, or the folder can't be created.
     pub fn new(mail: &config::Mail, registry: &mut Registry) -> anyhow::Result<Self> {
-        let transport = match &mail.post {
+        let transport = match &mail.destination {
             MailDestination::Smtp(url) => {
                 let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret());
                 let smtp = smtp.ok().context("MAIL_URL is not a valid SMTP URL")?;

@@ -33,7 +33,7 @@ impl Permissions {
         let mut sorted_subjects: Vec<_> = subjects.iter().flatten().copied().collect();
         sorted_subjects.sort_unstable();
         sorted_subjects.dedup();
-        let (caller, _) = access.within();
+        let (caller, _) = access.caller_and_reach();
         let mut results: Vec<_> = items.iter().map(|_| BatchCheckResult::default()).collect();
         let mut valid_items: Vec<_> = Vec::with_capacity(items.len());
         for (index, (item, subject)) in items.iter_mut().zip(subjects).enumerate() {
@@ -65,7 +65,7 @@ impl Permissions {
     ) {
         let is_refusal = |error: &BatchCheckError| error.code == Code::PermissionDenied as i32;
         if results.iter().filter_map(|result| result.error.as_ref()).any(is_refusal) {
-            let (caller, _) = access.within();
+            let (caller, _) = access.caller_and_reach();
             let reason = reason_text(ErrorReason::PermissionMissing);
             self.refusals.record(caller.refusal(PATH, reason)).await;
         }
@@ -103,7 +103,7 @@ fn decide_item(
     item: &BatchCheckItem,
     standing: Result<Option<&Standing>>,
 ) -> Result<DecisionReason> {
-    let permission = Permission::concrete("permission", &item.permission)?;
-    let requested = scope::requested(item.scope.as_ref())?;
+    let permission = Permission::parse_without_wildcards("permission", &item.permission)?;
+    let requested = scope::parse_requested(item.scope.as_ref())?;
     Ok(decide(standing?, &permission, &requested))
 }

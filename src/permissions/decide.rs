@@ -22,7 +22,7 @@ pub fn decide(
         UserStanding::Active => {}
     }
     let mut reason = DecisionReason::NotGranted;
-    for grant in standing.grants().filter(|grant| grant.permits(permission)) {
+    for grant in standing.unexpired_grants().filter(|grant| grant.permits(permission)) {
         if grant.applies(requested) {
             return DecisionReason::Granted;
         }

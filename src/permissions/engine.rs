@@ -42,7 +42,7 @@ static READ_PERMITS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::
 /// The standings of several subjects of one tenant, by subject.
 pub type Standings = HashMap<SubjectId, Arc<Standing>, RandomState>;
 
-/// The result of [`Engine::read`].
+/// The result of [`Engine::read_standing_and_session`].
 pub struct StandingAndSession {
     /// The standing of the subject.
     pub standing: Arc<Standing>,
@@ -61,7 +61,7 @@ impl Engine {
     /// The cached standing of a subject; `None` when the standing is not cached. The
     /// [`FreshnessProof`] argument proves that the cache is fresh enough.
     #[must_use]
-    pub fn remembered(
+    pub fn cached_standing(
         &self,
         tenant: TenantId,
         user: SubjectId,
@@ -84,8 +84,8 @@ impl Engine {
         if consistency == Consistency::FullyConsistent {
             return Box::pin(self.read_standing(tenant, user)).await;
         }
-        let fresh = self.feed.fresh();
-        match fresh.and_then(|fresh| self.remembered(tenant, user, fresh)) {
+        let fresh = self.feed.freshness_proof();
+        match fresh.and_then(|fresh| self.cached_standing(tenant, user, fresh)) {
             Some(standing) => Ok(Some(standing)),
             // Boxed, so that this future is small when the standing is cached.
             None => Box::pin(self.read_once(tenant, user)).await,
@@ -189,7 +189,7 @@ impl Engine {
     ///
     /// # Errors
     /// Returns UNAVAILABLE when Postgres is unavailable.
-    pub async fn read(
+    pub async fn read_standing_and_session(
         &self,
         tenant: TenantId,
         user: SubjectId,

@@ -147,7 +147,7 @@ async fn page_after(
 /// The subject's roles, each with the scopes of its assignments, sorted by the digests.
 async fn scopes_by_role<'a>(standing: &'a Standing, pace: &mut Pace) -> Vec<RoleScopes<'a>> {
     let mut by_role_id: HashMap<_, RoleScopes<'a>> = HashMap::new();
-    for grant in standing.grants() {
+    for grant in standing.unexpired_grants() {
         let (role, scope) = (grant.role.get(), grant.scope());
         let scope_digest = scope.map_or([0; DIGEST_BYTES], AssignedScope::digest);
         let role_scopes =

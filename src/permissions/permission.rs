@@ -26,7 +26,7 @@ impl<'a> Permission<'a> {
     ///
     /// # Errors
     /// Returns `INVALID_ARGUMENT` for `field` when the permission is malformed or has a wildcard.
-    pub fn concrete(field: &str, text: &'a str) -> Result<Self> {
+    pub fn parse_without_wildcards(field: &str, text: &'a str) -> Result<Self> {
         Self::parse(text)
             .filter(|permission| permission.resource != "*" && permission.action != "*")
             .ok_or_else(|| Error::field(field, "must be resource:action, each of [a-z0-9_.-]+"))
@@ -109,8 +109,8 @@ mod tests {
         ] {
             assert!(Permission::parse(malformed).is_none(), "{malformed}");
         }
-        assert!(Permission::concrete("permission", "users:*").is_err());
-        assert!(Permission::concrete("permission", "*:read").is_err());
+        assert!(Permission::parse_without_wildcards("permission", "users:*").is_err());
+        assert!(Permission::parse_without_wildcards("permission", "*:read").is_err());
     }
 
     /// F03: a wildcard never matches a part of a word.

@@ -111,7 +111,7 @@ impl Permissions {
         requested: Consistency,
         token: &str,
     ) -> Result<Basis> {
-        let (caller, _) = access.within();
+        let (caller, _) = access.caller_and_reach();
         self.engine.wait_for_basis(caller.own_tenant(), requested, token).await
     }
 
@@ -122,8 +122,8 @@ impl Permissions {
         request: &CheckRequest,
         consistency: Consistency,
     ) -> Result<(DecisionReason, Option<Explanation>)> {
-        let permission = Permission::concrete("permission", &request.permission)?;
-        let requested = scope::requested(request.scope.as_ref())?;
+        let permission = Permission::parse_without_wildcards("permission", &request.permission)?;
+        let requested = scope::parse_requested(request.scope.as_ref())?;
         let Some(subject) = self.resolve_subject(access, request).await? else {
             return Ok((DecisionReason::TokenInvalid, None));
         };
@@ -158,7 +158,7 @@ impl Permissions {
         if requested_user.is_some() {
             return Err(Error::field("access_token", "must be empty when user_id is given"));
         }
-        let (caller, _) = access.within();
+        let (caller, _) = access.caller_and_reach();
         let charged_tenant = || caller.own_tenant();
         let authenticated =
             self.authenticator.authenticate(&request.access_token, charged_tenant).await?;
@@ -187,7 +187,11 @@ impl Permissions {
         if consistency != Consistency::FullyConsistent {
             return Ok(decide(Some(&authenticated.standing), permission, requested));
         }
-        let read = self.engine.read(tenant, subject.user, Some(authenticated.token.session));
+        let read = self.engine.read_standing_and_session(
+            tenant,
+            subject.user,
+            Some(authenticated.token.session),
+        );
         let read = Box::pin(read).await?;
         Ok(match read.filter(|read| read.session_live) {
             Some(read) => decide(Some(&read.standing), permission, requested),
@@ -209,7 +213,7 @@ fn log_decision(
         tracing::debug!(%decision_id, "granted");
         return decision_id;
     }
-    let (caller, _) = access.within();
+    let (caller, _) = access.caller_and_reach();
     let CheckRequest { user_id, permission, .. } = request;
     tracing::info!(
         %decision_id,

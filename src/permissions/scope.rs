@@ -21,13 +21,13 @@ pub type Scope = Map<String, Value>;
 const MAX_KEYS: usize = 50;
 
 /// Maximum length of a key, in characters.
-const MAX_KEY: usize = 100;
+const MAX_KEY_CHARS: usize = 100;
 
 /// Maximum length of a text value, in characters.
-const MAX_TEXT: usize = 1000;
+const MAX_TEXT_CHARS: usize = 1000;
 
 /// Maximum number of values of a list.
-const MAX_LISTED: usize = 1000;
+const MAX_LIST_VALUES: usize = 1000;
 
 /// The maximum size of a stored scope, in bytes of JSON without spaces.
 const MAX_BYTES: usize = 8 * 1024;
@@ -101,8 +101,8 @@ pub(super) fn is_scalar(value: &Value) -> bool {
 /// # Errors
 /// Returns INVALID_ARGUMENT when the scope has a number that is not finite or not exact (2^53 and
 /// beyond), has the character U+0000, or is nested too deep.
-pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
-    scope.map_or_else(|| Ok(Scope::new()), |scope| json::compared("scope", scope))
+pub fn parse_requested(scope: Option<&Struct>) -> Result<Scope> {
+    scope.map_or_else(|| Ok(Scope::new()), |scope| json::object_for_comparison("scope", scope))
 }
 
 /// The scope of an assignment, from a request to assign or unassign a role. Returns `None` when the
@@ -112,18 +112,21 @@ pub fn requested(scope: Option<&Struct>) -> Result<Scope> {
 /// # Errors
 /// Returns `INVALID_ARGUMENT` when a value is not a string, number, bool or list of those, or when
 /// the scope exceeds a limit.
-pub fn assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
+pub fn parse_assigned(scope: Option<&Struct>) -> Result<Option<Scope>> {
     let Some(scope) = scope.filter(|scope| !scope.fields.is_empty()) else { return Ok(None) };
     let scope = json::object("scope", scope)?;
     if scope.len() > MAX_KEYS {
         return Err(Error::field("scope", format!("must have at most {MAX_KEYS} keys")));
     }
-    if scope.keys().any(|key| key.is_empty() || key.chars().count() > MAX_KEY) {
-        return Err(Error::field("scope", format!("keys must have 1 to {MAX_KEY} characters")));
+    if scope.keys().any(|key| key.is_empty() || key.chars().count() > MAX_KEY_CHARS) {
+        return Err(Error::field(
+            "scope",
+            format!("keys must have 1 to {MAX_KEY_CHARS} characters"),
+        ));
     }
     let all_valid = scope.values().all(|value| match value {
         Value::Array(list) => {
-            (1..=MAX_LISTED).contains(&list.len()) && list.iter().all(is_valid_scalar)
+            (1..=MAX_LIST_VALUES).contains(&list.len()) && list.iter().all(is_valid_scalar)
         }
         value => is_valid_scalar(value),
     });
@@ -180,7 +183,7 @@ fn allowed_values(value: &Value) -> impl Iterator<Item = &Value> {
 /// Whether the scope of an assignment may have this value, alone or in a list.
 fn is_valid_scalar(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.chars().count() <= MAX_TEXT,
+        Value::String(text) => text.chars().count() <= MAX_TEXT_CHARS,
         Value::Number(_) | Value::Bool(_) => true,
         _ => false,
     }

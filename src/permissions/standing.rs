@@ -165,30 +165,31 @@ impl Standing {
     }
 
     /// The grants that have not expired.
-    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+    pub fn unexpired_grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.iter().filter(|grant| grant.is_in_force())
     }
 
     /// The grants without a scope that have not expired. These grants apply everywhere. The
     /// policies of methods use only these grants of a caller. The rule for power over others also
     /// uses only these grants of the caller.
-    pub fn unscoped(&self) -> impl Iterator<Item = &Grant> {
-        self.grants().filter(|grant| grant.scope().is_none())
+    pub fn unscoped_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.unexpired_grants().filter(|grant| grant.scope().is_none())
     }
 
     /// Whether the subject holds this permission in a grant without a scope. The permission may
     /// have wildcards. Returns false when the permission is malformed.
     #[must_use]
     pub fn holds(&self, permission: &str) -> bool {
-        Permission::parse(permission)
-            .is_some_and(|permission| self.unscoped().any(|grant| grant.permits(&permission)))
+        Permission::parse(permission).is_some_and(|permission| {
+            self.unscoped_grants().any(|grant| grant.permits(&permission))
+        })
     }
 
     /// The permissions that the subject holds in grants without a scope, sorted, each once.
     pub async fn held_everywhere(&self) -> Vec<String> {
         let mut pace = Pace::new();
         let mut permissions = BTreeSet::new();
-        for grant in self.unscoped() {
+        for grant in self.unscoped_grants() {
             for permission in grant.role.get().permissions.iter() {
                 permissions.insert(permission);
                 pace.pause().await;
@@ -201,7 +202,7 @@ impl Standing {
     /// role.
     #[must_use]
     pub fn level(&self) -> i32 {
-        self.unscoped().map(|grant| grant.role.get().level).max().unwrap_or_default()
+        self.unscoped_grants().map(|grant| grant.role.get().level).max().unwrap_or_default()
     }
 
     /// Whether the subject is in the platform tenant and has the level `PLATFORM_ADMIN`.
@@ -213,7 +214,8 @@ impl Standing {
     /// The names of the subject's roles, sorted, each once.
     #[must_use]
     pub fn role_names(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.grants().map(|grant| grant.role.get().name.clone()).collect();
+        let mut names: Vec<_> =
+            self.unexpired_grants().map(|grant| grant.role.get().name.clone()).collect();
         names.sort_unstable();
         names.dedup();
         names

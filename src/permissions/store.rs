@@ -45,7 +45,7 @@ const MAX_INLINE_BYTES: usize = 64 * 1024;
 
 /// Permits for decoding large results concurrently. One tenant gets at most one permit. Further
 /// calls wait for a permit until their deadline.
-static LONG_READS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(2));
+static DECODE_PERMITS: LazyLock<Arc<FairPermits>> = LazyLock::new(|| FairPermits::new(2));
 
 /// The standings of several subjects of one tenant, read in one snapshot.
 pub struct StandingsSnapshot {
@@ -155,7 +155,7 @@ async fn run_decode<T: Send + 'static>(
     if size <= MAX_INLINE_BYTES {
         return decode();
     }
-    let permit = LONG_READS.acquire(tenant).await;
+    let permit = DECODE_PERMITS.acquire(tenant).await;
     // The thread holds the permit, because decoding continues when the client cancels the call.
     let decode_and_release = move || {
         let result = decode();

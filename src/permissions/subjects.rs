@@ -29,8 +29,8 @@ impl Permissions {
         caller: &Caller,
         request: ListSubjectsRequest,
     ) -> Result<ListSubjectsResponse> {
-        let permission = Permission::concrete("permission", &request.permission)?;
-        let requested = scope::requested(request.scope.as_ref())?;
+        let permission = Permission::parse_without_wildcards("permission", &request.permission)?;
+        let requested = scope::parse_requested(request.scope.as_ref())?;
         let tenant = caller.tenant();
         let mut page = self.pages.begin(caller.page_caller(), &request)?;
         if let Some(read) = page.next_read(ROWS_PER_READ) {

@@ -89,7 +89,7 @@ impl PooledConnection {
     pub(super) async fn acquire(pool: &Pool, permit: Option<Permit>) -> sqlx::Result<Self> {
         // Boxed, because the future of sqlx takes several KiB.
         let connection = Box::pin(connecting::acquire(&pool.connections));
-        let connection = Some(pool.primary.unless_unavailable(&pool.waiting, connection).await?);
+        let connection = Some(pool.primary.wait_for_connection(&pool.waiting, connection).await?);
         Ok(Self {
             connection,
             work: InProgress::Nothing,

@@ -137,7 +137,7 @@ impl Primary {
     ///
     /// # Errors
     /// An I/O error with the cause when there is no primary.
-    pub(super) async fn unless_unavailable<T>(
+    pub(super) async fn wait_for_connection<T>(
         &self,
         waiting: &Waiting,
         connection: impl Future<Output = sqlx::Result<T>>,
@@ -172,7 +172,7 @@ impl Primary {
     /// when the pools can't open connections.
     pub(super) async fn check(&self) -> Result<(), Arc<str>> {
         let mut connection = self.connection.lock().await;
-        if self.validity.take_other_server() {
+        if self.validity.take_reached_other_server() {
             // The open connection may lead to another server than new connections.
             *connection = None;
         }

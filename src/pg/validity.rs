@@ -52,7 +52,7 @@ impl Validity {
 
     /// Whether a connection has reached a server that is not the primary since this function was
     /// last called.
-    pub(super) fn take_other_server(&self) -> bool {
+    pub(super) fn take_reached_other_server(&self) -> bool {
         self.reached_other_server.swap(false, Ordering::AcqRel)
     }
 

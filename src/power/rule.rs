@@ -23,20 +23,20 @@ use crate::{
 
 /// The expiry of a right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum End {
+pub enum Expiry {
     /// At this time, in seconds since 1970.
     At(i64),
     /// The right never expires.
     Never,
 }
 
-impl From<Option<OffsetDateTime>> for End {
+impl From<Option<OffsetDateTime>> for Expiry {
     fn from(at: Option<OffsetDateTime>) -> Self {
         at.map(OffsetDateTime::unix_timestamp).into()
     }
 }
 
-impl From<Option<i64>> for End {
+impl From<Option<i64>> for Expiry {
     fn from(seconds: Option<i64>) -> Self {
         seconds.map_or(Self::Never, Self::At)
     }
@@ -46,20 +46,23 @@ impl From<Option<i64>> for End {
 /// several grants contain the same permission, the latest expiry applies.
 pub struct Rights<'a> {
     /// The levels of the actor's roles, each with its latest expiry.
-    levels: BTreeMap<i32, End>,
+    levels: BTreeMap<i32, Expiry>,
     /// The expiry of each permission, by resource and action. Resource and action may be wildcards.
-    permissions: HashMap<(&'a str, &'a str), End>,
+    permissions: HashMap<(&'a str, &'a str), Expiry>,
     /// All rights expire at this time at the latest.
-    latest_end: End,
+    latest_end: Expiry,
 }
 
 impl<'a> Rights<'a> {
     /// Collects the rights from all unscoped grants of the actor.
     pub async fn of(actor: &'a Standing) -> Self {
         let mut pace = Pace::new();
-        let mut rights =
-            Self { levels: BTreeMap::new(), permissions: HashMap::new(), latest_end: End::Never };
-        for (role, end) in roles_with_latest_end(actor.unscoped()) {
+        let mut rights = Self {
+            levels: BTreeMap::new(),
+            permissions: HashMap::new(),
+            latest_end: Expiry::Never,
+        };
+        for (role, end) in roles_with_latest_end(actor.unscoped_grants()) {
             let level_end = rights.levels.entry(role.level).or_insert(end);
             *level_end = end.max(*level_end);
             for permission in role.permissions.iter().filter_map(Permission::parse) {
@@ -78,7 +81,7 @@ impl<'a> Rights<'a> {
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the actor does not hold the permission now.
     pub fn while_holding(self, permission: &str) -> Result<Self> {
-        let latest_end = self.permission(permission)?;
+        let latest_end = self.expiry_of_permission(permission)?;
         Ok(Self { latest_end, ..self })
     }
 
@@ -86,15 +89,15 @@ impl<'a> Rights<'a> {
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the actor does not hold the level and all permissions now.
-    pub async fn all<'p>(
+    pub async fn expiry_of_all<'p>(
         &self,
         level: i32,
         permissions: impl IntoIterator<Item = &'p str>,
         pace: &mut Pace,
-    ) -> Result<End> {
-        let mut until = self.level(level)?;
+    ) -> Result<Expiry> {
+        let mut until = self.expiry_of_level(level)?;
         for text in permissions {
-            until = until.min(self.permission(text)?);
+            until = until.min(self.expiry_of_permission(text)?);
             pace.pause().await;
         }
         Ok(until)
@@ -104,7 +107,7 @@ impl<'a> Rights<'a> {
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the actor does not hold the level now.
-    pub fn level(&self, level: i32) -> Result<End> {
+    pub fn expiry_of_level(&self, level: i32) -> Result<Expiry> {
         let end = self.levels.range(level..).map(|(_, end)| *end).max();
         end.map(|end| end.min(self.latest_end)).ok_or_else(level_too_high)
     }
@@ -113,7 +116,7 @@ impl<'a> Rights<'a> {
     ///
     /// # Errors
     /// Returns `PERMISSION_DENIED` when the actor does not hold the permission now.
-    pub fn permission(&self, text: &str) -> Result<End> {
+    pub fn expiry_of_permission(&self, text: &str) -> Result<Expiry> {
         let permission = Permission::parse(text).ok_or_else(not_held)?;
         let covering_parts = permission.covering_parts();
         let ends = covering_parts.iter().filter_map(|parts| self.permissions.get(parts));
@@ -125,7 +128,7 @@ impl<'a> Rights<'a> {
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target.
-pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
+pub async fn check_covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     covered_until(actor, target).await.map(drop)
 }
 
@@ -133,8 +136,8 @@ pub async fn covers(actor: &Rights<'_>, target: &Standing) -> Result<()> {
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor's level is lower.
-pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
-    let highest = target.grants().map(|grant| grant.role.get().level).max();
+pub fn check_outranks(actor: &Standing, target: &Standing) -> Result<()> {
+    let highest = target.unexpired_grants().map(|grant| grant.role.get().level).max();
     if highest.is_some_and(|highest| highest > actor.level()) {
         return Err(level_too_high());
     }
@@ -145,23 +148,24 @@ pub fn outranks(actor: &Standing, target: &Standing) -> Result<()> {
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target.
-pub async fn covers_while_target_holds(actor: &Rights<'_>, target: &Standing) -> Result<()> {
+pub async fn check_covers_while_target_holds(actor: &Rights<'_>, target: &Standing) -> Result<()> {
     match covered_until(actor, target).await? {
-        End::Never => Ok(()),
-        until @ End::At(_) => Err(outlasts(until)),
+        Expiry::Never => Ok(()),
+        until @ Expiry::At(_) => Err(outlasts(until)),
     }
 }
 
 /// The time until which the actor covers the target: the earliest time at which the actor loses a
-/// level or a permission that the target still holds. [`End::Never`] when the actor loses none of
+/// level or a permission that the target still holds. [`Expiry::Never`] when the actor loses none of
 /// them before the target does.
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` when the actor does not cover the target now.
-pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<End> {
-    let (mut until, mut pace) = (End::Never, Pace::new());
-    for (role, needed_until) in roles_with_latest_end(target.grants()) {
-        let held_until = actor.all(role.level, role.permissions.iter(), &mut pace).await?;
+pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<Expiry> {
+    let (mut until, mut pace) = (Expiry::Never, Pace::new());
+    for (role, needed_until) in roles_with_latest_end(target.unexpired_grants()) {
+        let held_until =
+            actor.expiry_of_all(role.level, role.permissions.iter(), &mut pace).await?;
         if held_until < needed_until {
             until = until.min(held_until);
         }
@@ -174,17 +178,17 @@ pub async fn covered_until(actor: &Rights<'_>, target: &Standing) -> Result<End>
 ///
 /// # Errors
 /// Returns `PERMISSION_DENIED` with the latest allowed expiry when the given right expires later.
-pub fn check_end(given_end: End, own_end: End) -> Result<()> {
+pub fn check_end(given_end: Expiry, own_end: Expiry) -> Result<()> {
     if given_end > own_end { Err(outlasts(own_end)) } else { Ok(()) }
 }
 
 /// The roles of the given grants, each once, with the latest expiry of the grants of the role.
 fn roles_with_latest_end<'a>(
     grants: impl Iterator<Item = &'a Grant>,
-) -> impl Iterator<Item = (&'a Role, End)> {
-    let mut roles: BTreeMap<Uuid, (&Role, End)> = BTreeMap::new();
+) -> impl Iterator<Item = (&'a Role, Expiry)> {
+    let mut roles: BTreeMap<Uuid, (&Role, Expiry)> = BTreeMap::new();
     for grant in grants {
-        let (role, end) = (grant.role.get(), End::from(grant.expires_at()));
+        let (role, end) = (grant.role.get(), Expiry::from(grant.expires_at()));
         let (_, latest_end) = roles.entry(role.id).or_insert((role, end));
         *latest_end = end.max(*latest_end);
     }
@@ -202,10 +206,10 @@ fn not_held() -> Error {
 }
 
 /// The error for a given right that would expire later than the actor's own right.
-fn outlasts(own_end: End) -> Error {
+fn outlasts(own_end: Expiry) -> Error {
     let expiry = match own_end {
-        End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
-        End::Never => None,
+        Expiry::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
+        Expiry::Never => None,
     };
     let expiry = expiry.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
     let text = format!("the caller's own right expires at {expiry}; the expiry must not be later");

@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 
-use super::rule::End;
+use super::rule::Expiry;
 use crate::{
     concurrency::pace::Pace,
     db::TenantTx,
@@ -43,7 +43,7 @@ pub async fn standing(tx: &mut TenantTx, tenant: TenantId, subject: SubjectId) -
 ///
 /// # Errors
 /// Returns `NOT_FOUND` when the tenant does not exist.
-pub async fn caller(
+pub async fn caller_standing(
     tx: &mut TenantTx,
     own_tenant: TenantId,
     caller: SubjectId,
@@ -97,7 +97,7 @@ pub async fn roles_of_holders(
 ///
 /// # Errors
 /// Returns UNAVAILABLE when Postgres is unavailable.
-pub async fn key_ends(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<End> {
+pub async fn api_key_expiry(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Result<Expiry> {
     let expiry = sqlx::query_scalar!(
         "select expires_at from api_keys where tenant_id = $1 and key_id = $2",
         tenant.0,
@@ -105,5 +105,5 @@ pub async fn key_ends(tx: &mut TenantTx, tenant: TenantId, key: ApiKeyId) -> Res
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(expiry.map_or(End::At(0), |at| Some(at).into()))
+    Ok(expiry.map_or(Expiry::At(0), |at| Some(at).into()))
 }

@@ -114,7 +114,7 @@ impl DataKeys {
     ///
     /// # Errors
     /// INTERNAL when [`DataKeys::load_common`] has not run.
-    pub fn common(&self) -> Result<Arc<Cipher>> {
+    pub fn common_cipher(&self) -> Result<Arc<Cipher>> {
         let cipher = self.common_cipher.get().cloned();
         cipher.ok_or_else(|| Error::defect("DataKeys::load_common has not run"))
     }
@@ -132,7 +132,7 @@ impl DataKeys {
         charged_tenant: TenantId,
         tenant: TenantId,
     ) -> Result<Option<Arc<Cipher>>> {
-        if let Some(cipher) = self.cached(tenant)? {
+        if let Some(cipher) = self.cached_cipher(tenant)? {
             return Ok(Some(cipher));
         }
         let wrapped = read_wrapped_key(postgres, charged_tenant, tenant).await?;
@@ -146,9 +146,9 @@ impl DataKeys {
     ///
     /// # Errors
     /// INTERNAL for [`TenantId::UNKNOWN`] when [`DataKeys::load_common`] has not run.
-    pub fn cached(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
+    pub fn cached_cipher(&self, tenant: TenantId) -> Result<Option<Arc<Cipher>>> {
         match tenant {
-            TenantId::UNKNOWN => self.common().map(Some),
+            TenantId::UNKNOWN => self.common_cipher().map(Some),
             tenant => Ok(self.tenant_ciphers.get(&tenant)),
         }
     }

@@ -37,7 +37,7 @@ pub fn object(field: &str, from: &Struct) -> Result<Map<String, Value>> {
 ///
 /// # Errors
 /// The same as [`object`].
-pub fn compared(field: &str, from: &Struct) -> Result<Map<String, Value>> {
+pub fn object_for_comparison(field: &str, from: &Struct) -> Result<Map<String, Value>> {
     StructReader { field, is_stored: false }.object(from, 1)
 }
 
@@ -121,7 +121,7 @@ pub fn read(stored: &RawValue) -> Option<Map<String, Value>> {
 ///
 /// # Errors
 /// Never fails for an object that was parsed or created by this program.
-pub fn store(object: &Map<String, Value>) -> Result<Stored> {
+pub fn to_stored(object: &Map<String, Value>) -> Result<Stored> {
     let raw = serde_json::value::to_raw_value(object);
     raw.map(Json).map_err(|_| Error::defect("an object can't be encoded as JSON"))
 }
@@ -237,7 +237,7 @@ mod tests {
             let value = prost_types::Value { kind: Some(Kind::StructValue(too_deep)) };
             too_deep = Struct { fields: [("a".to_owned(), value)].into() };
             assert!(object("settings", &too_deep).is_err());
-            assert!(compared("scope", &too_deep).is_err());
+            assert!(object_for_comparison("scope", &too_deep).is_err());
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
         for (value, is_accepted) in [(unset, false), (in_list, false), (null, true)] {
             let from = Struct { fields: [("a".to_owned(), value)].into() };
             assert_eq!(object("settings", &from).is_ok(), is_accepted);
-            assert_eq!(compared("scope", &from).is_ok(), is_accepted);
+            assert_eq!(object_for_comparison("scope", &from).is_ok(), is_accepted);
         }
     }
 

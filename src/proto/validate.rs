@@ -10,7 +10,7 @@ use regex::Regex;
 
 /// The maximum number of violations in one response. Violations are sent in headers, and clients
 /// refuse headers of more than 8 KiB.
-const MAX_KEPT: usize = 32;
+const MAX_VIOLATIONS: usize = 32;
 
 /// A message with field rules.
 pub trait Validate {
@@ -73,10 +73,10 @@ impl fmt::Display for Path<'_> {
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
-    /// Adds a violation at `path`, unless `is_valid`. Violations above the limit of `MAX_KEPT` are
+    /// Adds a violation at `path`, unless `is_valid`. Violations above the limit of `MAX_VIOLATIONS` are
     /// dropped.
     pub fn ensure(&mut self, path: &Path<'_>, is_valid: bool, description: &str) {
-        if !is_valid && self.0.len() < MAX_KEPT {
+        if !is_valid && self.0.len() < MAX_VIOLATIONS {
             self.0.push((path.to_string(), description.to_owned()));
         }
     }
@@ -137,11 +137,11 @@ mod tests {
     fn violations_beyond_the_limit_are_dropped() {
         let mut violations = Violations::default();
         violations.ensure(&Path::Root.field("name"), true, "must not be empty");
-        for index in 0..=MAX_KEPT {
+        for index in 0..=MAX_VIOLATIONS {
             violations.ensure(&Path::Root.field("ids").item(index), false, "must be a UUID");
         }
         let violations = violations.into_vec();
-        assert_eq!(violations.len(), MAX_KEPT);
+        assert_eq!(violations.len(), MAX_VIOLATIONS);
         assert_eq!(violations[0], ("ids[0]".to_owned(), "must be a UUID".to_owned()));
     }
 

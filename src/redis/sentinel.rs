@@ -9,7 +9,7 @@ use fred::{
 };
 use tokio::time;
 
-use super::silent::UNRESPONSIVE;
+use super::silent::UNRESPONSIVE_TIMEOUT;
 
 /// Connects once to the first sentinel of the setting `REDIS_URL`. Returns the error if the
 /// connection fails; `None` if it succeeds, or if the setting has no sentinels.
@@ -22,9 +22,10 @@ pub(super) async fn connect_error(client: &Client) -> Option<Error> {
     (config.username, config.password, config.database) = (username, password, None);
     config.fail_fast = true;
     let mut builder = Builder::from_config(config);
-    builder.with_connection_config(|connection| connection.connection_timeout = UNRESPONSIVE);
+    builder
+        .with_connection_config(|connection| connection.connection_timeout = UNRESPONSIVE_TIMEOUT);
     let sentinel = builder.build().ok()?;
-    let connected = time::timeout(UNRESPONSIVE, sentinel.init()).await;
+    let connected = time::timeout(UNRESPONSIVE_TIMEOUT, sentinel.init()).await;
     sentinel.quit().await.ok();
     connected.ok()?.err()
 }

@@ -40,7 +40,7 @@ impl Roles {
         let assignment = RequestedAssignment {
             user: SubjectId::parse("user_id", &message.user_id)?,
             role: RoleId::parse("role_id", &message.role_id)?,
-            scope: scope::assigned(message.scope.as_ref()).and_then(scope::check_size)?,
+            scope: scope::parse_assigned(message.scope.as_ref()).and_then(scope::check_size)?,
             expires_at: message.expire_time.as_ref().map(parse_expiry).transpose()?,
         };
         let user = assignment.user;
@@ -87,7 +87,7 @@ impl Roles {
 }
 
 fn parse_expiry(at: &Timestamp) -> Result<OffsetDateTime> {
-    clock::in_the_future(at)
+    clock::future_time_from_timestamp(at)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 

@@ -38,8 +38,8 @@ pub fn with_assignment(event: Event, row: &AssignmentRow) -> Event {
         .detail("role_id", row.role_id.to_string())
         .detail("role_name", row.role_name.as_str())
         .detail("assignment_id", row.assignment_id.to_string())
-        .maybe("expire_time", row.expires_at.map(clock::rfc3339))
-        .maybe("scope", scope(row))
+        .optional_detail("expire_time", row.expires_at.map(clock::rfc3339))
+        .optional_detail("scope", scope(row))
 }
 
 /// Adds the assignments of one role that were removed.

@@ -106,7 +106,7 @@ impl RoleService for Roles {
         let message = request.into_inner();
         let requested_user = SubjectId::parse_optional("user_id", &message.user_id)?;
         // A caller without the permission may list only its own assignments.
-        let (caller, user) = match self_or_permitted.within() {
+        let (caller, user) = match self_or_permitted.caller_and_reach() {
             (caller, Reach::Tenant) => (caller, requested_user),
             (_, Reach::Own(own_id)) => self_or_permitted
                 .caller_and_subject(requested_user.or(Some(own_id)))
@@ -122,7 +122,7 @@ impl RoleService for Roles {
 fn parse_selector(message: &UnassignRoleRequest) -> Result<AssignmentSelector> {
     if !message.all_scopes {
         return Ok(AssignmentSelector::WithScope(
-            scope::assigned(message.scope.as_ref())?.map(Value::Object),
+            scope::parse_assigned(message.scope.as_ref())?.map(Value::Object),
         ));
     }
     match message.scope {

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     gate::WriteCaller,
     ids::{ApiKeyId, SubjectId, TenantId},
-    power::rule::{self, End},
+    power::rule::{self, Expiry},
     proto::v1::{
         CreateApiKeyRequest, CreateApiKeyResponse, ErrorReason, create_api_key_request::Credential,
     },
@@ -75,7 +75,7 @@ impl ServiceAccounts {
             let event = event
                 .detail("api_key_id", row.key_id.to_string())
                 .detail("credential", credential.name())
-                .maybe("secret_replaced", (!is_first_request).then_some(true))
+                .optional_detail("secret_replaced", (!is_first_request).then_some(true))
                 .detail("expire_time", clock::rfc3339(row.expires_at))
                 .detail("name", row.name.as_str());
             audit::record(&mut tx, &caller.actor(), event).await?;
@@ -107,7 +107,7 @@ impl ServiceAccounts {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let account =
-            api_keys::store::owner(&mut tx, tenant, key, write_caller.limited_to()).await?;
+            api_keys::store::find_owner(&mut tx, tenant, key, write_caller.required_user()).await?;
         let account = account.ok_or_else(Error::not_found)?;
         let caller = write_caller.authorize_take(&mut tx, account).await?;
         let Some(ended_sessions) = api_keys::store::revoke(&mut tx, tenant, key).await? else {
@@ -171,7 +171,7 @@ impl KeyCredential {
 }
 
 fn parse_expiry(requested_expiry: &Timestamp) -> Result<OffsetDateTime> {
-    clock::in_the_future(requested_expiry)
+    clock::future_time_from_timestamp(requested_expiry)
         .ok_or_else(|| Error::field("expire_time", "must be a time in the future"))
 }
 
@@ -179,7 +179,7 @@ fn parse_expiry(requested_expiry: &Timestamp) -> Result<OffsetDateTime> {
 /// no expiry is requested, the result is a year from now, or `latest_expiry` if that is earlier.
 fn new_expiry(
     requested_expiry: Option<OffsetDateTime>,
-    latest_expiry: End,
+    latest_expiry: Expiry,
 ) -> Result<OffsetDateTime> {
     if let Some(requested_expiry) = requested_expiry {
         rule::check_end(Some(requested_expiry).into(), latest_expiry)?;
@@ -187,8 +187,8 @@ fn new_expiry(
     }
     let default_expiry = clock::now() + DEFAULT_LIFETIME;
     let latest_time = match latest_expiry {
-        End::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
-        End::Never => None,
+        Expiry::At(seconds) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
+        Expiry::Never => None,
     };
     Ok(latest_time.map_or(default_expiry, |latest_time| latest_time.min(default_expiry)))
 }
@@ -219,7 +219,7 @@ async fn handle_repeated_request(
     tenant: TenantId,
     first_key_id: &str,
     new_key: &NewKey<'_>,
-    latest_expiry: End,
+    latest_expiry: Expiry,
 ) -> Result<(KeyRow, bool)> {
     let key_id = ApiKeyId::parse("api_key_id", first_key_id)?;
     let row = api_keys::store::lock(tx, tenant, key_id).await?;

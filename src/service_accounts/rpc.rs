@@ -113,7 +113,7 @@ impl From<AccountRow> for ServiceAccount {
 
 impl From<KeyRow> for ApiKey {
     fn from(row: KeyRow) -> Self {
-        let revoked_at = row.revoked();
+        let revoked_at = row.revocation_time();
         let state = match (revoked_at, row.expired) {
             (Some(_), _) => ApiKeyState::Revoked,
             (None, true) => ApiKeyState::Expired,

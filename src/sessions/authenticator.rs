@@ -73,16 +73,16 @@ impl Authenticator {
 
     /// Whether the in-memory caches can authenticate the bearer token.
     #[must_use]
-    pub fn remembers(&self, bearer: &str) -> bool {
+    pub fn is_cached(&self, bearer: &str) -> bool {
         self.find_cached(&Digest::of(bearer)).is_some()
     }
 
     /// The valid token and its subject from the in-memory caches, if the feed was read recently
     /// enough.
     fn find_cached(&self, digest: &Digest) -> Option<Authenticated> {
-        let fresh = self.feed.fresh()?;
+        let fresh = self.feed.freshness_proof()?;
         let token = self.tokens.get(digest)?;
-        let standing = self.engine.remembered(token.tenant, token.user, fresh)?;
+        let standing = self.engine.cached_standing(token.tenant, token.user, fresh)?;
         Authenticated { token, standing }.if_accepted()
     }
 
@@ -94,7 +94,7 @@ impl Authenticator {
     ) -> Result<Option<Authenticated>> {
         let cached_token = if self.feed.is_fresh() { self.tokens.get(&digest) } else { None };
         let Some(token) = cached_token else {
-            return match Secret::read(bearer) {
+            return match Secret::parse(bearer) {
                 Some(secret) => self.verify_secret(&secret, digest, charged_tenant()).await,
                 None => self.verify(bearer, digest).await,
             };
@@ -119,9 +119,10 @@ impl Authenticator {
         store::record_use(&mut tx, tenant, key.key_id).await?;
         tx.commit().await?;
         let token = Arc::new(self.tokens.follow_key(tenant, &key));
-        let state = self.engine.read(tenant, token.user, Some(token.session)).await?;
+        let state =
+            self.engine.read_standing_and_session(tenant, token.user, Some(token.session)).await?;
         let Some(state) = state.filter(|state| state.session_live) else { return Ok(None) };
-        let authenticated = self.remember(digest, token, state.standing);
+        let authenticated = self.cache_verified(digest, token, state.standing);
         Ok(authenticated.and_then(Authenticated::if_accepted))
     }
 
@@ -135,8 +136,11 @@ impl Authenticator {
         let token = Arc::new(self.tokens.follow(&claims, key));
         let (tenant, user, session) = (token.tenant, token.user, token.session);
         let mut ticket = None;
-        let cached_standing =
-            || self.feed.fresh().and_then(|fresh| self.engine.remembered(tenant, user, fresh));
+        let cached_standing = || {
+            self.feed
+                .freshness_proof()
+                .and_then(|fresh| self.engine.cached_standing(tenant, user, fresh))
+        };
         // An entry in Redis may be older than the time at which this replica began to follow the
         // feed. Then the replica may have missed the end of the session. So Redis is used only when
         // this replica has followed the feed for longer than an entry can be used.
@@ -146,28 +150,28 @@ impl Authenticator {
                 Lookup::Live(until) => {
                     if let Some(standing) = cached_standing() {
                         let token = Arc::new(token.cached_until(until));
-                        return Ok(self.remember(digest, token, standing));
+                        return Ok(self.cache_verified(digest, token, standing));
                     }
                 }
                 Lookup::Unknown(new_ticket) => ticket = Some(new_ticket),
             }
         }
-        let state = self.engine.read(tenant, user, Some(session)).await?;
+        let state = self.engine.read_standing_and_session(tenant, user, Some(session)).await?;
         let Some(state) = state.filter(|state| state.session_live) else { return Ok(None) };
         if let Some(ticket) = ticket.filter(|_| state.standing.is_active()) {
             let seconds_left = claims.exp - clock::now().unix_timestamp();
             self.session_cache.fill(ticket, seconds_left).await;
         }
-        Ok(self.remember(digest, token, state.standing))
+        Ok(self.cache_verified(digest, token, state.standing))
     }
 
     /// Caches the token. `None` when the session ended during the look-up.
-    fn remember(
+    fn cache_verified(
         &self,
         digest: Digest,
         token: Arc<VerifiedToken>,
         standing: Arc<Standing>,
     ) -> Option<Authenticated> {
-        self.tokens.remember(digest, token.clone()).then_some(Authenticated { token, standing })
+        self.tokens.insert(digest, token.clone()).then_some(Authenticated { token, standing })
     }
 }

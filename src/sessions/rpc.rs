@@ -37,8 +37,8 @@ impl SessionService for Sessions {
     ) -> Result<Response<GetSessionResponse>, Status> {
         let self_or_permitted = gate::self_or_permitted(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
-        let (caller, reach) = self_or_permitted.within();
-        let session = Session::from(self.get(caller, session, reach.limited_to()).await?);
+        let (caller, reach) = self_or_permitted.caller_and_reach();
+        let session = Session::from(self.get(caller, session, reach.required_user()).await?);
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 

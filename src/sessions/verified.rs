@@ -137,7 +137,7 @@ impl VerifiedTokens {
     #[must_use]
     pub fn get(&self, digest: &Digest) -> Option<Arc<VerifiedToken>> {
         let verified = self.tokens.get(digest)?;
-        let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_in_force())
+        let is_invalid = verified.key.as_ref().is_some_and(|key| !key.is_key_in_keyring())
             || !verified.status.is_known_to_be_live()
             || !verified.is_valid_now();
         if is_invalid {
@@ -186,7 +186,7 @@ impl VerifiedTokens {
 
     /// Caches a token whose session was live at its look-up. Returns whether the session is still
     /// live, as far as the feed reports.
-    pub fn remember(&self, digest: Digest, verified: Arc<VerifiedToken>) -> bool {
+    pub fn insert(&self, digest: Digest, verified: Arc<VerifiedToken>) -> bool {
         let is_live = !verified.status.is_revoked.load(Ordering::Acquire);
         if verified.status.is_known_to_be_live() {
             self.tokens.insert(digest, verified);
@@ -289,7 +289,7 @@ mod tests {
             keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
         let verified = Arc::new(tokens.follow(&claims, key));
         tokens.clear();
-        assert!(tokens.remember(Digest::of(&jwt), verified));
+        assert!(tokens.insert(Digest::of(&jwt), verified));
         assert!(tokens.get(&Digest::of(&jwt)).is_none());
     }
 
@@ -304,7 +304,7 @@ mod tests {
             let (claims, key) =
                 keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
             let verified = tokens.follow(&claims, key).cached_until(until);
-            assert!(tokens.remember(Digest::of(&jwt), Arc::new(verified)));
+            assert!(tokens.insert(Digest::of(&jwt), Arc::new(verified)));
             assert_eq!(tokens.get(&Digest::of(&jwt)).is_some(), is_cached);
         }
     }
@@ -320,7 +320,7 @@ mod tests {
                 keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
             claims.nbf += seconds_ahead;
             claims.exp += seconds_ahead;
-            assert!(tokens.remember(Digest::of(&jwt), Arc::new(tokens.follow(&claims, key))));
+            assert!(tokens.insert(Digest::of(&jwt), Arc::new(tokens.follow(&claims, key))));
             assert_eq!(tokens.get(&Digest::of(&jwt)).is_some(), is_cached);
         }
     }
@@ -334,7 +334,7 @@ mod tests {
             let (claims, key) =
                 keyring.verify_and_get_key(TokenKind::Access, &jwt).expect("the token is verified");
             let digest = Digest::of(&jwt);
-            assert!(tokens.remember(digest, Arc::new(tokens.follow(&claims, key))));
+            assert!(tokens.insert(digest, Arc::new(tokens.follow(&claims, key))));
             digest
         });
         assert!(digests.iter().all(|digest| tokens.get(digest).is_some()));

@@ -203,7 +203,7 @@ impl SignIns {
 }
 
 fn presented_secret(named: &NamedTenant, text: &str) -> Result<PresentedCredential> {
-    let Secret { tenant, hash } = Secret::read(text).ok_or_else(invalid_credentials)?;
+    let Secret { tenant, hash } = Secret::parse(text).ok_or_else(invalid_credentials)?;
     if named.is_other_than(tenant) {
         return Err(invalid_credentials());
     }

@@ -19,14 +19,14 @@ impl SignIns {
         self_or_permitted: &SelfOrPermitted,
         token: &str,
     ) -> Result<IntrospectTokenResponse> {
-        let (caller, reach) = self_or_permitted.within();
-        if let Some(secret) = Secret::read(token) {
+        let (caller, reach) = self_or_permitted.caller_and_reach();
+        if let Some(secret) = Secret::parse(token) {
             return self.introspect_secret(caller, reach, token, &secret).await;
         }
         let verify = |kind| self.keyring.verify(kind, token).map(|claims| (kind, claims));
         let verified = verify(TokenKind::Access).or_else(|| verify(TokenKind::Refresh));
         let is_in_reach = |claims: &Claims| {
-            TenantId(claims.org) == caller.tenant() && reach.has(SubjectId(claims.sub))
+            TenantId(claims.org) == caller.tenant() && reach.includes(SubjectId(claims.sub))
         };
         let Some((kind, claims)) = verified.filter(|(_, claims)| is_in_reach(claims)) else {
             return Ok(IntrospectTokenResponse::default());
@@ -54,7 +54,7 @@ impl SignIns {
         let mut tx = self.db.begin_without_cipher(secret.tenant).await?;
         let key = store::by_secret(&mut tx, secret.tenant, &secret.hash).await?;
         drop(tx);
-        let Some(key) = key.filter(|key| reach.has(key.account_id)) else {
+        let Some(key) = key.filter(|key| reach.includes(key.account_id)) else {
             return Ok(inactive);
         };
         let authenticated = self.authenticator.authenticate(text, || caller.own_tenant()).await?;

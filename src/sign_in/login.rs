@@ -106,7 +106,7 @@ impl SignIns {
         let resolved_tenant =
             named_tenant::resolve_tenant(&self.db, &self.limits, named, slug, origin.ip).await?;
         if is_named_by_slug {
-            self.slug_cache.remember(slug, resolved_tenant.known());
+            self.slug_cache.update(slug, resolved_tenant.known());
         }
         Ok(resolved_tenant)
     }
@@ -149,9 +149,13 @@ impl SignIns {
         let mut first_match = None;
         for (account_index, account) in accounts.candidates.iter_mut().enumerate() {
             let tenant = account.tenant.unwrap_or(TenantId::UNKNOWN);
-            let candidate =
-                password::candidate(&self.db, input.charged_tenant, tenant, input.normalized_email)
-                    .await?;
+            let candidate = password::find_candidate(
+                &self.db,
+                input.charged_tenant,
+                tenant,
+                input.normalized_email,
+            )
+            .await?;
             account.user = candidate.as_ref().map(|candidate| candidate.user);
             let active_candidate = candidate.filter(|candidate| candidate.active);
             let (user, stored_hash) = active_candidate.map(|c| (c.user, c.password_hash)).unzip();

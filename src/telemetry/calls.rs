@@ -53,7 +53,7 @@ impl Calls {
     }
 
     /// Counts a finished call. `method` is the index and the name of the method.
-    pub fn ended(
+    pub fn record_call(
         &self,
         method: (usize, &str),
         code: Code,

@@ -26,7 +26,7 @@ pub use process::ProcessMetrics;
 pub use resource_gauges::ResourceGauges;
 pub use tasks::TaskGauge;
 pub use traces::{Settings, Traces};
-pub(crate) use traces::{end, trace_id};
+pub(crate) use traces::{end_span, trace_id};
 
 /// Upper bounds of the histogram buckets, in seconds. Decisions from the cache are in the first
 /// bucket. Calls that take longer than 10 s are in the overflow bucket.

@@ -112,7 +112,7 @@ fn resource_attributes() -> Vec<KeyValue> {
 }
 
 /// Ends a call's span. `method` is `package.Service/Method`.
-pub(crate) fn end(context: &Context, method: &str, code: Code, request_id: &str) {
+pub(crate) fn end_span(context: &Context, method: &str, code: Code, request_id: &str) {
     let span = context.span();
     span.update_name(method.to_owned());
     span.set_attribute(KeyValue::new("rpc.system.name", "grpc"));

@@ -42,7 +42,7 @@ fn with_settings(event: Event, before: &Map<String, Value>, after: &Map<String, 
         .map(|&key| (key.clone(), json!({ "from": before.get(key), "to": after.get(key) })))
         .collect();
     event
-        .maybe("settings", (!values.is_empty()).then_some(values))
+        .optional_detail("settings", (!values.is_empty()).then_some(values))
         .list("settings_changed", keys.into_iter().map(String::as_str))
 }
 

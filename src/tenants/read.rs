@@ -26,7 +26,8 @@ const FIELDS: &[Field] = &[
 
 impl Tenants {
     pub(super) async fn get(&self, caller: &Caller, key: &str) -> Result<TenantRow> {
-        let tenant = self.find_reachable(caller.tenant(), caller.may_act_across(), key).await?;
+        let tenant =
+            self.find_reachable(caller.tenant(), caller.may_work_in_other_tenants(), key).await?;
         let mut tx = self.db.begin(tenant).await?;
         let row = store::get(&mut tx, tenant).await?;
         if tenant != caller.tenant() {
@@ -61,14 +62,14 @@ impl Tenants {
     pub(super) async fn find_reachable(
         &self,
         own_tenant: TenantId,
-        may_act_across: bool,
+        may_work_in_other_tenants: bool,
         key: &str,
     ) -> Result<TenantId> {
         if key.is_empty() {
             return Ok(own_tenant);
         }
         let tenant = self.find(own_tenant, key).await?;
-        if tenant.id == own_tenant || may_act_across {
+        if tenant.id == own_tenant || may_work_in_other_tenants {
             return Ok(tenant.id);
         }
         Err(Error::not_found())

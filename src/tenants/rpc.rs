@@ -54,9 +54,10 @@ impl TenantService for Tenants {
     ) -> Result<Response<UpdateTenantResponse>, Status> {
         let write_caller = gate::write_caller(&request)?;
         let message = request.into_inner();
-        let may_act_across = write_caller.may_act_across();
-        let tenant =
-            self.find_reachable(write_caller.tenant(), may_act_across, &message.tenant).await?;
+        let may_work_in_other_tenants = write_caller.may_work_in_other_tenants();
+        let tenant = self
+            .find_reachable(write_caller.tenant(), may_work_in_other_tenants, &message.tenant)
+            .await?;
         Ok(Response::new(self.update(&write_caller, tenant, message).await?))
     }
 

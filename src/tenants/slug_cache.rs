@@ -27,7 +27,7 @@ impl SlugCache {
     }
 
     /// Caches the tenant of a slug. Without a tenant, removes the slug from the cache.
-    pub fn remember(&self, slug: &str, tenant: Option<&TenantRef>) {
+    pub fn update(&self, slug: &str, tenant: Option<&TenantRef>) {
         match tenant {
             Some(tenant) if self.0.peek(slug) == Some(tenant.id) => {}
             Some(tenant) => self.0.insert(slug.to_owned(), tenant.id),

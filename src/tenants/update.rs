@@ -41,7 +41,7 @@ impl Tenants {
         if let Some(settings) = mask.take("settings", message.settings)? {
             let settings = json::object("settings", &settings)?;
             settings::check(&settings, self.password_policy)?;
-            row.settings = json::store(&settings)?;
+            row.settings = json::to_stored(&settings)?;
         }
         let opens_registration =
             KnownSettings::read(&row).self_registration && !was_registration_open;

@@ -48,7 +48,7 @@ impl AssertionKey {
     /// id.
     #[must_use]
     pub fn unverified_key_id(jwt: &str) -> Option<Uuid> {
-        let header = jsonwebtoken::decode_header(jwt).ok().filter(key::is_plain)?;
+        let header = jsonwebtoken::decode_header(jwt).ok().filter(key::has_no_embedded_key)?;
         Uuid::try_parse(&header.kid?).ok()
     }
 

@@ -163,7 +163,7 @@ impl VerifyingKey {
 /// Whether a token's header contains no key, no address of a key and no critical extension. A key
 /// must never come from the token itself (RFC 8725, section 3.1). A token with a critical extension
 /// that is not supported must be refused (RFC 7515, section 4.1.11), and no extension is supported.
-pub(super) fn is_plain(header: &Header) -> bool {
+pub(super) fn has_no_embedded_key(header: &Header) -> bool {
     header.jwk.is_none()
         && header.jku.is_none()
         && header.x5u.is_none()

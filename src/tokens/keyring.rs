@@ -99,7 +99,7 @@ pub struct VerifiedBy(Weak<VerifyingKey>);
 impl VerifiedBy {
     /// Whether the keyring still has the key.
     #[must_use]
-    pub fn is_in_force(&self) -> bool {
+    pub fn is_key_in_keyring(&self) -> bool {
         self.0.strong_count() > 0
     }
 }
@@ -358,7 +358,9 @@ impl KeySet {
             return None;
         }
         let header = jsonwebtoken::decode_header(token).ok()?;
-        if !key::is_plain(&header) || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ)) {
+        if !key::has_no_embedded_key(&header)
+            || !header.typ.as_deref().is_some_and(|typ| kind.matches(typ))
+        {
             return None;
         }
         let key = self.find_verifying_key(header.kid.as_deref()?)?;

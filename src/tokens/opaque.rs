@@ -28,14 +28,17 @@ impl OpaqueTokens {
     /// # Errors
     /// When a key can't be derived. This does not happen with a valid keyring.
     pub fn new(keyring: &Keyring, purpose: &'static str) -> anyhow::Result<Self> {
-        Self::with(purpose, &keyring.derive(purpose)?)
+        Self::from_secrets(purpose, &keyring.derive(purpose)?)
     }
 
     /// Creates the keys from these secrets.
     ///
     /// # Errors
     /// When a key can't be created. This does not happen with secrets of 32 bytes.
-    pub(crate) fn with(purpose: &'static str, secrets: &[[u8; 32]]) -> anyhow::Result<Self> {
+    pub(crate) fn from_secrets(
+        purpose: &'static str,
+        secrets: &[[u8; 32]],
+    ) -> anyhow::Result<Self> {
         Ok(Self { purpose, keys: ArcSwap::from_pointee(create_keys(secrets)?) })
     }
 
@@ -89,7 +92,7 @@ mod tests {
 
     fn tokens(bytes: &[u8]) -> OpaqueTokens {
         let secrets: Vec<_> = bytes.iter().map(|byte| [*byte; 32]).collect();
-        OpaqueTokens::with("test", &secrets).expect("the keys are created")
+        OpaqueTokens::from_secrets("test", &secrets).expect("the keys are created")
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub fn rotate(
     dir: &Path,
     algorithm: Option<KeyAlgorithm>,
     start_time: OffsetDateTime,
-    lifetimes: Lifetimes,
+    lifetimes: TokenLifetimes,
 ) -> anyhow::Result<bool> {
     let _lock = lock(dir)?;
     let mut has_added_key = false;
@@ -148,7 +148,7 @@ pub fn replace(dir: &Path, algorithm: Option<KeyAlgorithm>) -> anyhow::Result<()
 ///
 /// # Errors
 /// When a file can't be read, is invalid, or can't be written.
-pub fn retire(dir: &Path, lifetimes: Lifetimes) -> anyhow::Result<()> {
+pub fn retire(dir: &Path, lifetimes: TokenLifetimes) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     for (files, lifetime) in KeyFiles::both(&paths(dir)).into_iter().zip(lifetimes.both()) {
         files.retire(lifetime)?;
@@ -158,12 +158,12 @@ pub fn retire(dir: &Path, lifetimes: Lifetimes) -> anyhow::Result<()> {
 
 /// Lifetimes of tokens.
 #[derive(Clone, Copy)]
-pub struct Lifetimes {
+pub struct TokenLifetimes {
     pub access: Duration,
     pub refresh: Duration,
 }
 
-impl Lifetimes {
+impl TokenLifetimes {
     fn both(self) -> [Duration; 2] {
         [self.access, self.refresh]
     }

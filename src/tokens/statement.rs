@@ -14,7 +14,7 @@ use jsonwebtoken::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Keyring, key::is_plain, keyring::encode_part};
+use super::{Keyring, key::has_no_embedded_key, keyring::encode_part};
 use crate::error::Result;
 
 /// A signed statement.
@@ -97,7 +97,7 @@ impl StatementKeys {
     ) -> Result<T, Unverified> {
         let header = jsonwebtoken::decode_header(jwt).map_err(|_| Unverified::Invalid)?;
         let kid = header.kid.clone().unwrap_or_default();
-        if !is_plain(&header) || header.typ.as_deref() != Some(typ) {
+        if !has_no_embedded_key(&header) || header.typ.as_deref() != Some(typ) {
             return Err(Unverified::Invalid);
         }
         let Some((algorithm, key)) = self.0.get(&kid) else {

@@ -9,7 +9,7 @@ use crate::{api::idempotency, config::Retention};
 const UNUSED_ROW_RETENTION: Duration = Duration::from_hours(24);
 
 /// One table that is trimmed.
-pub(super) struct Trim {
+pub(super) struct TrimmedTable {
     /// The name of the table, which is also the label of the metrics.
     pub(super) table: &'static str,
     /// Time from the end of a row to its deletion.
@@ -26,10 +26,10 @@ pub(super) enum Method {
 }
 
 /// All tables that are trimmed. `trim_rows` decides when a row has ended.
-pub(super) fn trims(retention: &Retention) -> Vec<Trim> {
-    let blocks = |table, retention| Trim { table, retention, method: Method::Blocks };
+pub(super) fn trims(retention: &Retention) -> Vec<TrimmedTable> {
+    let blocks = |table, retention| TrimmedTable { table, retention, method: Method::Blocks };
     vec![
-        Trim {
+        TrimmedTable {
             table: "idempotency_records",
             retention: idempotency::LIFETIME,
             method: Method::Requests,

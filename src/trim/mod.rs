@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 use tokio::time;
 
 use self::{
-    list::{Method, Trim},
+    list::{Method, TrimmedTable},
     metrics::Metrics,
 };
 use crate::{
@@ -45,7 +45,7 @@ const AUDIT_EVENTS: &str = "audit_events";
 
 struct Worker {
     db: Db,
-    trims: Vec<Trim>,
+    trims: Vec<TrimmedTable>,
     trails: Trails,
     metrics: Metrics,
 }
@@ -132,14 +132,14 @@ impl Worker {
     /// Makes a pass through all audit trails.
     async fn pass_trails(&self) -> Result<()> {
         let started_at = clock::now();
-        self.trails.pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await?;
+        self.trails.run_pass(|deleted| self.record_deleted(AUDIT_EVENTS, deleted)).await?;
         self.metrics.record_pass(AUDIT_EVENTS, started_at);
         Ok(())
     }
 
     /// Deletes the ended rows of a table. After each transaction, pauses as long as it took, so
     /// that calls get at least half of the time of Postgres.
-    async fn pass(&self, trim: &Trim) -> Result<()> {
+    async fn pass(&self, trim: &TrimmedTable) -> Result<()> {
         let mut block = 0;
         loop {
             let started_at = Instant::now();
@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// Runs one transaction of a pass.
-    async fn step(&self, trim: &Trim, block: i64) -> Result<Next> {
+    async fn step(&self, trim: &TrimmedTable, block: i64) -> Result<Next> {
         let (deleted, next) = match trim.method {
             Method::Blocks => {
                 let step = store::trim_rows(&self.db, trim, block, BLOCKS).await?;

@@ -7,7 +7,7 @@
 //! - Rule: `estimated_rows` (`migrations/0030_trim_rows.sql`) lists all tables with their estimated
 //!   number of rows.
 
-use super::list::Trim;
+use super::list::TrimmedTable;
 use crate::{db::Db, error::Result, pg::interval};
 
 /// Deletes the ended rows in `blocks` blocks of a table, from the block `from` on. Returns the
@@ -18,7 +18,7 @@ use crate::{db::Db, error::Result, pg::interval};
 /// UNAVAILABLE when Postgres is unavailable.
 pub(super) async fn trim_rows(
     db: &Db,
-    trim: &Trim,
+    trim: &TrimmedTable,
     from: i64,
     blocks: i64,
 ) -> Result<Option<(i64, i64)>> {
@@ -42,7 +42,7 @@ pub(super) async fn trim_rows(
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres is unavailable.
-pub(super) async fn trim_requests(db: &Db, trim: &Trim, limit: i64) -> Result<Option<i64>> {
+pub(super) async fn trim_requests(db: &Db, trim: &TrimmedTable, limit: i64) -> Result<Option<i64>> {
     let keep = interval(trim.retention)?;
     let deleted = sqlx::query_scalar!("select trim_requests($1, $2)", keep, limit)
         .fetch_one(db.executor())

@@ -45,12 +45,13 @@ impl Users {
         let mask = Mask::read(message.update_mask.as_ref(), &["display_name", "email"])?;
         let display_name = mask.take("display_name", message.display_name)?;
         let email = mask.take("email", message.email)?;
-        let verified_hash = match (write_caller.itself(user), &email, &message.current_password) {
-            (Some(caller), Some(_), Some(password)) => {
-                Some(self.verify_current_password(sign_in, caller, password).await?)
-            }
-            _ => None,
-        };
+        let verified_hash =
+            match (write_caller.caller_if_target(user), &email, &message.current_password) {
+                (Some(caller), Some(_), Some(password)) => {
+                    Some(self.verify_current_password(sign_in, caller, password).await?)
+                }
+                _ => None,
+            };
         let mut tx = self.db.begin(tenant).await?;
         let mut row = store::lock(&mut tx, tenant, user).await?;
         check_etag(&message.etag, row.version)?;
@@ -65,7 +66,7 @@ impl Users {
         // If the server sends mail, a caller without the permission must use `ChangeEmail`, which
         // requires a proof of the new address. The refusal comes before the update, so the caller
         // does not learn from EMAIL_TAKEN which emails other users have.
-        if is_new_address && self.mail_queue.is_some() && write_caller.limited_to().is_some() {
+        if is_new_address && self.mail_queue.is_some() && write_caller.required_user().is_some() {
             let text = "change your own email with ChangeEmail";
             return Err(Error::refused(ErrorReason::EmailProofRequired, text));
         }
@@ -124,8 +125,8 @@ impl Users {
                 caller,
                 normalized_email,
                 password,
-                kept: stored_hash,
-                failed: WRONG_PASSWORD_EVENT,
+                stored_hash,
+                failure_event: WRONG_PASSWORD_EVENT,
             };
             current_password::verify(&db, &limits, &mut slot, attempt).await
         })
@@ -144,7 +145,7 @@ impl Users {
         verified_hash: Option<&str>,
     ) -> Result<&'a Caller> {
         let caller = write_caller.authorize_use(tx, user).await?;
-        if write_caller.itself(user).is_some() {
+        if write_caller.caller_if_target(user).is_some() {
             match verified_hash {
                 Some(hash) => check_unchanged(tx, caller, hash).await?,
                 None => check_recent_sign_in(tx, caller).await?,

@@ -60,12 +60,12 @@ async fn creating_and_deleting_objects_leaks_no_memory_and_no_files() {
     for n in 0..10 {
         create_and_delete_objects(&anonymous, &format!("warm-{n}")).await;
     }
-    let (memory_before, files_before) = (server.status("VmRSS"), open_files(&server));
+    let (memory_before, files_before) = (server.proc_status_number("VmRSS"), open_files(&server));
     for n in 0..ROUNDS {
         create_and_delete_objects(&anonymous, &format!("round-{n}")).await;
     }
     // The memory (in KiB) grows by less than 1 KiB for each created user.
-    let growth = server.status("VmRSS").saturating_sub(memory_before);
+    let growth = server.proc_status_number("VmRSS").saturating_sub(memory_before);
     assert!(growth < ROUNDS * SIGN_INS_PER_ROUND * USERS_PER_SIGN_IN, "{growth} KiB");
     // A few files may be open for a short time, such as a new connection.
     assert!(

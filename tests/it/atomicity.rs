@@ -92,7 +92,7 @@ impl System {
     /// write is stored. Returns the number of failed calls. `n` makes the write unique.
     async fn interrupt_write(&self, method: &Method, n: usize) -> usize {
         let (caller, message) = valid_request(&self.app, method, n, &self.platform_admin).await;
-        let replica_client = caller.on(&self.replica.channel);
+        let replica_client = caller.on_server(&self.replica.channel);
         let mut failed_calls = 0;
         for statement in 1..50 {
             for fault in [Fault::Cut, Fault::CutReplies] {
@@ -101,7 +101,7 @@ impl System {
                 let snapshot_before = snapshot(&self.app, &caller).await;
                 self.proxy.fault_at_statement(statement, fault);
                 let reply = self.call(&replica_client, method, &message).await;
-                let was_cut = self.proxy.has_fired();
+                let was_cut = self.proxy.has_fault_started();
                 self.proxy.pass();
                 self.wait_until_usable().await;
                 let snapshot_after = snapshot(&self.app, &caller).await;
@@ -139,7 +139,7 @@ impl System {
         let deadline = Instant::now() + MAX_WAIT_FOR_FAULT;
         loop {
             let reply = method.call(client, message).await;
-            if reply.is_ok() || self.proxy.has_fired() || Instant::now() > deadline {
+            if reply.is_ok() || self.proxy.has_fault_started() || Instant::now() > deadline {
                 return reply;
             }
             yield_now().await;
@@ -149,7 +149,7 @@ impl System {
     /// Waits until the replica has noticed that Postgres is available again. Until then, its calls
     /// fail immediately.
     async fn wait_until_usable(&self) {
-        let admin = self.platform_admin.on(&self.replica.channel);
+        let admin = self.platform_admin.on_server(&self.replica.channel);
         wait_until(10, || async {
             admin.roles().list_roles(ListRolesRequest::default()).await.is_ok()
         })

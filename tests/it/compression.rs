@@ -160,11 +160,11 @@ async fn gzip_bombs_use_bounded_memory() {
         }
     };
     send().await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     for _ in 0..3 {
         join_all((0..100).map(|_| send())).await;
     }
-    let growth = server.status("VmHWM").saturating_sub(memory_before);
+    let growth = server.proc_status_number("VmHWM").saturating_sub(memory_before);
     // The 600 messages would have 35 GiB.
     assert!(growth < 96 * 1024, "{growth} KiB");
     server.stop().await;

@@ -134,10 +134,10 @@ async fn data_that_users_send_is_in_no_log_and_no_trace_at_any_level() {
         register(&anonymous).await;
         fail_to_sign_in(&anonymous).await;
         let admin = anonymous.login("acme", EMAIL, PASSWORD).await;
-        let admin_with_canary = admin.with("user-agent-note", CANARY);
+        let admin_with_canary = admin.with_metadata("user-agent-note", CANARY);
         make_calls(&admin_with_canary).await;
         call_all_methods(&admin_with_canary).await;
-        call_all_methods(&anonymous.with("x-tenant-id", CANARY)).await;
+        call_all_methods(&anonymous.with_metadata("x-tenant-id", CANARY)).await;
         let account = admin.create_service_account(CANARY, &[]).await;
         let key = admin.create_api_key(&account).await.secret;
         anonymous.exchange(&key).await;

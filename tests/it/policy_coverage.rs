@@ -13,12 +13,13 @@ use tenantry::{
 use tonic::Code;
 
 use crate::harness::{
-    Client, Ids, Method, PASSWORD, TestApp, assert_documented_error, assert_refused, methods,
+    Client, Ids, Method, PASSWORD, TestApp, assert_refused, assert_success_or_documented_error,
+    methods,
 };
 
 fn policy(method: &Method) -> Access {
     let policies = Policies::load().expect("the policies load");
-    policies.of(&method.path()).expect("a policy").clone()
+    policies.access_of(&method.path()).expect("a policy").clone()
 }
 
 /// All methods that are not public.
@@ -45,7 +46,7 @@ async fn only_public_methods_accept_a_call_without_a_token() {
     for method in methods().iter().filter(|method| policy(method) == Access::Public) {
         let reply = method.call(&anonymous, &method.sample(&Ids::random())).await;
         assert_ne!(
-            assert_documented_error(&method.path(), &reply),
+            assert_success_or_documented_error(&method.path(), &reply),
             "TOKEN_MISSING",
             "{}",
             method.path()
@@ -101,7 +102,7 @@ async fn no_method_accepts_metadata_with_another_tenant() {
         ("x-tenant-id", unknown.as_str()),
         ("x-organization-slug", "nowhere"),
     ] {
-        let client = acme.with(key, value);
+        let client = acme.with_metadata(key, value);
         assert_all_refused(
             &client,
             &non_public_methods(),
@@ -157,10 +158,12 @@ async fn methods_for_ones_own_objects_do_not_reach_objects_of_others() {
         if has_token_field {
             request.set_field_by_name("token", Value::String(acme.tokens.access_token.clone()));
         }
-        let response = method.answer(&member_without_permission, &request).await;
+        let response = method.call_comparable(&member_without_permission, &request).await;
         assert_eq!(
             response,
-            method.answer(&member_without_permission, &method.sample(&Ids::random())).await,
+            method
+                .call_comparable(&member_without_permission, &method.sample(&Ids::random()))
+                .await,
             "{path}"
         );
         match response.code {
@@ -216,7 +219,7 @@ async fn the_permissions_of_the_policy_are_sufficient() {
         let member = admin.create_member(&format!("m{number}"), &permissions).await;
         let reply = method.call(&member, &method.sample(&Ids::random())).await;
         assert_ne!(
-            assert_documented_error(&method.path(), &reply),
+            assert_success_or_documented_error(&method.path(), &reply),
             "PERMISSION_MISSING",
             "{}",
             method.path()

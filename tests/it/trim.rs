@@ -125,7 +125,7 @@ fn bulk_strings(reply: &str) -> Vec<String> {
 async fn every_key_in_redis_expires_and_is_documented() {
     let redis = PrivateRedis::start().await;
     let url = redis.url();
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("REDIS_URL", url);
         // With 60 calls per hour, each call keeps its counter for a minute, so the counters still
         // exist at the end of the test.

@@ -83,7 +83,7 @@ fn missing_events(ops: &[Op], model: &Model, trails: &Trails, losses: &Losses) -
         op.is_ok()
             && trails.contains_key(&tenant)
             && !is_recorded
-            && losses.gone_at(op.id).is_none()
+            && losses.lost_by(op.id).is_none()
             && must_record(op, model)
     };
     ops.iter()

@@ -61,7 +61,7 @@ impl Losses {
     }
 
     /// The time from which no answer contains this write any more; `None` if it was not lost.
-    pub fn gone_at(&self, op: OpId) -> Option<Time> {
+    pub fn lost_by(&self, op: OpId) -> Option<Time> {
         self.lost_by.get(&op).copied()
     }
 
@@ -79,7 +79,7 @@ impl Losses {
 
     /// The acknowledged writes that are lost.
     pub fn acknowledged<'a>(&self, ops: &'a [Op]) -> impl Iterator<Item = (&'a Op, Time)> {
-        ops.iter().filter(|op| op.is_ok()).filter_map(|op| Some((op, self.gone_at(op.id)?)))
+        ops.iter().filter(|op| op.is_ok()).filter_map(|op| Some((op, self.lost_by(op.id)?)))
     }
 
     /// The time of the recovery from the last failover that may have lost this operation; `None` if

@@ -69,7 +69,7 @@ impl fmt::Display for Target {
 ///
 /// # Errors
 /// Returns an error when a fault can't be injected or removed.
-pub async fn torment(
+pub async fn inject_faults(
     cluster: &Cluster,
     client: &mut Client,
     kinds: &[Nemesis],

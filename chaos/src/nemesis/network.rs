@@ -28,7 +28,7 @@ pub async fn disturb(
         for (number, links) in cluster.links.iter().enumerate() {
             if target.includes(number) {
                 let proxy = if is_postgres { &links.postgres } else { &links.redis };
-                proxy.set(flow);
+                proxy.set_flow(flow);
             }
         }
     };

@@ -58,9 +58,9 @@ pub async fn wrong_clock(
 /// Leaves the log of a replica unread for `duration`, so that the pipe of the log becomes full.
 pub async fn block_log(cluster: &Cluster, number: usize, duration: Duration) -> String {
     let replica = cluster.replicas[number].lock().await;
-    replica.read_log(false);
+    replica.set_log_reading(false);
     sleep(duration).await;
-    replica.read_log(true);
+    replica.set_log_reading(true);
     Target::One(number).to_string()
 }
 

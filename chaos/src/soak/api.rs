@@ -103,7 +103,7 @@ impl Api {
         method: &str,
         send: impl AsyncFn() -> Result<Response<T>, Status>,
     ) -> Result<T, CallFailed> {
-        let due = self.connections.pace.turn().await;
+        let due = self.connections.pace.wait_until_due().await;
         let meter = &self.connections.meter;
         for pause in PAUSES {
             let Ok(result) = timeout(DEADLINE, send()).await else { break };

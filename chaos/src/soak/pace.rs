@@ -22,7 +22,7 @@ impl Pace {
 
     /// Waits until the next call is due. Returns the due time, which is in the past when all
     /// workers were waiting for responses. The latency of a call is measured from its due time.
-    pub async fn turn(&self) -> Instant {
+    pub async fn wait_until_due(&self) -> Instant {
         let due = self.start + self.interval * self.next.fetch_add(1, Ordering::Relaxed);
         sleep_until(due).await;
         due

@@ -233,14 +233,14 @@ impl RedisGroup {
     /// Returns an error when there is no failover, or when the server does not return.
     pub async fn isolate(&mut self, number: usize, duration: Duration) -> anyhow::Result<()> {
         let masters = self.master_count().await;
-        self.nodes[number].proxy.set(Flow::Hold);
+        self.nodes[number].proxy.set_flow(Flow::Hold);
         let result = if self.sentinels.is_empty() {
             sleep(duration).await;
             Ok(())
         } else {
             self.wait_for_masters(masters, number).await
         };
-        self.nodes[number].proxy.set(Flow::Pass);
+        self.nodes[number].proxy.set_flow(Flow::Pass);
         result?;
         self.wait_until_ready().await
     }

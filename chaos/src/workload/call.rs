@@ -173,11 +173,11 @@ impl Client {
 pub fn admitted(op: &mut Op, in_force: &[Condition]) {
     let in_force = Condition::All(in_force.to_vec());
     match &op.outcome {
-        Outcome::Ok => op.needs(in_force, Freshness::Bounded),
+        Outcome::Ok => op.add_evidence(in_force, Freshness::Bounded),
         Outcome::Refused { reason, .. }
             if reason == "TOKEN_INVALID" || reason == "TENANT_SUSPENDED" =>
         {
-            op.needs(in_force.negated(), Freshness::Bounded);
+            op.add_evidence(in_force.negated(), Freshness::Bounded);
         }
         _ => {}
     }

@@ -226,7 +226,7 @@ impl Client {
                     parts.push(allowed_by(&user, *role, permission));
                     let condition = Condition::All(parts);
                     let condition = if is_listed { condition } else { condition.negated() };
-                    op.needs(condition, mode.freshness);
+                    op.add_evidence(condition, mode.freshness);
                 }
             }
             for grant in &response.permissions {
@@ -259,9 +259,9 @@ impl Client {
             for user in &known_users {
                 let allowed = world.allowed(user, permission);
                 if is_listed(user) {
-                    op.needs(allowed, Freshness::Current);
+                    op.add_evidence(allowed, Freshness::Current);
                 } else if response.next_page_token.is_empty() {
-                    op.needs(allowed.negated(), Freshness::Current);
+                    op.add_evidence(allowed.negated(), Freshness::Current);
                 }
             }
             for user in world.users().iter().filter(|user| user.tenant != tenant) {
@@ -284,5 +284,5 @@ fn add_decision_evidence(
 ) {
     op.arguments.push_str(if is_allowed { ": allowed" } else { ": denied" });
     let condition = if is_allowed { allowing_condition } else { allowing_condition.negated() };
-    op.needs(condition, freshness);
+    op.add_evidence(condition, freshness);
 }

@@ -186,5 +186,5 @@ impl Client {
 
 /// Adds the evidence that a fact has this value now.
 fn add_read_evidence(op: &mut Op, fact: Fact, value: bool) {
-    op.needs(Condition::Is(fact, value), Freshness::Current);
+    op.add_evidence(Condition::Is(fact, value), Freshness::Current);
 }

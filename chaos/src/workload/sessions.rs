@@ -44,7 +44,7 @@ impl Client {
             let number = world.next_session();
             op.arguments = format!("{}, session {number}", op.arguments);
             op.effects.push(Effect::Set(Fact::SessionLive(number), true));
-            op.needs(may_sign_in, Freshness::Current);
+            op.add_evidence(may_sign_in, Freshness::Current);
             world.add_session(Session {
                 number,
                 id: response.session_id,
@@ -56,7 +56,7 @@ impl Client {
                 was_refused: false,
             });
         } else if op.is_refused_with("INVALID_CREDENTIALS") {
-            op.needs(may_sign_in.negated(), Freshness::Current);
+            op.add_evidence(may_sign_in.negated(), Freshness::Current);
         }
         self.record(op);
     }
@@ -82,7 +82,7 @@ impl Client {
         let (mut op, response) = self.send::<_, RefreshResponse>(call, message).await;
         let mut successor = None;
         if let Some(response) = response {
-            op.needs(Condition::All(World::in_force(session)), Freshness::Current);
+            op.add_evidence(Condition::All(World::in_force(session)), Freshness::Current);
             successor = Some(token_id(&response.refresh_token));
             world.change_session(session.number, |session| {
                 if session.refresh_token == refresh_token {
@@ -168,7 +168,7 @@ impl Client {
             let in_force = Condition::All(World::in_force(session));
             let condition = if response.active { in_force } else { in_force.negated() };
             op.arguments = format!("{}: active {}", op.arguments, response.active);
-            op.needs(condition, Freshness::Bounded);
+            op.add_evidence(condition, Freshness::Bounded);
         }
         self.record(op);
     }

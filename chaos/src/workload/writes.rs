@@ -47,7 +47,7 @@ impl Client {
         // With this refusal, the assignment had the wanted state already.
         let reason = if assign { "ROLE_ALREADY_ASSIGNED" } else { "NOT_FOUND" };
         if op.is_refused_with(reason) {
-            op.needs(Condition::Is(fact, assign), Freshness::Current);
+            op.add_evidence(Condition::Is(fact, assign), Freshness::Current);
         }
         self.keep_token(&op, user.tenant, Some(user.number), token);
         self.record(op);

@@ -69,14 +69,14 @@ enum End {
 
 /// The rows to read: the first `limit` rows after a position.
 #[derive(Clone, Copy, Debug)]
-pub struct Read {
+pub struct PageRead {
     /// The position of the last row that was read; `None` at the beginning of the list.
     pub after: Option<Position>,
     /// The number of rows to read.
     pub limit: i64,
 }
 
-impl Read {
+impl PageRead {
     /// Converts the rows that this read returned to a batch. If there are fewer rows than `limit`,
     /// they are the last rows of the list.
     #[must_use]
@@ -104,7 +104,7 @@ impl<M: Message> Page<M> {
     /// The next rows to read, at most `max_rows`; `None` when the page is complete. The first read
     /// has one row more than the page may have items. This row shows whether another page follows.
     #[must_use]
-    pub fn next_read(&self, max_rows: usize) -> Option<Read> {
+    pub fn next_read(&self, max_rows: usize) -> Option<PageRead> {
         let has_reached_limit = self.rows_read >= MAX_ROWS
             || self.rows_read > 0 && self.started_at.elapsed() >= MAX_TIME;
         if self.end.is_some() || has_reached_limit {
@@ -116,7 +116,7 @@ impl<M: Message> Page<M> {
             _ if self.items.len() == self.max_items => 1,
             _ => max_rows,
         };
-        Some(Read { after: self.after, limit: i64::try_from(limit).unwrap_or(i64::MAX) })
+        Some(PageRead { after: self.after, limit: i64::try_from(limit).unwrap_or(i64::MAX) })
     }
 
     /// Adds rows to the page until it is full. `to_item` converts a row to an item, or returns
@@ -188,7 +188,7 @@ mod tests {
 
     fn pages() -> Pages {
         Pages::new(Arc::new(
-            OpaqueTokens::with(Pages::LABEL, &[[1; 32]]).expect("the key is valid"),
+            OpaqueTokens::from_secrets(Pages::LABEL, &[[1; 32]]).expect("the key is valid"),
         ))
     }
 

@@ -78,7 +78,7 @@ impl Trails {
     /// # Errors
     /// UNAVAILABLE when Postgres or the key service is unavailable. The next pass deletes the
     /// remaining events.
-    pub async fn pass(&self, on_deleted: impl Fn(i64)) -> Result<()> {
+    pub async fn run_pass(&self, on_deleted: impl Fn(i64)) -> Result<()> {
         let mut pass = Pass::default();
         let keys = Arc::new(self.keyring.statement_keys());
         sign_stale(&self.db, &self.keyring, &keys, |tenant, why| pass.refuse(tenant, why)).await?;

@@ -87,7 +87,7 @@ async fn end_in_tenant(
         let event = Event::new(EventKind::DeploymentRestored)
             .detail("sessions_revoked", sessions)
             .detail("api_keys_revoked", revoked)
-            .maybe("tenants", tenant_count);
+            .optional_detail("tenants", tenant_count);
         audit::record(&mut tx, &provision::operator(), event).await?;
         tx.commit().await?;
         Ok((revoked, newest_event))

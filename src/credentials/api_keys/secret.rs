@@ -51,7 +51,7 @@ impl Secret {
 
     /// Parses the text of a secret; `None` when it is malformed or its checksum is wrong.
     #[must_use]
-    pub fn read(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let encoded = text.strip_prefix(PREFIX)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok().map(Zeroizing::new)?;
         let (content, sum) = bytes.split_at_checked(TENANT_ID_LENGTH + secret::LENGTH)?;
@@ -82,7 +82,7 @@ mod tests {
         let (secret, text) = Secret::new(tenant).expect("a secret is generated");
         let text = text.expose_secret();
         assert!(scanner.is_match(text) && Secret::has_prefix(text));
-        let parsed = Secret::read(text).expect("the text is parsed");
+        let parsed = Secret::parse(text).expect("the text is parsed");
         assert_eq!((parsed.tenant, &parsed.hash), (tenant, &secret.hash));
         let (_, other_text) = Secret::new(tenant).expect("a secret is generated");
         assert_ne!(other_text.expose_secret(), text);
@@ -96,12 +96,12 @@ mod tests {
             let mut altered = text.as_bytes().to_vec();
             altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).expect("the text is ASCII");
-            assert!(Secret::read(&altered).is_none(), "{altered}");
+            assert!(Secret::parse(&altered).is_none(), "{altered}");
         }
         let longer = format!("{text}AA");
         let shorter = &text[..text.len() - 4];
         for malformed in ["", "tenantry_", &text[1..], shorter, &longer, "tenantry_é"] {
-            assert!(Secret::read(malformed).is_none(), "{malformed}");
+            assert!(Secret::parse(malformed).is_none(), "{malformed}");
         }
     }
 }

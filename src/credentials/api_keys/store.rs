@@ -40,7 +40,7 @@ pub struct KeyRow {
 impl KeyRow {
     /// Time of the revocation, if the key was revoked before it expired.
     #[must_use]
-    pub fn revoked(&self) -> Option<OffsetDateTime> {
+    pub fn revocation_time(&self) -> Option<OffsetDateTime> {
         self.revoked_at.filter(|revoked_at| *revoked_at < self.expires_at)
     }
 }
@@ -243,7 +243,7 @@ pub async fn valid_ids(
 
 /// Finds the account of a key; `None` when the tenant has no such key. If `required_owner` is set,
 /// the key must belong to this account.
-pub async fn owner(
+pub async fn find_owner(
     tx: &mut TenantTx,
     tenant: TenantId,
     key: ApiKeyId,

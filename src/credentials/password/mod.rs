@@ -3,4 +3,4 @@
 
 mod store;
 
-pub use store::{candidate, get, replace, set};
+pub use store::{find_candidate, get, replace, set};

@@ -29,7 +29,7 @@ pub struct Candidate {
 ///
 /// # Errors
 /// UNAVAILABLE when Postgres or the master key is unavailable.
-pub async fn candidate(
+pub async fn find_candidate(
     db: &Db,
     charged_tenant: TenantId,
     tenant: TenantId,

@@ -6,12 +6,12 @@ use std::{collections::HashMap, hash::Hash};
 /// A network may hold at most this many times the number of free slots, so one network leaves a
 /// quarter of all slots free. A tenant may hold at most as many slots as are free, so one tenant
 /// leaves half of all slots free.
-const OF_NETWORK: usize = 3;
+const NETWORK_FACTOR: usize = 3;
 
 /// An owner may hold at most this many times the number of slots that are left to its tenant. So
 /// one network leaves slots for the tenant's other networks. The number of slots that are left to a
 /// tenant is the number of free slots minus the number of slots that the tenant holds.
-const OF_TENANTS_NETWORK: usize = 2;
+const OWNER_FACTOR: usize = 2;
 
 /// The reason why a slot is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +45,7 @@ impl SlotCounts {
             Err(QueueFull::Total)
         } else if left_to_tenant == 0 {
             Err(QueueFull::TenantShare)
-        } else if of_network >= OF_NETWORK * free || of_owner >= OF_TENANTS_NETWORK * left_to_tenant
-        {
+        } else if of_network >= NETWORK_FACTOR * free || of_owner >= OWNER_FACTOR * left_to_tenant {
             Err(QueueFull::NetworkShare)
         } else {
             Ok(())

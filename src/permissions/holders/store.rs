@@ -12,7 +12,7 @@ use crate::{
 
 /// Maximum size of the scopes that are read for a page, in bytes. The scopes of the last subject
 /// may exceed this size.
-const SCOPE_BYTES: usize = 4 * 1024 * 1024;
+const MAX_SCOPE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A subject with at least one assignment of a role that has the permission.
 pub struct HolderRow {
@@ -98,7 +98,7 @@ pub async fn next_batch(
     )
     .fetch(tx.conn());
     let (mut holders, mut bytes, mut pace) = (Vec::<HolderRow>::new(), 0, Pace::new());
-    while bytes < SCOPE_BYTES {
+    while bytes < MAX_SCOPE_BYTES {
         let Some(row) = rows.try_next().await? else {
             let is_last = holders.last().is_none_or(|row| row.looked_at < max_examined);
             return Ok(RowBatch { rows: holders, is_last });

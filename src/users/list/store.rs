@@ -9,7 +9,7 @@ use super::{
     filter::UserQuery,
 };
 use crate::{
-    api::paging::{Position, Read},
+    api::paging::{PageRead, Position},
     db::TenantTx,
     email,
     error::Result,
@@ -66,7 +66,7 @@ pub(super) async fn next_rows(
     tenant: TenantId,
     cipher: &Cipher,
     query: &UserQuery,
-    read: &Read,
+    read: &PageRead,
 ) -> Result<Vec<SealedUserRow>> {
     let normalized_email = query.email.as_deref().map(email::normalized);
     let email_index = normalized_email.map(|text| email::blind_index(cipher, &text).to_vec());

@@ -36,7 +36,7 @@ async fn the_workers_continue_after_a_silent_break_of_the_network() {
         proxy.fault_when_sent(statement, Fault::HoldReplies);
         let url = proxy.postgres_url(&database);
         let app = TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
-        acme.on(&app.channel).create_role(role, RoleLevel::Member, &[]).await;
+        acme.on_server(&app.channel).create_role(role, RoleLevel::Member, &[]).await;
         proxy.wait_until_held().await;
         wait_until(60, is_settled).await;
         proxy.pass();

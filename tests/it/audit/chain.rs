@@ -32,10 +32,10 @@ async fn create_roles(admin: &Client, prefix: &str, count: usize) {
 async fn concurrent_writers_on_two_replicas_leave_no_gap() {
     // With the default of 4 connections in tests, the 100 writers could time out on a busy machine.
     let set_connections = |values: &mut Values| values.set("DATABASE_MAX_CONNECTIONS", "40");
-    let app = TestApp::with(set_connections).await;
+    let app = TestApp::with_settings(set_connections).await;
     let second_replica = TestApp::on_database(&app.database, set_connections).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     tokio::join!(
         create_roles(&acme, "here", 40),
         create_roles(&replica_client, "there", 40),
@@ -101,7 +101,7 @@ async fn a_lost_connection_of_the_audit_workers_leaves_no_gap() {
         let replica =
             TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
         proxy.fault_when_sent(statement, fault);
-        let replica_client = acme.on(&replica.channel);
+        let replica_client = acme.on_server(&replica.channel);
         replica_client.create_role(&format!("role-{round}"), RoleLevel::Member, &[]).await;
         if fault == Fault::HoldReplies {
             proxy.wait_until_held().await;
@@ -129,12 +129,13 @@ async fn a_hanging_sealer_delays_the_next_sealer_only_until_its_idle_timeout() {
     let hanging_replica =
         TestApp::on_database(&database, |values| values.set("DATABASE_URL", url)).await;
     proxy.fault_when_sent("seal_events", Fault::Hold);
-    acme.on(&hanging_replica.channel).create_role("ops", RoleLevel::Member, &[]).await;
+    acme.on_server(&hanging_replica.channel).create_role("ops", RoleLevel::Member, &[]).await;
     proxy.wait_until_held().await;
     let other_replica = TestApp::on_database(&database, |_| {}).await;
     let is_sealed = || async {
         let events =
-            events_oldest_first(&acme.on(&other_replica.channel), "kind = role_created").await;
+            events_oldest_first(&acme.on_server(&other_replica.channel), "kind = role_created")
+                .await;
         events.len() == 1 && events[0].position > 0
     };
     wait_until(30, is_sealed).await;

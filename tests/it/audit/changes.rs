@@ -44,7 +44,8 @@ async fn change_everything(admin: &Client) -> (String, String) {
 async fn each_change_is_recorded_once_with_its_actor_and_target() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
 
     for (round, actor) in [&acme, &platform_admin_in_acme].into_iter().enumerate() {
         let (user, role) = change_everything(actor).await;

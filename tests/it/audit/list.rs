@@ -23,7 +23,7 @@ async fn an_administrator_reads_the_events_of_the_tenant_newest_first() {
         ..LoginRequest::default()
     };
     app.anonymous().auth().login(wrong_password).await.expect_err("the password is wrong");
-    let caller = acme.with("x-request-id", "create-ops");
+    let caller = acme.with_metadata("x-request-id", "create-ops");
     let role = caller.create_role("ops", RoleLevel::Member, &[]).await;
 
     let request = ListEventsRequest::default();
@@ -88,7 +88,8 @@ async fn events_are_filtered_by_kind_actor_target_session_request_and_time() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &["role:create", "audit:read"]).await;
-    let role = ada.with("x-request-id", "r-1").create_role("ops", RoleLevel::Viewer, &[]).await;
+    let role =
+        ada.with_metadata("x-request-id", "r-1").create_role("ops", RoleLevel::Viewer, &[]).await;
 
     assert_eq!(
         kinds(&events_oldest_first(&acme, "kind = role_*").await).last(),
@@ -160,7 +161,8 @@ async fn only_a_caller_with_the_permission_audit_read_reads_the_audit_trail_of_t
     assert!(!events_oldest_first(&auditor, "").await.is_empty());
 
     // When platform staff read a tenant's trail, that trail records the call.
-    let platform_admin_in_other = app.platform_admin().await.with("x-tenant-id", &other.tenant_id);
+    let platform_admin_in_other =
+        app.platform_admin().await.with_metadata("x-tenant-id", &other.tenant_id);
     let events_of_other = events_oldest_first(&platform_admin_in_other, "").await;
     assert!(events_of_other.iter().all(|event| event.tenant_id == other.tenant_id));
     let last_event = events_of_other.last().expect("an event");

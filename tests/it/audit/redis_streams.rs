@@ -50,7 +50,7 @@ async fn each_event_is_an_entry_whose_id_is_its_position() {
 
 #[tokio::test]
 async fn a_stream_length_of_zero_turns_the_stream_off() {
-    let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
+    let app = TestApp::with_settings(|values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     assert!(entry_ids(&acme).await.is_empty());
@@ -61,7 +61,7 @@ async fn a_stream_length_of_zero_turns_the_stream_off() {
 /// The newest events stay.
 #[tokio::test]
 async fn a_stream_with_large_events_has_fewer_entries() {
-    let app = TestApp::with(|values| values.set("AUDIT_STREAM_LENGTH", "1000")).await;
+    let app = TestApp::with_settings(|values| values.set("AUDIT_STREAM_LENGTH", "1000")).await;
     let acme = app.create_tenant("acme").await;
     let role_id = acme.create_role("ops", RoleLevel::Member, &[]).await;
     // Each event has the permissions before and after the update: first a few bytes, then 10 KiB.
@@ -93,7 +93,7 @@ async fn a_stream_with_large_events_has_fewer_entries() {
 async fn redis_receives_missed_events_later_and_in_order() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     for (n, inject_fault) in [Proxy::cut as fn(&Proxy), Proxy::hold].into_iter().enumerate() {
@@ -118,7 +118,7 @@ async fn redis_receives_missed_events_later_and_in_order() {
 async fn an_entry_that_is_sent_twice_is_stored_once() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     for n in 0..3 {

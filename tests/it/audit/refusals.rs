@@ -34,7 +34,7 @@ async fn every_call_refused_for_missing_rights_is_recorded() {
     let reply = member.users().list_users(ListUsersRequest::default()).await;
     assert_refused(reply, Code::PermissionDenied, "PERMISSION_MISSING");
     // Refused because of the tenant.
-    let other_tenant_client = member.with("x-tenant-id", &other.tenant_id);
+    let other_tenant_client = member.with_metadata("x-tenant-id", &other.tenant_id);
     let reply = other_tenant_client.users().list_users(ListUsersRequest::default()).await;
     assert_refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
     // Refused because of values in the request.
@@ -152,7 +152,8 @@ async fn a_flood_of_refusals_is_recorded_as_a_count() {
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let count_events = events_oldest_first(&acme.on(&app.channel), "kind = refusals_counted").await;
+    let count_events =
+        events_oldest_first(&acme.on_server(&app.channel), "kind = refusals_counted").await;
     assert_eq!(kinds(&count_events), ["refusals_counted"]);
     assert_eq!(detail(&count_events[0], "count"), "80");
     assert_eq!(count_events[0].target_id, member.user_id);
@@ -168,7 +169,7 @@ async fn the_refusal_of_a_cancelled_call_is_recorded() {
     let url = proxy.postgres_url(&app.database);
     let replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = member.on(&replica.channel);
+    let replica_client = member.on_server(&replica.channel);
     proxy.fault_when_sent("call_refused", Fault::Hold);
     let mut users = replica_client.users();
     tokio::select! {
@@ -189,7 +190,7 @@ async fn the_refusal_of_a_cancelled_call_is_recorded() {
 /// does not exist gets no event.
 #[tokio::test]
 async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
-    let app = TestApp::with(|values| values.set("RATE_LIMIT_SIGN_IN", "off,5/1h")).await;
+    let app = TestApp::with_settings(|values| values.set("RATE_LIMIT_SIGN_IN", "off,5/1h")).await;
     let acme = app.create_tenant("acme").await;
     let sign_in = |slug: &str| LoginRequest {
         email: "who@acme.test".into(),
@@ -215,7 +216,8 @@ async fn calls_above_a_rate_limit_are_counted_in_the_trail_of_their_tenant() {
     let database = app.database.clone();
     app.stop().await;
     let app = TestApp::on_database(&database, |_| {}).await;
-    let count_events = events_oldest_first(&acme.on(&app.channel), "kind = call_limited").await;
+    let count_events =
+        events_oldest_first(&acme.on_server(&app.channel), "kind = call_limited").await;
     assert_eq!(count_events.len(), 1);
     assert_eq!(detail(&count_events[0], "class"), "sign_in");
     assert_eq!(detail(&count_events[0], "by"), "tenant");

@@ -122,7 +122,7 @@ async fn create_roles(client: &Client, names: &[&str]) {
 /// K12: the rest of the trail can be verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     create_roles(&acme, &["one", "two", "three"]).await;
     app.wait_until_audit_settled().await;
@@ -170,7 +170,7 @@ async fn the_oldest_events_are_deleted_and_the_rest_is_verified() {
 /// N32: a reader of a trimmed trail learns that events were deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_start_at_the_oldest_event_and_learn_of_deleted_events() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     create_roles(&acme, &["one"]).await;
     app.wait_until_audit_settled().await;
@@ -221,7 +221,7 @@ async fn readers_start_at_the_oldest_event_and_learn_of_deleted_events() {
 /// for the trail of a deleted tenant.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_continues_when_all_its_events_were_deleted() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     let deleted_tenant = app.create_tenant("gone").await;
     let platform_admin = app.platform_admin().await;
@@ -254,7 +254,7 @@ async fn a_chain_continues_when_all_its_events_were_deleted() {
 /// the checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_checkpoint_is_found_and_stops_the_deletion() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     // The first three events of each trail are deleted, and the checkpoint is at position 3. The
     // events of two roles remain at positions 4 and 5. `$t` stands for the id of the tenant.
     for (slug, alteration, expected) in [
@@ -311,7 +311,7 @@ async fn a_forged_checkpoint_is_found_and_stops_the_deletion() {
 /// K12: no event of an altered trail is deleted, so that the alteration can be found.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_altered_trail_is_not_trimmed() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let (altered_tenant, cut_tenant) =
         (app.create_tenant("altered").await, app.create_tenant("cut").await);
     app.wait_until_audit_settled().await;
@@ -364,7 +364,7 @@ async fn events_that_were_not_sent_are_not_deleted() {
 /// deletes only events that are at least 30 days old, and only with the hash of the new checkpoint.
 #[tokio::test]
 async fn the_services_role_deletes_only_old_events_up_to_a_checkpoint() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     make_older(&app, &acme.tenant_id, 29).await;
@@ -404,7 +404,7 @@ async fn the_services_role_deletes_only_old_events_up_to_a_checkpoint() {
 /// or after it is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_heads_are_compared_as_far_as_possible() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     make_older(&app, &acme.tenant_id, 40).await;
@@ -455,7 +455,7 @@ fn create_keys() -> TempDir {
 /// it trims nothing. The server does not sign a checkpoint that it cannot verify.
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_are_signed_again_with_the_current_key() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     app.wait_until_audit_settled().await;
     make_older(&app, &acme.tenant_id, 40).await;
@@ -534,9 +534,9 @@ async fn checkpoints_are_signed_again_with_the_current_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_service_signs_checkpoints() {
     let service = KeyService::start("ecdsa-p256").await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         without_streams(values);
-        service.set(values);
+        service.apply_settings(values);
     })
     .await;
     let acme = app.create_tenant("acme").await;
@@ -544,7 +544,7 @@ async fn a_key_service_signs_checkpoints() {
     make_older(&app, &acme.tenant_id, 40).await;
     let _replica = TestApp::on_database(&app.database, |values| {
         with_retention(values);
-        service.set(values);
+        service.apply_settings(values);
     })
     .await;
     wait_until(30, || async { event_count(&app, &acme.tenant_id).await == 0 }).await;
@@ -558,7 +558,7 @@ async fn a_key_service_signs_checkpoints() {
 /// `audit verify` reads a large trail in pages, so that no statement takes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trail_of_several_pages_is_verified() {
-    let app = TestApp::with(without_streams).await;
+    let app = TestApp::with_settings(without_streams).await;
     let acme = app.create_tenant("acme").await;
     let insert = "insert into audit_events (tenant_id, event_id, kind, request_id, created_at)
         select '$t', gen_random_uuid(), 'call_limited', '', now() - interval '40 days'

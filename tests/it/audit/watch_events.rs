@@ -6,7 +6,7 @@ use tonic::{Code, Streaming};
 use super::events_oldest_first;
 use crate::{
     harness::{Client, TestApp, assert_refused, wait_until, within_seconds},
-    limits::{address, trusting_local_proxy},
+    limits::{new_network_address, trusting_local_proxy},
 };
 
 async fn watch(client: &Client, after_position: Option<i64>) -> Streaming<Message> {
@@ -42,7 +42,7 @@ async fn a_stream_delivers_later_events_in_order_on_every_replica() {
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     app.wait_until_audit_settled().await;
     let mut streams =
-        [watch(&acme, None).await, watch(&acme.on(&second_replica.channel), None).await];
+        [watch(&acme, None).await, watch(&acme.on_server(&second_replica.channel), None).await];
     let event_count = events_oldest_first(&acme, "").await.len();
     for stream in &mut streams {
         let first_message = next(stream).await;
@@ -162,16 +162,16 @@ async fn a_shutdown_ends_streams() {
 /// N21: the tenants of one network can't open all streams.
 #[tokio::test]
 async fn the_number_of_streams_per_network_is_limited() {
-    let app = TestApp::with(trusting_local_proxy).await;
+    let app = TestApp::with_settings(trusting_local_proxy).await;
     let mut tenants = Vec::new();
     for number in 0..6 {
         tenants.push(app.create_tenant(&format!("tenant-{number}")).await);
     }
-    let (address, other_address) = (address(), address());
+    let (address, other_address) = (new_network_address(), new_network_address());
     let mut open_streams = Vec::new();
     let refusal = 'opening: loop {
         for tenant in &tenants {
-            let client = tenant.clone().with("x-forwarded-for", &address);
+            let client = tenant.clone().with_metadata("x-forwarded-for", &address);
             match client.audit().watch_events(WatchEventsRequest::default()).await {
                 Ok(stream) => open_streams.push(stream),
                 Err(refusal) => break 'opening refusal,
@@ -180,7 +180,7 @@ async fn the_number_of_streams_per_network_is_limited() {
     };
     assert_refused::<()>(Err(refusal), Code::ResourceExhausted, "OVERLOADED");
     assert_eq!(open_streams.len(), 100, "half of the streams of the replica");
-    watch(&tenants[0].clone().with("x-forwarded-for", &other_address), None).await;
+    watch(&tenants[0].clone().with_metadata("x-forwarded-for", &other_address), None).await;
 }
 
 /// Each stream costs queries, so a tenant may have at most 20 streams.

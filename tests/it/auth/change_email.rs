@@ -13,7 +13,7 @@ use crate::harness::{
 /// tenant.
 async fn server_with_user() -> (TestApp, MailServer, Client, Client) {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     (app, mail_server, acme, ada)

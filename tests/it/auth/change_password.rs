@@ -49,8 +49,8 @@ async fn a_new_password_applies_on_every_replica_and_ends_other_sessions() {
 
     change_password(&ada, PASSWORD, NEW_PASSWORD).await.expect("changed");
     for server in [&app.channel, &replica.channel] {
-        assert!(!can_sign_in(&ada.on(server), PASSWORD).await);
-        assert!(can_sign_in(&ada.on(server), NEW_PASSWORD).await);
+        assert!(!can_sign_in(&ada.on_server(server), PASSWORD).await);
+        assert!(can_sign_in(&ada.on_server(server), NEW_PASSWORD).await);
     }
     let reply = other_session.auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
@@ -146,7 +146,7 @@ async fn a_change_is_refused_when_the_user_is_disabled_or_signed_out_meanwhile()
             TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
         // Holds the statement that locks the user's row, until `pass`.
         proxy.fault_when_sent("for no key update", Fault::Hold);
-        let replica_client = ada.on(&app.channel);
+        let replica_client = ada.on_server(&app.channel);
         let held_call =
             tokio::spawn(
                 async move { change_password(&replica_client, PASSWORD, NEW_PASSWORD).await },

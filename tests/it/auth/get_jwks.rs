@@ -61,8 +61,8 @@ async fn every_client_gets_the_keys_unless_it_specifies_an_unknown_tenant() {
     let keys = jwks(&app.anonymous()).await;
     assert!(!keys.is_empty());
     assert_eq!(jwks(&acme).await, keys);
-    assert_eq!(jwks(&app.anonymous().with("x-tenant-id", "acme")).await, keys);
-    let client = app.anonymous().with("x-tenant-id", "nowhere");
+    assert_eq!(jwks(&app.anonymous().with_metadata("x-tenant-id", "acme")).await, keys);
+    let client = app.anonymous().with_metadata("x-tenant-id", "nowhere");
     let result = client.auth().get_jwks(GetJwksRequest {}).await;
     assert_refused(result, Code::NotFound, "NOT_FOUND");
 }

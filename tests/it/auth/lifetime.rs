@@ -25,7 +25,7 @@ fn numeric_claim(token: &str, claim: &str) -> i64 {
 /// C14: the expiry of a session stays the same when its tokens are refreshed.
 #[tokio::test]
 async fn refreshing_does_not_prolong_a_session() {
-    let app = TestApp::with(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
+    let app = TestApp::with_settings(|values| values.set("SESSION_EXPIRES_IN", "1h")).await;
     let acme = app.create_tenant("acme").await;
     let mut owner_connection = app.owner_connection().await;
     let expiry = numeric_claim(&acme.tokens.refresh_token, "exp");
@@ -50,7 +50,7 @@ async fn refreshing_does_not_prolong_a_session() {
     // The access token's `exp` is still in the future, but its session has expired. A second
     // server has no cache entry for the token, so that server must look up the session.
     let second_server = TestApp::on_database(&app.database, |_| {}).await;
-    let caller = acme.with_token(&tokens.access_token).on(&second_server.channel);
+    let caller = acme.with_token(&tokens.access_token).on_server(&second_server.channel);
     let list_reply = caller.sessions().list_sessions(ListSessionsRequest::default()).await;
     assert_eq!(
         list_reply.expect_err("the session has expired").code(),
@@ -61,7 +61,7 @@ async fn refreshing_does_not_prolong_a_session() {
 /// C15: a refresh token expires after `JWT_REFRESH_EXPIRES_IN`.
 #[tokio::test]
 async fn an_unused_refresh_token_expires() {
-    let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
+    let app = TestApp::with_settings(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
     let acme = app.create_tenant("acme").await;
     let token = &acme.tokens.refresh_token;
     assert_eq!(numeric_claim(token, "exp") - numeric_claim(token, "iat"), 2 * 60 * 60);

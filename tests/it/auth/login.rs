@@ -19,13 +19,13 @@ fn login_request(slug: &str, email: &str, password: &str) -> LoginRequest {
 
 #[tokio::test]
 async fn the_tenant_comes_from_metadata_the_body_or_the_email() {
-    let app = TestApp::with(|values| values.set("TENANTLESS_SIGN_IN", "any")).await;
+    let app = TestApp::with_settings(|values| values.set("TENANTLESS_SIGN_IN", "any")).await;
     let acme = app.create_tenant("acme").await;
     let anonymous = app.anonymous();
 
     let by_slug = anonymous.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
     let by_email = anonymous.auth().login(login_request("", &acme.email, PASSWORD)).await;
-    let with_tenant_id = anonymous.with("x-tenant-id", &acme.tenant_id);
+    let with_tenant_id = anonymous.with_metadata("x-tenant-id", &acme.tenant_id);
     let by_metadata = with_tenant_id.auth().login(login_request("", &acme.email, PASSWORD)).await;
 
     for reply in [by_slug, by_email, by_metadata] {
@@ -51,7 +51,7 @@ async fn the_tenant_in_metadata_and_in_the_message_must_be_the_same() {
         ("x-organization-slug", "nowhere"),
         ("x-tenant-id", &unknown),
     ] {
-        let client = anonymous.with(header, tenant);
+        let client = anonymous.with_metadata(header, tenant);
         let reply = client.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
         assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
         let join = RegisterRequest {
@@ -65,7 +65,7 @@ async fn the_tenant_in_metadata_and_in_the_message_must_be_the_same() {
     for (header, tenant) in
         [("x-organization-slug", "acme"), ("x-tenant-id", acme.tenant_id.as_str())]
     {
-        let client = anonymous.with(header, tenant);
+        let client = anonymous.with_metadata(header, tenant);
         let reply = client.auth().login(login_request("acme", &acme.email, PASSWORD)).await;
         reply.expect("signs in");
     }

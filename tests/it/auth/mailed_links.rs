@@ -23,7 +23,7 @@ struct Setup {
 impl Setup {
     async fn new() -> Self {
         let mail_server = MailServer::start().await;
-        let app = TestApp::with(mail_settings(&mail_server.url)).await;
+        let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
         let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
         for tenant in [&acme, &other] {
             let settings = struct_of(json!({ "self_registration": true }));
@@ -71,7 +71,7 @@ impl Setup {
     async fn redeem_in(&self, tenant: &str, purpose: Purpose, token: &str) -> Result<(), Status> {
         let client = match tenant {
             "" => self.app.anonymous(),
-            tenant => self.app.anonymous().with("x-organization-slug", tenant),
+            tenant => self.app.anonymous().with_metadata("x-organization-slug", tenant),
         };
         if purpose == Purpose::PasswordReset {
             let new_password = "quite another battery".into();

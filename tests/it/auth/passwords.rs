@@ -246,7 +246,7 @@ async fn a_new_pepper_is_applied_when_a_user_signs_in() {
 
 #[tokio::test]
 async fn the_server_may_require_longer_passwords() {
-    let app = TestApp::with(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
+    let app = TestApp::with_settings(|values| values.set("PASSWORD_MIN_LENGTH", "15")).await;
     let anonymous = app.anonymous();
 
     let short_password_reply =

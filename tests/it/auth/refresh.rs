@@ -107,7 +107,7 @@ async fn a_session_ended_by_reuse_stays_ended_after_a_restart() {
     app.stop().await;
 
     let restarted = TestApp::on_database(&database, |_| {}).await;
-    let acme = acme.on(&restarted.channel);
+    let acme = acme.on_server(&restarted.channel);
     assert_refresh_refused(&acme, &next.refresh_token).await;
     assert_signed_out(&acme, &next.access_token).await;
 }
@@ -138,7 +138,7 @@ async fn of_many_concurrent_refreshes_at_most_one_succeeds_and_the_session_ends(
     let acme = app.create_tenant("acme").await;
     for _ in 0..rounds(60) {
         let session = app.anonymous().login("acme", &acme.email, crate::harness::PASSWORD).await;
-        let clients = [session.clone(), session.on(&second_replica.channel)];
+        let clients = [session.clone(), session.on_server(&second_replica.channel)];
         let calls = (0..50).map(|n| {
             let mut auth = clients[n % 2].auth();
             let request = refresh_request(&session.tokens.refresh_token, "");
@@ -170,7 +170,7 @@ async fn a_retry_of_the_same_request_gets_the_same_new_tokens() {
     let first_request = refresh_request(&acme.tokens.refresh_token, "x");
     let reply = acme.auth().refresh(first_request.clone()).await.expect("refreshes").into_inner();
     age_last_refresh(&mut app.owner_connection().await, &acme.tokens.session_id, 8).await;
-    for client in [acme.clone(), acme.on(&second_replica.channel)] {
+    for client in [acme.clone(), acme.on_server(&second_replica.channel)] {
         let repeated = client.auth().refresh(first_request.clone()).await;
         assert_eq!(repeated.expect("the same reply").into_inner(), reply);
     }
@@ -250,10 +250,10 @@ async fn a_token_sent_to_another_tenant_is_refused_but_stays_valid() {
         ("x-organization-slug", "b"),
         ("x-tenant-id", "nowhere"),
     ] {
-        let client = app.anonymous().with(key, tenant);
+        let client = app.anonymous().with_metadata(key, tenant);
         assert_refresh_refused(&client, &next.refresh_token).await;
         assert_refresh_refused(&client, &a.tokens.refresh_token).await;
     }
-    let client = app.anonymous().with("x-tenant-id", &a.tenant_id);
+    let client = app.anonymous().with_metadata("x-tenant-id", &a.tenant_id);
     refresh(&client, &next.refresh_token).await;
 }

@@ -14,7 +14,7 @@ async fn server_behind_proxy() -> (TestApp, Proxy, Client) {
     let url = proxy.postgres_url(&direct.database);
     let app =
         TestApp::on_database(&direct.database, |values| values.set("DATABASE_URL", url)).await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     (app, proxy, acme)
 }
 

@@ -167,7 +167,7 @@ async fn a_retry_gets_the_first_result() {
 
 #[tokio::test]
 async fn with_closed_registration_no_tenant_is_created() {
-    let app = TestApp::with(|values| values.set("TENANT_REGISTRATION", "closed")).await;
+    let app = TestApp::with_settings(|values| values.set("TENANT_REGISTRATION", "closed")).await;
     let anonymous = app.anonymous();
 
     let result = register(&anonymous, tenant_request("Acme", "acme")).await;

@@ -62,11 +62,11 @@ async fn the_tenant_comes_from_metadata_or_the_body() {
         (2, "x-organization-slug", "acme"),
     ] {
         let request = RegisterRequest { email: format!("u{number}@new.test"), ..join_request("") };
-        let reply = register_successfully(&anonymous.with(key, value), request).await;
+        let reply = register_successfully(&anonymous.with_metadata(key, value), request).await;
         assert_eq!(reply.tenant.expect("the tenant").id, acme.tenant_id);
     }
     let new_tenant = RegisterRequest { organization_name: "New".into(), ..join_request("") };
-    let reply = register(&anonymous.with("x-tenant-id", "acme"), new_tenant).await;
+    let reply = register(&anonymous.with_metadata("x-tenant-id", "acme"), new_tenant).await;
     assert_refused(reply, Code::InvalidArgument, "INVALID_FIELDS");
 }
 
@@ -83,7 +83,7 @@ async fn joining_requires_a_known_active_tenant() {
     for (client, slug, code, reason) in [
         (anonymous.clone(), "", Code::InvalidArgument, "TENANT_REQUIRED"),
         (anonymous.clone(), "nowhere", Code::NotFound, "NOT_FOUND"),
-        (anonymous.with("x-tenant-id", "nowhere"), "", Code::NotFound, "NOT_FOUND"),
+        (anonymous.with_metadata("x-tenant-id", "nowhere"), "", Code::NotFound, "NOT_FOUND"),
         (anonymous.clone(), "acme", Code::PermissionDenied, "REGISTRATION_CLOSED"),
         (anonymous.clone(), "platform", Code::PermissionDenied, "REGISTRATION_CLOSED"),
     ] {
@@ -134,7 +134,7 @@ async fn the_platform_and_a_tenant_without_the_member_role_cannot_be_joined() {
         role_id: acme.system_role("member").await,
         ..Default::default()
     };
-    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id);
     platform_admin_in_acme.roles().delete_role(request).await.expect("deleted");
     assert_cannot_join("acme").await;
     update_settings(&acme, json!({})).await;

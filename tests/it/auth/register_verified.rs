@@ -22,7 +22,7 @@ async fn set_self_registration(tenant: &Client, is_open: bool) {
 /// A server that sends mails, its mail server, and a tenant that anybody may join.
 async fn server_with_open_tenant() -> (TestApp, MailServer, Client) {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     set_self_registration(&acme, true).await;
     (app, mail_server, acme)
@@ -182,7 +182,7 @@ async fn a_new_tenant_needs_no_mail() {
 #[tokio::test]
 async fn an_incomplete_registration_is_sealed() {
     // Nothing listens at this address, so the mail waits.
-    let app = TestApp::with(mail_settings("smtp://127.0.0.1:9")).await;
+    let app = TestApp::with_settings(mail_settings("smtp://127.0.0.1:9")).await;
     let acme = app.create_tenant("acme").await;
     set_self_registration(&acme, true).await;
     let email = new_address();

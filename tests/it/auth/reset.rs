@@ -15,7 +15,7 @@ use crate::{
         Client, Fault, MailServer, PASSWORD, Proxy, TestApp, assert_refused, mail_settings,
         unique_text, unknown_id, wait_until, within_seconds,
     },
-    limits::{address, at, trusting_local_proxy},
+    limits::{client_from, new_network_address, trusting_local_proxy},
 };
 
 const NEW_PASSWORD: &str = "quite another battery";
@@ -40,7 +40,7 @@ async fn assert_token_refused(app: &TestApp, token: &str) {
 /// A server that sends mails, its mail server, a user, and a reset token of that user.
 async fn server_with_reset_token() -> (TestApp, MailServer, Client, String) {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     // The address is unique, because mails to one address are counted across all tenants.
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
@@ -263,7 +263,7 @@ const MAILBOX_LIMITED: &str = r#"tenantry_rate_limited_total{class="password_res
 #[tokio::test]
 async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let email = format!("ada-{}@mailbox.test", unique_text());
     let tenants = register_tenants(&app, &email, 4).await;
     for tenant in &tenants {
@@ -291,7 +291,7 @@ async fn a_mailbox_gets_at_most_ten_mails_in_a_short_time_from_all_tenants() {
 #[tokio::test]
 async fn others_cannot_use_up_the_reset_mails_of_a_verified_address() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let email = format!("ada-{}@mailbox.test", unique_text());
     let (tenants, owner) = register_tenants_of_others_and_owner(&app, &email).await;
     for tenant in &tenants {
@@ -311,7 +311,7 @@ async fn others_cannot_use_up_the_reset_mails_of_a_verified_address() {
 #[tokio::test]
 async fn the_owner_of_an_address_is_notified_of_a_change_despite_other_mails() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let email = format!("ada-{}@mailbox.test", unique_text());
     let (tenants, owner) = register_tenants_of_others_and_owner(&app, &email).await;
     let new_address = || format!("{}@mailbox.test", unique_text());
@@ -337,7 +337,7 @@ async fn queued_requests_of_a_tenant_and_a_network_do_not_block_others() {
     // A mail server that accepts connections but never answers.
     let silent_server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("smtp://{}", silent_server.local_addr().expect("an address"));
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("MAIL_URL", url);
         values.set("RATE_LIMIT_PASSWORD_RESET", "off");
         trusting_local_proxy(values);
@@ -348,7 +348,7 @@ async fn queued_requests_of_a_tenant_and_a_network_do_not_block_others() {
             email: "nobody@acme.test".into(),
             organization_slug: slug.into(),
         };
-        at(&app, network).auth().request_password_reset(request).await
+        client_from(&app, network).auth().request_password_reset(request).await
     };
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let mut members = Vec::new();
@@ -359,7 +359,7 @@ async fn queued_requests_of_a_tenant_and_a_network_do_not_block_others() {
         request_reset(&app, "acme", &member.email).await;
     }
     // More requests than the 125 that a tenant, or a network, may have in the queue.
-    let (network, other_network) = (address(), address());
+    let (network, other_network) = (new_network_address(), new_network_address());
     let mut refusal = None;
     for _ in 0..200 {
         refusal = request_from(&network, "acme").await.err();
@@ -387,7 +387,7 @@ async fn queued_requests_of_a_tenant_and_a_network_do_not_block_others() {
 #[tokio::test]
 async fn a_network_above_its_rate_is_refused() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         mail_settings(&mail_server.url)(values);
         values.set("RATE_LIMIT_PASSWORD_RESET", "3/1h,off");
     })
@@ -406,7 +406,7 @@ async fn a_network_above_its_rate_is_refused() {
 /// G02: an attempt counts for the rate limit of the tenant in the token.
 #[tokio::test]
 async fn attempts_with_invented_tokens_are_limited_by_tenant() {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("RATE_LIMIT_PASSWORD_RESET", "off,3/1h");
     })
     .await;
@@ -439,7 +439,7 @@ async fn attempts_with_invented_tokens_are_limited_by_tenant() {
 #[tokio::test]
 async fn a_temporary_mail_failure_is_retried_and_a_permanent_failure_is_not() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         mail_settings(&mail_server.url)(values);
         values.set("PASSWORD_RESET_URL", "https://app.test/reset?token={token}&x=1");
     })
@@ -464,7 +464,7 @@ async fn a_temporary_mail_failure_is_retried_and_a_permanent_failure_is_not() {
 #[tokio::test]
 async fn a_shutdown_sends_the_mails_that_were_requested() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     request_reset(&app, "acme", &acme.email).await;
     tokio::time::timeout(Duration::from_secs(10), app.stop()).await.expect("the server stops");
@@ -550,7 +550,7 @@ async fn a_token_works_only_in_its_own_tenant() {
     let reset_in_tenant = async |header: &str, tenant: &str| {
         let request =
             ResetPasswordRequest { token: token.clone(), new_password: NEW_PASSWORD.into() };
-        app.anonymous().with(header, tenant).auth().reset_password(request).await
+        app.anonymous().with_metadata(header, tenant).auth().reset_password(request).await
     };
     for (header, tenant) in [
         ("x-tenant-id", other.tenant_id.as_str()),
@@ -570,7 +570,7 @@ async fn a_token_works_only_in_its_own_tenant() {
 #[tokio::test]
 async fn without_a_tenant_only_verified_addresses_get_mails() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let (a, b, c) =
         (app.create_tenant("a").await, app.create_tenant("b").await, app.create_tenant("c").await);
     let email = "ada@both.test";
@@ -598,7 +598,7 @@ async fn without_a_tenant_only_verified_addresses_get_mails() {
 #[tokio::test]
 async fn with_tenantless_sign_in_off_a_request_must_specify_the_tenant() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         mail_settings(&mail_server.url)(values);
         values.set("TENANTLESS_SIGN_IN", "off");
     })
@@ -613,7 +613,7 @@ async fn with_tenantless_sign_in_off_a_request_must_specify_the_tenant() {
 #[tokio::test]
 async fn a_mail_does_not_contain_the_name_of_the_tenant() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let request = RegisterRequest {
         email: "ada@acme.test".into(),
         password: PASSWORD.into(),

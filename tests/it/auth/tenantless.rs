@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     harness::{Client, PASSWORD, TestApp, assert_refused},
-    limits::{address, at, trusting_local_proxy},
+    limits::{client_from, new_network_address, trusting_local_proxy},
 };
 
 const EMAIL: &str = "ada@both.test";
@@ -19,7 +19,7 @@ fn login_request(email: &str, password: &str) -> LoginRequest {
 }
 
 async fn server_with_mode(mode: &'static str) -> TestApp {
-    TestApp::with(|values| {
+    TestApp::with_settings(|values| {
         trusting_local_proxy(values);
         values.set("TENANTLESS_SIGN_IN", mode);
     })
@@ -153,7 +153,7 @@ async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
     let acme = app.create_tenant("acme").await;
     app.create_tenant("beta").await;
     create_account(&acme, PASSWORD).await;
-    let stranger = at(&app, &address());
+    let stranger = client_from(&app, &new_network_address());
     let emails = [EMAIL, "nobody@both.test"];
     for email in emails {
         // Ten wrong guesses reach the limit for one network.
@@ -180,7 +180,7 @@ async fn guesses_without_a_tenant_do_not_limit_sign_ins_with_a_tenant() {
 /// N15: a tenant's rate limit does not reveal that the tenant has the address.
 #[tokio::test]
 async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tenant() {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         trusting_local_proxy(values);
         values.set("TENANTLESS_SIGN_IN", "any");
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
@@ -190,13 +190,21 @@ async fn sign_ins_without_a_tenant_are_counted_separately_for_each_accounts_tena
     create_account(&acme, PASSWORD).await;
     for _ in 0..5 {
         assert_eq!(
-            sign_in_without_tenant(&at(&app, &address()), PASSWORD).await.expect("signs in"),
+            sign_in_without_tenant(&client_from(&app, &new_network_address()), PASSWORD)
+                .await
+                .expect("signs in"),
             "acme"
         );
     }
     // The limit of five calls is reached, so the tenant's accounts are not tried.
-    assert_sign_in_refused(sign_in_without_tenant(&at(&app, &address()), PASSWORD).await);
-    assert!(sign_in_with_tenant(&at(&app, &address()), "acme", EMAIL, PASSWORD).await.is_none());
+    assert_sign_in_refused(
+        sign_in_without_tenant(&client_from(&app, &new_network_address()), PASSWORD).await,
+    );
+    assert!(
+        sign_in_with_tenant(&client_from(&app, &new_network_address()), "acme", EMAIL, PASSWORD)
+            .await
+            .is_none()
+    );
 }
 
 /// N15: a sign-in without a tenant skips an account that is limited because of earlier guesses,
@@ -208,7 +216,7 @@ async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
 
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     for _ in 0..10 {
         assert_wrong_password(sign_in_with_tenant(&client, "a", EMAIL, "not this one").await);
     }
@@ -218,7 +226,7 @@ async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
 
     // A sign-in to an account is also a wrong guess for each account that was tried before this
     // account. It is no guess for the accounts after this account.
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     for _ in 0..10 {
         assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");
     }
@@ -227,7 +235,7 @@ async fn guesses_without_a_tenant_count_for_each_account_that_is_tried() {
         sign_in_with_tenant(&client, "a", EMAIL, PASSWORD).await.is_none(),
         "the right password was refused"
     );
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     // A sign-in to the first account that is tried is no guess for the accounts after it.
     for _ in 0..11 {
         assert_eq!(sign_in_without_tenant(&client, PASSWORD).await.expect("signs in"), "a");
@@ -243,11 +251,11 @@ async fn guesses_without_a_tenant_are_limited_for_an_account_over_all_networks()
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
-    let known_network = at(&app, &address());
+    let known_network = client_from(&app, &new_network_address());
     assert_eq!(sign_in_without_tenant(&known_network, PASSWORD).await.expect("signs in"), "a");
     // 100 guesses from ten networks reach the limit of an account.
     for _ in 0..10 {
-        let client = at(&app, &address());
+        let client = client_from(&app, &new_network_address());
         for _ in 0..10 {
             assert_eq!(
                 sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"),
@@ -255,8 +263,14 @@ async fn guesses_without_a_tenant_are_limited_for_an_account_over_all_networks()
             );
         }
     }
-    assert_sign_in_refused(sign_in_without_tenant(&at(&app, &address()), PASSWORD).await);
-    assert!(sign_in_with_tenant(&at(&app, &address()), "a", EMAIL, PASSWORD).await.is_none());
+    assert_sign_in_refused(
+        sign_in_without_tenant(&client_from(&app, &new_network_address()), PASSWORD).await,
+    );
+    assert!(
+        sign_in_with_tenant(&client_from(&app, &new_network_address()), "a", EMAIL, PASSWORD)
+            .await
+            .is_none()
+    );
     assert_eq!(
         sign_in_without_tenant(&known_network, PASSWORD)
             .await
@@ -291,7 +305,7 @@ async fn the_trail_does_not_show_sign_ins_to_another_tenant() {
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     create_account(&a, PASSWORD).await;
     create_account(&b, OTHER_PASSWORD).await;
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     // More sign-ins than the ten guesses that one network may make at an account.
     for _ in 0..13 {
         assert_eq!(sign_in_without_tenant(&client, OTHER_PASSWORD).await.expect("signs in"), "b");

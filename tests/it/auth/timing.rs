@@ -68,7 +68,7 @@ fn assert_same_distribution(causes: &[(&str, Vec<Duration>)]) {
 
 /// Duration of a sign-in with a wrong password. Each round uses its own client network.
 async fn time_failed_sign_in(app: &TestApp, round: usize, slug: &str, email: &str) -> Duration {
-    let client = app.anonymous().with("x-forwarded-for", &format!("198.18.7.{round}"));
+    let client = app.anonymous().with_metadata("x-forwarded-for", &format!("198.18.7.{round}"));
     let request = LoginRequest {
         email: email.into(),
         password: "not this one".into(),

@@ -12,7 +12,7 @@ use crate::harness::{
 /// A server that sends mails, its mail server, a tenant, and a user of the tenant.
 async fn server_with_user() -> (TestApp, MailServer, Client, Client) {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     // The address is unique, because mails to one address are counted across all tenants.
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
@@ -118,7 +118,7 @@ async fn a_token_is_used_once_and_a_retry_is_safe() {
 #[tokio::test]
 async fn a_mail_links_to_the_configured_page() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         mail_settings(&mail_server.url)(values);
         values.set("EMAIL_VERIFICATION_URL", "https://app.test/verify?token={token}");
     })

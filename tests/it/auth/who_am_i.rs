@@ -51,7 +51,7 @@ async fn platform_staff_in_another_tenant_get_their_own_identity() {
     let acme = app.create_tenant("acme").await;
     let platform_admin = app.platform_admin().await;
 
-    let me = platform_admin.with("x-tenant-id", &acme.tenant_id).identity().await;
+    let me = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id).identity().await;
     assert_eq!(me.user.expect("a user").id, platform_admin.user_id);
     assert_eq!(me.tenant.expect("a tenant").slug, "platform");
 }

@@ -13,7 +13,7 @@ use crate::harness::{Client, Method, TestApp, methods};
 async fn callers(app: &TestApp) -> Vec<(Method, Client)> {
     let platform_admin = app.platform_admin().await;
     let policies = Policies::load().expect("the policies load");
-    let client_for = |method: &Method| match policies.of(&method.path()) {
+    let client_for = |method: &Method| match policies.access_of(&method.path()) {
         Some(Access::Public) => app.anonymous(),
         _ => platform_admin.clone(),
     };

@@ -152,7 +152,7 @@ async fn after_a_restore_the_command_repeats_or_lists_lost_revocations() {
     let app =
         TestApp::on_database(&database, |values| values.set("AUDIT_STREAM_LENGTH", "0")).await;
     for client in [&signed_out_client, &unassigned_user, &deleted_user, &acme, &platform_admin] {
-        let client = client.on(&app.channel);
+        let client = client.on_server(&app.channel);
         let reply = client.auth().who_am_i(WhoAmIRequest {}).await;
         assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
         assert_refused(refresh(&app, &client).await, Code::Unauthenticated, "TOKEN_INVALID");

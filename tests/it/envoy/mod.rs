@@ -20,7 +20,7 @@ use tonic::{Code, codec::CompressionEncoding};
 
 use crate::{
     harness::{Client, PASSWORD, Proxy, TestApp, assert_refused, wait_until},
-    limits::{address as network, limited},
+    limits::{new_network_address as network, server_with_rate_limit},
 };
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
@@ -305,7 +305,7 @@ async fn no_request_is_allowed_while_postgres_is_unavailable() {
 
 #[tokio::test]
 async fn external_authorization_can_be_turned_off() {
-    let app = TestApp::with(|values| values.set("ENVOY_AUTHORIZATION", "off")).await;
+    let app = TestApp::with_settings(|values| values.set("ENVOY_AUTHORIZATION", "off")).await;
     let response =
         AuthorizationClient::new(app.channel.clone()).check(CheckRequest::default()).await;
     assert_refused(response, Code::Unimplemented, "METHOD_UNKNOWN");
@@ -314,7 +314,7 @@ async fn external_authorization_can_be_turned_off() {
 /// N19: lookups of secrets are counted by the client address that a trusted Envoy reports.
 #[tokio::test]
 async fn secrets_behind_envoy_count_for_the_address_of_the_client() {
-    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
+    let app = server_with_rate_limit("RATE_LIMIT_API_KEY", "3/1h,off").await;
     let acme = app.create_tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     // The tenant does not accept secrets as bearer tokens, so no response is cached and each secret

@@ -28,7 +28,7 @@ async fn all_replicas_apply_an_unassignment_within_a_second() {
     );
     let acme = app.create_tenant("acme").await;
     let (second_client, third_client) =
-        (acme.on(&second_replica.channel), acme.on(&third_replica.channel));
+        (acme.on_server(&second_replica.channel), acme.on_server(&third_replica.channel));
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
 

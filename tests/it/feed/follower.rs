@@ -11,7 +11,7 @@ use crate::harness::{TestApp, wait_until};
 /// connection.
 #[tokio::test]
 async fn the_feed_is_read_in_time_when_calls_use_all_connections() {
-    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
+    let app = TestApp::with_settings(|values| values.set("DATABASE_MAX_CONNECTIONS", "1")).await;
     let acme = app.create_tenant("acme").await;
     let (user, role) = user_with_read_role(&acme, "ada").await;
     wait_until(5, || acme.user_may(&user, "doc:read")).await;

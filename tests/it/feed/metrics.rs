@@ -71,8 +71,8 @@ async fn a_replica_started_while_redis_is_unavailable_subscribes_later() {
 #[tokio::test]
 async fn wake_ups_reach_only_the_replicas_of_the_same_database() {
     let redis = PrivateRedis::start().await;
-    let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
-    let other_app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", redis.url())).await;
+    let other_app = TestApp::with_settings(|values| values.set("REDIS_URL", redis.url())).await;
     for app in [&app, &other_app] {
         wait_until_positive(app, "tenantry_feed_subscribed").await;
     }

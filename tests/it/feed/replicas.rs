@@ -41,7 +41,7 @@ async fn a_change_applies_within_a_second_in_every_state_of_redis() {
         let url = proxy.redis_url();
         let second_replica =
             TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
-        let replica_client = acme.on(&second_replica.channel);
+        let replica_client = acme.on_server(&second_replica.channel);
         match redis {
             Redis::Up => {}
             Redis::Down => proxy.cut(),
@@ -68,7 +68,7 @@ async fn a_changed_role_applies_to_all_its_holders() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let mut users = Vec::new();
     for n in 0..20 {
@@ -101,7 +101,7 @@ async fn a_replica_without_postgres_decides_nothing() {
     let url = proxy.postgres_url(&app.database);
     let second_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let (user, role) = user_with_read_role(&acme, "ada").await;
     wait_until(1, || replica_client.user_may(&user, "doc:read")).await;
 
@@ -141,7 +141,7 @@ async fn a_fully_consistent_decision_includes_changes_that_the_feed_has_not_deli
             consistency: Consistency::FullyConsistent.into(),
             ..CheckRequest::default()
         };
-        let replica_client = acme.on(&second_replica.channel);
+        let replica_client = acme.on_server(&second_replica.channel);
         assert!(replica_client.decide(request.clone()).await.allowed);
         let unassign = UnassignRoleRequest { user_id: user, role_id: role, ..Default::default() };
         acme.roles().unassign_role(unassign).await.expect("unassigned");

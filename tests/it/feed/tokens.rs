@@ -36,7 +36,7 @@ async fn start_replicas() -> (TestApp, TestApp, Client, Client, Proxy) {
         TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
     proxy.cut();
     let acme = app.create_tenant("acme").await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     (app, second_replica, acme, replica_client, proxy)
 }
 
@@ -207,7 +207,7 @@ pub async fn valid_request(
         ids.0.extend([("service_account_id", account), ("api_key_id", key.id)]);
     }
     let policies = Policies::load().expect("the policies load");
-    let access = policies.of(&method.path()).expect("a policy");
+    let access = policies.access_of(&method.path()).expect("a policy");
     let needs_platform_admin = matches!(access, Access::Permission { platform_only: true, .. });
     let mut message = method.sample(&ids);
     let purpose = match method.0.name() {
@@ -330,7 +330,7 @@ async fn without_the_feed_postgres_decides_and_without_postgres_nothing_is_decid
     let url = proxy.postgres_url(&app.database);
     let second_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     wait_until(2, || async { !replica_client.user_may(&user, "doc:read").await }).await;
     // Only the reads of the feed hang. Postgres answers all other statements. The fault starts at

@@ -133,7 +133,7 @@ async fn a_replica_that_missed_a_trimmed_change_clears_its_cache() {
     let url = proxy.postgres_url(&app.database);
     let second_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let user = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     acme.assign(&user, &role).await;

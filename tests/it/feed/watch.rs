@@ -105,7 +105,7 @@ async fn a_stream_reports_assignments_roles_users_and_tenants_on_any_replica() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let users = create_users(&acme, 3).await;
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     // A stream also reports earlier changes that its replica has not read yet, such as the first
@@ -185,7 +185,7 @@ async fn a_resumed_stream_reports_the_changes_since_its_token() {
     let app = TestApp::spawn().await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let acme = app.create_tenant("acme").await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let users = create_users(&acme, 4).await;
     let mut stream = watch_from_now(&acme).await;
@@ -346,7 +346,7 @@ async fn a_stream_ends_with_its_callers_session_or_permission() {
 
 #[tokio::test]
 async fn a_stream_ends_when_its_callers_token_expires() {
-    let app = TestApp::with(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1s")).await;
+    let app = TestApp::with_settings(|values| values.set("JWT_ACCESS_EXPIRES_IN", "1s")).await;
     let acme = app.create_tenant("acme").await;
     let mut stream = watch_from_now(&acme).await;
     // The leeway extends the validity of a token by 30 seconds.
@@ -364,7 +364,7 @@ async fn a_stream_ends_when_its_callers_token_expires() {
 /// J02: a shutdown is not delayed by open streams.
 #[tokio::test]
 async fn a_shutdown_ends_streams_with_unavailable() {
-    let app = TestApp::with(|values| values.set("SHUTDOWN_GRACE", "20s")).await;
+    let app = TestApp::with_settings(|values| values.set("SHUTDOWN_GRACE", "20s")).await;
     let acme = app.create_tenant("acme").await;
     let mut stream = watch_from_now(&acme).await;
     let (status, ()) = tokio::join!(stream.final_status(), within_seconds(10, app.stop()));
@@ -380,7 +380,7 @@ async fn a_stream_ends_when_the_feed_cannot_be_followed() {
     let url = proxy.postgres_url(&app.database);
     let second_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let mut stream = watch_from_now(&acme.on(&second_replica.channel)).await;
+    let mut stream = watch_from_now(&acme.on_server(&second_replica.channel)).await;
     proxy.hold();
     let status = stream.final_status().await;
     assert_eq!(status.code(), Code::Unavailable);
@@ -389,7 +389,7 @@ async fn a_stream_ends_when_the_feed_cannot_be_followed() {
 /// The request timeout applies only until the response begins.
 #[tokio::test]
 async fn the_request_timeout_does_not_end_a_stream() {
-    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "2s")).await;
+    let app = TestApp::with_settings(|values| values.set("REQUEST_TIMEOUT", "2s")).await;
     let acme = app.create_tenant("acme").await;
     let mut stream = watch_from_now(&acme).await;
     stream.next().await;

@@ -49,7 +49,7 @@ impl Callers {
     pub fn pick(&self, is_platform_rpc: bool, rng: &mut TestRng) -> Client {
         match (is_platform_rpc, rng.random_range(0..20)) {
             (true, 0..14) | (_, 14) => self.platform_admin.clone(),
-            (_, 15) => self.platform_admin.with("x-tenant-id", &self.admin.slug),
+            (_, 15) => self.platform_admin.with_metadata("x-tenant-id", &self.admin.slug),
             (_, 16) => self.other_admin.clone(),
             (_, 17) => self.member.clone(),
             (_, 18) => self.admin.with_token(""),

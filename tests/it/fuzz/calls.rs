@@ -29,7 +29,7 @@ use tenantry::proto::v1::{AssignRoleResponse, ListRoleAssignmentsRequest, RoleAs
 
 use super::{callers::Callers, known_values::KnownValues, messages::MessageGenerator};
 use crate::harness::{
-    Client, MailServer, Method, RawReply, TestApp, assert_documented_error, methods,
+    Client, MailServer, Method, RawReply, TestApp, assert_success_or_documented_error, methods,
 };
 
 /// Number of calls in a run, unless `FUZZ_CALLS` sets another number.
@@ -97,7 +97,7 @@ async fn random_calls_of_every_rpc_get_documented_responses() {
 
     // The tokens are valid longer than any run, so the bystander never has to sign in again.
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("JWT_ACCESS_EXPIRES_IN", "1d");
         values.set("MAIL_URL", mail_server.url.clone());
     })
@@ -229,7 +229,7 @@ impl SharedState {
                 let description = format!("{} with an active session", method.path());
                 let Ok(reply) = reply else {
                     // Another worker may have ended the session or the tenant.
-                    assert_documented_error(&description, &reply);
+                    assert_success_or_documented_error(&description, &reply);
                     break;
                 };
                 let reply = decode(method, reply.get_ref());
@@ -311,7 +311,7 @@ fn check_reply(description: &str, reply: &RawReply) -> String {
             );
             "OK".to_owned()
         }
-        Err(_) => assert_documented_error(description, reply),
+        Err(_) => assert_success_or_documented_error(description, reply),
     }
 }
 
@@ -378,7 +378,7 @@ async fn assert_readable(
     request.set_field(&field, Value::String(id));
     let description = format!("{} after {name}", get_method.path());
     let reply = get_method.call(client, &request).await;
-    assert_documented_error(&description, &reply);
+    assert_success_or_documented_error(&description, &reply);
     let Ok(reply) = reply else { return };
     let stored = decode(get_method, reply.get_ref());
     let mut stored =

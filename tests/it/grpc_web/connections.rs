@@ -24,7 +24,7 @@ use crate::{
 async fn http1_is_encrypted_like_grpc() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         files.set(values);
         values.set("GRPC_WEB_ORIGINS", ORIGIN);
     })

@@ -14,5 +14,5 @@ const ORIGIN: &str = "https://app.example.com";
 /// A server that accepts gRPC-Web from [`ORIGIN`] and from a local origin.
 async fn spawn_with_grpc_web() -> TestApp {
     let origins = format!("{ORIGIN}, http://localhost:3000");
-    TestApp::with(|values| values.set("GRPC_WEB_ORIGINS", origins)).await
+    TestApp::with_settings(|values| values.set("GRPC_WEB_ORIGINS", origins)).await
 }

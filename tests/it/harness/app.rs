@@ -51,11 +51,11 @@ pub struct TestApp {
 impl TestApp {
     /// A server with the default settings on a new database.
     pub async fn spawn() -> Self {
-        Self::with(|_| {}).await
+        Self::with_settings(|_| {}).await
     }
 
     /// A server on a new database, with settings changed by `adjust`.
-    pub async fn with(adjust: impl FnOnce(&mut Values)) -> Self {
+    pub async fn with_settings(adjust: impl FnOnce(&mut Values)) -> Self {
         let database = Cluster::get().new_database().await;
         Self::on_database(&database, adjust).await
     }
@@ -233,7 +233,8 @@ impl TestApp {
         let mut passwords = Passwords::check(&values).expect("the settings are valid");
         set_cheap_hashing(&mut passwords);
         let hasher = tenantry::passwords::Hasher::start(&passwords).expect("a hasher");
-        let credentials = provision::platform(&owner_db, &hasher, "root@platform.test").await;
+        let credentials =
+            provision::create_platform_tenant(&owner_db, &hasher, "root@platform.test").await;
         owner_db.close().await;
         credentials.expect("Postgres responds").expect("the platform did not exist")
     }
@@ -350,7 +351,7 @@ fn shared_server() -> &'static TestApp {
         let start = || {
             let mut runtime = runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
-            let server = runtime.block_on(TestApp::with(|values| {
+            let server = runtime.block_on(TestApp::with_settings(|values| {
                 values.set("DATABASE_MAX_CONNECTIONS", "16");
             }));
             // The runtime runs until the process exits.

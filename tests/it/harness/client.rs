@@ -69,7 +69,7 @@ impl Client {
     }
 
     /// The same client with one more metadata entry.
-    pub fn with(&self, key: &str, value: &str) -> Self {
+    pub fn with_metadata(&self, key: &str, value: &str) -> Self {
         let mut client = self.clone();
         let key = MetadataKey::<Ascii>::from_bytes(key.as_bytes()).expect("a key");
         client.metadata.0.append(key, value.parse().expect("a value"));
@@ -83,11 +83,11 @@ impl Client {
         if token.is_empty() {
             return client;
         }
-        client.with("authorization", &format!("Bearer {token}"))
+        client.with_metadata("authorization", &format!("Bearer {token}"))
     }
 
     /// The same caller on another server.
-    pub fn on(&self, channel: &Channel) -> Self {
+    pub fn on_server(&self, channel: &Channel) -> Self {
         Self { channel: channel.clone(), ..self.clone() }
     }
 

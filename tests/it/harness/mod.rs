@@ -13,7 +13,7 @@
 //! /// A member's session ends with the sign-out.
 //! #[tokio::test]
 //! async fn a_member_that_signed_out_is_refused() {
-//!     // A server with default settings; `TestApp::with(|values| …)` changes some.
+//!     // A server with default settings; `TestApp::with_settings(|values| …)` changes some.
 //!     let app = TestApp::spawn().await;
 //!     // Signs up a tenant. The client is its signed-in administrator.
 //!     let acme = app.create_tenant("acme").await;
@@ -84,8 +84,8 @@ pub use proxy::{Fault, Proxy};
 pub use redis::{PrivateRedis, redis};
 pub use redis_group::{RedisGroup, RedisTls};
 pub use rounds::rounds;
-pub use sample::{Ids, assert_documented_error};
+pub use sample::{Ids, assert_success_or_documented_error};
 pub use serving::ServerProcess;
-pub use shorthand::{fill, mask, struct_of, unique_text, unknown_id};
+pub use shorthand::{create_users, mask, struct_of, unique_text, unknown_id};
 pub use transit::{KeyService, MASTER_KEY_NAME};
 pub use wait::{wait_until, within_seconds};

@@ -186,7 +186,7 @@ impl Proxy {
     }
 
     /// Whether the fault of [`Proxy::fault_at_statement`] has started.
-    pub fn has_fired(&self) -> bool {
+    pub fn has_fault_started(&self) -> bool {
         self.state.borrow().countdown.is_none()
     }
 

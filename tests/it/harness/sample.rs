@@ -41,7 +41,7 @@ impl Ids {
     }
 
     /// A copy in which the id of one field is that of `other`.
-    pub fn with(&self, name: &'static str, other: &Self) -> Self {
+    pub fn with_id_of(&self, name: &'static str, other: &Self) -> Self {
         let mut ids = self.clone();
         ids.0.insert(name, other.0[name].clone());
         ids
@@ -61,7 +61,11 @@ impl Method {
 
     /// Calls the method and returns the reply without `decision_id` and `consistency_token`,
     /// which differ between equal replies.
-    pub async fn answer(&self, client: &Client, message: &DynamicMessage) -> ComparableReply {
+    pub async fn call_comparable(
+        &self,
+        client: &Client,
+        message: &DynamicMessage,
+    ) -> ComparableReply {
         match self.call(client, message).await {
             Ok(reply) => {
                 let bytes = reply.into_inner();
@@ -151,7 +155,7 @@ fn id_fields_of(message: &MessageDescriptor) -> Vec<&'static str> {
 /// Asserts that a reply is a success, or an error with a documented reason and a code that does not
 /// mean a defect of the server. Returns the reason, or an empty text for a success.
 #[track_caller]
-pub fn assert_documented_error(case: &str, reply: &RawReply) -> String {
+pub fn assert_success_or_documented_error(case: &str, reply: &RawReply) -> String {
     let Err(status) = reply else { return String::new() };
     let defect_codes = [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable];
     assert!(!defect_codes.contains(&status.code()), "{case}: {status:?}");

@@ -122,14 +122,14 @@ impl ServerProcess {
     }
 
     /// The events of the log so far that have this message.
-    pub fn logged(&self, message: &str) -> Vec<serde_json::Value> {
+    pub fn log_events(&self, message: &str) -> Vec<serde_json::Value> {
         let lines = self.lines.lock().expect("no panic");
         let events = lines.iter().map(|line| serde_json::from_str(line).expect(line));
         events.filter(|event: &serde_json::Value| event["message"] == message).collect()
     }
 
     /// A number in `/proc/PID/status`, by name.
-    pub fn status(&self, name: &str) -> u64 {
+    pub fn proc_status_number(&self, name: &str) -> u64 {
         let pid = self.process.id().expect("the server runs");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);

@@ -210,7 +210,7 @@ impl TestApp {
 
 /// Creates `count` users in every tenant: `u1@x.test`, `u2@x.test` and so on. The users of the
 /// tenants are created alternately.
-pub async fn fill(tenants: &[&Client], count: u32) {
+pub async fn create_users(tenants: &[&Client], count: u32) {
     let users = (1..=count).flat_map(|n| tenants.iter().map(move |tenant| (n, tenant)));
     stream::iter(users)
         // At most 4 calls at the same time. On a busy machine, more calls would time out while they

@@ -117,14 +117,14 @@ impl KeyService {
     }
 
     /// Number of sign requests for a key.
-    pub fn signed(&self, name: &str) -> u32 {
+    pub fn sign_request_count(&self, name: &str) -> u32 {
         self.keys.lock().expect("no panic")[name].sign_requests
     }
 
     /// Sets the settings of a server that signs with this service instead of key files.
-    pub fn set(&self, values: &mut tenantry::config::Values) {
+    pub fn apply_settings(&self, values: &mut tenantry::config::Values) {
         values.set("TRANSIT_URL", format!("http://{}", self.addr));
-        values.set("TRANSIT_TOKEN_PATH", self.token().display().to_string());
+        values.set("TRANSIT_TOKEN_PATH", self.token_path().display().to_string());
         for name in [
             "JWT_ACCESS_PRIVATE_KEY_PATH",
             "JWT_ACCESS_PUBLIC_KEY_PATH",
@@ -139,13 +139,13 @@ impl KeyService {
     pub fn master_settings(&self) -> [(&'static str, String); 3] {
         [
             ("TRANSIT_URL", format!("http://{}", self.addr)),
-            ("TRANSIT_TOKEN_PATH", self.token().display().to_string()),
+            ("TRANSIT_TOKEN_PATH", self.token_path().display().to_string()),
             ("MASTER_TRANSIT_KEY", MASTER_KEY_NAME.into()),
         ]
     }
 
     /// Path of the file with the service's access token.
-    pub fn token(&self) -> PathBuf {
+    pub fn token_path(&self) -> PathBuf {
         self.dir.path().join("token")
     }
 

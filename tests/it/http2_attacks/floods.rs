@@ -40,7 +40,7 @@ async fn flood(
 async fn rapid_stream_resets_end_the_connection() {
     let server = ServerProcess::start(&[]).await;
     assert_responds(&server).await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     let headers = call_headers();
     let reset = |n: u32| {
         let stream = 2 * n + 1;
@@ -61,7 +61,7 @@ async fn rapid_stream_resets_end_the_connection() {
         !goaway_codes.is_empty() && goaway_codes.iter().all(|code| *code == ENHANCE_YOUR_CALM),
         "{goaway_codes:?}"
     );
-    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert!(server.proc_status_number("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
     assert_responds(&server).await;
 }
 
@@ -70,7 +70,7 @@ async fn rapid_stream_resets_end_the_connection() {
 async fn an_endless_header_block_uses_bounded_memory() {
     let server = ServerProcess::start(&[]).await;
     assert_responds(&server).await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     for payload in [&[][..], &[0; 16], &[0x40; 1000]] {
         let frames_of = |n: u32| match n {
             0 => frame(HEADERS, 0, 1, &call_headers()),
@@ -79,7 +79,7 @@ async fn an_endless_header_block_uses_bounded_memory() {
         flood(&server, frames_of, 1_000_000).await;
         assert_responds(&server).await;
     }
-    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert!(server.proc_status_number("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
 }
 
 /// G11: floods of empty frames do not use unbounded memory (RUSTSEC-2026-0258,
@@ -88,7 +88,7 @@ async fn an_endless_header_block_uses_bounded_memory() {
 async fn floods_of_empty_frames_use_bounded_memory() {
     let server = ServerProcess::start(&[]).await;
     assert_responds(&server).await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     let headers = call_headers();
     let floods: [&(dyn Fn(u32) -> Vec<u8> + Sync); 5] = [
         &|n| match n {
@@ -117,5 +117,5 @@ async fn floods_of_empty_frames_use_bounded_memory() {
         let (_, ()) = tokio::join!(join_all(floods), assert_responds(&server));
         assert_responds(&server).await;
     }
-    assert!(server.status("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
+    assert!(server.proc_status_number("VmRSS") < memory_before + ALLOWED_GROWTH_KIB);
 }

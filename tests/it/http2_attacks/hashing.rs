@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use super::ALLOWED_GROWTH_KIB;
 use crate::{
     harness::{Client, PASSWORD, ServerProcess, reason, wait_until},
-    limits::address,
+    limits::new_network_address,
 };
 
 /// Memory of one hash with the default settings of the server, in KiB.
@@ -38,7 +38,7 @@ async fn refused_sign_in(acme: &Client, number: usize) -> Status {
 async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
     let server = ServerProcess::start(&[("HASHING_THREADS", "2"), ("HASHING_QUEUE", "16")]).await;
     let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     let flood = join_all((0..1000).map(|n| refused_sign_in(&acme, n)));
     let (refusals, allowed) = tokio::join!(flood, async {
         let mut allowed = 0;
@@ -59,7 +59,10 @@ async fn a_flood_of_sign_ins_is_refused_and_memory_stays_bounded() {
         );
     }
     // The limit allows twice the memory of the two hashing threads.
-    assert!(server.status("VmHWM") < memory_before + 4 * HASH_MEMORY_KIB + ALLOWED_GROWTH_KIB);
+    assert!(
+        server.proc_status_number("VmHWM")
+            < memory_before + 4 * HASH_MEMORY_KIB + ALLOWED_GROWTH_KIB
+    );
 }
 
 /// N41: the passwords that are hashed at the same time use no more than `HASHING_MEMORY_BYTES`,
@@ -76,17 +79,20 @@ async fn wrong_passwords_use_bounded_memory_which_is_given_back() {
     ];
     let server = ServerProcess::start(&settings).await;
     let message = "HASHING_THREADS is too high: HASHING_MEMORY_BYTES allows fewer hashes at a time";
-    assert_eq!(server.logged(message).len(), 1);
-    assert_eq!(server.logged("password hashing")[0]["threads"], 32);
+    assert_eq!(server.log_events(message).len(), 1);
+    assert_eq!(server.log_events("password hashing")[0]["threads"], 32);
     let acme = Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     for status in join_all((0..80).map(|n| refused_sign_in(&acme, n))).await {
         assert_eq!(reason(&status), "INVALID_CREDENTIALS");
     }
-    let growth = server.status("VmHWM").saturating_sub(memory_before);
+    let growth = server.proc_status_number("VmHWM").saturating_sub(memory_before);
     assert!(growth < 4 * HASH_MEMORY_KIB, "{growth} KiB");
     // `memory_before` includes one hash: that of the administrator's password.
-    wait_until(30, || async { server.status("VmRSS") < memory_before - HASH_MEMORY_KIB / 2 }).await;
+    wait_until(30, || async {
+        server.proc_status_number("VmRSS") < memory_before - HASH_MEMORY_KIB / 2
+    })
+    .await;
     server.stop().await;
 }
 
@@ -176,7 +182,8 @@ async fn flood(
 ) -> FloodResult {
     let guess_until_finished = async |(number, (slug, email)): (usize, &(String, String))| {
         let network = &networks[number % networks.len()];
-        let client = Client::anonymous(server.channel.clone()).with("x-forwarded-for", network);
+        let client =
+            Client::anonymous(server.channel.clone()).with_metadata("x-forwarded-for", network);
         let mut result = FloodResult::default();
         while !is_finished.load(Ordering::Relaxed) {
             let request = LoginRequest {
@@ -221,7 +228,7 @@ async fn a_flood_from_one_network_in_many_tenants_does_not_refuse_other_networks
     anonymous().sign_up_tenant("globex").await;
 
     let is_finished = AtomicBool::new(false);
-    let networks = [address()];
+    let networks = [new_network_address()];
     let sign_ins = async {
         for _ in 0..12 {
             anonymous().login("globex", "admin@globex.test", PASSWORD).await;
@@ -248,7 +255,7 @@ async fn a_flood_of_sign_ins_to_unknown_tenants_does_not_refuse_other_calls() {
     let anonymous = || Client::anonymous(server.channel.clone());
     let acme = anonymous().sign_up_tenant("acme").await;
     let is_finished = AtomicBool::new(false);
-    let networks = [(); 4].map(|()| address());
+    let networks = [(); 4].map(|()| new_network_address());
     let account = |number| (format!("nowhere-{number}"), "who@x.test".to_owned());
     let accounts: Vec<_> = (0..80).map(account).collect();
     let sign_ins = async {

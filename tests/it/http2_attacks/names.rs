@@ -30,7 +30,7 @@ async fn the_number_of_metrics_does_not_grow_with_invented_names() {
         header.kid = Some(format!("made-up-{n}"));
         let token = forge.sign(&header, &claims);
         acme.with_token(&token).auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
-        let invented_tenant = acme.with("x-tenant-id", &format!("made-up-{n}"));
+        let invented_tenant = acme.with_metadata("x-tenant-id", &format!("made-up-{n}"));
         invented_tenant.auth().who_am_i(WhoAmIRequest {}).await.expect_err("refused");
     };
     attack(0).await;

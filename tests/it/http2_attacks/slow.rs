@@ -19,7 +19,7 @@ use crate::harness::{ServerProcess, within_seconds};
 async fn clients_with_a_zero_window_cost_little_memory() {
     let server = ServerProcess::start(&[]).await;
     assert_responds(&server).await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     let mut peers = Vec::new();
     for _ in 0..50 {
         let mut peer = Peer::connect(server.addr).await;
@@ -33,7 +33,7 @@ async fn clients_with_a_zero_window_cost_little_memory() {
         peers.push(peer);
     }
     assert_responds(&server).await;
-    let growth = server.status("VmRSS").saturating_sub(memory_before);
+    let growth = server.proc_status_number("VmRSS").saturating_sub(memory_before);
     assert!(growth < ALLOWED_GROWTH_KIB, "{growth} KiB");
     drop(peers);
     server.stop().await;

@@ -40,7 +40,7 @@ async fn the_number_of_connections_is_limited() {
     for (setting, limit) in
         [("MAX_CONNECTIONS_PER_ADDRESS", "address"), ("MAX_CONNECTIONS", "total")]
     {
-        let app = TestApp::with(|values| values.set(setting, "3")).await;
+        let app = TestApp::with_settings(|values| values.set(setting, "3")).await;
         let mut connections = Vec::new();
         for _ in 0..3 {
             connections.push(Peer::connect(app.addr).await);

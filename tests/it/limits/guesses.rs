@@ -9,8 +9,8 @@ use tenantry::proto::v1::{ChangePasswordRequest, GetJwksRequest, WhoAmIRequest};
 use tonic::Code;
 
 use super::{
-    address, assert_rate_limited, assert_wrong_password, at, guess, login_request,
-    trusting_local_proxy,
+    assert_rate_limited, assert_wrong_password, client_from, guess, login_request,
+    new_network_address, trusting_local_proxy,
 };
 use crate::harness::{
     Client, Fault, PASSWORD, Proxy, TestApp, assert_refused, redis, unique_text, wait_until,
@@ -46,7 +46,8 @@ async fn end_waits(acme: &Client) {
 #[tokio::test]
 async fn after_ten_failures_only_the_network_of_the_failures_waits() {
     let (app, acme) = spawn_with_acme().await;
-    let (attacker, owner) = (at(&app, &address()), at(&app, &address()));
+    let (attacker, owner) =
+        (client_from(&app, &new_network_address()), client_from(&app, &new_network_address()));
     let correct_sign_in = || login_request(&acme.email, "acme", PASSWORD);
     for _ in 0..FREE_FAILURES {
         assert_wrong_password(guess(&attacker, &acme.email, "acme").await);
@@ -79,7 +80,7 @@ async fn after_ten_failures_only_the_network_of_the_failures_waits() {
 #[tokio::test]
 async fn a_success_resets_the_failures() {
     let (app, acme) = spawn_with_acme().await;
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     for _ in 0..3 {
         for _ in 1..FREE_FAILURES {
             assert_wrong_password(guess(&client, &acme.email, "acme").await);
@@ -94,7 +95,7 @@ async fn a_success_resets_the_failures() {
 async fn unknown_accounts_are_limited_like_existing_accounts() {
     let (app, _) = spawn_with_acme().await;
     for slug in ["acme", "nowhere"] {
-        let client = at(&app, &address());
+        let client = client_from(&app, &new_network_address());
         let [first_email, second_email] = [(); 2].map(|()| format!("{}@acme.test", unique_text()));
         for _ in 0..FREE_FAILURES {
             assert_wrong_password(guess(&client, &first_email, slug).await);
@@ -110,7 +111,7 @@ async fn unknown_accounts_are_limited_like_existing_accounts() {
 #[tokio::test]
 async fn concurrent_guesses_are_limited_like_sequential_guesses() {
     let (app, acme) = spawn_with_acme().await;
-    let attacker = at(&app, &address());
+    let attacker = client_from(&app, &new_network_address());
     let guesses = (0..500).map(|number| {
         let (attacker, email) = (&attacker, &acme.email);
         async move {
@@ -138,19 +139,21 @@ async fn concurrent_guesses_are_limited_like_sequential_guesses() {
 #[tokio::test]
 async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     let (app, acme) = spawn_with_acme().await;
-    let known_network = at(&app, &address());
+    let known_network = client_from(&app, &new_network_address());
     let correct_sign_in = || login_request(&acme.email, "acme", PASSWORD);
     known_network.auth().login(correct_sign_in()).await.expect("signs in");
     // 100 failures, the limit of the account for all networks.
     for _ in 0..10 {
-        let attacker = at(&app, &address());
+        let attacker = client_from(&app, &new_network_address());
         for _ in 0..FREE_FAILURES {
             assert_wrong_password(guess(&attacker, &acme.email, "acme").await);
         }
     }
-    assert_rate_limited(guess(&at(&app, &address()), &acme.email, "acme").await);
     assert_rate_limited(
-        at(&app, &address())
+        guess(&client_from(&app, &new_network_address()), &acme.email, "acme").await,
+    );
+    assert_rate_limited(
+        client_from(&app, &new_network_address())
             .auth()
             .login(correct_sign_in())
             .await
@@ -159,7 +162,7 @@ async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
     assert_wrong_password(guess(&known_network, &acme.email, "acme").await);
     known_network.auth().login(correct_sign_in()).await.expect("signs in from the known network");
     // This success resets the account's counter, so no other network must wait.
-    at(&app, &address())
+    client_from(&app, &new_network_address())
         .auth()
         .login(correct_sign_in())
         .await
@@ -170,7 +173,7 @@ async fn failures_from_many_networks_do_not_block_the_owners_known_network() {
 #[tokio::test]
 async fn the_holder_of_a_session_cannot_guess_the_users_password() {
     let (app, acme) = spawn_with_acme().await;
-    let session_holder = acme.with("x-forwarded-for", &address());
+    let session_holder = acme.with_metadata("x-forwarded-for", &new_network_address());
     let change = || async {
         let request = tenantry::proto::v1::ChangePasswordRequest {
             current_password: "not this one".into(),
@@ -182,7 +185,7 @@ async fn the_holder_of_a_session_cannot_guess_the_users_password() {
         assert_refused(change().await, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
     assert_rate_limited(change().await.expect_err("the client must wait"));
-    let other_network = at(&app, &address());
+    let other_network = client_from(&app, &new_network_address());
     other_network
         .auth()
         .login(login_request(&acme.email, "acme", PASSWORD))
@@ -204,7 +207,7 @@ async fn guess_keys(acme: &Client) -> Vec<String> {
 #[tokio::test]
 async fn a_wrong_clock_makes_no_wait_longer_than_an_hour() {
     let (app, acme) = spawn_with_acme().await;
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     assert_wrong_password(guess(&client, &acme.email, "acme").await);
     let keys = guess_keys(&acme).await;
     let network_key = keys.iter().find(|key| key.contains(":here:")).expect("a key");
@@ -242,7 +245,7 @@ async fn a_wrong_clock_makes_no_wait_longer_than_an_hour() {
 #[tokio::test]
 async fn keys_of_a_wrong_type_do_not_stop_the_counting_of_guesses() {
     let (app, acme) = spawn_with_acme().await;
-    let client = at(&app, &address());
+    let client = client_from(&app, &new_network_address());
     assert_wrong_password(guess(&client, &acme.email, "acme").await);
     let keys = guess_keys(&acme).await;
     assert!(keys.len() > 1, "{keys:?}");
@@ -280,15 +283,18 @@ async fn cancelled_guesses_are_counted_and_recorded() {
         values.set("DATABASE_URL", url);
     })
     .await;
-    let network = address();
-    let attacker = at(&app, &network);
-    let session_holder = acme.on(&app.channel).with("x-forwarded-for", &network);
+    let network = new_network_address();
+    let attacker = client_from(&app, &network);
+    let session_holder = acme.on_server(&app.channel).with_metadata("x-forwarded-for", &network);
     session_holder.auth().who_am_i(WhoAmIRequest {}).await.expect("the session is valid");
     // Wait until this replica reaches Redis. Without Redis, the replica counts only in memory.
     let calls_counted_locally = async || app.metric("tenantry_rate_counted_alone_total").await;
     wait_until(10, || async {
         let count_before = calls_counted_locally().await;
-        assert_wrong_password(guess(&at(&app, &address()), "nobody@nowhere.test", "nowhere").await);
+        assert_wrong_password(
+            guess(&client_from(&app, &new_network_address()), "nobody@nowhere.test", "nowhere")
+                .await,
+        );
         calls_counted_locally().await == count_before
     })
     .await;
@@ -333,14 +339,16 @@ async fn cancelled_guesses_are_counted_and_recorded() {
 /// B07: an unknown tenant has its own counter, like an existing tenant.
 #[tokio::test]
 async fn unknown_tenants_are_counted_separately() {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         trusting_local_proxy(values);
         values.set("RATE_LIMIT_SIGN_IN", "off,5/1h");
     })
     .await;
     let [first_tenant, second_tenant] =
         [(); 2].map(|()| format!("nowhere-{}", &unique_text()[24..]));
-    let guess_at = async |slug: &str| guess(&at(&app, &address()), "who@x.test", slug).await;
+    let guess_at = async |slug: &str| {
+        guess(&client_from(&app, &new_network_address()), "who@x.test", slug).await
+    };
     for _ in 0..5 {
         assert_wrong_password(guess_at(&first_tenant).await);
     }
@@ -361,7 +369,8 @@ async fn guesses_are_counted_after_invalid_values_in_redis() {
         ("underway", "0.5"),
         ("underway", &long_number),
     ] {
-        let (client, email) = (at(&app, &address()), format!("{}@acme.test", unique_text()));
+        let (client, email) =
+            (client_from(&app, &new_network_address()), format!("{}@acme.test", unique_text()));
         let keys_before = guess_keys(&acme).await;
         assert_wrong_password(guess(&client, &email, "acme").await);
         let mut new_keys = guess_keys(&acme).await;

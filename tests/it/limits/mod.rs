@@ -9,7 +9,7 @@ use tenantry::{config::Values, proto::v1::LoginRequest};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-pub use rates::limited;
+pub use rates::server_with_rate_limit;
 
 use crate::harness::{Client, TestApp, assert_refused};
 
@@ -19,14 +19,14 @@ pub fn trusting_local_proxy(values: &mut Values) {
 }
 
 /// A random address in a network that no other test uses.
-pub fn address() -> String {
+pub fn new_network_address() -> String {
     let random = uuid::Uuid::new_v4().into_bytes();
     format!("2001:db8:{:02x}{:02x}:{:02x}{:02x}::1", random[0], random[1], random[2], random[3])
 }
 
 /// A client without a token at this address.
-pub fn at(app: &TestApp, address: &str) -> Client {
-    app.anonymous().with("x-forwarded-for", address)
+pub fn client_from(app: &TestApp, address: &str) -> Client {
+    app.anonymous().with_metadata("x-forwarded-for", address)
 }
 
 fn login_request(email: &str, slug: &str, password: &str) -> LoginRequest {

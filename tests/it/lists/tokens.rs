@@ -63,7 +63,7 @@ async fn a_page_token_is_valid_only_for_its_request() {
     app.create_tenant("other").await;
     let platform_admin = app.platform_admin().await;
     // The platform's administrator may call every method in any tenant.
-    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id);
 
     let mut tokens = Vec::new();
     for method in list_methods() {
@@ -86,7 +86,7 @@ async fn a_page_token_is_valid_only_for_its_request() {
         let is_platform_only = method.0.name() == "ListTenants";
         let other_caller = if is_platform_only { &platform_admin } else { &acme };
         assert_token_refused(method, other_caller, request, token).await;
-        let other_tenant_client = platform_admin.with("x-tenant-id", "other");
+        let other_tenant_client = platform_admin.with_metadata("x-tenant-id", "other");
         assert_token_refused(method, &other_tenant_client, request, token).await;
 
         for index in (0..token.len()).step_by(5) {
@@ -116,7 +116,7 @@ async fn a_page_token_is_valid_on_every_replica() {
     let app = TestApp::spawn().await;
     let (acme, ids) = tenant_with_two_of_each(&app).await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     for method in list_methods().iter().filter(|method| method.0.name() != "ListTenants") {
         let mut request = first_page_request(method, &ids);
         let token = next_page_token(method, &acme, &request).await;

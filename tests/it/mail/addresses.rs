@@ -6,7 +6,7 @@ use crate::harness::{MailServer, TestApp, mail_settings, wait_until};
 #[tokio::test]
 async fn a_mail_to_an_international_domain_has_its_ascii_form() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     acme.create_user("ada@bücher.example").await;
     app.request_reset("acme", "ADA@xn--bcher-kva.example").await.expect("accepted");
@@ -18,7 +18,7 @@ async fn a_mail_to_an_international_domain_has_its_ascii_form() {
 #[tokio::test]
 async fn a_mail_to_an_international_local_part_needs_a_suitable_mail_server() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     acme.create_user("用户@例え.テスト").await;
     app.request_reset("acme", "用户@例え.テスト").await.expect("accepted");
@@ -26,7 +26,7 @@ async fn a_mail_to_an_international_local_part_needs_a_suitable_mail_server() {
     wait_until(20, || async { app.metric(failed_metric).await == Some(1.0) }).await;
 
     mail_server.accept_international_addresses();
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     acme.create_user("用户@例え.テスト").await;
     app.request_reset("acme", "用户@例え.テスト").await.expect("accepted");

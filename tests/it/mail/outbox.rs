@@ -41,7 +41,7 @@ fn message_id(text: &str) -> &str {
 
 #[tokio::test]
 async fn a_waiting_mail_is_sent_after_a_restart() {
-    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
+    let app = TestApp::with_settings(mail_settings(UNREACHABLE)).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     app.request_reset("acme", &ada.email).await.expect("queued");
@@ -96,7 +96,7 @@ async fn a_mail_that_is_sent_twice_is_the_same_mail() {
 #[tokio::test]
 async fn two_replicas_send_each_mail_once() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let _second_replica =
         TestApp::on_database(&app.database, mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
@@ -118,7 +118,7 @@ async fn two_replicas_send_each_mail_once() {
 
 #[tokio::test]
 async fn an_email_is_not_changed_when_its_notice_cannot_be_queued() {
-    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
+    let app = TestApp::with_settings(mail_settings(UNREACHABLE)).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let fill_outbox =
         "insert into mail_outbox (tenant_id, mail_id, kind, content, due_at, expires_at)
@@ -144,7 +144,7 @@ async fn an_email_is_not_changed_when_its_notice_cannot_be_queued() {
 
 #[tokio::test]
 async fn a_mail_that_was_not_sent_in_time_is_dropped() {
-    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
+    let app = TestApp::with_settings(mail_settings(UNREACHABLE)).await;
     let acme = app.create_tenant("acme").await;
     acme.change_email(&acme.user_id, "new@acme.test").await.expect("changed");
     wait_until_tried(&app, "email_changed").await;
@@ -158,7 +158,7 @@ async fn a_mail_that_was_not_sent_in_time_is_dropped() {
 
 #[tokio::test]
 async fn the_mails_of_a_deleted_tenant_are_dropped() {
-    let app = TestApp::with(mail_settings(UNREACHABLE)).await;
+    let app = TestApp::with_settings(mail_settings(UNREACHABLE)).await;
     let platform_admin = app.platform_admin().await;
     let acme = app.create_tenant("acme").await;
     acme.change_email(&acme.user_id, "new@acme.test").await.expect("changed");
@@ -173,7 +173,7 @@ async fn the_mails_of_a_deleted_tenant_are_dropped() {
 #[tokio::test]
 async fn a_reset_request_that_meets_a_lock_timeout_is_retried() {
     let mail_server = MailServer::start().await;
-    let app = TestApp::with(mail_settings(&mail_server.url)).await;
+    let app = TestApp::with_settings(mail_settings(&mail_server.url)).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member(&format!("ada-{}", unique_text()), &[]).await;
     let mut lock_holder = app.owner_connection().await;

@@ -81,12 +81,13 @@ async fn a_check_in_an_unknown_tenant_is_refused() {
 
     let request = check_request(&acme.user_id, "doc:read");
     let result = platform_admin
-        .with("x-tenant-id", &unknown_tenant)
+        .with_metadata("x-tenant-id", &unknown_tenant)
         .permissions()
         .check(request.clone())
         .await;
     assert_refused(result, Code::NotFound, "NOT_FOUND");
-    let result = acme.with("x-tenant-id", &unknown_tenant).permissions().check(request).await;
+    let result =
+        acme.with_metadata("x-tenant-id", &unknown_tenant).permissions().check(request).await;
     assert_refused(result, Code::PermissionDenied, "TENANT_MISMATCH");
 }
 

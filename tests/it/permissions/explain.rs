@@ -163,7 +163,10 @@ async fn an_explanation_has_the_state_of_the_subject() {
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
     platform_admin.tenants().suspend_tenant(request).await.expect("suspended");
     expected = [(DecisionReason::NotGranted, SubjectState::TenantSuspended); 4];
-    assert_eq!(states(&platform_admin.with("x-tenant-id", &acme.tenant_id)).await, expected);
+    assert_eq!(
+        states(&platform_admin.with_metadata("x-tenant-id", &acme.tenant_id)).await,
+        expected
+    );
 }
 
 #[tokio::test]
@@ -220,7 +223,7 @@ async fn an_explanation_agrees_with_its_decision_and_with_a_fully_consistent_dec
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     let ada = acme.create_user("ada@acme.test").await;
     let clerk = acme.create_role("clerk", RoleLevel::Member, &["invoice:pay"]).await;
 

@@ -121,7 +121,7 @@ async fn disabled_users_expired_assignments_and_suspended_tenants_are_left_out()
     assert_eq!(ids(&acme, request_without_scope.clone()).await, active_users);
     assert_eq!(ids(&other, request_without_scope.clone()).await, [&*other.user_id]);
 
-    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id);
     assert_eq!(ids(&platform_admin_in_acme, request_without_scope.clone()).await, active_users);
     let request = SuspendTenantRequest { tenant: acme.tenant_id.clone() };
     platform_admin.tenants().suspend_tenant(request).await.expect("suspended");

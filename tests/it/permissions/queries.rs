@@ -22,7 +22,7 @@ async fn start_replica_with_query_log() -> ReplicaWithQueryLog {
     let url = proxy.postgres_url(&app.database);
     let replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = acme.on(&replica.channel);
+    let replica_client = acme.on_server(&replica.channel);
     // Wait until the replica decides for this caller from the cache.
     let is_warm = || async {
         replica_client.may("doc:read").await;

@@ -92,11 +92,15 @@ impl World {
     fn admin_client(&self, tenant: usize, replica: usize) -> Client {
         let admin = &self.admins[tenant];
         let client = if self.models[tenant].suspended {
-            self.platform_admin.with("x-tenant-id", &admin.tenant_id)
+            self.platform_admin.with_metadata("x-tenant-id", &admin.tenant_id)
         } else {
             admin.clone()
         };
-        client.on(if replica == 0 { &self.app.channel } else { &self.second_replica.channel })
+        client.on_server(if replica == 0 {
+            &self.app.channel
+        } else {
+            &self.second_replica.channel
+        })
     }
 
     /// A random user of a tenant. Never the administrator, who makes all calls.
@@ -269,7 +273,7 @@ impl World {
 
     async fn set_suspended(&mut self, tenant: usize, replica: usize) {
         let channel = if replica == 0 { &self.app.channel } else { &self.second_replica.channel };
-        let mut tenants = self.platform_admin.on(channel).tenants();
+        let mut tenants = self.platform_admin.on_server(channel).tenants();
         let id = self.admins[tenant].tenant_id.clone();
         let suspended = &mut self.models[tenant].suspended;
         *suspended = !*suspended;
@@ -282,7 +286,7 @@ impl World {
             // The other replica checks the caller with its own cache, even for a fully consistent
             // Check. So wait until that replica has read the reactivation from the feed.
             let other_replica = [&self.second_replica.channel, &self.app.channel][replica];
-            let admin = self.admins[tenant].on(other_replica);
+            let admin = self.admins[tenant].on_server(other_replica);
             wait_until(5, async || admin.auth().who_am_i(WhoAmIRequest {}).await.is_ok()).await;
         }
     }
@@ -340,7 +344,7 @@ impl World {
         assert_eq!(permissions(&client, &user).await, model.permissions(&user), "{user}");
         if let Some(member) = &self.members[tenant] {
             let channel = &client.channel;
-            let actual = who_am_i(&member.on(channel)).await;
+            let actual = who_am_i(&member.on_server(channel)).await;
             let expected =
                 model.is_active(&member.user_id).then(|| model.who_am_i(&member.user_id));
             assert_eq!(actual, expected, "{}", member.user_id);

@@ -83,7 +83,7 @@ async fn a_restored_database_keeps_revocations() {
     app.wait_until_audit_settled().await;
     let restored = restore(&app).await;
     let restored_app = TestApp::on_database(&restored, |_| {}).await;
-    let on_restored = |client: &Client| client.on(&restored_app.channel);
+    let on_restored = |client: &Client| client.on_server(&restored_app.channel);
     on_restored(&acme).auth().who_am_i(WhoAmIRequest {}).await.expect("the session is active");
     let reply = on_restored(&signed_out_client).auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");

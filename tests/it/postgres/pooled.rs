@@ -79,7 +79,7 @@ async fn functions_that_set_the_tenant_reset_it() {
 /// E06: 200 calls of two tenants share two connections.
 #[tokio::test]
 async fn many_callers_on_few_connections_see_only_their_own_tenant() {
-    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;
+    let app = TestApp::with_settings(|values| values.set("DATABASE_MAX_CONNECTIONS", "2")).await;
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let admins = Arc::new([a, b]);
     let calls = (0..200).map(|n| {

@@ -101,7 +101,7 @@ async fn wrong_passwords_count_as_failed_sign_ins() {
 async fn the_old_address_gets_a_notice_of_every_change() {
     let server = MailServer::start().await;
     let url = server.url.clone();
-    let app = TestApp::with(|values| values.set("MAIL_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("MAIL_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &["user:update"]).await;
 

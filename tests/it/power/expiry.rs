@@ -240,7 +240,7 @@ async fn temporary_staff_give_only_temporary_rights_in_other_tenants() {
     let expiry = (clock::now() + Duration::hours(1)).replace_nanosecond(0).expect("a time");
     assign(&platform_admin, &staff_id, &act_role, Some(expiry)).await.expect("assigned");
     let staff = app.create_session(&staff_id, &platform_admin).await;
-    let staff = staff.with("x-tenant-id", &acme.tenant_id);
+    let staff = staff.with_metadata("x-tenant-id", &acme.tenant_id);
 
     let reader_role = acme.create_role("reader", RoleLevel::Member, &["doc:read"]).await;
     let bob = acme.create_user_without_password("bob@acme.test").await;
@@ -287,7 +287,7 @@ async fn a_temporary_platform_administrator_cannot_replace_the_role_of_registrat
     let expiry = clock::now() + Duration::hours(1);
     assign(&platform_admin, &temporary, &role, Some(expiry)).await.expect("assigned");
     let temporary = app.create_session(&temporary, &platform_admin).await;
-    let temporary = temporary.with("x-tenant-id", &acme.tenant_id);
+    let temporary = temporary.with_metadata("x-tenant-id", &acme.tenant_id);
 
     let member = acme.system_role("member").await;
     let rename = |role_id: String, name: &str| UpdateRoleRequest {
@@ -295,7 +295,7 @@ async fn a_temporary_platform_administrator_cannot_replace_the_role_of_registrat
         name: Some(name.into()),
         ..UpdateRoleRequest::default()
     };
-    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id);
     for client in [&temporary, &platform_admin_in_acme] {
         let refusal = client.roles().update_role(rename(member.clone(), "old member")).await;
         assert_refused(refusal, Code::PermissionDenied, "SYSTEM_ROLE");

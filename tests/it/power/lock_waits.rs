@@ -126,7 +126,7 @@ async fn platform_users_that_lose_their_rights_while_they_wait_are_refused() {
         platform_admin.assign(&user, &manager).await;
         platform_admin.assign(&user, &actor).await;
         let support = app.create_session(&user, &platform_admin).await;
-        let support_in_acme = support.with("x-tenant-id", &acme.tenant_id);
+        let support_in_acme = support.with_metadata("x-tenant-id", &acme.tenant_id);
         let request = UnassignRoleRequest {
             user_id: bob.clone(),
             role_id: role.clone(),

@@ -111,8 +111,10 @@ async fn platform_users_disable_by_level_but_change_emails_only_with_all_rights(
         platform_admin.create_role("support", RoleLevel::OrgAdmin, &permissions).await;
     let support_id = platform_admin.create_user_without_password("support@platform.test").await;
     platform_admin.assign(&support_id, &support_role).await;
-    let support =
-        app.create_session(&support_id, &platform_admin).await.with("x-tenant-id", &acme.tenant_id);
+    let support = app
+        .create_session(&support_id, &platform_admin)
+        .await
+        .with_metadata("x-tenant-id", &acme.tenant_id);
 
     let second_admin = acme.create_user("second@acme.test").await;
     acme.assign(&second_admin, &acme.system_role("org_admin").await).await;
@@ -128,7 +130,7 @@ async fn platform_users_disable_by_level_but_change_emails_only_with_all_rights(
         .disable_user(DisableUserRequest { user_id: second_admin })
         .await
         .expect("disabled");
-    let platform_admin_in_acme = platform_admin.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme = platform_admin.with_metadata("x-tenant-id", &acme.tenant_id);
     platform_admin_in_acme.users().update_user(request).await.expect("the caller holds all rights");
 }
 

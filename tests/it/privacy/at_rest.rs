@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{PASSWORD, TestApp, assert_refused, fill};
+use crate::harness::{PASSWORD, TestApp, assert_refused, create_users};
 
 /// The value that a query returns in its one row and column. NULL becomes an empty text.
 async fn query_value(app: &TestApp, query: String) -> String {
@@ -132,7 +132,7 @@ async fn a_filter_on_a_sealed_field_finds_each_match_once() {
     let acme = app.create_tenant("acme").await;
     let first_match = acme.create_user_without_password("needle-1@x.test").await;
     // More users between the matches than one statement reads (1000).
-    fill(&[&acme], 1010).await;
+    create_users(&[&acme], 1010).await;
     let last_match = acme.create_user_without_password("needle-2@x.test").await;
 
     for page_size in [1, 2, 50] {

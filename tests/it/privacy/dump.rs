@@ -24,7 +24,10 @@ const NEW_PASSWORD: &str = "quux canary battery 9c1e";
 
 /// Uses the service as a user does. Returns the texts that no file may contain.
 async fn use_service(app: &TestApp) -> Vec<String> {
-    let visitor = app.anonymous().with("x-forwarded-for", ADDRESS).with("user-agent", AGENT);
+    let visitor = app
+        .anonymous()
+        .with_metadata("x-forwarded-for", ADDRESS)
+        .with_metadata("user-agent", AGENT);
     let request = RegisterRequest {
         email: EMAIL.into(),
         password: PASSWORD.into(),
@@ -156,7 +159,7 @@ fn contains(content: &[u8], canary: &str) -> bool {
 /// or Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disks_contain_no_readable_personal_data() {
-    let app = TestApp::with(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
+    let app = TestApp::with_settings(|values| values.set("TRUSTED_PROXIES", "127.0.0.1")).await;
     let wal_start = wal_position(&app).await;
     let mut canaries = use_service(&app).await;
     app.wait_until_audit_settled().await;

@@ -18,7 +18,7 @@ async fn spawn_with_key() -> (TestApp, TempDir, String) {
     let path = dir.path().join("master.keys").display().to_string();
     let output = run(&["master-key", "generate"], &[("MASTER_KEY_PATH", &path)]).await;
     assert!(output.ok && output.out.contains("made the master key"), "{output:?}");
-    let app = TestApp::with(|values| values.set("MASTER_KEY_PATH", path.as_str())).await;
+    let app = TestApp::with_settings(|values| values.set("MASTER_KEY_PATH", path.as_str())).await;
     (app, dir, path)
 }
 
@@ -109,7 +109,7 @@ async fn an_interrupted_rotation_is_completed_by_the_next_run() {
             assert_readable(&app, tenant).await;
         }
         // The rotation ended before this statement, so every statement has had a fault.
-        if !proxy.has_fired() {
+        if !proxy.has_fault_started() {
             assert!(interrupted.ok && statement > 10, "{statement}: {interrupted:?}");
             break;
         }
@@ -244,7 +244,7 @@ async fn serve_error(app: &TestApp, path: &Path) -> String {
 /// A database created without a master key can get one later.
 #[tokio::test]
 async fn unwrapped_data_keys_can_be_wrapped_later() {
-    let app = TestApp::with(|values| values.set("MASTER_KEY_PATH", "off")).await;
+    let app = TestApp::with_settings(|values| values.set("MASTER_KEY_PATH", "off")).await;
     let acme = app.create_tenant("acme").await;
     assert_eq!(wrapping_keys(&app).await, ["none"]);
     let dir = tempdir().expect("a folder");
@@ -281,6 +281,6 @@ async fn a_data_key_moved_to_another_tenant_cannot_be_unwrapped() {
             .await;
     assert_readable(&new_app, &b).await;
     let user = GetUserRequest { user_id: a.user_id.clone() };
-    let reply = a.on(&new_app.channel).users().get_user(user).await;
+    let reply = a.on_server(&new_app.channel).users().get_user(user).await;
     crate::harness::assert_refused(reply, tonic::Code::Unavailable, "STORE_UNAVAILABLE");
 }

@@ -17,7 +17,7 @@ async fn wrapping_keys(app: &TestApp) -> Vec<String> {
 
 /// Asserts that this server can read the sealed data of a tenant.
 async fn assert_readable(app: &TestApp, client: &Client) {
-    let client = client.on(&app.channel);
+    let client = client.on_server(&app.channel);
     let request = GetUserRequest { user_id: client.user_id.clone() };
     let reply = client.users().get_user(request).await.expect("a user").into_inner();
     assert_eq!(reply.user.expect("a user").email, client.email);

@@ -18,7 +18,7 @@ use crate::{
 /// Settings of a server with all keys in the key service.
 fn keys_in_service(service: &KeyService) -> impl Fn(&mut Values) {
     move |values| {
-        service.set(values);
+        service.apply_settings(values);
         values.set("MASTER_KEY_PATH", "off");
         values.set("MASTER_TRANSIT_KEY", MASTER_KEY_NAME);
     }
@@ -40,7 +40,7 @@ async fn master_key(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_keys_are_wrapped_and_rotated_in_the_key_service() {
     let service = KeyService::start("ed25519").await;
-    let app = TestApp::with(keys_in_service(&service)).await;
+    let app = TestApp::with_settings(keys_in_service(&service)).await;
     let acme = app.create_tenant("acme").await;
     assert_readable(&app, &acme).await;
     assert_eq!(wrapping_keys(&app).await, ["transit:tenantry-master:v1"]);
@@ -69,7 +69,7 @@ async fn the_master_key_can_move_from_a_file_to_the_key_service() {
     let acme = app.create_tenant("acme").await;
     let file = app.master_key();
     let app_with_both_keys = TestApp::on_database(&app.database, |values| {
-        service.set(values);
+        service.apply_settings(values);
         values.set("MASTER_TRANSIT_KEY", MASTER_KEY_NAME);
     })
     .await;
@@ -87,7 +87,7 @@ async fn the_master_key_can_move_from_a_file_to_the_key_service() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let mut service = KeyService::start("ed25519").await;
-    let app = TestApp::with(keys_in_service(&service)).await;
+    let app = TestApp::with_settings(keys_in_service(&service)).await;
     let (cached_tenant, uncached_tenant) =
         (app.create_tenant("warm").await, app.create_tenant("cold").await);
     let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
@@ -96,7 +96,7 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
 
     let get_user = |client: &crate::harness::Client| {
         let user_id = client.user_id.clone();
-        let mut users = client.on(&new_app.channel).users();
+        let mut users = client.on_server(&new_app.channel).users();
         async move { users.get_user(GetUserRequest { user_id }).await }
     };
     get_user(&cached_tenant).await.expect("the data key is in memory");
@@ -104,7 +104,7 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
     let counts_before = app.row_counts().await;
     let request =
         tenantry::proto::v1::CreateUserRequest { email: "new@x.test".into(), ..Default::default() };
-    let result = uncached_tenant.on(&new_app.channel).users().create_user(request).await;
+    let result = uncached_tenant.on_server(&new_app.channel).users().create_user(request).await;
     assert_refused(result, Code::Unavailable, "STORE_UNAVAILABLE");
     assert_eq!(app.row_counts().await, counts_before);
 
@@ -116,7 +116,7 @@ async fn without_the_key_service_only_tenants_with_cached_keys_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_transaction_waits_for_a_hanging_key_service() {
     let mut service = KeyService::start("ed25519").await;
-    let app = TestApp::with(keys_in_service(&service)).await;
+    let app = TestApp::with_settings(keys_in_service(&service)).await;
     let (cached_tenant, uncached_tenant) =
         (app.create_tenant("warm").await, app.create_tenant("cold").await);
     let new_app = TestApp::on_database(&app.database, keys_in_service(&service)).await;
@@ -130,7 +130,7 @@ async fn no_transaction_waits_for_a_hanging_key_service() {
         tokio::task::yield_now().await;
     };
     let request = CreateUserRequest { email: "new@x.test".into(), ..CreateUserRequest::default() };
-    let mut users = uncached_tenant.on(&new_app.channel).users();
+    let mut users = uncached_tenant.on_server(&new_app.channel).users();
     let mut owner_connection = app.owner_connection().await;
     let check_transactions = async {
         let connection = silent_listener.accept().await.expect("the server connects");

@@ -209,7 +209,7 @@ async fn a_scope_has_at_most_8_kib_but_a_larger_old_scope_can_be_unassigned() {
 #[tokio::test]
 async fn concurrent_calls_cannot_exceed_a_limit() {
     // One connection per call. With fewer connections, calls could time out on a busy machine.
-    let app = TestApp::with(|values| values.set("DATABASE_MAX_CONNECTIONS", "40")).await;
+    let app = TestApp::with_settings(|values| values.set("DATABASE_MAX_CONNECTIONS", "40")).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let ops = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;

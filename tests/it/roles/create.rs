@@ -87,7 +87,8 @@ async fn a_caller_cannot_create_a_role_of_a_higher_level_than_its_own() {
 async fn only_platform_staff_create_system_roles() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     let system_role_request = |name: &str| CreateRoleRequest {
         system: true,
         ..role_request(name, RoleLevel::Member, &["*:*"])
@@ -119,7 +120,8 @@ async fn the_platform_level_exists_only_in_the_platform_tenant() {
     let platform_admin = app.platform_admin().await;
     let request = || role_request("root", RoleLevel::PlatformAdmin, &["tenant:read"]);
 
-    let result = create(&platform_admin.with("x-tenant-id", &acme.tenant_id), request()).await;
+    let result =
+        create(&platform_admin.with_metadata("x-tenant-id", &acme.tenant_id), request()).await;
     assert_refused(result, Code::InvalidArgument, "INVALID_FIELDS");
     assert_eq!(
         created_role(create(&platform_admin, request()).await).level(),
@@ -145,7 +147,8 @@ async fn a_role_name_is_unique_in_its_tenant() {
 async fn similar_names_count_as_the_same_name() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     let viewer_role_request = |name: &str| role_request(name, RoleLevel::Viewer, &[]);
 
     created_role(create(&acme, viewer_role_request("Ops Team")).await);

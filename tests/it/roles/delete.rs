@@ -132,7 +132,8 @@ async fn higher_roles_system_roles_and_roles_of_other_tenants_cannot_be_deleted(
     ] {
         assert_refused(delete(client, role).await, code, reason);
     }
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     delete(&platform_admin_in_acme, &viewer)
         .await
         .expect("platform staff may delete a system role");

@@ -117,7 +117,8 @@ async fn the_administrators_role_cannot_lose_its_permissions_or_level() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
     let role = acme.system_role("org_admin").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     let update_request =
         || UpdateRoleRequest { role_id: role.clone(), ..UpdateRoleRequest::default() };
 
@@ -163,7 +164,8 @@ async fn race(app: &TestApp, replica: &TestApp, founder: &Client, rounds: Range<
             create_two_sole_administrators(&mut owner_connection, &cipher, founder, &role, round)
                 .await;
         let first_client = app.create_session(&admin_ids[0], founder).await;
-        let second_client = app.create_session(&admin_ids[1], founder).await.on(&replica.channel);
+        let second_client =
+            app.create_session(&admin_ids[1], founder).await.on_server(&replica.channel);
 
         let (first_result, second_result) = tokio::join!(
             remove(&first_client, &admin_ids[1], &role, first_removal),

@@ -87,7 +87,7 @@ async fn concurrent_changes_of_the_same_objects_cause_no_server_error() {
 
     let workers = (0..8).map(|worker: usize| {
         let client =
-            if worker.is_multiple_of(2) { acme.clone() } else { acme.on(&replica.channel) };
+            if worker.is_multiple_of(2) { acme.clone() } else { acme.on_server(&replica.channel) };
         let targets = targets.clone();
         tokio::spawn(async move {
             let mut number = worker + 1;

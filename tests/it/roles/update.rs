@@ -136,7 +136,8 @@ async fn a_caller_cannot_raise_or_change_a_role_above_its_own_rights() {
 async fn only_platform_staff_change_system_roles() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     let viewer_role = acme.system_role("viewer").await;
     let request =
         UpdateRoleRequest { permissions: vec!["doc:read".into()], ..update_request(&viewer_role) };
@@ -152,7 +153,8 @@ async fn only_platform_staff_change_system_roles() {
 async fn an_update_is_validated_like_a_creation() {
     let app = TestApp::shared();
     let acme = app.create_tenant("acme").await;
-    let platform_admin_in_acme = app.platform_admin().await.with("x-tenant-id", &acme.tenant_id);
+    let platform_admin_in_acme =
+        app.platform_admin().await.with_metadata("x-tenant-id", &acme.tenant_id);
     let id = acme.create_role("ops", RoleLevel::Member, &[]).await;
     acme.create_role("dev", RoleLevel::Member, &[]).await;
 

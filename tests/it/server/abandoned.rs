@@ -41,7 +41,7 @@ async fn lock_acme(
 /// N22: slow calls of one tenant cannot take all connections to Postgres.
 #[tokio::test]
 async fn slow_calls_of_one_tenant_cannot_take_all_connections() {
-    let app = TestApp::with(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
+    let app = TestApp::with_settings(|values| values.set("REQUEST_TIMEOUT", "4s")).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let mut locking_connection = app.owner_connection().await;
     let lock_transaction = lock_acme(&mut locking_connection).await;
@@ -80,7 +80,7 @@ async fn slow_calls_of_one_tenant_cannot_take_all_connections() {
 /// N22: the permits for calls in progress are shared among tenants, like connections.
 #[tokio::test]
 async fn slow_calls_of_one_tenant_cannot_take_all_permits() {
-    let app = TestApp::with(|values| values.set("MAX_REQUESTS", "12")).await;
+    let app = TestApp::with_settings(|values| values.set("MAX_REQUESTS", "12")).await;
     let (acme, other) = (app.create_tenant("acme").await, app.create_tenant("other").await);
     let mut locking_connection = app.owner_connection().await;
     let lock_transaction = lock_acme(&mut locking_connection).await;
@@ -161,7 +161,7 @@ async fn the_statement_of_a_timed_out_check_is_cancelled_in_postgres() {
         consistency: Consistency::FullyConsistent.into(),
         ..CheckRequest::default()
     };
-    let reply = acme.on(&short_timeout_app.channel).permissions().check(check).await;
+    let reply = acme.on_server(&short_timeout_app.channel).permissions().check(check).await;
     assert_refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     // Outside a transaction only the session's limits apply: `lock_timeout` 5 s,
     // `statement_timeout` 10 s. After less than 4 s only the service can have cancelled the
@@ -174,7 +174,7 @@ async fn the_statement_of_a_timed_out_check_is_cancelled_in_postgres() {
 /// N21: one subject's slow calls do not stop the administrator of its tenant.
 #[tokio::test]
 async fn slow_calls_of_one_subject_cannot_take_all_permits_of_its_tenant() {
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("MAX_REQUESTS", "160");
         values.set("DATABASE_MAX_CONNECTIONS", "40");
     })

@@ -25,7 +25,7 @@ async fn start_server_with_one_connection() -> (TestApp, Proxy, Client) {
         values.set("DATABASE_MAX_CONNECTIONS", "1");
     })
     .await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     (app, proxy, acme)
 }
 

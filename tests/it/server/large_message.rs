@@ -48,7 +48,7 @@ async fn a_large_message_is_answered_like_a_small_one() {
     let malformed_request =
         CheckRequest { permission: "no permission".into(), ..check_request(200_000) };
     assert_refused(check(&ada, malformed_request).await, Code::InvalidArgument, "INVALID_FIELDS");
-    let caller_with_invalid_token = ada.with("authorization", "Bearer none");
+    let caller_with_invalid_token = ada.with_metadata("authorization", "Bearer none");
     assert_refused(
         check(&caller_with_invalid_token, check_request(200_000)).await,
         Code::Unauthenticated,

@@ -30,14 +30,14 @@ async fn without_connections_for_calls_the_server_is_not_ready() {
     .await;
     assert_eq!(app.metric("tenantry_postgres_up").await, Some(0.0));
     let refused_message = "no further connection to Postgres can be opened";
-    wait_until(30, || async { !process.logged(refused_message).is_empty() }).await;
-    let events = process.logged(refused_message);
+    wait_until(30, || async { !process.log_events(refused_message).is_empty() }).await;
+    let events = process.log_events(refused_message);
     let cause = events[0]["cause"].as_str().expect("a cause");
     assert!(cause.contains("too many connections for role"), "{cause}");
 
     postgres.execute("postgres", "alter role tenantry_app connection limit -1").await;
     wait_until(20, || app.is_serving()).await;
     let opened_message = "connections to Postgres can be opened again";
-    wait_until(20, || async { !process.logged(opened_message).is_empty() }).await;
-    assert_eq!(process.logged(refused_message).len(), 1);
+    wait_until(20, || async { !process.log_events(opened_message).is_empty() }).await;
+    assert_eq!(process.log_events(refused_message).len(), 1);
 }

@@ -24,7 +24,7 @@ async fn start_server_behind_proxy(request_timeout: &str) -> (TestApp, Proxy, Cl
         values.set("REQUEST_TIMEOUT", request_timeout);
     })
     .await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     (app, proxy, acme)
 }
 
@@ -192,7 +192,7 @@ async fn each_worker_logs_the_start_and_the_end_of_an_outage_of_postgres() {
     let url = proxy.postgres_url(&database);
     let settings = [("DATABASE_URL", url.as_str()), ("MAIL_URL", "smtp://localhost:1")];
     let server = ServerProcess::start(&settings).await;
-    let counts = |messages: [&str; 2]| messages.map(|message| server.logged(message).len());
+    let counts = |messages: [&str; 2]| messages.map(|message| server.log_events(message).len());
     for outages in 1..=2 {
         proxy.cut();
         wait_until(20, || async {

@@ -32,12 +32,12 @@ async fn after_a_failover_of_sentinel_all_parts_use_the_new_master() {
     assert_ne!(redis.master_of(&epoch_key(&acme)).await, old_master);
     assert_all_parts_use_redis(&app, &acme, &redis).await;
     assert_core_calls_work(&app, &acme).await;
-    wait_until(20, || async { server.logged(BACK).len() == 1 }).await;
-    let warning = &server.logged(LOST)[0];
+    wait_until(20, || async { server.log_events(BACK).len() == 1 }).await;
+    let warning = &server.log_events(LOST)[0];
     assert_eq!(warning["level"], "WARN");
     let sentinels = warning["redis"].as_str().expect("the sentinels").split(',');
     assert!(sentinels.clone().count() == 3 && sentinels.clone().all(|it| url.contains(it)));
-    let masters = server.logged(BACK)[0]["masters"].as_str().expect("an address").to_owned();
+    let masters = server.log_events(BACK)[0]["masters"].as_str().expect("an address").to_owned();
     assert!(
         masters.contains("127.0.0.1:") && !masters.contains(&old_master.to_string()),
         "{masters}"
@@ -84,7 +84,7 @@ async fn in_a_cluster_all_parts_work_also_after_a_failover() {
 
 async fn start(redis: &RedisGroup) -> TestApp {
     let url = redis.url();
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("REDIS_URL", url);
         values.set("RATE_LIMIT_SIGN_IN", "600/1m,6000/1m");
     })

@@ -45,7 +45,7 @@ pub(super) async fn assert_core_calls_work(app: &TestApp, acme: &Client) {
 /// H01: the server starts and answers calls without Redis.
 #[tokio::test]
 async fn the_server_starts_and_works_without_redis() {
-    let app = TestApp::with(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
     let acme = within_seconds(10, app.create_tenant("acme")).await;
     within_seconds(10, assert_core_calls_work(&app, &acme)).await;
 }
@@ -56,7 +56,7 @@ async fn the_server_starts_and_works_without_redis() {
 async fn the_server_works_during_and_after_each_fault_of_redis() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     assert_core_calls_work(&app, &acme).await;
     for _ in 0..3 {
@@ -74,7 +74,7 @@ async fn the_server_works_during_and_after_each_fault_of_redis() {
 async fn a_sign_in_waits_only_once_for_a_hanging_redis() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("REDIS_URL", url);
         values.set("RATE_LIMIT_SIGN_IN", "600/1m,600/1m");
     })
@@ -106,7 +106,7 @@ async fn a_sign_in_waits_only_once_for_a_hanging_redis() {
 async fn a_session_revoked_while_redis_was_unavailable_stays_revoked() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     let victim = acme.create_member("victim", &[]).await;
     victim.auth().who_am_i(WhoAmIRequest {}).await.expect("cached");
@@ -120,7 +120,7 @@ async fn a_session_revoked_while_redis_was_unavailable_stays_revoked() {
 /// N34: without Redis, sign-ins with the correct password are not limited, and wrong passwords are.
 #[tokio::test]
 async fn without_redis_only_wrong_passwords_are_limited() {
-    let app = TestApp::with(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", "redis://127.0.0.1:1")).await;
     let acme = app.create_tenant("acme").await;
     for _ in 0..25 {
         app.anonymous().login("acme", &acme.email, PASSWORD).await;
@@ -146,7 +146,7 @@ async fn the_log_says_when_redis_is_lost_and_when_it_is_back() {
     const BACK: &str = "Redis is available again";
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url.clone())).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url.clone())).await;
     wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(1.0) }).await;
     let server = ServerProcess::start(&[("REDIS_URL", &url)]).await;
     for faults in 1..=2 {
@@ -155,13 +155,13 @@ async fn the_log_says_when_redis_is_lost_and_when_it_is_back() {
         } else {
             proxy.hold();
         }
-        wait_until(20, || async { server.logged(LOST).len() == faults }).await;
+        wait_until(20, || async { server.log_events(LOST).len() == faults }).await;
         wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(0.0) }).await;
         proxy.pass();
-        wait_until(20, || async { server.logged(BACK).len() == faults }).await;
+        wait_until(20, || async { server.log_events(BACK).len() == faults }).await;
         wait_until(10, || async { app.metric("tenantry_redis_up").await == Some(1.0) }).await;
     }
-    let warning = &server.logged(LOST)[0];
+    let warning = &server.log_events(LOST)[0];
     assert_eq!(warning["level"], "WARN");
     assert_eq!(warning["redis"], url.trim_start_matches("redis://"));
 }
@@ -184,10 +184,10 @@ async fn the_log_says_when_redis_is_full_and_when_it_accepts_writes_again() {
     for _ in 0..3 {
         sign_in_fails().await;
     }
-    wait_until(20, || async { !server.logged(FULL).is_empty() }).await;
+    wait_until(20, || async { !server.log_events(FULL).is_empty() }).await;
     redis.ask("CONFIG SET maxmemory 0").await;
-    wait_until(30, || async { !server.logged(BACK).is_empty() }).await;
-    assert_eq!((server.logged(FULL).len(), server.logged(BACK).len()), (1, 1));
+    wait_until(30, || async { !server.log_events(BACK).is_empty() }).await;
+    assert_eq!((server.log_events(FULL).len(), server.log_events(BACK).len()), (1, 1));
 }
 
 /// N34: the warning has the cause: no server listens at the address, the password is wrong, or
@@ -205,8 +205,8 @@ async fn the_warning_has_the_cause_why_redis_is_unavailable() {
     ] {
         let server = ServerProcess::start(&[("REDIS_URL", url)]).await;
         let message = "Redis is unavailable; calls continue without it";
-        wait_until(20, || async { !server.logged(message).is_empty() }).await;
-        let text = server.logged(message)[0]["cause"].as_str().expect("a cause").to_owned();
+        wait_until(20, || async { !server.log_events(message).is_empty() }).await;
+        let text = server.log_events(message)[0]["cause"].as_str().expect("a cause").to_owned();
         assert!(text.contains(cause) && !text.contains("canary"), "{url}: {text}");
     }
 }

@@ -67,10 +67,10 @@ async fn assert_redis_is_used_also_after_a_failover(mut redis: RedisGroup) {
     let epoch = format!("session-epoch:{{{}}}", acme.tenant_id);
     let old_master = redis.master_of(&epoch).await;
     redis.kill(old_master).await;
-    wait_until(60, || async { server.logged(BACK).len() == 1 }).await;
+    wait_until(60, || async { server.log_events(BACK).len() == 1 }).await;
     assert_sessions_are_cached(&acme, &redis).await;
     assert_ne!(redis.master_of(&epoch).await, old_master);
-    let masters = server.logged(BACK)[0]["masters"].as_str().expect("an address").to_owned();
+    let masters = server.log_events(BACK)[0]["masters"].as_str().expect("an address").to_owned();
     assert!(masters.contains("localhost:"), "{masters}");
 }
 
@@ -91,8 +91,8 @@ async fn assert_sessions_are_cached(acme: &Client, redis: &RedisGroup) {
 
 /// Asserts that the warning says that the certificate is refused, and for which reason.
 async fn assert_certificate_is_refused(server: &ServerProcess, reason: &str) {
-    wait_until(30, || async { !server.logged(LOST).is_empty() }).await;
-    let cause = server.logged(LOST)[0]["cause"].as_str().expect("a cause").to_owned();
+    wait_until(30, || async { !server.log_events(LOST).is_empty() }).await;
+    let cause = server.log_events(LOST)[0]["cause"].as_str().expect("a cause").to_owned();
     assert!(
         cause.contains("the server's certificate is refused") && cause.contains(reason),
         "{cause}"

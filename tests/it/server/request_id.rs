@@ -29,7 +29,7 @@ async fn metadata_of_checks(client: &Client) -> (MetadataMap, MetadataMap) {
 #[tokio::test]
 async fn the_clients_request_id_is_returned() {
     let app = TestApp::spawn().await;
-    let client = app.create_tenant("acme").await.with(HEADER, "order-17_a.b");
+    let client = app.create_tenant("acme").await.with_metadata(HEADER, "order-17_a.b");
     let (decision, refusal) = metadata_of_checks(&client).await;
     assert_eq!(request_ids(&decision), ["order-17_a.b"]);
     assert_eq!(request_ids(&refusal), ["order-17_a.b"]);
@@ -40,7 +40,11 @@ async fn without_a_valid_request_id_every_logged_call_gets_a_new_one() {
     let app = TestApp::spawn().await;
     let acme = app.create_tenant("acme").await;
     // An invalid request id is treated as if it were missing.
-    for client in [acme.clone(), acme.with(HEADER, "a b"), acme.with(HEADER, &"a".repeat(65))] {
+    for client in [
+        acme.clone(),
+        acme.with_metadata(HEADER, "a b"),
+        acme.with_metadata(HEADER, &"a".repeat(65)),
+    ] {
         let (decision, refusal) = metadata_of_checks(&client).await;
         assert_eq!(
             request_ids(&decision),

@@ -106,7 +106,7 @@ async fn a_standby_decides_nothing() {
     // The URL names the standby first: the server finds the primary.
     let app = start_server("standby", &[&other_proxy, &proxy]).await;
     wait_until(10, || app.is_serving()).await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     assert!(acme.user_may(&user, "invoice:read").await);
     let request = UnassignRoleRequest {
         user_id: user.clone(),

@@ -17,7 +17,7 @@ async fn a_shutdown_completes_a_call_in_progress_and_refuses_new_calls() {
         values.set("SHUTDOWN_GRACE", "20s");
     })
     .await;
-    let (addr, acme) = (app.addr, acme.on(&app.channel));
+    let (addr, acme) = (app.addr, acme.on_server(&app.channel));
 
     proxy.fault_when_sent("insert into roles", Fault::Hold);
     let call = async {
@@ -75,7 +75,7 @@ async fn a_hanging_call_does_not_delay_a_shutdown() {
     let url = proxy.postgres_url(&direct_app.database);
     let app =
         TestApp::on_database(&direct_app.database, |values| values.set("DATABASE_URL", url)).await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     proxy.fault_when_sent("from roles", Fault::Hold);
     let mut roles = acme.roles();
     let stop = async {

@@ -59,7 +59,7 @@ async fn of_two_primaries_the_one_with_the_higher_timeline_is_used() {
     let url = url([&old_proxy, &new_proxy]);
     let app = start_server(&url).await;
     let process = ServerProcess::start(&[("DATABASE_URL", &url)]).await;
-    let acme = acme.on(&app.channel);
+    let acme = acme.on_server(&app.channel);
     wait_until(10, || writes_to(&acme, &old_primary)).await;
     wait_until(20, || async { app.metric("tenantry_postgres_primaries").await == Some(1.0) }).await;
 
@@ -68,18 +68,18 @@ async fn of_two_primaries_the_one_with_the_higher_timeline_is_used() {
     wait_until(30, || async { app.metric("tenantry_postgres_primaries").await == Some(2.0) }).await;
     let several_message =
         "several Postgres servers accept writes: stop those with a lower timeline";
-    wait_until(30, || async { !process.logged(several_message).is_empty() }).await;
+    wait_until(30, || async { !process.log_events(several_message).is_empty() }).await;
     let moved_message = "another Postgres server is the primary";
-    wait_until(30, || async { !process.logged(moved_message).is_empty() }).await;
+    wait_until(30, || async { !process.log_events(moved_message).is_empty() }).await;
     let late_replica = start_server(&url).await;
-    let late_acme = acme.on(&late_replica.channel);
+    let late_acme = acme.on_server(&late_replica.channel);
     wait_until(10, || writes_to(&late_acme, &new_primary)).await;
     late_replica.stop().await;
 
     new_proxy.cut();
     wait_until(10, || async { !app.is_serving().await }).await;
     let is_refused = || async {
-        let events = process.logged("Postgres can't be used");
+        let events = process.log_events("Postgres can't be used");
         let mut causes = events.iter().filter_map(|event| event["cause"].as_str());
         causes.any(|cause| cause.contains("the timeline went back from 2 to 1"))
     };

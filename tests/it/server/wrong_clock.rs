@@ -7,7 +7,7 @@ use crate::harness::{Client, PASSWORD, ServerProcess, TestApp, assert_refused, w
 
 /// Whether the replica behind `channel` accepts a token.
 async fn accepts(channel: &Channel, client: &Client, token: &str) -> bool {
-    let caller = client.on(channel).with_token(token);
+    let caller = client.on_server(channel).with_token(token);
     match caller.auth().who_am_i(WhoAmIRequest {}).await {
         Ok(_) => true,
         reply => {
@@ -39,7 +39,7 @@ async fn compare_replicas(wrong_by: &str, correct_accepts: bool, wrong_accepts: 
 
     // The times of a refreshed token come from Postgres's clock, on every replica.
     let accepting_client =
-        acme.on(if wrong_accepts { &wrong_replica.channel } else { &app.channel });
+        acme.on_server(if wrong_accepts { &wrong_replica.channel } else { &app.channel });
     let refresh_request = RefreshRequest {
         refresh_token: acme.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
@@ -59,12 +59,13 @@ async fn compare_replicas(wrong_by: &str, correct_accepts: bool, wrong_accepts: 
         wait_until(5, || async { !accepts(channel, &acme, &new_tokens.access_token).await }).await;
     }
     let request = CheckRequest { permission: "doc:read".into(), ..CheckRequest::default() };
-    let decision = wrong_client.on(&wrong_replica.channel).permissions().check(request).await;
+    let decision =
+        wrong_client.on_server(&wrong_replica.channel).permissions().check(request).await;
     assert!(decision.expect("a decision").into_inner().allowed);
 
     let warning = "the clock of this machine differs from the clock of Postgres; replicas refuse the \
                    tokens of a replica with a wrong clock";
-    wait_until(20, || async { !wrong_replica.logged(warning).is_empty() }).await;
+    wait_until(20, || async { !wrong_replica.log_events(warning).is_empty() }).await;
     let log = wrong_replica.stop().await;
     assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
 }

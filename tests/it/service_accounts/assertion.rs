@@ -72,7 +72,7 @@ impl Account {
         assert_eq!(response.secret, "");
         let api_key = response.api_key.expect("a key");
         assert_eq!(api_key.public_key, key.public_pem);
-        let anonymous = app.anonymous().with("x-tenant-id", &acme.tenant_id);
+        let anonymous = app.anonymous().with_metadata("x-tenant-id", &acme.tenant_id);
         Self { id, key_id: api_key.id, key, anonymous }
     }
 
@@ -248,7 +248,7 @@ async fn an_assertion_requires_a_tenant() {
     let new_assertion = || account.sign(&account.header(), &account.claims());
     let result = app.anonymous().auth().exchange_api_key(assertion_request(new_assertion())).await;
     assert_refused(result, Code::InvalidArgument, "TENANT_REQUIRED");
-    let client = app.anonymous().with("x-tenant-id", "nowhere");
+    let client = app.anonymous().with_metadata("x-tenant-id", "nowhere");
     let result = client.auth().exchange_api_key(assertion_request(new_assertion())).await;
     assert_refused(result, Code::Unauthenticated, "INVALID_CREDENTIALS");
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use super::secret_request;
 use crate::{
     harness::{Client, Proxy, TestApp, assert_refused, struct_of, wait_until},
-    limits::{address, at, limited},
+    limits::{client_from, new_network_address, server_with_rate_limit},
 };
 
 /// Sets whether a tenant accepts the secrets of API keys as bearer tokens.
@@ -40,7 +40,7 @@ async fn a_secret_works_as_a_token_only_while_the_tenant_allows_it_and_the_key_i
     let account = acme.create_service_account("billing", &["invoice:send"]).await;
     let key = acme.create_api_key(&account).await;
     let client = app.anonymous().with_token(&key.secret);
-    let replica_client = client.on(&second_replica.channel);
+    let replica_client = client.on_server(&second_replica.channel);
     assert!(!is_authenticated(&client).await);
 
     set_api_key_bearer(&acme, true).await;
@@ -72,7 +72,7 @@ async fn a_call_with_a_cached_secret_sends_no_statement() {
     let url = proxy.postgres_url(&app.database);
     let second_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = app.anonymous().with_token(&key.secret).on(&second_replica.channel);
+    let replica_client = app.anonymous().with_token(&key.secret).on_server(&second_replica.channel);
     let request = || CheckRequest { permission: "invoice:send".into(), ..Default::default() };
     let is_cached = || async {
         replica_client.decide(request()).await;
@@ -127,8 +127,8 @@ async fn a_secret_is_introspected_and_checked_like_a_token() {
 /// no lookup and is not limited.
 #[tokio::test]
 async fn the_lookup_of_a_secret_is_limited_unless_the_secret_is_cached() {
-    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
-    let anonymous = at(&app, &address());
+    let app = server_with_rate_limit("RATE_LIMIT_API_KEY", "3/1h,off").await;
+    let anonymous = client_from(&app, &new_network_address());
     let acme = app.create_tenant("acme").await;
     set_api_key_bearer(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;
@@ -155,8 +155,8 @@ async fn the_lookup_of_a_secret_is_limited_unless_the_secret_is_cached() {
 /// N19: a malformed secret needs no lookup, so the limit does not count it.
 #[tokio::test]
 async fn malformed_secrets_do_not_use_up_the_limit() {
-    let app = limited("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
-    let anonymous = at(&app, &address());
+    let app = server_with_rate_limit("RATE_LIMIT_API_KEY", "3/1h,3/1h").await;
+    let anonymous = client_from(&app, &new_network_address());
     let acme = app.create_tenant("acme").await;
     set_api_key_bearer(&acme, true).await;
     let account = acme.create_service_account("billing", &[]).await;

@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 use super::secret_request;
 use crate::{
     harness::{Client, Forge, TestApp, assert_refused},
-    limits::{address, at, limited},
+    limits::{client_from, new_network_address, server_with_rate_limit},
 };
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn an_account_does_only_what_its_roles_permit() {
     account.users().list_users(ListUsersRequest::default()).await.expect("permitted");
     let result = account.roles().list_roles(ListRolesRequest::default()).await;
     assert_refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
-    let client = account.with("x-tenant-id", &other.tenant_id);
+    let client = account.with_metadata("x-tenant-id", &other.tenant_id);
     let result = client.users().list_users(ListUsersRequest::default()).await;
     assert_refused(result, Code::PermissionDenied, "TENANT_MISMATCH");
 }
@@ -143,8 +143,8 @@ async fn every_wrong_secret_gets_the_same_response() {
         (anonymous.clone(), &unknown_secret),
         (anonymous.clone(), &revoked_key.secret),
         (anonymous.clone(), &secret_of_suspended),
-        (anonymous.with("x-tenant-id", &acme.tenant_id), &key_of_other_tenant.secret),
-        (anonymous.with("x-tenant-id", "nowhere"), &valid_key.secret),
+        (anonymous.with_metadata("x-tenant-id", &acme.tenant_id), &key_of_other_tenant.secret),
+        (anonymous.with_metadata("x-tenant-id", "nowhere"), &valid_key.secret),
     ] {
         let reply = client.auth().exchange_api_key(secret_request(secret)).await;
         let status = assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
@@ -153,7 +153,7 @@ async fn every_wrong_secret_gets_the_same_response() {
     for refusal in &refusals {
         assert_eq!(format!("{refusal:?}"), format!("{:?}", refusals[0]));
     }
-    let client = anonymous.with("x-organization-slug", "acme");
+    let client = anonymous.with_metadata("x-organization-slug", "acme");
     client.exchange(&valid_key.secret).await;
     // The failures with the unknown and the revoked secret are recorded. Those with a malformed
     // secret, or with a secret of another tenant, are not.
@@ -187,8 +187,8 @@ async fn exchanges_are_recorded_as_sign_ins() {
 
 #[tokio::test]
 async fn exchanges_are_rate_limited() {
-    let app = limited("RATE_LIMIT_API_KEY", "3/1h,off").await;
-    let anonymous = at(&app, &address());
+    let app = server_with_rate_limit("RATE_LIMIT_API_KEY", "3/1h,off").await;
+    let anonymous = client_from(&app, &new_network_address());
     let acme = app.create_tenant("acme").await;
     let account = acme.create_service_account("billing", &[]).await;
     let key = acme.create_api_key(&account).await;

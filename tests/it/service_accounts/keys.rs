@@ -190,7 +190,7 @@ async fn tokens_become_invalid_with_their_key() {
         let account = acme.create_service_account(&format!("{end:?}"), &[]).await;
         let key = acme.create_api_key(&account).await;
         let client = app.anonymous().exchange(&key.secret).await;
-        let replica_client = client.on(&second_replica.channel);
+        let replica_client = client.on_server(&second_replica.channel);
         for caller in [&client, &replica_client] {
             caller.auth().who_am_i(WhoAmIRequest {}).await.expect("active");
         }

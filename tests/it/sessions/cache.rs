@@ -58,7 +58,7 @@ async fn a_new_session_is_cached_with_a_ttl_and_an_ended_session_is_refused() {
 #[tokio::test]
 async fn an_emptied_redis_neither_revives_nor_ends_sessions() {
     let redis = PrivateRedis::start().await;
-    let app = TestApp::with(|values| values.set("REDIS_URL", redis.url())).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", redis.url())).await;
     let acme = app.create_tenant("acme").await;
     let signed_out_client = acme.create_member("ada", &[]).await;
     signed_out_client.auth().logout(LogoutRequest::default()).await.expect("signed out");
@@ -96,7 +96,7 @@ async fn a_slow_read_does_not_revive_a_session() {
     let url = proxy.postgres_url(&app.database);
     let slow_replica =
         TestApp::on_database(&app.database, |values| values.set("DATABASE_URL", url)).await;
-    let replica_client = victim.on(&slow_replica.channel);
+    let replica_client = victim.on_server(&slow_replica.channel);
     redis(&format!("DEL {}", session_key(&victim))).await;
 
     let session: Uuid = victim.tokens.session_id.parse().expect("an id");
@@ -126,7 +126,7 @@ async fn a_replica_that_has_just_started_revives_no_session() {
     let url = proxy.redis_url();
     let replica_without_redis =
         TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
-    let admin = acme.on(&replica_without_redis.channel);
+    let admin = acme.on_server(&replica_without_redis.channel);
     admin.cache_standing_of(&ada.user_id).await;
     proxy.cut();
 
@@ -136,8 +136,8 @@ async fn a_replica_that_has_just_started_revives_no_session() {
         admin.sessions().revoke_session(request).await.expect("revoked");
         let new_replica = TestApp::on_database(&app.database, |_| {}).await;
         // The server asks Redis about a session only if the standing of the subject is cached.
-        acme.on(&new_replica.channel).cache_standing_of(&ada.user_id).await;
-        assert_signed_out(&victim.on(&new_replica.channel)).await;
+        acme.on_server(&new_replica.channel).cache_standing_of(&ada.user_id).await;
+        assert_signed_out(&victim.on_server(&new_replica.channel)).await;
     }
 }
 
@@ -187,7 +187,7 @@ async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
     // A replica uses the session cache only after it has followed the feed for some time. Wait
     // until it writes entries.
     let is_entry_written = || async {
-        let mut probe = acme.on(&hanging_replica.channel);
+        let mut probe = acme.on_server(&hanging_replica.channel);
         let reply = probe.auth().login(login_request(&acme, "")).await.expect("signed in");
         probe.tokens = reply.into_inner();
         redis(&format!("DEL {}", session_key(&probe))).await;
@@ -196,14 +196,14 @@ async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
     };
     wait_until(10, is_entry_written).await;
     // The server asks Redis about a session only if the standing of the subject is cached.
-    acme.on(&hanging_replica.channel).cache_standing_of(&victim.user_id).await;
+    acme.on_server(&hanging_replica.channel).cache_standing_of(&victim.user_id).await;
     // Only the write of an entry contains the user's id.
     hanging_proxy.fault_when_sent(&victim.user_id, Fault::Hold);
-    let victim = victim.on(&hanging_replica.channel);
+    let victim = victim.on_server(&hanging_replica.channel);
     wait_until(10, || is_signed_in(&victim)).await;
     hanging_proxy.wait_until_held().await;
     cut_proxy.cut();
-    let admin = acme.on(&replica_without_redis.channel);
+    let admin = acme.on_server(&replica_without_redis.channel);
     let request = RevokeSessionRequest { session_id: victim.tokens.session_id.clone() };
     admin.sessions().revoke_session(request).await.expect("revoked");
 
@@ -218,7 +218,7 @@ async fn a_cache_entry_expires_relative_to_the_read_of_postgres() {
     hanging_proxy.pass();
     assert_signed_out(&victim).await;
     acme.cache_standing_of(&victim.user_id).await;
-    assert_signed_out(&victim.on(&app.channel)).await;
+    assert_signed_out(&victim.on_server(&app.channel)).await;
 }
 
 #[tokio::test]
@@ -230,7 +230,8 @@ async fn continuous_calls_do_not_keep_an_ended_session_valid() {
         let victim = acme.create_member(&format!("victim-{round}"), &[]).await;
         let is_finished = AtomicBool::new(false);
         let calls = (0..8).map(|n| {
-            let caller = victim.on(if n % 2 == 0 { &app.channel } else { &second_replica.channel });
+            let caller =
+                victim.on_server(if n % 2 == 0 { &app.channel } else { &second_replica.channel });
             let is_finished = &is_finished;
             async move {
                 while !is_finished.load(Ordering::Relaxed) {
@@ -245,10 +246,10 @@ async fn continuous_calls_do_not_keep_an_ended_session_valid() {
             assert_signed_out(&victim).await;
             // The other replica gets the end of the session within a second, and the call itself
             // also takes time.
-            let replica_client = victim.on(&second_replica.channel);
+            let replica_client = victim.on_server(&second_replica.channel);
             wait_until(2, || async { !is_signed_in(&replica_client).await }).await;
             for channel in [&app.channel, &second_replica.channel].repeat(10) {
-                assert_signed_out(&victim.on(channel)).await;
+                assert_signed_out(&victim.on_server(channel)).await;
             }
             is_finished.store(true, Ordering::Relaxed);
         };
@@ -295,7 +296,8 @@ async fn no_cache_entry_revives_an_ended_session() {
     // A replica that starts later never reads the end of the session from the feed, so it uses
     // Redis.
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
-    let (acme, victim) = (acme.on(&second_replica.channel), victim.on(&second_replica.channel));
+    let (acme, victim) =
+        (acme.on_server(&second_replica.channel), victim.on_server(&second_replica.channel));
     acme.cache_standing_of(&victim.user_id).await;
     // A new replica uses Redis for sessions only after it has followed the change feed for some
     // seconds.
@@ -393,13 +395,13 @@ async fn oversized_values_are_removed() {
 #[tokio::test]
 async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     let (master, new_master) = (PrivateRedis::start().await, PrivateRedis::start().await);
-    let app = TestApp::with(|values| values.set("REDIS_URL", master.url())).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", master.url())).await;
     let proxy = Proxy::to_redis(master.socket()).await;
     let url = proxy.redis_url();
     let replica = TestApp::on_database(&app.database, |values| values.set("REDIS_URL", url)).await;
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_member("ada", &[]).await;
-    let admin = acme.on(&replica.channel);
+    let admin = acme.on_server(&replica.channel);
     let script_count = || async {
         let name = "db_client_operation_duration_seconds_count{db_system_name=\"redis\",\
                     db_operation_name=\"EVALSHA\",error_type=\"\"}";
@@ -409,7 +411,7 @@ async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     wait_until(20, || async {
         admin.cache_standing_of(&ada.user_id).await;
         let session = app.anonymous().login("acme", &ada.email, PASSWORD).await;
-        is_signed_in(&session.on(&replica.channel)).await && script_count().await > 0.0
+        is_signed_in(&session.on_server(&replica.channel)).await && script_count().await > 0.0
     })
     .await;
     // The sign-in caches the session.
@@ -426,7 +428,7 @@ async fn an_old_entry_on_a_promoted_replica_revives_no_session() {
     proxy.shift_clock(-2_000);
     proxy.switch_to(new_master.socket());
 
-    let victim_on_replica = victim.on(&replica.channel);
+    let victim_on_replica = victim.on_server(&replica.channel);
     let scripts_before = script_count().await;
     let mut other_sessions = Vec::new();
     for _ in 0..2 {

@@ -46,8 +46,11 @@ impl SessionEnd {
     /// Ends the session, on the replica behind `channel`.
     async fn perform(self, setup: &Setup, channel: &tonic::transport::Channel) {
         let Setup { platform_admin, admin, victim } = setup;
-        let (platform_admin, admin, victim) =
-            (platform_admin.on(channel), admin.on(channel), victim.on(channel));
+        let (platform_admin, admin, victim) = (
+            platform_admin.on_server(channel),
+            admin.on_server(channel),
+            victim.on_server(channel),
+        );
         let user_id = victim.user_id.clone();
         let session_id = victim.tokens.session_id.clone();
         let tenant = victim.tenant_id.clone();
@@ -131,7 +134,7 @@ async fn setup(
     let admin = app.create_tenant(slug).await;
     let victim = admin.create_member("victim", &["user:read"]).await;
     for channel in [&app.channel, &second_replica.channel] {
-        who_am_i(&victim.on(channel)).await.expect("signed in");
+        who_am_i(&victim.on_server(channel)).await.expect("signed in");
     }
     Setup { platform_admin: platform_admin.clone(), admin, victim }
 }
@@ -154,7 +157,7 @@ async fn the_end_of_a_session_applies_immediately_and_on_other_replicas_within_a
         let victim = &setup.victim;
         end.assert_refused(victim.sessions().list_sessions(ListSessionsRequest::default()).await);
         end.assert_refused(who_am_i(victim).await);
-        let replica_client = victim.on(&second_replica.channel);
+        let replica_client = victim.on_server(&second_replica.channel);
         end.wait_until_seen_by(&replica_client).await;
         end.assert_refused(
             replica_client.sessions().list_sessions(ListSessionsRequest::default()).await,
@@ -168,7 +171,7 @@ async fn the_end_of_a_session_applies_immediately_and_on_other_replicas_within_a
 async fn without_redis_the_end_of_a_session_applies_within_a_second_on_other_replicas() {
     let proxy = Proxy::redis().await;
     let url = proxy.redis_url();
-    let app = TestApp::with(|values| values.set("REDIS_URL", url)).await;
+    let app = TestApp::with_settings(|values| values.set("REDIS_URL", url)).await;
     let second_replica = TestApp::on_database(&app.database, |_| {}).await;
     let platform_admin = app.platform_admin().await;
     for (n, end) in ALL_ENDS.into_iter().enumerate() {
@@ -178,7 +181,7 @@ async fn without_redis_the_end_of_a_session_applies_within_a_second_on_other_rep
             _ => proxy.hold(),
         }
         end.perform(&setup, &app.channel).await;
-        let replica_client = setup.victim.on(&second_replica.channel);
+        let replica_client = setup.victim.on_server(&second_replica.channel);
         end.assert_refused(who_am_i(&setup.victim).await);
         end.wait_until_seen_by(&replica_client).await;
         end.assert_refused(

@@ -53,7 +53,7 @@ async fn revoke_all(caller: &Client, user_id: &str) -> i32 {
 /// N06: `expire_time` is the expiry of the refresh token.
 #[tokio::test]
 async fn a_session_without_refreshes_expires_with_its_tokens() {
-    let app = TestApp::with(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
+    let app = TestApp::with_settings(|values| values.set("JWT_REFRESH_EXPIRES_IN", "2h")).await;
     let acme = app.create_tenant("acme").await;
     let idle_client = acme.create_member("ada", &[]).await;
     let live_client = app.anonymous().login("acme", &idle_client.email, PASSWORD).await;

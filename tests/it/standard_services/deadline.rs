@@ -17,11 +17,11 @@ async fn a_call_that_exceeds_the_time_limit_gets_deadline_exceeded() {
 
     for (what, client) in [
         ("the server's limit", acme.clone()),
-        ("a deadline after the server's limit", acme.with("grpc-timeout", "1H")),
+        ("a deadline after the server's limit", acme.with_metadata("grpc-timeout", "1H")),
     ] {
         println!("{what}");
         let request = GetUserRequest { user_id: acme.user_id.clone() };
-        let reply = client.on(&short_timeout_app.channel).users().get_user(request).await;
+        let reply = client.on_server(&short_timeout_app.channel).users().get_user(request).await;
         assert_refused(reply, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     }
     sqlx::raw_sql("rollback").execute(&mut owner_connection).await.expect("the table is unlocked");

@@ -39,7 +39,8 @@ async fn metrics_have_the_openmetrics_format() {
 /// N43: browser clients of any origin may read the keys.
 #[tokio::test]
 async fn keys_are_published_at_the_well_known_paths() {
-    let app = TestApp::with(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
+    let app =
+        TestApp::with_settings(|values| values.set("JWT_ISSUER", "https://id.example.com/")).await;
     let (status, head, body) = app.get_with_head("/.well-known/jwks.json").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/jwk-set+json"), "{head}");

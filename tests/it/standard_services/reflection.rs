@@ -132,7 +132,7 @@ async fn the_number_of_reflection_streams_of_a_network_is_limited() {
 
 #[tokio::test]
 async fn reflection_can_be_turned_off() {
-    let app = TestApp::with(|values| values.set("REFLECTION", "off")).await;
+    let app = TestApp::with_settings(|values| values.set("REFLECTION", "off")).await;
     let message_request = MessageRequest::ListServices(String::new());
     let v1 = send(&app.channel, message_request).await.expect_err("reflection is off");
     let alpha = list_services_alpha(&app.channel).await.expect_err("reflection is off");

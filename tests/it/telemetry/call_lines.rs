@@ -21,7 +21,7 @@ async fn the_line_of_a_call_has_the_tenant_the_subject_and_the_reason() {
     );
 
     let log_lines_of = |method: &str| {
-        let lines = server.logged("done").into_iter();
+        let lines = server.log_events("done").into_iter();
         let is_of_method = |line: &serde_json::Value| {
             line["method"].as_str().is_some_and(|path| path.ends_with(method))
         };

@@ -62,7 +62,7 @@ async fn unknown_methods_and_tenants_add_no_series() {
     for n in 0..100 {
         let result = call_path(format!("/tenantry.v1.UserService/Made{n}")).await;
         assert_refused(result, Code::Unimplemented, "METHOD_UNKNOWN");
-        let client = app.anonymous().with("x-tenant-id", &format!("made-{n}"));
+        let client = app.anonymous().with_metadata("x-tenant-id", &format!("made-{n}"));
         client
             .auth()
             .who_am_i(WhoAmIRequest {})
@@ -117,10 +117,11 @@ async fn calls_to_postgres_and_redis_are_counted_by_operation_and_outcome() {
 async fn histogram_buckets_have_exemplars_with_a_trace_id() {
     let collector = Collector::start().await;
     let app =
-        TestApp::with(|values| values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())).await;
+        TestApp::with_settings(|values| values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()))
+            .await;
     let acme = app.create_tenant("acme").await;
     let id = unknown_id().replace('-', "");
-    let client = acme.with("traceparent", &format!("00-{id}-00f067aa0ba902b7-01"));
+    let client = acme.with_metadata("traceparent", &format!("00-{id}-00f067aa0ba902b7-01"));
     client.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
     let (_, page) = app.get("/metrics").await;
     // In the text format, the exemplar is at the end of the bucket's line.

@@ -36,7 +36,7 @@ fn metric_names(file: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_metric_in_dashboards_alerts_and_docs_exists() {
     let files = Files::create(&Authority::new());
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         files.set(values);
         values.set("MAIL_URL", "smtp://localhost:1");
     })

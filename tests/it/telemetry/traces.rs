@@ -17,7 +17,7 @@ const CALLER_SPAN_ID: &str = "00f067aa0ba902b7";
 /// Starts a server that samples this share of the calls without a trace context.
 async fn start_traced_app(share: &str) -> (TestApp, Collector) {
     let collector = Collector::start().await;
-    let app = TestApp::with(|values| {
+    let app = TestApp::with_settings(|values| {
         values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
         values.set("OTEL_TRACES_SAMPLER_ARG", share);
     })
@@ -29,7 +29,8 @@ async fn start_traced_app(share: &str) -> (TestApp, Collector) {
 fn with_new_trace(client: &Client, sampled: bool) -> (String, Client) {
     let id = unknown_id().replace('-', "");
     let flags = u8::from(sampled);
-    let client = client.with("traceparent", &format!("00-{id}-{CALLER_SPAN_ID}-{flags:02x}"));
+    let client =
+        client.with_metadata("traceparent", &format!("00-{id}-{CALLER_SPAN_ID}-{flags:02x}"));
     (id, client)
 }
 
@@ -133,11 +134,13 @@ async fn invalid_trace_headers_begin_a_new_trace() {
         &format!("00-{}-{CALLER_SPAN_ID}-01", id.to_uppercase()),
         &huge_header,
     ] {
-        let client = app.anonymous().with("traceparent", invalid_header);
+        let client = app.anonymous().with_metadata("traceparent", invalid_header);
         client.auth().get_jwks(GetJwksRequest {}).await.expect(invalid_header);
     }
-    let client =
-        app.anonymous().with("traceparent", &valid_header).with("traceparent", &valid_header);
+    let client = app
+        .anonymous()
+        .with_metadata("traceparent", &valid_header)
+        .with_metadata("traceparent", &valid_header);
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     let server_spans = || collector.all().iter().filter(|s| s.kind() == SpanKind::Server).count();
     // The seven headers above, and the header that was sent twice.
@@ -146,7 +149,9 @@ async fn invalid_trace_headers_begin_a_new_trace() {
 
     // Other trace headers beside a valid `traceparent` have no effect, and are not exported.
     let (id, client) = with_new_trace(&app.anonymous(), true);
-    let client = client.with("tracestate", &"a=b,".repeat(500)).with("baggage", "canary=1");
+    let client = client
+        .with_metadata("tracestate", &"a=b,".repeat(500))
+        .with_metadata("baggage", "canary=1");
     client.auth().get_jwks(GetJwksRequest {}).await.expect("keys");
     let spans = collector.trace(&id).await;
     let span_text = format!("{spans:?}");
@@ -165,9 +170,9 @@ async fn a_failed_call_is_marked_as_error_with_its_type() {
         values.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
     })
     .await;
-    let replica_client = acme.on(&second_replica.channel);
+    let replica_client = acme.on_server(&second_replica.channel);
     replica_client.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
-    let (id, replica_client) = with_new_trace(&acme.on(&second_replica.channel), true);
+    let (id, replica_client) = with_new_trace(&acme.on_server(&second_replica.channel), true);
     proxy.cut();
     let reply = replica_client.auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unavailable, "STORE_UNAVAILABLE");
@@ -189,7 +194,7 @@ async fn a_failed_call_is_marked_as_error_with_its_type() {
 
     // A refused token is not an error of the server.
     proxy.pass();
-    let (id, anonymous) = with_new_trace(&app.anonymous().on(&second_replica.channel), true);
+    let (id, anonymous) = with_new_trace(&app.anonymous().on_server(&second_replica.channel), true);
     let reply = anonymous.auth().who_am_i(WhoAmIRequest {}).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_MISSING");
     let spans = collector.trace(&id).await;
@@ -213,12 +218,12 @@ async fn a_hanging_collector_delays_no_call() {
         }
     };
     make_calls().await;
-    let memory_before = server.status("VmRSS");
+    let memory_before = server.proc_status_number("VmRSS");
     make_calls().await;
     // In KiB. An unbounded queue would grow by more than one KiB for each of the 10,000 spans. The
     // bounded queue, and the free memory that the allocator keeps, took up to 6 MiB on a busy
     // machine.
-    let growth = server.status("VmRSS").saturating_sub(memory_before);
+    let growth = server.proc_status_number("VmRSS").saturating_sub(memory_before);
     assert!(growth < 8192, "{growth} KiB");
     let start = Instant::now();
     server.stop().await;
@@ -235,6 +240,6 @@ async fn the_log_says_that_the_collector_is_unavailable() {
     .await;
     Client::anonymous(server.channel.clone()).sign_up_tenant("acme").await;
     let message = "the collector accepts no traces; they are dropped";
-    wait_until(20, || async { !server.logged(message).is_empty() }).await;
-    assert_eq!(server.logged(message)[0]["collector"], "http://127.0.0.1:1");
+    wait_until(20, || async { !server.log_events(message).is_empty() }).await;
+    assert_eq!(server.log_events(message)[0]["collector"], "http://127.0.0.1:1");
 }

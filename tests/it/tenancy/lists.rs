@@ -8,7 +8,7 @@ use tenantry::proto::v1::{
 };
 use tonic::Code;
 
-use crate::harness::{Client, PASSWORD, TestApp, assert_refused, fill};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, create_users};
 
 /// Lists all users that match a filter, page by page. Returns the tenant id and the id of each
 /// user.
@@ -37,7 +37,7 @@ async fn list_users(client: &Client, page_size: i32, filter: &str) -> Vec<(Strin
 async fn interleaved_users_of_two_tenants_are_listed_separately() {
     let app = TestApp::shared();
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
-    fill(&[&a, &b], 1000).await;
+    create_users(&[&a, &b], 1000).await;
 
     for client in [&a, &b] {
         let owner_connection = &mut app.owner_connection().await;

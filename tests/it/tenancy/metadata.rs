@@ -55,7 +55,8 @@ async fn every_method_refuses_metadata_that_does_not_name_exactly_one_tenant() {
         vec![("x-tenant-id", &long_slug)],
         vec![("x-tenant-id", &longer_slug)],
     ] {
-        let client = entries.iter().fold(a.clone(), |client, (key, value)| client.with(key, value));
+        let client =
+            entries.iter().fold(a.clone(), |client, (key, value)| client.with_metadata(key, value));
         assert_all_methods_refuse(&client, &format!("{entries:.60?}")).await;
     }
     assert_eq!(app.row_counts().await, counts_before);
@@ -86,7 +87,7 @@ async fn metadata_may_name_the_tenant_of_the_token_by_id_or_slug_in_any_case() {
     let uppercase_id = a.tenant_id.to_uppercase();
     for key in ["x-tenant-id", "x-organization-slug"] {
         for value in [a.tenant_id.as_str(), uppercase_id.as_str(), "acme-1", "ACME-1"] {
-            let me = a.with(key, value).auth().who_am_i(WhoAmIRequest {}).await;
+            let me = a.with_metadata(key, value).auth().who_am_i(WhoAmIRequest {}).await;
             let me = me.expect("a response").into_inner();
             assert_eq!(me.tenant.expect("a tenant").id, a.tenant_id, "{key} {value}");
         }
@@ -103,7 +104,7 @@ async fn an_unknown_tenant_is_never_ignored() {
     for (key, value) in
         [("x-tenant-id", unknown_tenant_id.as_str()), ("x-organization-slug", "nowhere")]
     {
-        let client = app.anonymous().with(key, value);
+        let client = app.anonymous().with_metadata(key, value);
         let register_request = RegisterRequest {
             email: "new@a.test".into(),
             password: PASSWORD.into(),
@@ -166,8 +167,9 @@ async fn a_refresh_token_that_is_sent_for_another_tenant_is_not_used_up() {
         refresh_token: a.tokens.refresh_token.clone(),
         ..RefreshRequest::default()
     };
-    let reply = app.anonymous().with("x-tenant-id", "b").auth().refresh(request.clone()).await;
+    let reply =
+        app.anonymous().with_metadata("x-tenant-id", "b").auth().refresh(request.clone()).await;
     assert_refused(reply, Code::Unauthenticated, "TOKEN_INVALID");
-    let client = app.anonymous().with("x-tenant-id", "a");
+    let client = app.anonymous().with_metadata("x-tenant-id", "a");
     client.auth().refresh(request).await.expect("the token was not used");
 }

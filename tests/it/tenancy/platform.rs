@@ -18,7 +18,7 @@ async fn calls_of_platform_staff_in_another_tenant_are_recorded() {
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     let rows_before = app.rows_of(&b.tenant_id).await;
     let users = platform_admin
-        .with("x-tenant-id", "a")
+        .with_metadata("x-tenant-id", "a")
         .users()
         .list_users(ListUsersRequest::default())
         .await;
@@ -46,11 +46,11 @@ async fn every_call_in_another_tenant_is_audited_even_if_the_call_fails() {
     let app = TestApp::spawn().await;
     let platform_admin = app.platform_admin().await;
     let a = app.create_tenant("a").await;
-    let platform_admin_in_a = platform_admin.with("x-organization-slug", "a");
+    let platform_admin_in_a = platform_admin.with_metadata("x-organization-slug", "a");
     let policies = Policies::load().expect("the policies load");
     for method in methods() {
         let count_before = app.audit_event_count(&a.tenant_id, "acted_across_tenants").await;
-        let needs_token = policies.of(&method.path()) != Some(&Access::Public);
+        let needs_token = policies.access_of(&method.path()) != Some(&Access::Public);
         method.call(&platform_admin_in_a, &method.sample(&Ids::random())).await.ok();
         let count_after = app.audit_event_count(&a.tenant_id, "acted_across_tenants").await;
         assert_eq!(count_after - count_before, i64::from(needs_token), "{}", method.path());
@@ -90,8 +90,11 @@ async fn platform_staff_without_tenant_act_cannot_act_in_other_tenants() {
         platform_admin.create_member("clerk", &["user:*", "tenant:read", "tenant:list"]).await;
     let rows_before = app.rows_of(&a.tenant_id).await;
 
-    let reply =
-        clerk.with("x-tenant-id", "a").users().list_users(ListUsersRequest::default()).await;
+    let reply = clerk
+        .with_metadata("x-tenant-id", "a")
+        .users()
+        .list_users(ListUsersRequest::default())
+        .await;
     assert_refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
     let request = GetTenantRequest { tenant: "a".into() };
     assert_refused(clerk.tenants().get_tenant(request).await, Code::NotFound, "NOT_FOUND");
@@ -110,8 +113,11 @@ async fn only_the_platform_may_act_across_tenants() {
         b.create_member("ada", &["tenant:act", "user:read", "tenant:read"]).await;
     let rows_before = app.rows_of(&a.tenant_id).await;
     for client in [&b, &member_with_tenant_act] {
-        let reply =
-            client.with("x-tenant-id", "a").users().list_users(ListUsersRequest::default()).await;
+        let reply = client
+            .with_metadata("x-tenant-id", "a")
+            .users()
+            .list_users(ListUsersRequest::default())
+            .await;
         assert_refused(reply, Code::PermissionDenied, "TENANT_MISMATCH");
         let request = GetTenantRequest { tenant: a.tenant_id.clone() };
         assert_refused(client.tenants().get_tenant(request).await, Code::NotFound, "NOT_FOUND");

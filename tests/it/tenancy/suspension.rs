@@ -41,13 +41,17 @@ async fn a_suspension_denies_every_method_on_every_replica() {
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
     // Puts the session into the cache of both replicas.
     a.auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
-    a.on(&other_replica.channel).auth().who_am_i(WhoAmIRequest {}).await.expect("a response");
+    a.on_server(&other_replica.channel)
+        .auth()
+        .who_am_i(WhoAmIRequest {})
+        .await
+        .expect("a response");
     suspend(&platform_admin, &a.tenant_id).await;
     let rows_before = app.rows_of(&a.tenant_id).await;
 
     let policies = Policies::load().expect("the policies load");
-    let needs_token = |path: &str| policies.of(path) != Some(&Access::Public);
-    for client in [&a, &a.on(&other_replica.channel), &a.with("x-tenant-id", "a")] {
+    let needs_token = |path: &str| policies.access_of(path) != Some(&Access::Public);
+    for client in [&a, &a.on_server(&other_replica.channel), &a.with_metadata("x-tenant-id", "a")] {
         for method in methods().iter().filter(|method| needs_token(&method.path())) {
             let reply = method.call(client, &method.sample(&Ids::random())).await;
             assert!(reply.is_err(), "{} accepts the call", method.path());
@@ -101,7 +105,7 @@ async fn decisions_about_a_suspended_tenants_users_are_denials() {
     let app = TestApp::shared();
     let platform_admin = app.platform_admin().await;
     let a = app.create_tenant("a").await;
-    let platform_admin_in_a = platform_admin.with("x-tenant-id", &a.tenant_id);
+    let platform_admin_in_a = platform_admin.with_metadata("x-tenant-id", &a.tenant_id);
     let check_by_id = CheckRequest {
         user_id: a.user_id.clone(),
         permission: "user:read".into(),

@@ -42,7 +42,7 @@ async fn a_tenant_is_created_with_its_system_roles_and_recorded() {
         tenant.settings,
         struct_of(json!({ "plan": { "seats": 5 }, "password_min_length": 12 }))
     );
-    let platform_admin_in_tenant = platform_admin.with("x-tenant-id", &tenant.id);
+    let platform_admin_in_tenant = platform_admin.with_metadata("x-tenant-id", &tenant.id);
     let roles = platform_admin_in_tenant
         .roles()
         .list_roles(ListRolesRequest::default())

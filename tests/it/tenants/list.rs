@@ -28,7 +28,7 @@ async fn pages_contain_each_tenant_once_oldest_first() {
         app.create_tenant(slug).await;
     }
 
-    let platform_admin_in_a = platform_admin.with("x-tenant-id", "a");
+    let platform_admin_in_a = platform_admin.with_metadata("x-tenant-id", "a");
     for (size, page_count) in [(0, 1), (1, 4), (3, 2), (4, 1), (i32::MAX, 1)] {
         for client in [&platform_admin, &platform_admin_in_a] {
             let pages = list_pages_of_slugs(client, "", size).await;

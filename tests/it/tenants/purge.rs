@@ -120,7 +120,7 @@ async fn a_tenant_with_many_users_is_deleted_immediately_and_purged_later() {
     let platform_admin = app.platform_admin().await;
     let mut owner_connection = app.owner_connection().await;
     insert_users(&mut owner_connection, &acme.tenant_id, USERS).await;
-    let on_second_replica = acme.on(&second_replica.channel);
+    let on_second_replica = acme.on_server(&second_replica.channel);
     assert!(on_second_replica.user_may(&member.user_id, "doc:read").await);
     let watch_permissions = WatchPermissionsRequest::default();
     let permission_stream =

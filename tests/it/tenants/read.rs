@@ -58,7 +58,7 @@ async fn reads_of_other_tenants_by_platform_staff_are_recorded() {
     assert!(app.audit_events("acted_across_tenants").await.is_empty());
     assert_eq!(get_id(&platform_admin, "acme").await, acme.tenant_id);
     assert_eq!(
-        get_id(&platform_admin.with("x-tenant-id", "acme"), OWN_TENANT).await,
+        get_id(&platform_admin.with_metadata("x-tenant-id", "acme"), OWN_TENANT).await,
         acme.tenant_id
     );
     let events = app.audit_events("acted_across_tenants").await;

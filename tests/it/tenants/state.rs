@@ -52,7 +52,7 @@ async fn a_suspension_denies_all_calls_of_one_tenant() {
     let result = app.anonymous().auth().refresh(request).await;
     assert_eq!(result.expect_err("refused").code(), Code::Unauthenticated);
     let request = CheckRequest { user_id: acme.user_id.clone(), ..check_request() };
-    let decision = platform_admin.with("x-tenant-id", "acme").decide(request).await;
+    let decision = platform_admin.with_metadata("x-tenant-id", "acme").decide(request).await;
     assert_eq!((decision.allowed, decision.reason()), (false, DecisionReason::NotGranted));
     assert!(other.may("doc:read").await);
 }

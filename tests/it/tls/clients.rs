@@ -21,7 +21,7 @@ use crate::{
 async fn calls_are_encrypted_and_plaintext_is_refused() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     let client = Client::anonymous(channel(&app, &authority, None));
     let acme = client.sign_up_tenant("acme").await;
     acme.auth().who_am_i(WhoAmIRequest {}).await.expect("an answer");
@@ -40,7 +40,7 @@ async fn calls_are_encrypted_and_plaintext_is_refused() {
 async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     for protocols in [vec![], vec![b"http/1.1".to_vec()]] {
         let mut roots = RootCertStore::empty();
         let cert = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM");
@@ -67,7 +67,8 @@ async fn a_client_that_does_not_negotiate_http2_is_disconnected() {
 async fn with_client_authorities_clients_need_a_certificate() {
     let (authority, client_authority) = (Authority::new(), Authority::new());
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &client_authority)).await;
+    let app =
+        TestApp::with_settings(|values| files.set_with_clients(values, &client_authority)).await;
     let certificate = client_authority.sign("billing.internal");
     check_health(channel(&app, &authority, Some(&certificate))).await.expect("an answer");
     check_health(channel(&app, &authority, None))
@@ -85,7 +86,7 @@ async fn with_client_authorities_clients_need_a_certificate() {
 async fn incomplete_handshakes_are_closed() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     let mut streams = Vec::new();
     for _ in 0..50 {
         let mut stream = TcpStream::connect(app.addr).await.expect("connected");

@@ -9,7 +9,7 @@ use crate::harness::{TestApp, wait_until};
 async fn a_new_certificate_is_used_for_new_connections_and_old_connections_continue() {
     let (old_authority, new_authority) = (Authority::new(), Authority::new());
     let files = Files::create(&old_authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     let old_channel = channel(&app, &old_authority, None);
     check_health(old_channel.clone()).await.expect("an answer");
 
@@ -28,7 +28,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_old_connections_conti
 async fn unusable_files_do_not_replace_the_certificate() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     for break_file in [
         |files: &Files| fs::remove_file(files.path("cert.pem")).expect("removed"),
         // N37: a certificate that has expired.
@@ -60,7 +60,7 @@ async fn new_client_authorities_replace_the_old_ones() {
     let (authority, old_authority, new_authority) =
         (Authority::new(), Authority::new(), Authority::new());
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &old_authority)).await;
+    let app = TestApp::with_settings(|values| files.set_with_clients(values, &old_authority)).await;
     let (old_certificate, new_certificate) =
         (old_authority.sign("billing"), new_authority.sign("billing"));
     check_health(channel(&app, &authority, Some(&old_certificate))).await.expect("an answer");
@@ -79,7 +79,7 @@ async fn new_client_authorities_replace_the_old_ones() {
 async fn the_gauge_has_the_expiry_of_the_certificate_in_use() {
     let authority = Authority::new();
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set(values)).await;
+    let app = TestApp::with_settings(|values| files.set(values)).await;
     let metric = "tenantry_tls_certificate_not_after_seconds";
     let now = tenantry::clock::now().unix_timestamp();
     let first_expiry = app.metric(metric).await.expect("a gauge");

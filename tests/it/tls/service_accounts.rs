@@ -36,7 +36,8 @@ async fn create_certificate_key(admin: &Client, account: &str, name: &str) -> Re
 async fn a_client_certificate_signs_in_its_service_account() {
     let (authority, client_authority) = (Authority::new(), Authority::new());
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &client_authority)).await;
+    let app =
+        TestApp::with_settings(|values| files.set_with_clients(values, &client_authority)).await;
     let client_with = |certificate: &CertificateAndKey| {
         Client::anonymous(channel(&app, &authority, Some(certificate)))
     };
@@ -54,7 +55,7 @@ async fn a_client_certificate_signs_in_its_service_account() {
 
     for (certificate, id) in [(&host_certificate, &host_account), (&uri_certificate, &uri_account)]
     {
-        let client = client_with(certificate).with("x-tenant-id", "acme");
+        let client = client_with(certificate).with_metadata("x-tenant-id", "acme");
         let reply = client.auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
         let token = reply.expect("a token").into_inner().access_token;
         let account_client = client_with(certificate).with_token(&token);
@@ -62,11 +63,12 @@ async fn a_client_certificate_signs_in_its_service_account() {
         assert_eq!(&me.service_account.expect("the account").id, id);
     }
     for client in [
-        client_with(&client_authority.sign("shipping.internal")).with("x-tenant-id", "acme"),
+        client_with(&client_authority.sign("shipping.internal"))
+            .with_metadata("x-tenant-id", "acme"),
         client_with(&client_authority.sign_uri("spiffe://example.org/billing/x"))
-            .with("x-tenant-id", "acme"),
-        client_with(&host_certificate).with("x-tenant-id", &other.tenant_id),
-        client_with(&host_certificate).with("x-tenant-id", "nowhere"),
+            .with_metadata("x-tenant-id", "acme"),
+        client_with(&host_certificate).with_metadata("x-tenant-id", &other.tenant_id),
+        client_with(&host_certificate).with_metadata("x-tenant-id", "nowhere"),
     ] {
         let reply = client.auth().exchange_api_key(ExchangeApiKeyRequest::default()).await;
         assert_refused(reply, Code::Unauthenticated, "INVALID_CREDENTIALS");
@@ -79,7 +81,7 @@ async fn a_client_certificate_signs_in_its_service_account() {
     // A certificate alone does not authenticate a call, because one connection may carry calls
     // of several callers.
     let result = client_with(&host_certificate)
-        .with("x-tenant-id", "acme")
+        .with_metadata("x-tenant-id", "acme")
         .auth()
         .who_am_i(WhoAmIRequest {})
         .await;
@@ -92,11 +94,12 @@ async fn a_client_certificate_signs_in_its_service_account() {
 async fn a_certificate_with_several_names_signs_in_the_named_account() {
     let (authority, client_authority) = (Authority::new(), Authority::new());
     let files = Files::create(&authority);
-    let app = TestApp::with(|values| files.set_with_clients(values, &client_authority)).await;
+    let app =
+        TestApp::with_settings(|values| files.set_with_clients(values, &client_authority)).await;
     let certificate = client_authority.sign_all(&["billing.svc", "billing.internal"]);
     let client = Client::anonymous(channel(&app, &authority, Some(&certificate)));
     let acme = client.sign_up_tenant("acme").await;
-    let client = client.with("x-tenant-id", "acme");
+    let client = client.with_metadata("x-tenant-id", "acme");
     let exchange = async |account: &str| {
         let service_account_id = account.to_owned();
         let request = ExchangeApiKeyRequest { service_account_id, ..Default::default() };

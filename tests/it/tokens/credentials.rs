@@ -12,7 +12,9 @@ use crate::harness::{Client, TestApp, assert_refused, reason};
 
 /// The client with exactly these `authorization` entries.
 fn with_all(client: &Client, values: &[String]) -> Client {
-    values.iter().fold(client.with_token(""), |client, value| client.with("authorization", value))
+    values
+        .iter()
+        .fold(client.with_token(""), |client, value| client.with_metadata("authorization", value))
 }
 
 async fn who_am_i(client: &Client) -> Result<(), Status> {

@@ -8,7 +8,7 @@ use tempfile::{TempDir, tempdir};
 use tenantry::{
     config::Values,
     proto::v1::{CheckRequest, Consistency, GetJwksRequest, RefreshRequest},
-    tokens::pem::{self, KeyAlgorithm, Lifetimes},
+    tokens::pem::{self, KeyAlgorithm, TokenLifetimes},
 };
 use time::OffsetDateTime;
 use tonic::Code;
@@ -16,8 +16,8 @@ use tonic::Code;
 use super::{assert_token_accepted, assert_token_refused};
 use crate::harness::{Client, Forge, PASSWORD, TestApp, assert_refused, wait_until};
 
-const LIFETIMES: Lifetimes =
-    Lifetimes { access: Duration::from_mins(15), refresh: Duration::from_hours(1) };
+const LIFETIMES: TokenLifetimes =
+    TokenLifetimes { access: Duration::from_mins(15), refresh: Duration::from_hours(1) };
 
 /// Creates keys in a new folder.
 fn create_keys(algorithm: KeyAlgorithm) -> TempDir {
@@ -73,11 +73,11 @@ async fn refresh(client: &Client) -> Client {
 #[tokio::test]
 async fn a_rotation_makes_no_token_fail_on_any_replica() {
     let dir = create_keys(KeyAlgorithm::Es256);
-    let first_replica = TestApp::with(|values| use_keys(values, dir.path())).await;
+    let first_replica = TestApp::with_settings(|values| use_keys(values, dir.path())).await;
     let second_replica =
         TestApp::on_database(&first_replica.database, |values| use_keys(values, dir.path())).await;
     let acme = first_replica.create_tenant("acme").await;
-    let acme_on_second = acme.on(&second_replica.channel);
+    let acme_on_second = acme.on_server(&second_replica.channel);
     let old_kid = kid(&acme.tokens.access_token);
 
     // Both replicas publish the new key before any replica signs with it.
@@ -91,7 +91,7 @@ async fn a_rotation_makes_no_token_fail_on_any_replica() {
     wait_until(15, || async {
         let new_client = sign_in(&first_replica).await;
         assert_token_accepted(
-            &new_client.on(&second_replica.channel),
+            &new_client.on_server(&second_replica.channel),
             "a token on the other replica",
             &new_client.tokens.access_token,
         )
@@ -99,10 +99,10 @@ async fn a_rotation_makes_no_token_fail_on_any_replica() {
         kid(&new_client.tokens.access_token) != old_kid
     })
     .await;
-    for client in [&old_client, &old_client.on(&second_replica.channel)] {
+    for client in [&old_client, &old_client.on_server(&second_replica.channel)] {
         assert_token_accepted(client, "a token of the old key", &client.tokens.access_token).await;
     }
-    let refreshed_client = refresh(&old_client.on(&second_replica.channel)).await;
+    let refreshed_client = refresh(&old_client.on_server(&second_replica.channel)).await;
     assert_token_accepted(
         &refreshed_client,
         "the refreshed token",
@@ -116,7 +116,7 @@ async fn a_rotation_makes_no_token_fail_on_any_replica() {
 #[tokio::test]
 async fn old_tokens_are_refused_after_a_replacement_of_the_keys() {
     let dir = create_keys(KeyAlgorithm::EdDsa);
-    let app = TestApp::with(|values| use_keys(values, dir.path())).await;
+    let app = TestApp::with_settings(|values| use_keys(values, dir.path())).await;
     let acme = app.create_tenant("acme").await;
     assert_token_accepted(&acme, "a token", &acme.tokens.access_token).await;
     let old_kid = kid(&acme.tokens.access_token);
@@ -150,7 +150,7 @@ async fn old_tokens_are_refused_after_a_replacement_of_the_keys() {
 #[tokio::test]
 async fn unusable_files_leave_the_keys_unchanged() {
     let dir = create_keys(KeyAlgorithm::Es256);
-    let app = TestApp::with(|values| use_keys(values, dir.path())).await;
+    let app = TestApp::with_settings(|values| use_keys(values, dir.path())).await;
     let acme = app.create_tenant("acme").await;
 
     let file = pem::paths(dir.path()).access_public;
@@ -177,7 +177,7 @@ async fn tokens_of_every_algorithm_verify_with_the_published_keys() {
         (KeyAlgorithm::EdDsa, "EdDSA"),
     ] {
         let dir = create_keys(algorithm);
-        let app = TestApp::with(|values| use_keys(values, dir.path())).await;
+        let app = TestApp::with_settings(|values| use_keys(values, dir.path())).await;
         let acme = app.create_tenant("acme").await;
         let token = &acme.tokens.access_token;
 

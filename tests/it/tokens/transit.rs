@@ -41,16 +41,16 @@ fn login_request(client: &Client) -> LoginRequest {
 async fn the_key_service_signs_tokens_of_every_algorithm() {
     for (kind, alg) in [("rsa-2048", "RS256"), ("ecdsa-p256", "ES256"), ("ed25519", "EdDSA")] {
         let service = KeyService::start(kind).await;
-        let app = TestApp::with(|values| service.set(values)).await;
+        let app = TestApp::with_settings(|values| service.apply_settings(values)).await;
         let second_replica =
-            TestApp::on_database(&app.database, |values| service.set(values)).await;
-        let count_before = service.signed("tenantry-access");
+            TestApp::on_database(&app.database, |values| service.apply_settings(values)).await;
+        let count_before = service.sign_request_count("tenantry-access");
         let acme = app.create_tenant("acme").await;
-        assert_eq!(service.signed("tenantry-access"), count_before + 1);
+        assert_eq!(service.sign_request_count("tenantry-access"), count_before + 1);
         let keys = app.anonymous().auth().get_jwks(GetJwksRequest {}).await.expect("keys");
         assert_eq!(keys.into_inner().keys[0].alg, alg);
         assert_eq!(kids(&app).await, [kid(&acme)]);
-        let replica_client = acme.on(&second_replica.channel);
+        let replica_client = acme.on_server(&second_replica.channel);
         replica_client.auth().who_am_i(WhoAmIRequest {}).await.expect("both replicas have the key");
         replica_client.auth().refresh(refresh_request(&acme)).await.expect("refreshed");
     }
@@ -61,7 +61,7 @@ async fn the_key_service_signs_tokens_of_every_algorithm() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_key_version_is_published_before_it_signs() {
     let service = KeyService::start("ed25519").await;
-    let app = TestApp::with(|values| service.set(values)).await;
+    let app = TestApp::with_settings(|values| service.apply_settings(values)).await;
     let acme = app.create_tenant("acme").await;
     let first_kid = kid(&acme);
 
@@ -95,7 +95,7 @@ async fn a_new_key_version_is_published_before_it_signs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
     let mut service = KeyService::start("ed25519").await;
-    let app = TestApp::with(|values| service.set(values)).await;
+    let app = TestApp::with_settings(|values| service.apply_settings(values)).await;
     let acme = app.create_tenant("acme").await;
     service.stop();
     let failed_metric = "tenantry_key_reloads_total{outcome=\"failed\"}";
@@ -118,13 +118,13 @@ async fn tokens_stay_valid_while_the_key_service_is_unavailable() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_service_token_replaces_a_revoked_one() {
     let service = KeyService::start("ed25519").await;
-    let app = TestApp::with(|values| service.set(values)).await;
+    let app = TestApp::with_settings(|values| service.apply_settings(values)).await;
     let acme = app.create_tenant("acme").await;
-    let valid_token = std::fs::read_to_string(service.token()).expect("a token");
-    std::fs::write(service.token(), "hvs.revoked").expect("written");
+    let valid_token = std::fs::read_to_string(service.token_path()).expect("a token");
+    std::fs::write(service.token_path(), "hvs.revoked").expect("written");
     let failed_metric = "tenantry_key_reloads_total{outcome=\"failed\"}";
     wait_until(10, || async { app.metric(failed_metric).await > Some(0.0) }).await;
-    std::fs::write(service.token(), valid_token).expect("written");
+    std::fs::write(service.token_path(), valid_token).expect("written");
     wait_until(10, || async { acme.auth().login(login_request(&acme)).await.is_ok() }).await;
 }
 
@@ -142,7 +142,7 @@ async fn the_server_does_not_start_with_an_unusable_key_service() {
         ("TRANSIT_CA_PATH", "/nowhere/ca.pem", "can't read /nowhere/ca.pem"),
     ] {
         let mut values = TestApp::values(&database);
-        service.set(&mut values);
+        service.apply_settings(&mut values);
         values.set(setting, value);
         let error = match Config::check(&values) {
             Ok(config) => App::build(config).map(drop).expect_err("the start should fail"),
@@ -154,7 +154,7 @@ async fn the_server_does_not_start_with_an_unusable_key_service() {
     }
     for url in ["http://vault.internal:8200", "vault:8200", "ftp://127.0.0.1"] {
         let mut values = TestApp::values(&database);
-        service.set(&mut values);
+        service.apply_settings(&mut values);
         values.set("TRANSIT_URL", url);
         let error = Config::check(&values).err().map(|error| error.to_string());
         assert!(error.unwrap_or_default().contains("TRANSIT_URL must be"), "{url}");

@@ -7,7 +7,7 @@ use tenantry::proto::v1::{
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{Client, PASSWORD, TestApp, assert_refused, fill};
+use crate::harness::{Client, PASSWORD, TestApp, assert_refused, create_users};
 
 async fn list_pages(client: &Client, filter: &str, page_size: i32) -> Vec<Vec<User>> {
     let mut request =
@@ -36,7 +36,7 @@ async fn list_emails(client: &Client, filter: &str) -> Vec<String> {
 async fn pages_contain_each_user_of_the_tenant_once() {
     let app = TestApp::shared();
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
-    fill(&[&a, &b], 1000).await;
+    create_users(&[&a, &b], 1000).await;
 
     // The tenant has 1001 users with the administrator, and a page has 50 by default.
     for (size, page_count) in [(0, 21), (100, 11), (1000, 2), (i32::MAX, 2)] {
@@ -100,7 +100,7 @@ async fn a_filter_selects_users_by_state_email_and_name() {
 async fn a_page_token_is_valid_only_for_its_own_list() {
     let app = TestApp::shared();
     let (a, b) = (app.create_tenant("a").await, app.create_tenant("b").await);
-    fill(&[&a, &b], 3).await;
+    create_users(&[&a, &b], 3).await;
     let first_request = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
     let reply = a.users().list_users(first_request.clone()).await.expect("users").into_inner();
     let next_request =

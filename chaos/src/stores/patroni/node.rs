@@ -120,20 +120,20 @@ impl Node {
     /// Holds the node's connections to etcd, or lets them pass again.
     pub fn set_etcd(&self, flow: Flow) {
         for proxy in &self.to_etcd {
-            proxy.set(flow);
+            proxy.set_flow(flow);
         }
     }
 
     /// Holds the connections of other nodes to this node's REST API, or lets them pass again.
     pub fn set_rest(&self, flow: Flow) {
-        self.rest_proxy.set(flow);
+        self.rest_proxy.set_flow(flow);
     }
 
     /// Holds this node's connections to the Postgres of other nodes for which the condition holds,
     /// or lets them pass again.
     pub fn set_peers(&self, flow: Flow, is_affected: impl Fn(usize) -> bool) {
         for (_, proxy) in self.to_peers.iter().filter(|(peer, _)| is_affected(*peer)) {
-            proxy.set(flow);
+            proxy.set_flow(flow);
         }
     }
 
