@@ -19,6 +19,10 @@ pub const DOMAIN: &str = "tenantry";
 /// The delay before a retry when a store is unavailable or a queue is full.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// The SQLSTATE with which Postgres cancels a statement that has waited too long for a lock
+/// (`lock_timeout`).
+const LOCK_TIMEOUT: &str = "55P03";
+
 /// The result of an operation: a value of type `T`, or an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -106,6 +110,11 @@ impl Error {
         )
     }
 
+    /// Whether Postgres cancelled a statement because another transaction held a lock too long.
+    fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Database(error) if sqlstate(error).as_deref() == Some(LOCK_TIMEOUT))
+    }
+
     /// The documented reason of the error.
     #[must_use]
     pub fn reason(&self) -> ErrorReason {
@@ -131,6 +140,8 @@ impl From<Error> for Status {
             tracing::debug!(error = %error, "request failed");
         } else if matches!(reason, ErrorReason::Internal | ErrorReason::StoreUnavailable) {
             tracing::error!(error = %error, "request failed");
+        } else if error.is_lock_timeout() {
+            tracing::warn!(error = %error, "request failed: a lock in Postgres is held too long");
         }
         match error {
             Error::Fields(fields) => invalid_argument(reason, fields),
@@ -366,5 +377,5 @@ fn is_outage(error: &sqlx::Error) -> bool {
 /// Whether the transaction failed because of a conflict with another transaction: a serialization
 /// failure, a deadlock or a lock timeout.
 fn is_conflict(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+    sqlstate(error).is_some_and(|code| matches!(&*code, "40001" | "40P01" | LOCK_TIMEOUT))
 }

@@ -1,13 +1,12 @@
-//! The model computes from the writes of the history at which times each fact may have had each
-//! value.
+//! The model computes, from the writes in the history, when each fact may have had each value.
 //!
 //! A successful write takes effect at one moment between its start and its end. An unknown write
 //! takes effect at one moment between its start and the end of its possible effect, or never.
 //!
 //! So a write makes its value possible from the start of the write. A later successful write of the
-//! opposite value makes the value impossible again when that later write ends. A write is later if
-//! it began when the first write could no longer take effect. If there are several later writes,
-//! the one that ends first applies.
+//! opposite value makes the value impossible again when that later write ends. Write B is
+//! later than write A if B starts after the end of the possible effect of A. Of several later writes,
+//! the write that ends first applies.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,7 +24,7 @@ use crate::{
 /// before the call.
 pub const BOUND: Duration = Duration::from_secs(1);
 
-/// Time after its end in which an unknown call may still take effect. A fault in this time
+/// An unknown call may still take effect for this time after its end. A fault in this time
 /// prolongs it: a process or a connection that stood still continues with the call afterwards.
 pub const EFFECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -54,7 +53,7 @@ struct Span {
 /// The possible values of all facts.
 pub struct Model {
     writes: HashMap<Fact, Vec<Write>>,
-    /// Spans of each value, by their writes.
+    /// For each value of a fact, one span for each write that made the value possible.
     spans: HashMap<(Fact, bool), Vec<Span>>,
     /// The union of the spans, ordered.
     possible: HashMap<(Fact, bool), Vec<(Time, Time)>>,
@@ -82,7 +81,7 @@ pub struct Fit {
 impl Model {
     /// Builds the model. `committed` says for unknown operations whether the audit trail proves
     /// that they took effect. `losses` are the writes that failovers lost. `planted_delay` moves
-    /// the writes that take rights away into the past, to prove that the checks find stale answers.
+    /// the writes that remove rights to an earlier time, to prove that the checks find stale answers.
     pub fn build(
         ops: &[Op],
         faults: &[Fault],
@@ -94,7 +93,7 @@ impl Model {
         let sessions = sessions_by_user(ops);
         for op in ops {
             let lost_by = losses.lost_by(op.id);
-            // A lost write is not certain, because it does not rule out the opposite value.
+            // A lost write does not rule out the opposite value, so it is recorded as not certain.
             let effect = match lost_by {
                 Some(_) if op.is_ok() => Some((op.end, false)),
                 Some(lost_by) => Some((end_of_effect(op, faults).min(lost_by), false)),
@@ -264,9 +263,9 @@ impl Model {
             Freshness::Bounded => BOUND,
             Freshness::Current => Duration::ZERO,
             Freshness::SinceToken(op) => self.tokens.get(&op).map_or(BOUND, |token| {
-                // The token covers the change of the call that returned it, and all changes that
-                // were acknowledged before this call began. Exactly at the end of this call, the
-                // old value is still possible, so the change is required from 1 ns later.
+                // The token covers the change of its own call (the call that returned the token), and
+                // all changes that were acknowledged before its own call began. At the end of its
+                // own call the old value is still possible; 1 ns later it is not.
                 let after_end = token.end + Duration::from_nanos(1);
                 let since = if token.facts.contains(&fact) { after_end } else { token.start };
                 start.saturating_sub(since).min(BOUND)

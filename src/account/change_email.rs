@@ -1,6 +1,6 @@
 //! `ChangeEmail`: verifies the current password, and mails a link to the new email. The email changes
-//! when the link is used (`verify_email.rs`). So a change is proved by the old account and by the new
-//! address.
+//! when the link is used (`verify_email.rs`). So a change needs two proofs: the password of the account,
+//! and access to the new address.
 
 use std::sync::Arc;
 

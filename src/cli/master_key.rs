@@ -26,13 +26,13 @@ pub(super) fn command() -> Command {
         ))
         .subcommand(with_settings(
             "rotate",
-            "Add a new key at the front of the file MASTER_KEY_PATH and wrap all data keys by it. \
+            "Add a new key at the front of the file MASTER_KEY_PATH and wrap all data keys with it. \
              If this command is interrupted, run it again to continue",
         ))
         .subcommand(with_settings(
             "rewrap",
-            "Wrap all data keys by the current master key, in a file or a key service. If this \
-             command is interrupted, run it again to continue",
+            "Wrap all data keys with the current master key, which is in a file or in a key \
+             service. If this command is interrupted, run it again to continue",
         ))
         .subcommand(with_settings("list", "Show how many data keys each master key wraps"))
 }
@@ -62,7 +62,7 @@ fn generate(values: &Values) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds a new master key and wraps all data keys by it. If the last rotation is unfinished,
+/// Adds a new master key and wraps all data keys with it. If the last rotation is unfinished,
 /// finishes that rotation instead.
 async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     let source = config::master_keys(values)?;
@@ -83,7 +83,8 @@ async fn rotate(db: &Db, values: &Values) -> anyhow::Result<()> {
     rewrap_all(db).await
 }
 
-/// Wraps by the current master key all data keys that other master keys wrap, and records how many.
+/// Wraps all data keys that other master keys wrap with the current master key, and records their
+/// number.
 async fn rewrap_all(db: &Db) -> anyhow::Result<()> {
     let current = rewrap::current(db.master_keys()?).await?;
     let by_other_keys =

@@ -52,7 +52,7 @@ mod tests {
             "no yield before the slice has passed"
         );
         pace.slice_start =
-            Instant::now().checked_sub(SLICE).expect("the clock is older than a slice");
+            Instant::now().checked_sub(SLICE).expect("the clock started more than a slice ago");
         {
             let mut pause = pin!(pace.pause());
             assert_eq!(poll!(pause.as_mut()), Poll::Pending, "other tasks run");

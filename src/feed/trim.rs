@@ -1,7 +1,7 @@
 //! Deletes changes that every replica has had enough time to read.
 //!
-//! Rule: `trim_changes` (`migrations/0021_trim_changes.sql`) decides which changes every reader
-//! had time to read, and lets one replica at a time trim.
+//! Rule: `trim_changes` (`migrations/0021_trim_changes.sql`) decides which changes these are.
+//! Only one replica at a time deletes changes.
 
 use std::time::Duration;
 

@@ -206,7 +206,7 @@ impl Reach {
     /// The only user whose data the caller may access; `None` when the caller may access the data
     /// of all users.
     #[must_use]
-    pub fn required_user(self) -> Option<SubjectId> {
+    pub fn only_accessible_user(self) -> Option<SubjectId> {
         match self {
             Self::Tenant => None,
             Self::Own(user) => Some(user),

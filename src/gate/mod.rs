@@ -6,7 +6,6 @@
 //! admission for the handler.
 #![warn(missing_docs)]
 
-mod admission;
 mod admit;
 mod caller;
 mod compression;
@@ -19,7 +18,8 @@ mod progress;
 mod proof;
 mod reflection;
 mod refusals;
-mod streams;
+mod stream_admission;
+mod stream_limits;
 mod unsent;
 mod write_caller;
 
@@ -45,14 +45,14 @@ use tonic_types::StatusExt;
 use tower::Service;
 use tracing::{Instrument, field};
 
-pub use admission::Admission;
 pub use admit::Authorizer;
 pub use caller::{Caller, NamedTenant, Reach, SelfOrPermitted, Visitor};
 pub use message::{RequestBody, discard_body};
 pub use metadata::REQUEST_ID;
 pub use policy::{Access, ENVOY_CHECK, MethodPolicy, Policies, Power};
 pub use proof::{admission, caller, self_or_permitted, visitor, write_caller};
-pub use streams::{StreamPermit, StreamPermits};
+pub use stream_admission::Admission;
+pub use stream_limits::{StreamPermit, StreamPermits};
 pub use write_caller::{RoleGrant, WriteCaller};
 
 use admit::Identified;

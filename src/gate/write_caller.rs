@@ -104,8 +104,8 @@ impl WriteCaller {
     /// The only subject whose data the caller may access; `None` when the caller may access the
     /// data of all subjects of the tenant.
     #[must_use]
-    pub fn required_user(&self) -> Option<SubjectId> {
-        self.reach.required_user()
+    pub fn only_accessible_user(&self) -> Option<SubjectId> {
+        self.reach.only_accessible_user()
     }
 
     /// The subject that a request names, or the caller if the request names no subject.

@@ -14,7 +14,8 @@
 //! failures of guesses without a tenant. Otherwise the response to a guess that names a tenant
 //! would reveal whether guesses without a tenant tried the account.
 //!
-//! While Redis is unavailable, `local_guesses.rs` limits the guesses in the memory of this replica.
+//! While Redis is unavailable, `local_guesses.rs` limits the guesses in the memory of this replica,
+//! with shorter waits.
 //!
 //! - Rule: `begin_guess.lua` (`src/limits/begin_guess.lua`) decides whether a guess may begin, or
 //!   how long the guess must wait. The constants of this file are the arguments of the scripts.

@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    io,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -343,5 +344,9 @@ pub async fn explanation_rows(
 
 /// Runs a query with a timeout. A query that times out fails as if Postgres were unavailable.
 async fn with_timeout<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-    Ok(time::timeout(QUERY_TIMEOUT, query).await.map_err(|_| sqlx::Error::PoolTimedOut)??)
+    let result = time::timeout(QUERY_TIMEOUT, query).await;
+    Ok(result.map_err(|_| {
+        let text = "Postgres did not answer a query within 2 s; the query may wait for a lock";
+        sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
+    })??)
 }

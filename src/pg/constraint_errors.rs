@@ -1,4 +1,5 @@
-//! Maps the names of the schema's constraints to client errors.
+//! Maps the names of the schema's constraints to client errors. `error.rs` maps their reasons to gRPC
+//! codes.
 //!
 //! A constraint detects a conflict during the write. No query checks before the write, because two
 //! concurrent requests could both pass such a check.

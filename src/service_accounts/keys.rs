@@ -27,8 +27,8 @@ use crate::{
 /// Lifetime of a key whose request has no expiry.
 const DEFAULT_LIFETIME: Duration = Duration::days(365);
 
-/// The permission to create keys. A key expires no later than its creator's right to this
-/// permission.
+/// The permission to create keys. A key expires no later than the assignment that gives its creator
+/// this permission.
 const CREATE_PERMISSION: &str = "api_key:create";
 
 /// Maximum number of valid keys of one kind per account. Two allow a rotation: the old key and
@@ -46,7 +46,7 @@ impl ServiceAccounts {
         let requested_expiry = message.expire_time.as_ref().map(parse_expiry).transpose()?;
         let credential = KeyCredential::from_request(tenant, message.credential.as_ref())?;
         let new_key = NewKey { name: &message.name, ..credential.new_key() };
-        let key = Key {
+        let idempotency_key = Key {
             tenant,
             actor: Some(write_caller.user()),
             method: "CreateApiKey",
@@ -60,7 +60,7 @@ impl ServiceAccounts {
             write_caller.authorize_api_key(&mut tx, account, CREATE_PERMISSION).await?;
         let expires_at = new_expiry(requested_expiry, latest_expiry)?;
         let first_response =
-            idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &key).await?;
+            idempotency::find_response::<CreateApiKeyResponse>(&mut tx, &idempotency_key).await?;
         let is_first_request = first_response.is_none();
         let (row, has_new_credential) = match first_response.and_then(|response| response.api_key) {
             Some(first_key) => {
@@ -89,7 +89,7 @@ impl ServiceAccounts {
         if is_first_request {
             // The response is stored without the secret, because the text of a secret is never
             // stored.
-            idempotency::store_response(&mut tx, &key, key_id, &response).await?;
+            idempotency::store_response(&mut tx, &idempotency_key, key_id, &response).await?;
         }
         tx.commit().await?;
         if let Some(text) = credential.secret_text().filter(|_| has_new_credential) {
@@ -107,7 +107,8 @@ impl ServiceAccounts {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
         let account =
-            api_keys::store::find_owner(&mut tx, tenant, key, write_caller.required_user()).await?;
+            api_keys::store::find_owner(&mut tx, tenant, key, write_caller.only_accessible_user())
+                .await?;
         let account = account.ok_or_else(Error::not_found)?;
         let caller = write_caller.authorize_take(&mut tx, account).await?;
         let Some(ended_sessions) = api_keys::store::revoke(&mut tx, tenant, key).await? else {

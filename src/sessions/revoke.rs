@@ -19,7 +19,8 @@ impl Sessions {
     ) -> Result<String> {
         let tenant = write_caller.tenant();
         let mut tx = self.db.begin(tenant).await?;
-        let user = store::find_user(&mut tx, tenant, session, write_caller.required_user()).await?;
+        let user =
+            store::find_user(&mut tx, tenant, session, write_caller.only_accessible_user()).await?;
         let user = user.ok_or_else(Error::not_found)?;
         let caller = write_caller.authorize_take(&mut tx, user).await?;
         let result = store::revoke(&mut tx, tenant, session, Some(user), "revoked").await?;

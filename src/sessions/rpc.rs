@@ -38,7 +38,7 @@ impl SessionService for Sessions {
         let self_or_permitted = gate::self_or_permitted(&request)?;
         let session = SessionId::parse("session_id", &request.into_inner().session_id)?;
         let (caller, reach) = self_or_permitted.caller_and_reach();
-        let session = Session::from(self.get(caller, session, reach.required_user()).await?);
+        let session = Session::from(self.get(caller, session, reach.only_accessible_user()).await?);
         Ok(Response::new(GetSessionResponse { session: Some(session) }))
     }
 

@@ -133,6 +133,13 @@ impl Keyring {
         let new_sets = new_sets?;
         let has_changed = !new_sets.equals(&old_sets);
         if has_changed {
+            if !new_sets.verifies_with_key_of(&old_sets) {
+                tracing::warn!(
+                    access = self.kid(TokenKind::Access),
+                    refresh = self.kid(TokenKind::Refresh),
+                    "no earlier key verifies tokens any more: all earlier tokens are refused"
+                );
+            }
             self.key_sets.store(Arc::new(new_sets));
         }
         Ok(has_changed)
@@ -281,6 +288,14 @@ impl KeySets {
 
     fn equals(&self, other: &Self) -> bool {
         self.access.equals(&other.access) && self.refresh.equals(&other.refresh)
+    }
+
+    /// Whether tokens of each kind that a key of `old` signed can still be valid.
+    fn verifies_with_key_of(&self, old: &Self) -> bool {
+        [(&self.access, &old.access), (&self.refresh, &old.refresh)].iter().all(|(new, old)| {
+            let old_keys: Vec<_> = old.keys.verifying.iter().map(|key| &key.kid).collect();
+            new.keys.verifying.iter().any(|key| old_keys.contains(&&key.kid))
+        })
     }
 
     fn set(&self, kind: TokenKind) -> &KeySet {

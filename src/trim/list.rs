@@ -1,4 +1,6 @@
 //! The tables that are trimmed, and how long their ended rows are kept.
+//!
+//! - Rule: `trim_rows` (`migrations/0030_trim_rows.sql`) decides which rows of a table have ended.
 
 use std::time::Duration;
 

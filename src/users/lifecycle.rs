@@ -1,4 +1,5 @@
-//! `DisableUser`, `EnableUser` and `DeleteUser`. A tenant must keep an administrator.
+//! `DisableUser`, `EnableUser` and `DeleteUser`. A tenant must keep an administrator. The
+//! sessions of a disabled user end in the same transaction (`store.rs`).
 
 use super::{
     UserState, Users,

@@ -66,7 +66,10 @@ impl Users {
         // If the server sends mail, a caller without the permission must use `ChangeEmail`, which
         // requires a proof of the new address. The refusal comes before the update, so the caller
         // does not learn from EMAIL_TAKEN which emails other users have.
-        if is_new_address && self.mail_queue.is_some() && write_caller.required_user().is_some() {
+        if is_new_address
+            && self.mail_queue.is_some()
+            && write_caller.only_accessible_user().is_some()
+        {
             let text = "change your own email with ChangeEmail";
             return Err(Error::refused(ErrorReason::EmailProofRequired, text));
         }

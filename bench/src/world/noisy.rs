@@ -28,12 +28,14 @@ const BCRYPT_COST: u32 = 12;
 /// longer password, so every sign-in compares with bcrypt.
 const BCRYPT_INPUT: usize = 72;
 
-/// Maximum number of roles. The server allows 50,000 permissions in all roles of a tenant, which is
-/// a little more than these roles need.
+/// Maximum number of roles. Each role has 1,000 permissions, and the server allows 50,000 in all
+/// roles of a tenant.
 const MAX_ROLES: usize = 40;
-/// Maximum number of assignments. The server's limit on the bytes of scopes applies earlier.
+/// Maximum number of assignments. The server's limit on the total bytes of a subject's scopes
+/// is reached first.
 const MAX_ASSIGNMENTS: usize = 100;
-/// Size of the first scope that is tried, in bytes. It exceeds the server's limit.
+/// Size of the first scope that is tried, in bytes. It is too large: the size is halved each time
+/// that the server refuses a scope.
 const FIRST_SCOPE_BYTES: usize = 512 * 1024;
 
 /// Number of keys in a scope.
@@ -54,7 +56,8 @@ pub struct NoisyTenant {
     pub imported_password: String,
     /// Id of the user with as many of the largest assignments as the server allows.
     pub subject: String,
-    /// Scope of a request that matches each of these assignments except in the last key.
+    /// Scope of a request about `subject`. It differs from the scope of each assignment of the subject
+    /// only in the last key, so no assignment applies.
     pub almost_matching_scope: Struct,
     /// Id of a role of the largest size.
     pub role: String,
@@ -155,14 +158,14 @@ async fn register(mut auth: AuthServiceClient<Channel>, slug: &str) -> anyhow::R
     Ok(format!("Bearer {}", tokens.access_token).parse()?)
 }
 
-/// A scope of about `bytes` bytes. The list of the last key ends with `other`, and the list of
-/// every other key ends with `last`.
+/// A scope of about `bytes` bytes, whose values are lists. [`almost_matching_scope`] matches the
+/// last value of each list, except for the list of the last key.
 fn scope(number: usize, bytes: usize) -> Struct {
     // A value takes 12 bytes: 9 digits, two quotes and a comma.
     let values_per_key = (bytes / SCOPE_KEYS / 12).clamp(1, 999);
     let list = |key: usize| {
         let values = (0..values_per_key).map(|n| format!("{number:02}{n:07}"));
-        let last_value = if key + 1 == SCOPE_KEYS { "other" } else { "last" };
+        let last_value = if key + 1 == SCOPE_KEYS { "no match" } else { "match" };
         let values = values.chain([last_value.to_owned()]).map(string_value).collect();
         Value { kind: Some(Kind::ListValue(ListValue { values })) }
     };
@@ -171,7 +174,7 @@ fn scope(number: usize, bytes: usize) -> Struct {
 
 fn almost_matching_scope() -> Struct {
     let fields: BTreeMap<_, _> =
-        (0..SCOPE_KEYS).map(|key| (key_name(key), string_value("last".to_owned()))).collect();
+        (0..SCOPE_KEYS).map(|key| (key_name(key), string_value("match".to_owned()))).collect();
     Struct { fields }
 }
 

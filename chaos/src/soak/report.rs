@@ -27,7 +27,7 @@ pub struct Report {
     replicas: usize,
     calls: u64,
     failed_calls: u64,
-    /// How often each text of a failure or of a repetition occurred.
+    /// Number of occurrences of each message of a failed or retried call.
     failures: BTreeMap<String, u64>,
     /// Methods of the service without a successful call.
     methods_not_called: Vec<String>,
@@ -159,7 +159,7 @@ impl Report {
         writeln!(
             text,
             "\n{:<44} {:<20} {:>11} {:>11} {:>11} {:>11}",
-            "figure (medians of fifths of the run)", "", "start", "second", "middle", "end"
+            "figure (medians of fifths of the run)", "", "start", "early", "middle", "end"
         )?;
         for row in &self.figures {
             let note = match row.limit {
@@ -216,13 +216,13 @@ fn trail_bytes(values: &Values) -> f64 {
 mod tests {
     use super::*;
 
-    /// A report of 100 seconds with one figure, whose value at each second `rows` returns. Each
+    /// A report of 100 seconds with one figure. `value_at` returns its value at each second. Each
     /// method was called once.
-    fn report(rows: impl Fn(f64) -> f64) -> Report {
+    fn report(value_at: impl Fn(f64) -> f64) -> Report {
         let mut values = Values::default();
         for second in 0..100_u32 {
             let limit = Limit::Tolerance { share: 0.1, amount: 5.0 };
-            let value = rows(f64::from(second));
+            let value = value_at(f64::from(second));
             let figure = Figure { chart: "rows", line: "users".to_owned(), value, limit };
             values.add(Duration::from_secs(second.into()), &[figure]);
         }

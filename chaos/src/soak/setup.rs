@@ -9,7 +9,7 @@ use tenantry::proto::v1::{
 use super::api::{Api, CallFailed};
 use crate::workload::{PASSWORD, mask};
 
-/// Users of each tenant.
+/// Number of users of each tenant that exist during the whole run.
 const USERS: usize = 10;
 
 /// The permissions of the role that all users have.
@@ -59,7 +59,7 @@ async fn create(anonymous: &Api, slug: &str) -> Result<anyhow::Result<Tenant>, C
     let role_id = created.role.unwrap_or_default().id;
     let mut users = Vec::new();
     for number in 0..USERS {
-        let email = format!("stays-{number}@{slug}.test");
+        let email = format!("permanent-{number}@{slug}.test");
         let id = create_user(&admin, &email).await?;
         let request = AssignRoleRequest {
             user_id: id.clone(),

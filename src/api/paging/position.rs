@@ -1,6 +1,6 @@
-//! The position of the last row of a page, encoded for a page token. `paging/mod.rs` encrypts the
-//! token, so that the token is valid only for the same list and caller (`Pages::begin`,
-//! `Page::finish`).
+//! The position of the last row of a page, encoded for a page token. `page_token.rs` and
+//! `mod.rs` encrypt the token, so that the token is valid only for the same list and caller
+//! (`Pages::begin`, `Page::finish`).
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;

@@ -27,7 +27,7 @@ pub struct RedisGroup {
     dir: TempDir,
 }
 
-/// The files with which all servers and sentinels serve TLS, in PEM. Each server also has a port
+/// The PEM texts with which all servers and sentinels serve TLS. Each server also has a port
 /// without TLS, which only the tests use.
 pub struct RedisTls {
     /// The authority that signed the certificate.
@@ -39,7 +39,7 @@ pub struct RedisTls {
 /// The name by which servers with TLS announce themselves.
 const TLS_HOST: &str = "localhost";
 
-/// The passwords of the servers and of the sentinels under Sentinel.
+/// The passwords of a group with Sentinel. A cluster has no passwords.
 const SERVER_PASSWORD: &str = "of-servers";
 const SENTINEL_PASSWORD: &str = "of-sentinels";
 
@@ -177,7 +177,8 @@ impl RedisGroup {
         wait_until(20, || async {
             let mut is_ready = true;
             for server in &group.servers {
-                // A master has a replica that is online. A replica is connected to its master.
+                // Each master must have an online replica, and each replica must be connected to
+                // its master.
                 let replication = server.ask("INFO replication").await;
                 is_ready &= server.ask("CLUSTER INFO").await.contains("cluster_state:ok")
                     && (replication.contains("state=online")
@@ -292,7 +293,8 @@ impl RedisServer {
             TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server listens");
         let auth = self.password.map(|password| format!("AUTH {password}\r\n")).unwrap_or_default();
         stream.write_all(format!("{auth}{command}\r\n").as_bytes()).await.expect("sent");
-        // Redis closes the connection after the reply. A sentinel has no command `QUIT`.
+        // After this end of the requests, Redis replies and closes the connection. The command
+        // `QUIT` would do the same, but a sentinel does not have it.
         stream.shutdown().await.expect("sent");
         let mut reply = String::new();
         stream.read_to_string(&mut reply).await.expect("a reply");

@@ -32,8 +32,8 @@ fn assign_request(user: &str, role: &str, number: f64) -> AssignRoleRequest {
     }
 }
 
-/// A random number of any magnitude that a scope accepts (absolute value below 2^53), except zero:
-/// negative zero is refused.
+/// A random number of any magnitude that a scope accepts (absolute value below 2^53), but never zero:
+/// random bits can be negative zero, which a scope refuses.
 fn random_number(rng: &mut Rng) -> f64 {
     loop {
         let bits = (0..4).fold(0, |bits, _| bits << 16 | rng.below(1 << 16) as u64);
@@ -41,7 +41,7 @@ fn random_number(rng: &mut Rng) -> f64 {
         if number.abs() < 9_007_199_254_740_992.0 && number != 0.0 {
             return number;
         }
-        // Most random bits give a larger magnitude. The remainder makes these numbers usable too.
+        // Most random bits give a number that is too large. `% 1e9` makes it small enough.
         let number = number % 1e9;
         if number.is_finite() && number != 0.0 {
             return number;

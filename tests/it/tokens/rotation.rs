@@ -136,7 +136,8 @@ async fn old_tokens_are_refused_after_a_replacement_of_the_keys() {
     let new_client = sign_in(&app).await;
     assert_token_accepted(&new_client, "a new token", &new_client.tokens.access_token).await;
 
-    // The secrets that are derived from the keys have changed too. Consistency tokens still work.
+    // The key of consistency tokens is derived from the signing keys, so it has changed too. A new
+    // consistency token is accepted.
     let request = CheckRequest { permission: "a:b".into(), ..CheckRequest::default() };
     let token = new_client.decide(request.clone()).await.consistency_token;
     let fresh_request = CheckRequest {

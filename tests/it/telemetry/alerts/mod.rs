@@ -5,6 +5,7 @@ mod short;
 mod timeline;
 
 use sqlx::Connection;
+use tonic::Code;
 use tenantry::{
     config::Values,
     proto::v1::{CheckRequest, UpdateTenantRequest, WhoAmIRequest},
@@ -12,7 +13,8 @@ use tenantry::{
 
 use self::timeline::{Scrape, Timeline};
 use crate::harness::{
-    Client, Cluster, PASSWORD, PrivateRedis, Proxy, TestApp, mail_settings, wait_until,
+    Client, Cluster, PASSWORD, PrivateRedis, Proxy, TestApp, assert_refused, mail_settings,
+    wait_until,
 };
 
 /// A server whose connections to its stores can be cut.
@@ -143,6 +145,23 @@ async fn alerts_fire_when_redis_is_full() {
     make_calls(&setup.admin, PASSWORD).await;
     setup.wait_for_metric("tenantry_audit_unsent_oldest_seconds", |age| age > 1.0).await;
     setup.assert_alerts(quiet, &["TenantryAuditStreamBehind", "TenantryRedisFull"]).await;
+}
+
+/// N35: another session locks a table, so writes end with `CONFLICT`.
+#[tokio::test]
+async fn an_alert_fires_when_a_table_is_locked() {
+    let setup = Setup::new().await;
+    let quiet = setup.scrape_before_outage().await;
+    let mut owner_connection = setup.app.owner_connection().await;
+    let lock = "begin; lock table audit_events in exclusive mode";
+    sqlx::raw_sql(lock).execute(&mut owner_connection).await.expect("the table is locked");
+    let before = Scrape::take(&setup.app).await;
+    let request =
+        UpdateTenantRequest { name: Some("Acme".into()), ..UpdateTenantRequest::default() };
+    let result = setup.admin.tenants().update_tenant(request).await;
+    assert_refused(result, Code::Aborted, "CONFLICT");
+    let outage = Some([before, Scrape::take(&setup.app).await]);
+    Timeline { quiet, outage }.assert_alerts(&["TenantryLocks"]).await;
 }
 
 /// N42: all replicas are down.

@@ -1,4 +1,5 @@
-//! The admission of a stream, which is checked again while the stream is open.
+//! The admission of a stream, which is checked again while the stream is open. The streams decide
+//! when: `permissions/watch.rs` and `audit/watch.rs`. `stream_limits.rs` limits their number.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! Limits the number of open streams of one kind: in total, of one tenant, and of one network.
+//! `stream_admission.rs` checks whether an open stream is still admitted.
 
 use std::{net::IpAddr, sync::Arc};
 
