@@ -5,11 +5,11 @@ mod short;
 mod timeline;
 
 use sqlx::Connection;
-use tonic::Code;
 use tenantry::{
     config::Values,
     proto::v1::{CheckRequest, UpdateTenantRequest, WhoAmIRequest},
 };
+use tonic::Code;
 
 use self::timeline::{Scrape, Timeline};
 use crate::harness::{
