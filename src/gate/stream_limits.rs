@@ -11,8 +11,8 @@ use crate::{
     limits,
 };
 
-/// Divisor for the share of one network. A network has at most 1/`NETWORK_SHARE_DIVISOR` of all streams,
-/// so that the tenants of one network can't open all of them.
+/// Divisor for the share of one network. A network has at most 1/`NETWORK_SHARE_DIVISOR` of all
+/// streams, so that the tenants of one network can't open all of them.
 const NETWORK_SHARE_DIVISOR: usize = 2;
 
 /// The permits for open streams of one kind.

@@ -82,14 +82,8 @@ impl PendingChanges {
             let roles: Vec<_> = self.roles.into_iter().collect();
             match time::timeout(QUERY_TIMEOUT, holders_of(db, tenant, &roles)).await {
                 Ok(Ok(holders)) => users.extend(holders),
-                Ok(Err(error)) => {
-                    log_failure(&error);
-                    return ChangedSubjects::All;
-                }
-                Err(timeout) => {
-                    log_failure(&timeout);
-                    return ChangedSubjects::All;
-                }
+                Ok(Err(error)) => return all_after_failure(&error),
+                Err(timeout) => return all_after_failure(&timeout),
             }
         }
         if users.len() > MAX_SUBJECTS {
@@ -107,6 +101,7 @@ async fn holders_of(db: &Db, tenant: TenantId, roles: &[Uuid]) -> Result<Vec<Uui
     holders::of_roles(&mut tx, tenant, roles, limit).await
 }
 
-fn log_failure(error: &impl Display) {
+fn all_after_failure(error: &impl Display) -> ChangedSubjects {
     tracing::warn!(%error, "can't read the holders of changed roles: all subjects are reported");
+    ChangedSubjects::All
 }

@@ -133,14 +133,15 @@ impl Keyring {
         let new_sets = new_sets?;
         let has_changed = !new_sets.equals(&old_sets);
         if has_changed {
-            if !new_sets.verifies_with_key_of(&old_sets) {
+            let accepts_earlier_tokens = new_sets.verifies_with_key_of(&old_sets);
+            self.key_sets.store(Arc::new(new_sets));
+            if !accepts_earlier_tokens {
                 tracing::warn!(
                     access = self.kid(TokenKind::Access),
                     refresh = self.kid(TokenKind::Refresh),
                     "no earlier key verifies tokens any more: all earlier tokens are refused"
                 );
             }
-            self.key_sets.store(Arc::new(new_sets));
         }
         Ok(has_changed)
     }

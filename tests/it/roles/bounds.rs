@@ -45,7 +45,7 @@ async fn assign(
 
 /// Inserts assignments directly into the database, which does not check the limits: one for each
 /// scope that the query `scopes_sql` returns. `expires_at_sql` is an SQL expression.
-async fn insert_assignments(
+pub(super) async fn insert_assignments(
     app: &TestApp,
     user: &str,
     role: &str,
@@ -68,7 +68,7 @@ async fn insert_assignments(
 }
 
 /// A query that returns this many different scopes of a few bytes.
-fn small_scopes_sql(count: usize) -> String {
+pub(super) fn small_scopes_sql(count: usize) -> String {
     format!("select jsonb_build_object('n', n) from generate_series(1, {count}) n")
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 use tenantry::proto::v1::{DeleteRoleRequest, DeleteRoleResponse, GetRoleRequest, RoleLevel};
 use tonic::{Code, Response, Status};
 
+use super::bounds::{insert_assignments, small_scopes_sql};
 use crate::harness::{Client, TestApp, assert_refused, unknown_id};
 
 async fn delete(client: &Client, id: &str) -> Result<Response<DeleteRoleResponse>, Status> {
@@ -49,32 +50,16 @@ async fn deleting_expired_assignments_writes_no_changes() {
     let acme = app.create_tenant("acme").await;
     let ada = acme.create_user_without_password("ada@acme.test").await;
     let role = acme.create_role("ops", RoleLevel::Member, &["doc:read"]).await;
-    let mut owner_connection = app.owner_connection().await;
-    let insert = "insert into role_assignments
-                      (tenant_id, assignment_id, user_id, role_id, scope, scope_key, expires_at)
-                  select tenant_id, gen_random_uuid(), $1::uuid, role_id,
-                         jsonb_build_object('n', n), sha256(n::text::bytea), now() - interval '1 h'
-                  from roles, generate_series(1, 2000) n where role_id = $2::uuid";
-    sqlx::query(insert)
-        .bind(&ada)
-        .bind(&role)
-        .execute(&mut owner_connection)
-        .await
-        .expect("inserted");
-    let count = "select count(*) from changes where kind = 'assignment' and subject_id = $1::uuid";
-    let count = sqlx::query_scalar::<_, i64>(count).bind(&ada);
-    let changes_before = count.fetch_one(&mut owner_connection).await.expect("a count");
+    let expired = "now() - interval '1 hour'";
+    insert_assignments(&app, &ada, &role, &small_scopes_sql(2000), expired).await;
+    let changes =
+        "select count(*) from changes where kind = 'assignment' and subject_id = $1::uuid";
+    let changes_before = app.count(changes, &ada).await;
 
     delete(&acme, &role).await.expect("deleted");
-    let count = "select count(*) from changes where kind = 'assignment' and subject_id = $1::uuid";
-    let count = sqlx::query_scalar::<_, i64>(count).bind(&ada);
-    let changes_after = count.fetch_one(&mut owner_connection).await.expect("a count");
-    assert_eq!(changes_after, changes_before);
-    let count = sqlx::query_scalar::<_, i64>(
-        "select count(*) from role_assignments where role_id = $1::uuid",
-    );
-    let assignments = count.bind(&role).fetch_one(&mut owner_connection).await.expect("a count");
-    assert_eq!(assignments, 0);
+    assert_eq!(app.count(changes, &ada).await, changes_before);
+    let assignments = "select count(*) from role_assignments where role_id = $1::uuid";
+    assert_eq!(app.count(assignments, &role).await, 0);
 }
 
 /// F21: a new role with an old name has no assignments.
