@@ -95,6 +95,17 @@ impl Error {
         Self::refused(ErrorReason::NotFound, "not found")
     }
 
+    /// Creates the error for a query that Postgres did not answer within `limit`. For clients, it is
+    /// an outage of Postgres.
+    #[must_use]
+    pub fn query_timeout(limit: Duration) -> Self {
+        let text = format!(
+            "Postgres did not answer a query within {} s; the query may wait for a lock",
+            limit.as_secs()
+        );
+        Self::Database(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)))
+    }
+
     /// Creates the error for a defect of this program.
     pub fn defect(message: impl Into<Cow<'static, str>>) -> Self {
         Self::Defect(message.into())

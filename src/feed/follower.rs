@@ -90,8 +90,7 @@ impl Follower {
                     "the changes since the last read of the feed can't be read in time: they are skipped"
                 );
             }
-            // A timeout is reported like a pool timeout: UNAVAILABLE.
-            match result.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
+            match result.unwrap_or_else(|_| Err(Error::query_timeout(READ_TIMEOUT))) {
                 Ok(changes) => {
                     if mem::take(&mut self.is_failing) {
                         tracing::info!("the change feed is read again");

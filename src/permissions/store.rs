@@ -8,7 +8,6 @@
 use std::{
     collections::HashMap,
     future::Future,
-    io,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -345,8 +344,5 @@ pub async fn explanation_rows(
 /// Runs a query with a timeout. A query that times out fails as if Postgres were unavailable.
 async fn with_timeout<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
     let result = time::timeout(QUERY_TIMEOUT, query).await;
-    Ok(result.map_err(|_| {
-        let text = "Postgres did not answer a query within 2 s; the query may wait for a lock";
-        sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text))
-    })??)
+    Ok(result.map_err(|_| Error::query_timeout(QUERY_TIMEOUT))??)
 }

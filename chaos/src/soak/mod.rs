@@ -198,7 +198,7 @@ async fn prepare(
     let (_, platform) = sign_in.map_err(|CallFailed| anyhow!("{:?}", meter.failures()))?;
     let mut tenants = Vec::new();
     for number in 0..TENANTS {
-        let tenant = setup::create_tenant(&anonymous, &format!("stays-{number}")).await;
+        let tenant = setup::create_tenant(&anonymous, &format!("permanent-{number}")).await;
         tenants.push(tenant.with_context(|| format!("{:?}", meter.failures()))?);
     }
     meter.take_latencies();
